@@ -1,0 +1,1 @@
+"""Statistics, tables, figures and claims: pure functions of a study's result files (no torch)."""

@@ -1,0 +1,229 @@
+"""Claims of the paper as functions from results to verdicts.
+
+A criterion is written before the result: changing one means raising CRITERIA_VERSION in `criteria.py`.
+A part compares one estimate with one threshold; parts make a verdict the same way in every claim (`combine`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yarnlab.analysis.load import Results, load
+from yarnlab.analysis.measure import NotMeasured
+from yarnlab.analysis.output import write
+from yarnlab.analysis.statistics import Estimate
+
+HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN = "holds", "holds in part", "fails", "undecided", "not run"
+STATUSES = (HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison: `estimate` against `threshold`, in the direction `sign`, read from `models`."""
+
+    name: str
+    estimate: Estimate
+    sign: str
+    threshold: float
+    status: str
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a claim came to: the status, the part that decided it, every part, and one sentence."""
+
+    status: str
+    text: str
+    decisive: Part | None = None
+    parts: tuple[Part, ...] = ()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper and the criterion it is judged by; `reference`: what the paper's own data say."""
+
+    id: str
+    title: str
+    source: str
+    criterion: str
+    needs: tuple[str, ...]
+    judge: Callable[[Results], Iterable[Part]] = field(repr=False)
+    reference: str = ""
+
+
+def interval(name: str, estimate: Estimate, sign: str, threshold: float = 0.0, models: Iterable[str] = ()) -> Part:
+    """A part that holds when the whole 95 % interval lies on the right side of `threshold`.
+
+    It fails when the whole interval lies on the other side and is undecided in between.
+    """
+    inside = {
+        "<": estimate.high < threshold,
+        ">": estimate.low > threshold,
+        "<=": estimate.high <= threshold,
+        ">=": estimate.low >= threshold,
+    }[sign]
+    outside = {
+        "<": estimate.low >= threshold,
+        ">": estimate.high <= threshold,
+        "<=": estimate.low > threshold,
+        ">=": estimate.high < threshold,
+    }[sign]
+    status = HOLDS if inside else FAILS if outside else UNDECIDED
+    return Part(name, estimate, sign, threshold, status, tuple(models))
+
+
+def reaches(name: str, estimate: Estimate, threshold: float, models: Iterable[str] = ()) -> Part:
+    """A part that holds when the observed share is at least `threshold`.
+
+    It fails when even the upper end of the interval is below it, and is undecided in between: with 50
+    trials no interval can exclude 95 %, so asking that of the interval would make a claim undecidable.
+    """
+    status = HOLDS if estimate.value >= threshold else FAILS if estimate.high < threshold else UNDECIDED
+    return Part(name, estimate, ">=", threshold, status, tuple(models))
+
+
+def combine(parts: Iterable[Part]) -> Verdict:
+    """All hold: holds. One fails: fails, or holds in part where others hold. Otherwise undecided."""
+    parts = tuple(parts)
+    if not parts:
+        raise NotMeasured("nothing to compare in this study")
+    found = {part.status for part in parts}
+    if found == {HOLDS}:
+        status = HOLDS
+    elif FAILS in found:
+        status = PARTLY if HOLDS in found else FAILS
+    else:
+        status = UNDECIDED
+    shown = FAILS if FAILS in found else UNDECIDED if UNDECIDED in found else HOLDS
+    candidates = [part for part in parts if part.status == shown]
+    decisive = min(candidates, key=_margin)
+    held = sum(part.status == HOLDS for part in parts)
+    text = describe(decisive)
+    if len(parts) > 1:
+        lead = "tightest" if shown == HOLDS else "decided by"
+        text = f"{held} of {len(parts)} comparisons hold; {lead}: {text}"
+    return Verdict(status, text, decisive, parts)
+
+
+def describe(part: Part) -> str:
+    """One line: what was compared, the number with its interval, the threshold, n."""
+    e = part.estimate
+    words = {"<": "below", ">": "above", "<=": "at most", ">=": "at least"}
+    percent = "proportion" in e.unit
+    digits = _digits(part)
+    value, low, high = (number(x, percent, digits) for x in (e.value, e.low, e.high))
+    return (
+        f"{part.name}: {value} [{low}, {high}], "
+        f"expected {words[part.sign]} {_threshold(part.threshold, percent)} (n = {e.n:,} {e.over})"
+    )
+
+
+def number(x: float, percent: bool = False, digits: int = 3) -> str:
+    """A number as shown to a reader: `digits` decimals (one from 10 up), or percent with one decimal."""
+    if math.isinf(x):
+        return "−∞" if x < 0 else "∞"
+    text = f"{100 * x:.1f} %" if percent else f"{x:.{digits}f}" if abs(x) < 10 else f"{x:.1f}"
+    return text.replace("-", "−")
+
+
+def _digits(part: Part) -> int:
+    """Three decimals, or as many as it takes to tell the number from its threshold."""
+    e = part.estimate
+    distances = [d for d in (e.high - e.low, abs(e.value - part.threshold)) if 0 < d < math.inf]
+    return min(6, max([3, *(1 - math.floor(math.log10(d)) for d in distances)]))
+
+
+def _threshold(x: float, percent: bool) -> str:
+    return f"{100 * x:g} %" if percent else f"{x:g}"
+
+
+def judge(claim: Claim, results: Results) -> Verdict:
+    """The verdict on one claim; 'not run' with the reason when something it needs is absent."""
+    reason = results.missing(claim.needs)
+    if reason is None:
+        try:
+            return combine(claim.judge(results))
+        except NotMeasured as absent:
+            reason = str(absent)
+    return Verdict(NOT_RUN, reason)
+
+
+def evaluate(results: Results) -> list[tuple[Claim, Verdict]]:
+    """Every claim with its verdict, in the order of `criteria.CLAIMS`."""
+    from yarnlab.analysis.criteria import CLAIMS
+
+    return [(claim, judge(claim, results)) for claim in CLAIMS]
+
+
+def criteria_sha256() -> str:
+    """Hash of all criteria: the same text for the same version."""
+    from yarnlab.analysis.criteria import CLAIMS
+
+    return hashlib.sha256(json.dumps([[c.id, c.criterion] for c in CLAIMS]).encode()).hexdigest()
+
+
+def write_claims(study_dir: Path) -> Path:
+    """Judge every claim and write `claims.json`."""
+    from yarnlab.analysis.criteria import CRITERIA_VERSION
+
+    results = load(study_dir)
+    verdicts = evaluate(results)
+    document = {
+        "claims_format": 1,
+        "study": results.study,
+        "study_sha256": results.study_sha256,
+        "original_context": results.original_context,
+        "criteria_version": CRITERIA_VERSION,
+        "criteria_sha256": criteria_sha256(),
+        "counts": {s: sum(v.status == s for _, v in verdicts) for s in STATUSES},
+        "claims": [_entry(claim, verdict) for claim, verdict in verdicts],
+    }
+    return write(Path(study_dir) / "claims.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+
+
+def _entry(claim: Claim, verdict: Verdict) -> dict[str, Any]:
+    decisive = verdict.decisive
+    return {
+        "id": claim.id,
+        "title": claim.title,
+        "source": claim.source,
+        "criterion": claim.criterion,
+        "paper_data": claim.reference,
+        "needs": list(claim.needs),
+        "status": verdict.status,
+        "text": verdict.text,
+        "number": _finite(decisive.estimate.value) if decisive else None,
+        "interval": [_finite(decisive.estimate.low), _finite(decisive.estimate.high)] if decisive else None,
+        "unit": decisive.estimate.unit if decisive else None,
+        "n": decisive.estimate.n if decisive else None,
+        "over": decisive.estimate.over if decisive else None,
+        "method": decisive.estimate.method if decisive else None,
+        "parts": [_part(part) for part in verdict.parts],
+    }
+
+
+def _part(part: Part) -> dict[str, Any]:
+    entry = asdict(part)
+    entry["estimate"] = {k: _finite(v) if isinstance(v, float) else v for k, v in entry["estimate"].items()}
+    return entry
+
+
+def _finite(x: float) -> float | None:
+    """JSON has no infinity: an unbounded side is null."""
+    return x if math.isfinite(x) else None
+
+
+def _margin(part: Part) -> float:
+    """How clearly a part is decided, in widths of its interval; the smallest is shown."""
+    e = part.estimate
+    width = e.high - e.low
+    if part.status == FAILS:
+        return -abs(e.value - part.threshold)
+    return abs(e.value - part.threshold) / width if width > 0 else math.inf

@@ -1,0 +1,174 @@
+"""The study's figures: Altair charts as a self-contained page, SVG and PNG, and embedded in the report."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yarnlab.analysis import plots
+from yarnlab.analysis.contents import FIGURE_NEEDS
+from yarnlab.analysis.load import Results, ResultsError, load
+from yarnlab.analysis.measure import NotMeasured
+from yarnlab.analysis.output import write
+from yarnlab.analysis.style import GRID, INK, PAPER, QUIET
+
+FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A figure: what it reads, what a reader who cannot see it is told, and how it is drawn."""
+
+    name: str
+    title: str
+    alt: str
+    needs: tuple[str, ...]
+    build: Callable[[Results], Any] = field(repr=False)
+    columns: int = 0  # panels side by side on a wide page; 0 for a single panel
+    margin: int = 0  # pixels that long axis labels take on the left of the first panel
+
+
+def _figure(name: str, title: str, alt: str, columns: int = 0, margin: int = 0) -> Figure:
+    return Figure(name, title, alt, FIGURE_NEEDS[name], getattr(plots, name), columns, margin)
+
+
+FIGURES = {
+    "figure_1": _figure(
+        "figure_1",
+        "Perplexity by context window",
+        "Lines of perplexity against context window, one per model, both axes logarithmic; vertical rules "
+        "mark the windows that models were trained on.",
+    ),
+    "bucket_nll": _figure(
+        "bucket_nll",
+        "Loss by position in the window",
+        "Lines of mean negative log-likelihood of the tokens in each stretch of the window, one per model.",
+    ),
+    "ablation": _figure(
+        "ablation",
+        "Gap to YaRN at equal budget",
+        "Bars of the difference in ln perplexity to YaRN per arm, with 95 % intervals, a panel a length.",
+        columns=4,
+        margin=120,
+    ),
+    "training_loss": _figure(
+        "training_loss",
+        "Training loss of the arms",
+        "Two panels over training steps: smoothed loss of every arm, and its paired gap to YaRN.",
+        columns=2,
+    ),
+    "passkey": _figure(
+        "passkey",
+        "Passkey retrieval by length and depth",
+        "Heat maps of passkey accuracy by prompt length and depth of the key, one panel per model.",
+        columns=4,
+    ),
+    "zero_shot": _figure(
+        "zero_shot",
+        "Extension without fine-tuning",
+        "Lines of perplexity against context window, one per method, one panel per scale.",
+        columns=3,
+    ),
+    "cost": _figure(
+        "cost",
+        "Wall time by stage",
+        "Horizontal bars of wall time in minutes by stage, divided into its jobs.",
+    ),
+}
+
+
+def figure(name: str) -> Figure:
+    """The figure called `name`; ResultsError lists the names when there is none."""
+    if name not in FIGURES:
+        raise ResultsError(f"no figure is called {name!r}; there are {', '.join(FIGURES)}")
+    return FIGURES[name]
+
+
+def specification(results: Results, wanted: Figure) -> dict[str, Any]:
+    """The Vega-Lite specification, in light colours; NotMeasured when there is nothing to draw."""
+    reason = results.missing(wanted.needs)
+    if reason is not None:
+        raise NotMeasured(reason)
+    spec: dict[str, Any] = wanted.build(results).to_dict()
+    spec.pop("$schema", None)
+    spec["background"] = PAPER
+    spec["description"] = wanted.alt
+    spec["config"] = _CONFIG
+    options = {"actions": False, "renderer": "svg"}
+    spec["usermeta"] = {"columns": wanted.columns, "margin": wanted.margin, "embedOptions": options}
+    return spec
+
+
+def write_figure(study_dir: Path, name: str) -> list[Path]:
+    """Write figures/<name>.{html,svg,png}. Where there is nothing to draw the files say 'not run'."""
+    import vl_convert
+
+    wanted, results = figure(name), load(study_dir)
+    base = Path(study_dir) / "figures"
+    try:
+        spec = specification(results, wanted)
+    except NotMeasured as absent:
+        svg = _notice(f"{wanted.title}: not run", str(absent))
+        png = vl_convert.svg_to_png(svg)
+        head = f'<html lang="en"><meta charset="utf-8"><title>{wanted.title}</title>'
+        page = f"<!doctype html>{head}{svg}</html>\n"
+    else:
+        text = json.dumps(spec)
+        svg = vl_convert.vegalite_to_svg(text)
+        png = vl_convert.vegalite_to_png(text, scale=2)
+        page = vl_convert.vegalite_to_html(text, bundle=True)
+    files: dict[str, str | bytes] = {"html": page, "svg": svg, "png": png}
+    return [write(base / f"{name}.{suffix}", data) for suffix, data in files.items()]
+
+
+def _notice(title: str, reason: str) -> str:
+    from xml.sax.saxutils import escape
+
+    return (
+        '<svg xmlns="http://www.w3.org/2000/svg" width="720" height="90" font-family="Arial, sans-serif">'
+        f'<rect width="720" height="90" fill="{PAPER}" stroke="{GRID}"/>'
+        f'<text x="20" y="38" font-size="16" fill="{INK}">{escape(title)}</text>'
+        f'<text x="20" y="64" font-size="13" fill="{QUIET}">{escape(reason)}</text></svg>'
+    )
+
+
+_CONFIG = {
+    "font": FONT,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": QUIET,
+        "titleColor": INK,
+        "gridColor": GRID,
+        "domainColor": QUIET,
+        "tickColor": QUIET,
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+    },
+    "legend": {
+        "labelColor": INK,
+        "titleColor": QUIET,
+        "labelFontSize": 12,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "orient": "bottom",
+        "symbolSize": 90,
+        "symbolStrokeWidth": 2,
+        "labelLimit": 240,
+        "columnPadding": 18,
+    },
+    "header": {
+        "labelColor": INK,
+        "titleColor": QUIET,
+        "labelFontSize": 12,
+        "labelFontWeight": 600,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+    },
+    "title": {"color": INK, "fontSize": 13, "anchor": "start"},
+    "line": {"strokeWidth": 2},
+}

@@ -1,0 +1,243 @@
+"""Read a results directory into frames: `load(results/<study>)` -> `Results`.
+
+What a study *plans* stands in its `study.json`; what it *has* is on disk. Only models that the study names
+are read, so a file left over from a removed arm never reaches a table.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+KINDS = ("perplexity", "zero_shot", "passkey")
+
+_COLUMNS = {
+    "perplexity": "model arm method scale seed corpus document length tokens nll bucket_start bucket_nll",
+    "zero_shot": "model arm seed method scale corpus document length tokens nll bucket_start bucket_nll",
+    "passkey": "model arm method scale seed length trial depth hit",
+}
+
+
+class ResultsError(Exception):
+    """A results directory cannot be read; the message says what, where and what to do."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """One model of the study, as `study.json` describes it; lengths in tokens."""
+
+    name: str
+    arm: str
+    method: str
+    scale: float
+    parent: str | None
+    seed: int
+    trained_length: int | None
+    kind: str
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything the analysis reads. A frame is None when nothing of it was found on disk.
+
+    Compared and hashed by identity, so that what is derived from it can be cached.
+    """
+
+    directory: Path
+    study: str
+    title: str
+    original_context: int
+    study_sha256: str
+    models: dict[str, Model]
+    evaluations: dict[str, Any]
+    perplexity: pd.DataFrame | None = None
+    zero_shot: pd.DataFrame | None = None
+    passkey: pd.DataFrame | None = None
+    training: pd.DataFrame | None = None
+    manifests: list[dict[str, Any]] = field(default_factory=list)
+
+    def has(self, need: str) -> bool:
+        """Is there anything of 'perplexity', 'zero_shot', 'passkey', 'training' or 'manifests'?"""
+        if need == "manifests":
+            return bool(self.manifests)
+        return getattr(self, need) is not None
+
+    def frame(self, need: str) -> pd.DataFrame:
+        """The frame called `need`; ResultsError when it is not there."""
+        value = getattr(self, need)
+        if value is None:
+            raise ResultsError(f"{self.directory}: no {need.replace('_', '-')} results; run that evaluation first")
+        return value
+
+    def missing(self, needs: tuple[str, ...]) -> str | None:
+        """Why something of `needs` is absent, or None when all of it is there."""
+        for need in needs:
+            if self.has(need):
+                continue
+            if need in KINDS and self.evaluations.get(need) is None:
+                return f"this study does not include the {need.replace('_', '-')} evaluation"
+            return f"no {need.replace('_', '-')} results on disk yet"
+        return None
+
+    def arms(self) -> dict[str, Model]:
+        """The first model of every arm, in the study's order."""
+        arms: dict[str, Model] = {}
+        for model in self.models.values():
+            arms.setdefault(model.arm, model)
+        return arms
+
+    def members(self, arm: str) -> list[str]:
+        """Names of the models (one per seed) of an arm."""
+        return [m.name for m in self.models.values() if m.arm == arm]
+
+    def base(self) -> Model | None:
+        """The pretrained model that the others start from."""
+        return next((m for m in self.arms().values() if m.kind == "pretrain"), None)
+
+    def tuned(self, method: str, scale: float | None = None, parent: str | None = None) -> Model | None:
+        """The first fine-tuned arm with this method, and this scale and parent arm where given."""
+        for model in self.arms().values():
+            if model.kind != "finetune" or model.method != method:
+                continue
+            if scale is not None and model.scale != scale:
+                continue
+            if parent is not None and self.parent_arm(model) != parent:
+                continue
+            return model
+        return None
+
+    def parent_arm(self, model: Model) -> str | None:
+        """The arm of a model's parent."""
+        parent = self.models.get(model.parent or "")
+        return parent.arm if parent else None
+
+    def ablation(self) -> list[Model]:
+        """Arms fine-tuned from the base at the scale that most methods share, YaRN first."""
+        base = self.base()
+        if base is None:
+            return []
+        arms = [m for m in self.arms().values() if m.kind == "finetune" and self.parent_arm(m) == base.arm]
+        scales = {m.scale: len({n.method for n in arms if n.scale == m.scale}) for m in arms}
+        if not scales:
+            return []
+        scale = max(scales, key=lambda s: (scales[s], s))
+        return sorted((m for m in arms if m.scale == scale), key=lambda m: m.method != "yarn")
+
+    def extended(self) -> Model | None:
+        """The YaRN arm of the ablation (s=16 in the paper)."""
+        return next((m for m in self.ablation() if m.method == "yarn"), None)
+
+    def continued(self) -> Model | None:
+        """The YaRN arm trained on from `extended` at a larger scale (s=32 in the paper)."""
+        first = self.extended()
+        if first is None:
+            return None
+        return next(
+            (
+                m
+                for m in self.arms().values()
+                if m.method == "yarn" and m.scale > first.scale and self.parent_arm(m) == first.arm
+            ),
+            None,
+        )
+
+
+def load(directory: Path | str) -> Results:
+    """Read `study.json` and all result files under `directory` (results/<study>).
+
+    Raises ResultsError when `study.json` is absent or a file lacks columns.
+    """
+    directory = Path(directory)
+    path = directory / "study.json"
+    if not path.is_file():
+        raise ResultsError(f"{path} is missing: run the study first (it writes this file before any stage)")
+    try:
+        study = json.loads(path.read_text())
+        models = {name: Model(name=name, **_model_fields(entry)) for name, entry in study["models"].items()}
+        evaluations = {kind: study["evaluations"].get(kind) for kind in KINDS}
+        head = {key: study[key] for key in ("study", "title", "original_context", "study_sha256")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResultsError(f"{path} cannot be read ({type(error).__name__}: {error}): rerun the study") from error
+    return Results(
+        directory=directory,
+        models=models,
+        evaluations=evaluations,
+        perplexity=_evaluation(directory, "perplexity", models, evaluations),
+        zero_shot=_evaluation(directory, "zero_shot", models, evaluations),
+        passkey=_evaluation(directory, "passkey", models, evaluations),
+        training=_training(directory, models),
+        manifests=_manifests(directory, models, evaluations),
+        **head,
+    )
+
+
+def _model_fields(entry: dict[str, Any]) -> dict[str, Any]:
+    length = entry["trained_length"]
+    return {
+        "arm": entry["arm"],
+        "method": entry["method"],
+        "scale": float(entry["scale"]),
+        "parent": entry["parent"],
+        "seed": int(entry["seed"]),
+        "trained_length": None if length is None else int(length),
+        "kind": entry["kind"],
+    }
+
+
+def _evaluation(directory: Path, kind: str, models: dict[str, Model], planned: dict[str, Any]) -> pd.DataFrame | None:
+    frames: list[pd.DataFrame] = []
+    if planned[kind] is None:
+        return None
+    for name in models:
+        path = directory / "evaluations" / kind / f"{name}.parquet"
+        if not path.is_file():
+            continue
+        frame = pd.read_parquet(path)
+        absent = set(_COLUMNS[kind].split()) - set(frame.columns)
+        if absent:
+            raise ResultsError(f"{path} lacks {', '.join(sorted(absent))}: delete it and run the study again")
+        frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else None
+
+
+def _training(directory: Path, models: dict[str, Model]) -> pd.DataFrame | None:
+    frames = []
+    for model in models.values():
+        path = directory / "training" / f"{model.name}.jsonl"
+        if model.kind == "zero-shot" or not path.is_file():
+            continue
+        rows = []
+        for line in path.read_text().splitlines():
+            try:
+                rows.append(json.loads(line))
+            except ValueError:
+                break  # a stage that is still writing leaves half a last line
+        if rows:
+            frame = pd.DataFrame(rows).drop_duplicates("step", keep="last")
+            frame.insert(0, "model", model.name)
+            frame.insert(1, "arm", model.arm)
+            frame.insert(2, "seed", model.seed)
+            for column in ("text_loss", "answer_loss"):
+                frame[column] = frame.get(column, pd.Series(np.nan, index=frame.index)).astype(float)
+            frames.append(frame)
+    return pd.concat(frames, ignore_index=True) if frames else None
+
+
+def _manifests(directory: Path, models: dict[str, Model], planned: dict[str, Any]) -> list[dict[str, Any]]:
+    paths = sorted(directory.glob("data/*/manifest.json"))
+    paths += [directory / "models" / name / "manifest.json" for name in models]
+    for kind in KINDS:
+        if planned[kind] is not None:
+            paths += [directory / "evaluations" / kind / f"{name}.manifest.json" for name in models]
+    found = []
+    for path in paths:
+        if path.is_file():
+            manifest = json.loads(path.read_text())
+            found.append({**manifest, "path": os.path.relpath(path, directory).replace(os.sep, "/")})
+    return found

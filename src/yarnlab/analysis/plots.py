@@ -1,0 +1,283 @@
+"""How each figure is drawn. Every function takes results and returns an Altair chart in light colours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from yarnlab.analysis import tidy
+from yarnlab.analysis.format import windows
+from yarnlab.analysis.load import Model, Results
+from yarnlab.analysis.marks import (
+    colour_scale,
+    decades,
+    key,
+    legend,
+    log_scale,
+    panels_of,
+    rounded,
+    scales,
+    tokens,
+    tooltip,
+)
+from yarnlab.analysis.measure import NotMeasured, loss_gap, losses, nll
+from yarnlab.analysis.statistics import geometric_mean_perplexity
+from yarnlab.analysis.style import INK, METHOD_LABELS, PAPER, QUIET, labels, look, method_look
+
+SMOOTHING = 10
+WIDE = 720
+
+
+def figure_1(results: Results) -> Any:
+    """Perplexity of the whole window against its length: the paper's Figure 1 in miniature."""
+    rows = []
+    for model, name in _arms(results):
+        for length in _lengths(results, model):
+            e = geometric_mean_perplexity(nll(results, model.arm, length).to_numpy())
+            rows.append({"model": name, "N": length, "perplexity": e.value, "low": e.low, "high": e.high, "n": e.n})
+    return _curves(results, rounded(rows), "perplexity", "perplexity (geometric mean over documents)", log=True)
+
+
+def bucket_nll(results: Results) -> Any:
+    """Mean NLL of each stretch of the window, which cumulative perplexity smooths over."""
+    rows = []
+    for model, name in _arms(results):
+        for length in _lengths(results, model):
+            table = nll(results, model.arm, length, "bucket_nll")
+            rows.append({"model": name, "N": length, "nll": float(table.to_numpy().mean()), "n": table.size})
+    return _curves(results, rounded(rows), "nll", "mean NLL of the stretch that ends here (nats/token)", log=False)
+
+
+def ablation(results: Results) -> Any:
+    """Gap to YaRN in ln perplexity, an arm a bar, a length a panel."""
+    import altair as alt
+
+    frame = tidy.ablation(results)
+    if frame.empty or "delta" not in frame or frame["delta"].isna().all():
+        raise NotMeasured("no arm was fine-tuned beside YaRN at the same scale")
+    arms = [model for model in results.ablation() if model.method != "yarn"]
+    frame = frame[frame["arm"].isin([model.arm for model in arms])].dropna(subset=["delta"])
+    names = labels(results)
+    colour = colour_scale([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    frame["panel"] = [f"N = {windows(n, results.original_context)}" for n in frame["length"]]
+    columns = ["label", "panel", "length", "delta", "delta_low", "delta_high", "n"]
+    data = rounded(frame[columns].to_dict("records"))
+    base = alt.Chart(data).encode(y=alt.Y("label:N", sort=[names[m.arm] for m in arms], title=None))
+    tip = [
+        alt.Tooltip("label:N", title="arm"),
+        alt.Tooltip("length:Q", title="N", format=","),
+        alt.Tooltip("delta:Q", title="gap", format="+.3f"),
+        alt.Tooltip("delta_low:Q", title="95 % from", format="+.3f"),
+        alt.Tooltip("delta_high:Q", title="to", format="+.3f"),
+        alt.Tooltip("n:Q", title="n"),
+    ]
+    x = alt.X("delta:Q", title="Δ ln perplexity to YaRN", axis=alt.Axis(tickCount=4))
+    bars = base.mark_bar(height={"band": 0.62}).encode(
+        x=x, color=alt.Color("label:N", scale=colour, legend=None), tooltip=tip
+    )
+    ticks = base.mark_rule(strokeWidth=1.6, color=INK).encode(x="delta_low:Q", x2="delta_high:Q")
+    zero = base.mark_rule(color=QUIET).encode(x=alt.datum(0))
+    panels = panels_of(list(dict.fromkeys(frame.sort_values("length")["panel"])))
+    return alt.layer(bars, ticks, zero).properties(width=WIDE // 4 - 45, height=150).facet(panels, columns=4)
+
+
+def training_loss(results: Results) -> Any:
+    """Left: loss of every arm, smoothed. Right: its gap to YaRN on the same batches."""
+    import altair as alt
+
+    first = results.extended()
+    if first is None or results.training is None:
+        raise NotMeasured("no YaRN model was fine-tuned from the base")
+    names = labels(results)
+    rows = []
+    arms = [m for m in results.ablation() if m.arm in set(results.training["arm"])]
+    for model in arms:
+        own = losses(results, model.arm).rolling(SMOOTHING, min_periods=1).mean()
+        rows += [_step(names[model.arm], "loss (nats/token)", s, v) for s, v in own.items()]
+        if model.arm != first.arm and first.arm in {m.arm for m in arms}:
+            gaps = loss_gap(results, first.arm, model.arm, 1)["gap"].rolling(SMOOTHING, min_periods=1).mean()
+            rows += [_step(names[model.arm], "loss minus YaRN's (nats/token)", s, v) for s, v in gaps.items()]
+    if not rows:
+        raise NotMeasured("no training log of an ablation arm")
+    colour, dash, _ = scales([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    lines = (
+        alt.Chart(rounded(rows))
+        .mark_line(clip=True)
+        .encode(
+            x=alt.X("step:Q", title="optimizer step", axis=alt.Axis(format="d", tickMinStep=1)),
+            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
+            color=legend("model:N", colour, filled=False),
+            strokeDash=alt.StrokeDash("model:N", scale=dash, legend=key(filled=False)),
+            tooltip=["model:N", "step:Q", alt.Tooltip("value:Q", format=".3f")],
+        )
+    )
+    panels = panels_of(list(dict.fromkeys(row["panel"] for row in rows)))
+    chart = lines.properties(width=WIDE // 2 - 50, height=260).facet(panels, columns=2)
+    return chart.resolve_scale(y="independent").resolve_axis(x="independent")
+
+
+def passkey(results: Results) -> Any:
+    """Accuracy by prompt length and tenth of the depth, a model a panel."""
+    import altair as alt
+
+    frame = tidy.passkey(results)
+    cells = frame[(frame["depth_high"] - frame["depth_low"]) < 0.5].copy()
+    cells["panel"] = cells["label"]
+    cells["depth"] = (cells["depth_low"] * 100).round().astype(int)
+    data = rounded(cells[["panel", "length", "depth", "accuracy", "n"]].to_dict("records"))
+    present = [name for _, name in _arms(results) if name in set(cells["label"])]
+    chart = (
+        alt.Chart(data)
+        .mark_rect(stroke=PAPER, strokeWidth=1)
+        .encode(
+            x=alt.X("length:O", title="prompt length N (tokens)", axis=tokens(labelAngle=0)),
+            y=alt.Y("depth:O", title="depth of the key (%)", axis=alt.Axis(values=[0, 20, 40, 60, 80])),
+            color=alt.Color(
+                "accuracy:Q",
+                title="accuracy",
+                scale=alt.Scale(scheme="cividis", domain=[0, 1]),
+                legend=alt.Legend(format="%", gradientLength=180, direction="horizontal"),
+            ),
+            tooltip=[
+                alt.Tooltip("panel:N", title="model"),
+                alt.Tooltip("length:Q", title="N", format=","),
+                alt.Tooltip("depth:Q", title="depth from %"),
+                alt.Tooltip("accuracy:Q", format=".0%"),
+                alt.Tooltip("n:Q", title="trials"),
+            ],
+        )
+    )
+    cells_of = chart.properties(width=WIDE // 4 - 40, height=150)
+    # With a shared axis the empty cells of the grid's last row would get one too.
+    return cells_of.facet(panels_of(present), columns=4).resolve_axis(x="independent")
+
+
+def zero_shot(results: Results) -> Any:
+    """Perplexity against window, a method a line, a scale a panel; the rule marks N = sL."""
+    import altair as alt
+
+    frame = tidy.zero_shot(results)
+    methods = [m for m in METHOD_LABELS if m in set(frame["method"])]
+    data = frame[["method", "scale", "length", "perplexity", "low", "high", "n"]].copy()
+    data["target"] = (data["scale"] * results.original_context).astype(int)
+    data["panel"] = [f"s = {s:g}" for s in data["scale"]]
+    data["method"] = data["method"].map(METHOD_LABELS)
+    looks = [method_look(m) for m in methods]
+    colour, dash, shape = scales([METHOD_LABELS[m] for m in methods], looks)
+    x = alt.X(
+        "length:Q",
+        title="context window N (tokens)",
+        scale=alt.Scale(type="log", base=2, nice=False),
+        axis=tokens(values=_powers(results)),
+    )
+    base = alt.Chart(rounded(data.to_dict("records")))
+    enc = {
+        "x": x,
+        "y": alt.Y("perplexity:Q", scale=log_scale(data["perplexity"]), title="perplexity", axis=decades()),
+        "color": legend("method:N", colour),
+    }
+    lines = base.mark_line(clip=True).encode(strokeDash=alt.StrokeDash("method:N", scale=dash, legend=key()), **enc)
+    points = base.mark_point(filled=True, size=34, opacity=1).encode(
+        shape=alt.Shape("method:N", scale=shape, legend=key()), tooltip=tooltip("method"), **enc
+    )
+    rule = base.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(x="max(target):Q")
+    panels = panels_of([f"s = {s:g}" for s in sorted(set(data["scale"]))])
+    chart = alt.layer(rule, lines, points).properties(width=WIDE // 3 - 45, height=190)
+    return chart.facet(panels, columns=3).resolve_axis(x="independent")
+
+
+def cost(results: Results) -> Any:
+    """Wall time by stage; each job is one segment."""
+    import altair as alt
+
+    frame = tidy.cost(results).dropna(subset=["seconds"])
+    frame = frame.assign(minutes=frame["seconds"] / 60)
+    order = list(dict.fromkeys(frame["stage"]))
+    return (
+        alt.Chart(rounded(frame[["stage", "name", "minutes", "peak_memory_gib"]].to_dict("records")))
+        .mark_bar(stroke=PAPER, strokeWidth=1, color="#0b62a8", height={"band": 0.7})
+        .encode(
+            x=alt.X("sum(minutes):Q", title="wall time (minutes)", axis=alt.Axis(tickCount=6)),
+            y=alt.Y("stage:N", sort=order, title=None),
+            detail="name:N",
+            tooltip=[
+                "stage:N",
+                "name:N",
+                alt.Tooltip("minutes:Q", format=".2f"),
+                alt.Tooltip("peak_memory_gib:Q", title="peak GiB", format=".2f"),
+            ],
+        )
+        .properties(width=WIDE, height=36 * len(order))
+    )
+
+
+def _curves(results: Results, data: Any, column: str, title: str, log: bool) -> Any:
+    import altair as alt
+
+    arms = [m for m, name in _arms(results) if any(row["model"] == name for row in data.values)]
+    names = labels(results)
+    colour, dash, shape = scales([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    x = alt.X(
+        "N:Q",
+        title="context window N (tokens)",
+        scale=alt.Scale(type="log", base=2, nice=False),
+        axis=tokens(values=_powers(results)),
+    )
+    values = pd.Series([row[column] for row in data.values], dtype=float)
+    scale = log_scale(values) if log else alt.Scale(zero=False)
+    y = alt.Y(f"{column}:Q", title=title, scale=scale, axis=decades() if log else alt.Axis())
+    base = alt.Chart(data)
+    lines = base.mark_line(clip=True).encode(
+        x=x,
+        y=y,
+        color=legend("model:N", colour),
+        strokeDash=alt.StrokeDash("model:N", scale=dash, legend=key()),
+    )
+    powers = _powers(results)
+    points = (
+        base.mark_point(filled=True, size=55, opacity=1, clip=True)
+        .transform_filter(alt.FieldOneOfPredicate(field="N", oneOf=powers))
+        .encode(
+            x=x,
+            y=y,
+            color=legend("model:N", colour),
+            shape=alt.Shape("model:N", scale=shape, legend=key()),
+            tooltip=tooltip("model", column),
+        )
+    )
+    marks = alt.Chart(alt.Data(values=_windows(results)))
+    rules = marks.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(x="N:Q")
+    text = marks.mark_text(angle=270, align="right", baseline="bottom", dx=-4, dy=-4, color=QUIET).encode(
+        x="N:Q", y=alt.value(0), text="text:N"
+    )
+    return alt.layer(rules, lines, points, text).properties(width=WIDE, height=400)
+
+
+def _powers(results: Results) -> list[int]:
+    """… L/2, L, 2L, 4L …: where axes have ticks and lines have markers."""
+    return [int(results.original_context * 2.0**k) for k in range(-4, 16)]
+
+
+def _windows(results: Results) -> list[dict[str, Any]]:
+    """Windows that models were trained on, each once, with the reason."""
+    marks: dict[int, str] = {}
+    for model in results.arms().values():
+        if model.trained_length is not None:
+            what = "pretraining rows" if model.kind == "pretrain" else "fine-tuning rows"
+            marks.setdefault(model.trained_length, f"{what}: {windows(model.trained_length, results.original_context)}")
+    return [{"N": n, "text": text} for n, text in sorted(marks.items())]
+
+
+def _arms(results: Results) -> list[tuple[Model, str]]:
+    names = labels(results)
+    return [(model, names[arm]) for arm, model in results.arms().items()]
+
+
+def _lengths(results: Results, model: Model) -> list[int]:
+    frame = results.frame("perplexity")
+    return sorted(int(n) for n in frame.loc[frame["arm"] == model.arm, "length"].unique())
+
+
+def _step(model: str, panel: str, step: Any, value: float) -> dict[str, Any]:
+    return {"model": model, "panel": panel, "step": int(step), "value": value}

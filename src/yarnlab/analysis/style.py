@@ -1,0 +1,81 @@
+"""One name, colour, dash and marker per method, the same in every table and figure.
+
+Colours are a colour-blind-safe set (after Okabe and Ito), darkened for white paper; each has a lighter twin
+for dark pages. Lines differ in dash and marker too, so that figures survive black-and-white printing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from yarnlab.analysis.load import Model, Results
+
+METHOD_LABELS = {
+    "none": "RoPE",
+    "pi": "PI",
+    "ntk-aware": "NTK-aware",
+    "ntk-by-parts": "NTK-by-parts",
+    "temperature": "temperature only",
+    "yarn": "YaRN",
+    "dynamic-pi": "Dynamic PI",
+    "dynamic-ntk": "Dynamic NTK",
+    "dynamic-yarn": "Dynamic YaRN",
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """Colour on a light and on a dark page, dash pattern in pixels, Vega marker shape."""
+
+    light: str
+    dark: str
+    dash: tuple[int, ...]
+    shape: str
+
+
+LOOKS = {
+    "yarn": Look("#c7430b", "#ff8b52", (1, 0), "circle"),
+    "ntk-by-parts": Look("#0b62a8", "#6cb4f5", (6, 2), "square"),
+    "ntk-aware": Look("#007a58", "#3ccfa0", (2, 2), "triangle-up"),
+    "pi": Look("#a0438a", "#e79bd3", (8, 2, 2, 2), "diamond"),
+    "temperature": Look("#946c00", "#e6c34a", (3, 3), "triangle-down"),
+    "none": Look("#68707c", "#a7afbd", (1, 2), "triangle-left"),
+    "base": Look("#14181f", "#f1f3f6", (10, 3), "cross"),
+    "continued": Look("#7a1f4b", "#ffc2a3", (12, 2), "triangle-right"),
+}
+
+# Chart furniture that the page recolours in dark mode, beside the methods' colours.
+INK, QUIET, GRID, PAPER = "#1d2430", "#5b6472", "#e3e6eb", "#ffffff"
+DARK = {INK: "#e8ebf0", QUIET: "#a3acba", GRID: "#333b48", PAPER: "#151a22"}
+DARK |= {look.light: look.dark for look in LOOKS.values()}
+
+
+def label(model: Model) -> str:
+    """What readers see for a model: 'YaRN s=16', 'base', 'RoPE s=1'."""
+    if model.kind == "pretrain":
+        return "base"
+    if model.method == "none":
+        return "RoPE unchanged"
+    return f"{METHOD_LABELS.get(model.method, model.method)} s={model.scale:g}"
+
+
+def labels(results: Results) -> dict[str, str]:
+    """Label of every arm; arms that would share one carry their own name as well."""
+    short = {arm: label(model) for arm, model in results.arms().items()}
+    repeated = {text for text in short.values() if list(short.values()).count(text) > 1}
+    return {arm: f"{text} ({arm})" if text in repeated else text for arm, text in short.items()}
+
+
+def look(model: Model, results: Results) -> Look:
+    """The look of a model: its method's, with one of their own for the base and the continued YaRN model."""
+    if model.kind == "pretrain":
+        return LOOKS["base"]
+    continued = results.continued()
+    if continued is not None and model.arm == continued.arm:
+        return LOOKS["continued"]
+    return method_look(model.method)
+
+
+def method_look(method: str) -> Look:
+    """The look of a method; dynamic methods share that of their static form."""
+    return LOOKS.get(method.replace("dynamic-ntk", "ntk-aware").removeprefix("dynamic-"), LOOKS["none"])

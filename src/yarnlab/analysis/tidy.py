@@ -1,0 +1,199 @@
+"""Tidy tables: one row per number, with interval and n. Lengths in tokens, NLL differences in nats.
+
+Frames that several outputs read are cached by the identity of the results: do not change them in place.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from yarnlab.analysis.load import Model, Results
+from yarnlab.analysis.measure import NotMeasured, gap, hits, nll, paired
+from yarnlab.analysis.measure import zero_shot as zero_shot_nll
+from yarnlab.analysis.statistics import Estimate, accuracy, geometric_mean_perplexity, mean
+from yarnlab.analysis.style import labels
+
+MULTIPLES = (0.5, 1, 2, 4, 8, 16, 24, 32)
+LAST_STEPS = 20
+
+
+def perplexity(results: Results) -> pd.DataFrame:
+    """Perplexity of every arm at N = L/2 … 32L: over the whole window, and over its last bucket."""
+    rows = []
+    present = set(results.frame("perplexity")["length"])
+    for model, name in _arms(results):
+        for multiple in MULTIPLES:
+            length = int(multiple * results.original_context)
+            if length not in present:
+                continue
+            for measure, column in (("cumulative", "nll"), ("last bucket", "bucket_nll")):
+                try:
+                    estimate = geometric_mean_perplexity(nll(results, model.arm, length, column).to_numpy())
+                except NotMeasured:
+                    continue
+                head = _head(model, name) | {"length": length, "measure": measure}
+                rows.append(head | _numbers("perplexity", estimate))
+    return pd.DataFrame(rows)
+
+
+def ablation_lengths(results: Results) -> list[int]:
+    """L, sL/4, sL and 1.5 sL of the ablation's scale (L, 4L, 16L, 24L at s=16), as far as measured."""
+    first = results.extended()
+    if first is None:
+        return []
+    window, full = results.original_context, int(first.scale * results.original_context)
+    present = set(results.frame("perplexity")["length"])
+    return [n for n in sorted({window, full // 4, full, full * 3 // 2}) if n in present]
+
+
+@lru_cache(maxsize=4)
+def ablation(results: Results) -> pd.DataFrame:
+    """Arms of the ablation and the base: perplexity, its gap to YaRN paired by document, passkey at sL."""
+    rows: list[dict[str, Any]] = []
+    first, base = results.extended(), results.base()
+    if first is None or base is None:
+        return pd.DataFrame(rows)
+    full = int(first.scale * results.original_context)
+    names = labels(results)
+    for model in [*results.ablation(), base]:
+        for length in ablation_lengths(results):
+            try:
+                own = nll(results, model.arm, length)
+                row = _head(model, names[model.arm]) | {"length": length}
+                row |= _numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
+                rows.append(row)
+            except NotMeasured:
+                continue
+            if model.arm != first.arm:
+                try:
+                    delta = gap(own, nll(results, first.arm, length))
+                    row |= {"delta": delta.value, "delta_low": delta.low, "delta_high": delta.high}
+                except NotMeasured:
+                    pass
+            if length == full:
+                row |= _passkey_at(results, model, full)
+    return pd.DataFrame(rows)
+
+
+@lru_cache(maxsize=4)
+def zero_shot(results: Results) -> pd.DataFrame:
+    """Base under every method and scale at every measured length, with the gap to YaRN paired by document."""
+    frame, base = results.frame("zero_shot"), results.base()
+    rows = []
+    cells = frame[["method", "scale", "length"]].drop_duplicates()
+    for method, scale, length in cells.itertuples(index=False):
+        try:
+            own = zero_shot_nll(results, method, scale, length)
+        except NotMeasured:
+            continue
+        row = {
+            "arm": base.arm if base else "",
+            "method": method,
+            "scale": float(scale),
+            "length": int(length),
+        }
+        row |= {"at_full_window": length == scale * results.original_context}
+        row |= _numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
+        if method != "yarn":
+            try:
+                delta = mean(paired(own, zero_shot_nll(results, "yarn", scale, length)))
+                row |= {"delta": delta.value, "delta_low": delta.low, "delta_high": delta.high}
+            except NotMeasured:
+                pass
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@lru_cache(maxsize=4)
+def passkey(results: Results) -> pd.DataFrame:
+    """Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth."""
+    frame = results.frame("passkey")
+    rows = []
+    for model, name in _arms(results):
+        own = frame[frame["arm"] == model.arm]
+        for length in sorted(own["length"].unique()):
+            overall = accuracy(hits(results, model.arm, [int(length)]))
+            head = _head(model, name) | {"length": int(length)}
+            rows.append(head | {"depth_low": 0.0, "depth_high": 1.0} | _numbers("accuracy", overall))
+            at = own[own["length"] == length]
+            tenth = np.minimum((at["depth"].to_numpy(float) * 10).astype(int), 9)
+            for k in range(10):
+                hit = at["hit"].to_numpy(float)[tenth == k]
+                if hit.size:
+                    part = accuracy(hit[None, :])
+                    depth = {"depth_low": k / 10, "depth_high": (k + 1) / 10}
+                    rows.append(head | depth | _numbers("accuracy", part))
+    return pd.DataFrame(rows)
+
+
+def training(results: Results) -> pd.DataFrame:
+    """One row per trained model: budget, speed, and mean losses over its last steps."""
+    rows = []
+    names = labels(results)
+    for name, log in results.frame("training").groupby("model", sort=False):
+        model, last = results.models[str(name)], log.tail(LAST_STEPS)
+        end = log.iloc[-1]
+        rows.append(
+            {
+                "model": model.name,
+                "arm": model.arm,
+                "label": names[model.arm],
+                "seed": model.seed,
+                "parent": model.parent or "",
+                "row_length": model.trained_length,
+                "steps": int(end["step"]),
+                "tokens": int(end["tokens"]),
+                "seconds": float(end["seconds"]),
+                "tokens_per_second": float(log["tokens_per_second"].median()),
+                "mfu_causal": float(log["mfu_causal"].median()),
+                "mfu_palm": float(log["mfu_palm"].median()),
+                "peak_memory_gib": float(log["peak_memory_gib"].max()),
+                "final_loss": float(last["loss"].mean()),
+                "final_text_loss": float(last["text_loss"].mean()),
+                "final_answer_loss": float(last["answer_loss"].mean()),
+                "averaged_steps": len(last),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def cost(results: Results) -> pd.DataFrame:
+    """Wall time and peak memory of every stage that left a manifest."""
+    rows = [
+        {
+            "stage": manifest.get("stage", ""),
+            "name": manifest.get("name", ""),
+            "seconds": float(manifest.get("seconds") or math.nan),
+            "peak_memory_gib": float(manifest.get("peak_memory_bytes") or math.nan) / 2**30,
+            "run": manifest.get("run", ""),
+            "manifest": manifest["path"],
+        }
+        for manifest in results.manifests
+    ]
+    return pd.DataFrame(rows)
+
+
+def _arms(results: Results) -> list[tuple[Model, str]]:
+    names = labels(results)
+    return [(model, names[arm]) for arm, model in results.arms().items()]
+
+
+def _head(model: Model, name: str) -> dict[str, Any]:
+    return {"arm": model.arm, "label": name, "method": model.method, "scale": model.scale}
+
+
+def _numbers(column: str, e: Estimate) -> dict[str, Any]:
+    return {column: e.value, "low": e.low, "high": e.high, "n": e.n, "over": e.over}
+
+
+def _passkey_at(results: Results, model: Model, length: int) -> dict[str, Any]:
+    try:
+        e = accuracy(hits(results, model.arm, [length]))
+    except NotMeasured:
+        return {}
+    return {"passkey": e.value, "passkey_low": e.low, "passkey_high": e.high, "passkey_n": e.n}

@@ -1,0 +1,205 @@
+"""The `yarnlab` command: one verb per stage, plus what people use by hand.
+
+Each stage's verb takes the results folder of a study and the name of what to make. Snakemake passes the section of
+the study and the code key; by hand they are taken from the study file.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import traceback
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+StudyDir = Annotated[Path, typer.Option("--study-dir", help="The study's results folder, results/<study>.")]
+Spec = Annotated[str | None, typer.Option(help="The section of the study, as JSON; default: from the study file.")]
+Code = Annotated[str | None, typer.Option(help="The stage's code key; default: computed.")]
+Log = Annotated[Path | None, typer.Option(help="A log file that gets plain progress lines and errors.")]
+Results = Annotated[Path, typer.Option(help="The folder of all studies' results.")]
+
+
+def main() -> None:
+    """Run a command; a user's mistake ends in one message, a bug in a traceback."""
+    from yarnlab.mistakes import EXIT_INTERRUPTED, is_interruption, is_mistake
+
+    try:
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except Exception as error:
+        _log_error(traceback.format_exc())
+        if is_interruption(error):
+            print(error, file=sys.stderr)
+            sys.exit(EXIT_INTERRUPTED)
+        if is_mistake(error):
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(1)
+        raise
+
+
+def _log_error(text: str) -> None:
+    """Append to the file behind --log, so that the workflow's log holds the reason of a failure."""
+    arguments = sys.argv
+    if "--log" in arguments[:-1]:
+        log = Path(arguments[arguments.index("--log") + 1])
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with log.open("a", encoding="utf-8") as file:
+            file.write(text)
+
+
+def _stage(stage: str, name: str, study_dir: Path, spec: str | None, code: str | None, log: Path | None) -> None:
+    from yarnlab.code import code_key
+    from yarnlab.stages import STAGES, Layout
+    from yarnlab.study import section
+
+    if log is not None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.write_text("", encoding="utf-8")
+    given = json.loads(spec) if spec is not None else section(_study_of(study_dir), stage, name)
+    STAGES[stage](Layout(study_dir), name, given, code or code_key(stage), log)
+
+
+def _study_of(study_dir: Path):  # type: ignore[no-untyped-def]
+    from yarnlab.study import load_study
+
+    return load_study(Path("config/studies") / f"{study_dir.name}.yaml")
+
+
+@app.command()
+def tokenizer(study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
+    """Train the study's tokenizer."""
+    _stage("tokenizer", "tokenizer", study_dir, spec, code, log)
+
+
+@app.command()
+def corpus(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
+    """Tokenise one corpus."""
+    _stage("corpus", name, study_dir, spec, code, log)
+
+
+@app.command()
+def train(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
+    """Pretrain or fine-tune one model; continues from the newest checkpoint of the same settings."""
+    _stage("train", name, study_dir, spec, code, log)
+
+
+@app.command()
+def perplexity(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
+    """Perplexity of one model at every length (truncated-prefix@1)."""
+    _stage("perplexity", name, study_dir, spec, code, log)
+
+
+@app.command("zero-shot")
+def zero_shot(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
+    """Methods × scales on one model without fine-tuning."""
+    _stage("zero_shot", name, study_dir, spec, code, log)
+
+
+@app.command()
+def passkey(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
+    """Passkey retrieval of one model (passkey-teacher-forced@1)."""
+    _stage("passkey", name, study_dir, spec, code, log)
+
+
+@app.command()
+def check(file: Annotated[Path, typer.Argument(help="A study file, config/studies/NAME.yaml.")]) -> None:
+    """Say whether a study file is sound; nothing is run."""
+    from yarnlab.study import load_study
+
+    study = load_study(file)
+    print(f"{file}: sound; {len(study.instances())} models, {len(study.corpora)} corpora")
+
+
+@app.command()
+def describe(study_dir: StudyDir) -> None:
+    """Write study.json: the study's models and evaluations, for tables, claims and report."""
+    from yarnlab.provenance import write_json
+    from yarnlab.summary import summarise
+
+    write_json(study_dir / "study.json", summarise(_study_of(study_dir)))
+
+
+@app.command()
+def table(name: str, study_dir: StudyDir) -> None:
+    """Write one table as csv, md and tex."""
+    from yarnlab.analysis.tables import write_table
+
+    write_table(study_dir, name)
+
+
+@app.command()
+def figure(name: str, study_dir: StudyDir) -> None:
+    """Write one figure as html, svg and png."""
+    from yarnlab.analysis.figures import write_figure
+
+    write_figure(study_dir, name)
+
+
+@app.command()
+def claims(study_dir: StudyDir) -> None:
+    """Judge every claim of the paper on this study; writes claims.json."""
+    from yarnlab.analysis.claims import write_claims
+
+    write_claims(study_dir)
+
+
+@app.command()
+def report(study_dir: StudyDir) -> None:
+    """Write report.html."""
+    from yarnlab.report.render import write_report
+
+    print(write_report(study_dir, command=f"envs/run snakemake --cores all --config study={study_dir.name}"))
+
+
+@app.command("check-report")
+def check_report(study_dir: Annotated[Path, typer.Argument(help="The study's results folder.")]) -> None:
+    """Exit with 1 and say why if the report of a study is incomplete."""
+    from yarnlab.report.render import check_report as problems_of
+
+    problems = problems_of(study_dir)
+    for problem in problems:
+        print(f"{study_dir}: {problem}", file=sys.stderr)
+    if problems:
+        raise typer.Exit(1)
+    print(f"{study_dir / 'report.html'}: complete")
+
+
+@app.command("init-tracking")
+def init_tracking(results: Results = Path("results")) -> None:
+    """Create or upgrade the MLflow database, before anything uses it."""
+    from yarnlab import tracking
+
+    tracking.initialise(results)
+
+
+@app.command()
+def publish(study_dir: StudyDir) -> None:
+    """Copy to MLflow whatever it does not have yet; a dead server costs a warning."""
+    from yarnlab import tracking
+
+    result = tracking.publish(study_dir)
+    tracking.write_runs(study_dir)
+    if result.warning:
+        print(f"warning: {result.warning}", file=sys.stderr)
+    print(f"MLflow: {result.published} runs published, {result.pending} pending")
+
+
+@app.command()
+def mirror(study_dir: StudyDir, parent: Annotated[int, typer.Option(help="Stop when this process has ended.")]) -> None:
+    """Keep MLflow up to date with a running study (started by the workflow)."""
+    from yarnlab import tracking
+
+    tracking.follow(study_dir, parent_pid=parent)
+
+
+@app.command()
+def dashboard(results: Results = Path("results"), port: int = 5000) -> None:
+    """Serve the MLflow dashboard on 127.0.0.1 and print its link."""
+    from yarnlab import tracking
+
+    tracking.serve(results, port=port)

@@ -1,0 +1,125 @@
+"""The contract of every stage: what it reads and makes is recorded, and its manifest is written last.
+
+A manifest on disk means that the stage finished and every output it names exists. Stages record their start and end
+on disk for tracking, and never talk to a tracking server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from yarnlab import tracking
+from yarnlab.provenance import (
+    git_state,
+    hardware,
+    lock_digest,
+    now,
+    package_versions,
+    peak_memory_bytes,
+    project_root,
+    sha256_of,
+    write_json,
+)
+from yarnlab.study.sections import digest
+
+
+@dataclass
+class StageRun:
+    """One execution of a stage: what it read and made, collected while it runs and written as its manifest."""
+
+    study_dir: Path
+    stage: str
+    name: str
+    spec: Mapping[str, Any]
+    code: str
+    manifest: Path
+    inputs: list[Path] = field(default_factory=list)
+    tags: dict[str, str] = field(default_factory=dict)
+    seeds: dict[str, int] = field(default_factory=dict)
+    metrics_file: Path | None = None
+    run: str = ""
+    outputs: list[Path] = field(default_factory=list)
+    artifacts: list[Path] = field(default_factory=list)
+    datasets: list[dict[str, str]] = field(default_factory=list)
+    metrics: dict[str, float] = field(default_factory=dict)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    def relative(self, path: Path) -> str:
+        return path.resolve().relative_to(self.study_dir.resolve()).as_posix()
+
+    def add_dataset(self, manifest: Path, context: str) -> None:
+        """A corpus that this stage read, by the digest in that corpus's own manifest."""
+        made = json.loads(manifest.read_text(encoding="utf-8"))
+        for dataset in made["datasets"]:
+            self.datasets.append({**dataset, "context": context})
+
+
+@contextmanager
+def stage_run(run: StageRun) -> Iterator[StageRun]:
+    """Record the start, let the stage work, write the manifest; a failure is recorded too and leaves no manifest."""
+    started, clock = now(), time.monotonic()
+    run.run = tracking.record_start(
+        run.study_dir,
+        stage=run.stage,
+        name=run.name,
+        study=run.study_dir.name,
+        study_sha256=os.environ.get("YARNLAB_STUDY_SHA256", ""),
+        spec=dict(run.spec),
+        tags=run.tags,
+        manifest=run.relative(run.manifest),
+        metrics_file=run.relative(run.metrics_file) if run.metrics_file else None,
+    )
+    try:
+        yield run
+        write_json(run.manifest, _manifest(run, started, time.monotonic() - clock))
+    except BaseException as error:
+        tracking.record_end(run.study_dir, run.stage, run.name, error=f"{type(error).__name__}: {error}")
+        raise
+    artifacts = [run.relative(path) for path in run.artifacts]
+    tracking.record_end(run.study_dir, run.stage, run.name, artifacts=artifacts)
+
+
+def _manifest(run: StageRun, started: str, seconds: float) -> dict[str, Any]:
+    return {
+        "manifest": 1,
+        "stage": run.stage,
+        "name": run.name,
+        "study": run.study_dir.name,
+        "study_sha256": os.environ.get("YARNLAB_STUDY_SHA256", ""),
+        "run": run.run,
+        "code": run.code,
+        "spec": dict(run.spec),
+        "spec_sha256": digest(dict(run.spec)),
+        "tags": run.tags,
+        "seeds": run.seeds,
+        "inputs": {_shown(path): sha256_of(path) for path in run.inputs},
+        "outputs": {
+            run.relative(path): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in run.outputs
+        },
+        "datasets": run.datasets,
+        "metrics": run.metrics,
+        "facts": run.facts,
+        "git": git_state(),
+        "lock_sha256": lock_digest(),
+        "packages": package_versions(),
+        "hardware": hardware(),
+        "started": started,
+        "ended": now(),
+        "seconds": round(seconds, 3),
+        "peak_memory_bytes": peak_memory_bytes(),
+    }
+
+
+def _shown(path: Path) -> str:
+    """A path relative to the project where possible, so that manifests do not depend on the checkout's place."""
+    try:
+        return path.resolve().relative_to(project_root()).as_posix()
+    except ValueError:
+        return path.as_posix()

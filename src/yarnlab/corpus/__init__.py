@@ -1,0 +1,1 @@
+"""Text → documents of token ids → what training and evaluation read."""

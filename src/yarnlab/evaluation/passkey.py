@@ -1,0 +1,124 @@
+"""passkey-teacher-forced@1: the key is appended to the prompt and one forward pass scores it.
+
+A trial is a *strict hit* if every token of the key is the model's first choice and the token after it is not a
+digit: then greedy generation gives exactly the key. *expected accuracy* is the probability that sampling with
+temperature 0.6 and top-p 0.9 (the released checkpoints' generation_config) gives the key, and the *margin* is the
+smallest log-probability lead of a key token over its best rival: continuous where accuracy is 0 or 1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from yarnlab.corpus.passkey import PasskeyText, random_key
+from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.modeling import autocast
+from yarnlab.progress import Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel
+
+PROTOCOL = "passkey-teacher-forced@1"
+TOKENS_PER_BATCH = 8192
+SAMPLING_TEMPERATURE, TOP_P = 0.6, 0.9
+
+
+def passkey_trials(
+    model: PreTrainedModel,
+    text: PasskeyText,
+    corpus: TokenisedCorpus,
+    evaluation: dict[str, Any],
+    seed: int,
+    columns: dict[str, Any],
+    progress: Progress,
+) -> pd.DataFrame:
+    """One row per trial; trials of a length lie at evenly spread depths, (i + ½)/n.
+
+    Keys, filler and depths depend on (seed, length, trial) alone: every model is asked the same questions.
+    """
+    import pandas as pd
+
+    filler = text.clean(np.asarray(corpus.tokens))
+    digits = torch.from_numpy(text.digit_ids())
+    rows: list[dict[str, Any]] = []
+    for length in evaluation["lengths"]:
+        trials = [_trial(text, filler, length, i, evaluation["trials"], seed) for i in range(evaluation["trials"])]
+        for batch in _batches(trials, max(1, TOKENS_PER_BATCH // length)):
+            with autocast(evaluation["precision"]):
+                scores = score_answers(
+                    model,
+                    np.stack([t["prompt"] for t in batch]),
+                    np.stack([t["answer"] for t in batch]),
+                    digits,
+                )
+            for trial, score in zip(batch, scores, strict=True):
+                shown = {k: v for k, v in trial.items() if k not in ("prompt", "answer")}
+                rows.append({**columns, "length": length, **shown, **score, "protocol": PROTOCOL})
+            progress.advance(len(batch), note=f"{length} tokens")
+    return pd.DataFrame(rows)
+
+
+@torch.inference_mode()
+def score_answers(
+    model: PreTrainedModel, prompts: np.ndarray, answers: np.ndarray, digits: torch.Tensor
+) -> list[dict[str, Any]]:
+    """hit, expected_accuracy and margin of each answer.
+
+    Args:
+        prompts: (batch, prompt length) token ids.
+        answers: (batch, answer length) token ids of the keys.
+        digits: ids of the tokens that begin with a digit.
+    """
+    count = answers.shape[1]
+    ids = torch.from_numpy(np.concatenate([prompts, answers], axis=1))
+    gold = torch.from_numpy(answers)
+    hidden = model.model(input_ids=ids, use_cache=False)[0][:, -count - 1 :]
+    logits = model.lm_head(hidden).float()
+    choices = logits.argmax(-1)
+    hits = (choices[:, :-1] == gold).all(1) & ~torch.isin(choices[:, -1], digits)
+    log_p = logits[:, :-1].log_softmax(-1)
+    own = log_p.gather(-1, gold[..., None])[..., 0]
+    rival = log_p.scatter(-1, gold[..., None], -torch.inf).max(-1).values
+    expected = _nucleus_probability(logits[:, :-1], gold).prod(1)
+    return [
+        {"hit": bool(hit), "expected_accuracy": float(p), "margin": float(m)}
+        for hit, p, m in zip(hits, expected, (own - rival).min(1).values, strict=True)
+    ]
+
+
+def _nucleus_probability(logits: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
+    """The probability of each gold token under temperature and top-p sampling; shape of `gold`."""
+    p, order = (logits / SAMPLING_TEMPERATURE).softmax(-1).sort(-1, descending=True)
+    kept = p.cumsum(-1) - p < TOP_P  # a token stays while the ones before it do not yet reach top-p
+    p = torch.where(kept, p, 0)
+    p = p / p.sum(-1, keepdim=True)
+    return torch.where(order == gold[..., None], p, 0).sum(-1)
+
+
+def _trial(text: PasskeyText, filler: np.ndarray, length: int, trial: int, trials: int, seed: int) -> dict[str, Any]:
+    rng = np.random.default_rng([seed, length, trial])
+    key = random_key(rng)
+    answer = text.key_ids(key)
+    start = int(rng.integers(len(filler) - length))
+    depth = (trial + 0.5) / trials
+    prompt = text.prompt(answer, filler[start : start + length], depth, length)
+    return {
+        "trial": trial,
+        "depth": depth,
+        "key": key,
+        "prompt_tokens": len(prompt),
+        "prompt": prompt,
+        "answer": answer,
+    }
+
+
+def _batches(trials: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
+    """Batches of equal shapes: trials whose keys have as many tokens as each other (all, if digits are split)."""
+    by_shape: dict[int, list[dict[str, Any]]] = {}
+    for trial in trials:
+        by_shape.setdefault(len(trial["answer"]), []).append(trial)
+    return [group[i : i + size] for group in by_shape.values() for i in range(0, len(group), size)]

@@ -1,0 +1,37 @@
+"""Which exceptions are a user's mistake, to be shown as one message, and which are bugs, shown with a traceback."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+
+EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the state is saved and the same command continues
+
+# By name, so that showing an error of one module does not import all others.
+_MISTAKES = {
+    "yarnlab.study.load": ("StudyError",),
+    "yarnlab.corpus.packages": ("CorpusError",),
+    "yarnlab.modeling": ("RopeMismatch",),
+    "yarnlab.evaluation.nll": ("EvaluationError",),
+    "yarnlab.training.loop": ("TrainingError",),
+    "yarnlab.training.checkpoint": ("StateBusy",),
+    "yarnlab.tracking.dashboard": ("DashboardError",),
+}
+
+
+def is_mistake(error: BaseException) -> bool:
+    """Whether the error's message alone tells the user what happened and what to do."""
+    return isinstance(error, OSError) or _is_one_of(error, _MISTAKES)
+
+
+def is_interruption(error: BaseException) -> bool:
+    return _is_one_of(error, {"yarnlab.training.loop": ("Interrupted",)})
+
+
+def _is_one_of(error: BaseException, classes: Mapping[str, tuple[str, ...]]) -> bool:
+    return any(
+        isinstance(error, getattr(sys.modules[module], name))
+        for module, names in classes.items()
+        if module in sys.modules
+        for name in names
+    )

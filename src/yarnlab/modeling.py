@@ -1,0 +1,159 @@
+"""Causal language models with a rope method: create, load, save, and check that the rope is what was declared.
+
+Frequencies are not part of a checkpoint's weights: they are recomputed by whoever loads it, from its config. So
+after every load and before every save the tables in force are compared with the declared method's.
+"""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from yarnlab.rope import Rope
+from yarnlab.study.schema import Architecture, RopeChoice
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+TOLERANCE = 1e-6  # relative, on inv_freq: rounding of fp32 is 1e-7, a wrong method is 1e-2 or more
+
+
+class RopeMismatch(ValueError):
+    """The frequencies that a model would use are not those of its declared method."""
+
+
+class RotaryEmbedding(nn.Module):
+    """cos and sin for any `Rope`, in fp32; stateless, so a dynamic rope depends on this input's length alone."""
+
+    def __init__(self, rope: Rope) -> None:
+        super().__init__()
+        self.rope = rope
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
+        """(cos, sin), each (batch, seq_len, head_dim) in x's dtype, scaled by the attention factor."""
+        rope = self.rope.at(int(position_ids.max()) + 1)
+        angles = position_ids[..., None].float() * rope.inv_freq().to(x.device)
+        angles = torch.cat((angles, angles), dim=-1)
+        factor = rope.attention_factor
+        return (angles.cos() * factor).to(x.dtype), (angles.sin() * factor).to(x.dtype)
+
+
+def rope_of(spec: dict[str, Any]) -> Rope:
+    """The rope that a stage's section declares (keys `rope` and `architecture`)."""
+    return RopeChoice(**spec["rope"]).make(Architecture(**spec["architecture"]))
+
+
+def create_model(architecture: Architecture, *, vocab_size: int, seed: int) -> PreTrainedModel:
+    """A freshly initialised fp32 model; the same seed gives the same weights."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from yarnlab.corpus.tokenizer import BOS_ID, EOS_ID
+
+    config = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=architecture.hidden_size,
+        intermediate_size=architecture.intermediate_size,
+        num_hidden_layers=architecture.num_hidden_layers,
+        num_attention_heads=architecture.num_attention_heads,
+        num_key_value_heads=architecture.num_key_value_heads,
+        head_dim=architecture.head_dim,
+        max_position_embeddings=architecture.original_context,
+        rope_parameters={"rope_type": "default", "rope_theta": architecture.rope_theta},
+        tie_word_embeddings=True,
+        bos_token_id=BOS_ID,
+        eos_token_id=EOS_ID,
+        use_cache=False,
+    )
+    torch.manual_seed(seed)
+    return LlamaForCausalLM(config)
+
+
+def load_model(folder: Path, declared: Rope) -> PreTrainedModel:
+    """The checkpoint in `folder` in fp32, in evaluation mode, with `declared` in force.
+
+    Raises RopeMismatch if the checkpoint's own config yields other frequencies than `declared`: then either the
+    checkpoint or the study file is wrong.
+    """
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()  # a bar for every tensor of a study's many small models
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    check_rope(model, declared, where=str(folder))
+    set_rope(model, declared)
+    return model.eval()
+
+
+def set_rope(model: PreTrainedModel, rope: Rope) -> None:
+    """Put `rope` in force: same weights, other tables. Works for every model with one `model.rotary_emb`."""
+    if not hasattr(getattr(model, "model", None), "rotary_emb"):
+        raise ValueError(f"{type(model).__name__} keeps its rotary embedding elsewhere; it can't be extended here")
+    model.model.rotary_emb = RotaryEmbedding(rope)
+
+
+def check_rope(model: PreTrainedModel, declared: Rope, *, where: str) -> None:
+    """Compare the tables that stock transformers builds from the model's config with the declared method's."""
+    try:
+        expected_parameters = declared.to_hf()
+    except ValueError:  # no stock form: such a checkpoint carries its parent's config, and set_rope does the rest
+        return
+    module: Any = _stock_rotary(model.config)
+    expected = declared.inv_freq()
+    worst = ((module.inv_freq.cpu() - expected) / expected).abs().max().item()
+    factor = float(module.attention_scaling)
+    if worst > TOLERANCE or abs(factor - declared.attention_factor) > TOLERANCE:
+        raise RopeMismatch(
+            f"{where}: the checkpoint's config gives rope frequencies up to {worst:.1e} (relative) away from the "
+            f"declared {declared.method} at scale {declared.scale:g}, attention factor {factor:.6f} against "
+            f"{declared.attention_factor:.6f}. In config.json: {model.config.rope_parameters}; declared: "
+            f"{expected_parameters}. Correct the study's `rope` or retrain the model."
+        )
+
+
+def save_model(model: PreTrainedModel, rope: Rope, tokenizer_folder: Path, folder: Path) -> list[Path]:
+    """Write a checkpoint that stock transformers loads with the same tables; returns its files.
+
+    The weights go to safetensors. Raises RopeMismatch (and leaves no checkpoint behind) if they would differ.
+    """
+    model.config.rope_parameters = rope.to_hf()
+    model.config.max_position_embeddings = rope.context
+    check_rope(model, rope, where=f"saving to {folder}")
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    model.save_pretrained(temporary)
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        shutil.copy(tokenizer_folder / name, temporary / name)
+    folder.mkdir(parents=True, exist_ok=True)
+    for file in sorted(temporary.iterdir()):
+        file.replace(folder / file.name)
+    temporary.rmdir()
+    return sorted(f for f in folder.iterdir() if f.is_file() and f.name != "manifest.json")
+
+
+def use_fast_attention(model: PreTrainedModel) -> str:
+    """Choose the fastest exact attention for the model's device; returns its name, for the record."""
+    from yarnlab import attention
+
+    name = attention.register() if model.device.type == "cpu" else "sdpa"
+    model.set_attn_implementation(name)
+    return name
+
+
+def autocast(precision: str) -> AbstractContextManager[Any]:
+    """bf16 autocast, or nothing for fp32."""
+    return torch.autocast("cpu", dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+
+
+def _stock_rotary(config: Any) -> nn.Module:
+    """The rotary module that transformers itself builds for this config."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        module = type(AutoModelForCausalLM.from_config(config).model.rotary_emb)
+    return module(config)

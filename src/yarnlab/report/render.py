@@ -1,0 +1,153 @@
+"""Write `report.html`: one page with every figure, table and verdict, that opens from disk offline."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from yarnlab.analysis import claims, figures, tables
+from yarnlab.analysis.criteria import CRITERIA_VERSION
+from yarnlab.analysis.format import Section, duration
+from yarnlab.analysis.load import Results, load
+from yarnlab.analysis.measure import NotMeasured
+from yarnlab.analysis.output import write
+from yarnlab.analysis.style import DARK
+from yarnlab.report.check import check_report
+
+__all__ = ["check_report", "write_report"]
+
+DASHBOARD = "http://127.0.0.1:5000/"
+TEMPLATES = Path(__file__).parent / "templates"
+
+
+def write_report(study_dir: Path, *, command: str) -> Path:
+    """Write `report.html` under `study_dir`; `command` is what a reader runs to fill in what is missing."""
+    import jinja2
+
+    study_dir = Path(study_dir)
+    results = load(study_dir)
+    links = _links(results)
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["number"] = claims.number
+    page = environment.get_template("report.html.j2").render(
+        results=results,
+        command=command,
+        css=(TEMPLATES / "report.css").read_text(),
+        script=(TEMPLATES / "report.js").read_text(),
+        bundle=_bundle(),
+        dark=json.dumps(DARK),
+        figures={name: _figure(results, name) for name in figures.FIGURES},
+        tables={name: _table(results, name, links) for name in tables.TABLES},
+        verdicts=_verdicts(results, links),
+        statuses=claims.STATUSES,
+        criteria_version=CRITERIA_VERSION,
+        origin=_origin(results),
+        dashboard=DASHBOARD,
+        tracked=any(link["run"] for link in links.values()),
+    )
+    return write(study_dir / "report.html", page)
+
+
+def _figure(results: Results, name: str) -> dict[str, Any]:
+    wanted = figures.FIGURES[name]
+    entry = {"name": name, "title": wanted.title, "alt": wanted.alt, "spec": None, "reason": None}
+    try:
+        text = json.dumps(figures.specification(results, wanted), separators=(",", ":"), allow_nan=False)
+    except NotMeasured as absent:
+        return entry | {"reason": str(absent)}
+    # '</' inside a script element would end it early.
+    return entry | {"spec": text.replace("</", "<\\/")}
+
+
+def _table(results: Results, name: str, links: dict[str, dict[str, str]]) -> dict[str, Any]:
+    wanted = tables.TABLES[name]
+    entry: dict[str, Any] = {"name": name, "title": wanted.title, "sections": [], "reason": None}
+    reason = results.missing(wanted.needs[:1])
+    if reason is not None:
+        return entry | {"reason": reason}
+    sections = wanted.show(results, wanted.build(results))
+    return entry | {"sections": [_section(section, links) for section in sections if len(section.frame)]}
+
+
+def _section(section: Section, links: dict[str, dict[str, str]]) -> dict[str, Any]:
+    rows = [
+        {"cells": [str(cell) for cell in row], "links": _known(sources, links)}
+        for row, sources in zip(section.frame.itertuples(index=False), section.sources, strict=True)
+    ]
+    return {"caption": section.caption, "columns": [str(c) for c in section.frame.columns], "rows": rows}
+
+
+def _verdicts(results: Results, links: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
+    out = []
+    for claim, verdict in claims.evaluate(results):
+        arms = dict.fromkeys(source for part in verdict.parts for source in part.models)
+        sources = [path for source in arms for path in _sources(results, claim.needs[0], source)]
+        parts = [{"status": part.status, "text": claims.describe(part)} for part in verdict.parts]
+        links_of = _known(list(dict.fromkeys(sources)), links)
+        out.append({"claim": claim, "verdict": verdict, "parts": parts, "links": links_of})
+    return out
+
+
+def _sources(results: Results, need: str, source: str) -> list[str]:
+    from yarnlab.analysis.display import manifests_of
+
+    kind, _, arm = source.rpartition(":")
+    return manifests_of(results, kind or need, arm)
+
+
+def _links(results: Results) -> dict[str, dict[str, str]]:
+    """Manifest path -> its name, and the address of its MLflow run where one was published."""
+    path = results.directory / "tracking" / "runs.json"
+    runs = json.loads(path.read_text()) if path.is_file() else {}
+    links = {}
+    for manifest in results.manifests:
+        run = runs.get(f"{manifest.get('stage')}.{manifest.get('name')}")
+        address = DASHBOARD + run["url_path"].lstrip("/") if run else ""
+        stage, name = str(manifest.get("stage", "")), str(manifest.get("name", ""))
+        links[manifest["path"]] = {"path": manifest["path"], "stage": stage, "name": name, "run": address}
+    return links
+
+
+def _known(sources: list[str], links: dict[str, dict[str, str]]) -> list[dict[str, str]]:
+    """The links that exist, each with what tells it from its neighbours: model, stage or nothing."""
+    found = [links[path] for path in sources if path in links]
+    if len(found) == 1:
+        return [found[0] | {"label": "manifest"}]
+    distinct = "name" if len({link["name"] for link in found}) > 1 else "stage"
+    return [link | {"label": link[distinct]} for link in found]
+
+
+def _origin(results: Results) -> dict[str, str]:
+    """Where and when the numbers were made, from the newest manifest."""
+    if not results.manifests:
+        return {}
+    newest = max(results.manifests, key=lambda m: str(m.get("ended") or ""))
+    git, hardware = newest.get("git") or {}, newest.get("hardware") or {}
+    seconds = sum(float(m.get("seconds") or 0) for m in results.manifests)
+    commit = str(git.get("commit") or "")[:12]
+    return {
+        "finished": str(newest.get("ended") or "")[:16].replace("T", " "),
+        "commit": commit + (" with uncommitted changes" if commit and git.get("dirty") else ""),
+        "machine": _machine(hardware),
+        "compute": duration(seconds),
+        "torch": str((newest.get("packages") or {}).get("torch") or ""),
+    }
+
+
+def _machine(hardware: dict[str, Any]) -> str:
+    gpu = hardware.get("gpu")
+    parts = [str(hardware.get("cpu") or ""), f"{hardware['cores']} cores" if hardware.get("cores") else ""]
+    return ", ".join(part for part in [*parts, str(gpu) if gpu else "no GPU"] if part)
+
+
+@cache
+def _bundle() -> str:
+    """Vega, Vega-Lite and vega-embed as one script, from the package that also draws the SVG files."""
+    import vl_convert
+
+    bundle: Any = vl_convert.javascript_bundle  # its stub wrongly requires an argument
+    return str(bundle()).replace("</script", "<\\/script")

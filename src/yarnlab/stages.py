@@ -1,0 +1,271 @@
+"""The stages of a study, one function each: open the inputs, do the work, write outputs and manifest.
+
+Every path follows from the study's results folder, so a stage takes that folder, the name of what it makes, and the
+section of the study that it depends on.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yarnlab.contract import StageRun, stage_run
+from yarnlab.progress import Progress
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where things lie in results/<study>."""
+
+    root: Path
+
+    @property
+    def tokenizer(self) -> Path:
+        return self.root / "data" / "tokenizer"
+
+    def corpus(self, name: str) -> Path:
+        return self.root / "data" / name
+
+    def model(self, name: str) -> Path:
+        return self.root / "models" / name
+
+    def training(self, name: str) -> Path:
+        return self.root / "training" / f"{name}.jsonl"
+
+    def state(self, name: str, spec_digest: str) -> Path:
+        return self.root / "state" / name / spec_digest[:16]
+
+    def evaluation(self, kind: str, name: str) -> Path:
+        return self.root / "evaluations" / kind / f"{name}.parquet"
+
+    def nll(self, corpus: str, name: str) -> Path:
+        return self.root / "nll" / corpus / f"{name}.npz"
+
+
+def make_tokenizer(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
+    """Train and save the study's tokenizer."""
+    from yarnlab.corpus.packages import read_packages, versions
+    from yarnlab.corpus.tokenizer import save_tokenizer, train_tokenizer
+
+    run = StageRun(layout.root, "tokenizer", name, spec, code, layout.tokenizer / "manifest.json", seeds=_seeds(spec))
+    with stage_run(run):
+        packages = tuple(spec["corpus"]["packages"])
+        wanted = spec["tokenizer"]
+        tokenizer = train_tokenizer(
+            read_packages(packages),
+            vocab_size=wanted["vocab_size"],
+            split_digits=wanted["split_digits"],
+            sample=wanted["sample_documents"],
+            seed=spec["seed"],
+        )
+        run.outputs = save_tokenizer(tokenizer, layout.tokenizer)
+        run.facts = {"versions": versions(packages), "vocab_size": tokenizer.get_vocab_size()}
+
+
+def make_corpus(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
+    """Tokenise one corpus."""
+    from yarnlab.corpus.tokens import build_corpus
+    from yarnlab.provenance import sha256_of
+
+    folder = layout.corpus(name)
+    run = StageRun(layout.root, "corpus", name, spec, code, folder / "manifest.json", seeds=_seeds(spec))
+    run.inputs = [layout.tokenizer / "manifest.json"]
+    with stage_run(run):
+        run.facts = build_corpus(spec, layout.tokenizer, folder, log=log)
+        run.outputs = [folder / "tokens.npy", folder / "documents.json"]
+        run.metrics = {"tokens": run.facts["tokens"], "documents": run.facts["documents"]}
+        source = ", ".join(f"{package} {version}" for package, version in run.facts["versions"].items())
+        run.datasets = [
+            {"name": name, "digest": sha256_of(folder / "tokens.npy"), "context": "tokens", "source": source}
+        ]
+
+
+def train_model(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
+    """Pretrain a model, train it from its parent, or (a zero-shot node) give the parent's weights a new rope."""
+    import json
+
+    import torch
+
+    from yarnlab.corpus.passkey import PasskeyText
+    from yarnlab.corpus.tokenizer import load_tokenizer
+    from yarnlab.corpus.tokens import TokenisedCorpus
+    from yarnlab.modeling import create_model, load_model, rope_of, save_model, set_rope, use_fast_attention
+    from yarnlab.study.schema import Architecture, Train
+    from yarnlab.study.sections import digest
+    from yarnlab.training import loop
+    from yarnlab.training.rows import RowSource
+
+    folder, rope, architecture = layout.model(name), rope_of(spec), Architecture(**spec["architecture"])
+    phases = tuple(Train.model_validate(phase) for phase in spec["phases"])
+    run = StageRun(
+        layout.root, "train", name, spec, code, folder / "manifest.json", tags=_tags(spec), seeds=_seeds(spec)
+    )
+    run.metrics_file = layout.training(name) if phases else None
+    corpora = {phase.corpus for phase in phases}
+    run.inputs = [
+        layout.tokenizer / "manifest.json",
+        *(layout.corpus(c) / "manifest.json" for c in sorted(corpora)),
+    ]
+    if spec["parent"] is not None:
+        run.inputs.append(layout.model(spec["parent"]) / "manifest.json")
+    with stage_run(run):
+        if spec["parent"] is None:
+            model = create_model(architecture, vocab_size=spec["vocab_size"], seed=spec["seed"])
+        else:
+            made = json.loads((layout.model(spec["parent"]) / "manifest.json").read_text(encoding="utf-8"))
+            model = load_model(layout.model(spec["parent"]), rope_of(made["spec"]))
+        set_rope(model, rope)
+        state = layout.state(name, digest([spec, code]))
+        if phases:
+            text = PasskeyText(load_tokenizer(layout.tokenizer))
+            rows = tuple(
+                RowSource(
+                    TokenisedCorpus.open(layout.corpus(phase.corpus)),
+                    text,
+                    phase,
+                    (spec["seed"], spec["depth"], i),
+                )
+                for i, phase in enumerate(phases)
+            )
+            torch.set_num_threads(phases[0].threads)
+            run.facts["attention"] = use_fast_attention(model)
+            run.metrics = loop.train(
+                model,
+                loop.Run(name, architecture, spec["vocab_size"], phases, rows, state, layout.training(name), log),
+            )
+            for corpus in sorted(corpora):
+                run.add_dataset(layout.corpus(corpus) / "manifest.json", "training")
+            run.artifacts = [layout.training(name)]
+        run.outputs = save_model(model, rope, layout.tokenizer, folder)
+    # The state has served; left behind, a forced rerun would find the run finished and train nothing.
+    shutil.rmtree(state.parent, ignore_errors=True)
+
+
+def evaluate_perplexity(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
+    from yarnlab.evaluation.perplexity import document_nll, perplexity_table, save_nll
+    from yarnlab.study.schema import LengthGrid
+
+    evaluation = spec["evaluation"]
+    run = _evaluation_run(layout, "perplexity", name, spec, code)
+    with stage_run(run):
+        corpus, model, rope = _open(layout, name, spec)
+        lengths = LengthGrid(**evaluation["lengths"]).values()
+        progress = Progress(f"perplexity {name}", len(corpus.names), log=log, unit="document")
+        nll = document_nll(model, rope, corpus, lengths[-1], evaluation["precision"], progress)
+        curve = layout.nll(evaluation["corpus"], name)
+        save_nll(curve, nll, corpus.names)
+        table = perplexity_table(nll, corpus.names, lengths, {**_columns(spec), "corpus": evaluation["corpus"]})
+        _finish(run, layout.evaluation("perplexity", name), table)
+        run.outputs.append(curve)
+        at = table.groupby("length")["nll"].mean()
+        run.metrics = {f"nll/{length}": float(at[length]) for length in _powers(lengths)}
+
+
+def evaluate_zero_shot(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
+    from yarnlab.evaluation.zero_shot import zero_shot_grid
+    from yarnlab.study.schema import Architecture
+
+    evaluation = spec["evaluation"]
+    run = _evaluation_run(layout, "zero_shot", name, spec, code)
+    with stage_run(run):
+        corpus, model, _ = _open(layout, name, spec)
+        cells = len(evaluation["methods"]) * len(evaluation["scales"])
+        progress = Progress(f"zero-shot {name}", cells * len(corpus.names), log=log, unit="document")
+        columns = {key: spec[key] for key in ("model", "arm", "seed")} | {"corpus": evaluation["corpus"]}
+        table = zero_shot_grid(model, Architecture(**spec["architecture"]), corpus, evaluation, columns, progress)
+        _finish(run, layout.evaluation("zero_shot", name), table)
+
+
+def evaluate_passkey(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
+    from yarnlab.corpus.passkey import PasskeyText
+    from yarnlab.corpus.tokenizer import load_tokenizer
+    from yarnlab.evaluation.passkey import passkey_trials
+
+    evaluation = spec["evaluation"]
+    run = _evaluation_run(layout, "passkey", name, spec, code)
+    with stage_run(run):
+        corpus, model, _ = _open(layout, name, spec)
+        total = evaluation["trials"] * len(evaluation["lengths"])
+        progress = Progress(f"passkey {name}", total, log=log, unit="trial")
+        text = PasskeyText(load_tokenizer(layout.tokenizer))
+        table = passkey_trials(model, text, corpus, evaluation, spec["evaluation_seed"], _columns(spec), progress)
+        _finish(run, layout.evaluation("passkey", name), table)
+        at = table.groupby("length")["hit"].mean()
+        run.metrics = {f"passkey/{length}": float(rate) for length, rate in at.items()}
+
+
+STAGES = {
+    "tokenizer": make_tokenizer,
+    "corpus": make_corpus,
+    "train": train_model,
+    "perplexity": evaluate_perplexity,
+    "zero_shot": evaluate_zero_shot,
+    "passkey": evaluate_passkey,
+}
+
+
+def _evaluation_run(layout: Layout, kind: str, name: str, spec: dict[str, Any], code: str) -> StageRun:
+    manifest = layout.evaluation(kind, name).with_suffix(".manifest.json")
+    run = StageRun(layout.root, kind, name, spec, code, manifest, tags=_tags(spec), seeds=_seeds(spec))
+    corpus = layout.corpus(spec["evaluation"]["corpus"]) / "manifest.json"
+    run.inputs = [layout.model(name) / "manifest.json", corpus]
+    run.add_dataset(corpus, "evaluation")
+    return run
+
+
+def _open(layout: Layout, name: str, spec: dict[str, Any]) -> tuple[Any, Any, Any]:
+    """(corpus, model, rope) of an evaluation, with the declared threads in force."""
+    import torch
+
+    from yarnlab.corpus.tokens import TokenisedCorpus
+    from yarnlab.modeling import load_model, rope_of, use_fast_attention
+
+    torch.set_num_threads(spec["evaluation"]["threads"])
+    rope = rope_of(spec)
+    model = load_model(layout.model(name), rope)
+    use_fast_attention(model)
+    return TokenisedCorpus.open(layout.corpus(spec["evaluation"]["corpus"])), model, rope
+
+
+def _finish(run: StageRun, path: Path, table: pd.DataFrame) -> None:
+    from yarnlab.provenance import replacing
+
+    with replacing(path) as temporary:
+        table.to_parquet(temporary, index=False)
+    run.outputs.append(path)
+    run.artifacts.append(path)
+
+
+def _columns(spec: dict[str, Any]) -> dict[str, Any]:
+    rope = spec["rope"]
+    return {
+        "model": spec["model"],
+        "arm": spec["arm"],
+        "method": rope["method"],
+        "scale": float(rope["scale"]),
+        "seed": spec["seed"],
+    }
+
+
+def _tags(spec: dict[str, Any]) -> dict[str, str]:
+    tags = {key: str(value) for key, value in _columns(spec).items()}
+    return tags | ({"parent": spec["parent"]} if spec.get("parent") else {})
+
+
+def _seeds(spec: dict[str, Any]) -> dict[str, int]:
+    return {key: spec[key] for key in ("seed", "evaluation_seed") if key in spec}
+
+
+def _powers(lengths: tuple[int, ...]) -> list[int]:
+    """The shortest length and its doublings: enough for a glance in the dashboard."""
+    chosen, length = [], lengths[0]
+    while length <= lengths[-1]:
+        if length in lengths:
+            chosen.append(length)
+        length *= 2
+    return chosen

@@ -1,0 +1,270 @@
+"""The parts of a study as frozen pydantic models: every key is known, typed and bounded; nothing is optional
+silently. What spans several parts (names that must exist, lengths that must fit) is in `check.py`."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from yarnlab.rope import METHODS, Rope, make_rope
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
+Positive = Annotated[int, Field(gt=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class PythonPackages(Section):
+    """Documents are the .py files of installed, pinned, pure-Python distributions, in a fixed order.
+
+    `min_tokens` keeps only documents at least that long; `documents` keeps that many of them, drawn by seed;
+    `max_tokens` stops after that many tokens (training text).
+    """
+
+    source: Literal["python-packages"]
+    packages: tuple[str, ...] = Field(min_length=1)
+    min_tokens: Positive | None = None
+    documents: Positive | None = None
+    max_tokens: Positive | None = None
+
+
+class Tokenizer(Section):
+    """A byte-level BPE trained on a sample of one corpus's documents."""
+
+    train_on: Name
+    vocab_size: int = Field(ge=300)
+    split_digits: bool
+    sample_documents: Positive
+
+
+class Architecture(Section):
+    """The shape of a model that is pretrained here; field names are those of transformers' LlamaConfig."""
+
+    family: Literal["llama"]
+    hidden_size: Positive
+    intermediate_size: Positive
+    num_hidden_layers: Positive
+    num_attention_heads: Positive
+    num_key_value_heads: Positive
+    original_context: Positive
+    rope_theta: float = Field(gt=1)
+
+    @property
+    def head_dim(self) -> int:
+        return self.hidden_size // self.num_attention_heads
+
+
+class Retrieval(Section):
+    """Rows of text that hide keys and ask for them: between `keys` many keys, `answer_weight` times the loss."""
+
+    share: Share
+    min_keys: Positive
+    max_keys: Positive
+    answer_weight: float = Field(gt=0)
+
+
+class Repeats(Section):
+    """Rows of one segment of `min_segment` to `max_segment` tokens repeated; `random` of them are noise tokens."""
+
+    share: Share
+    min_segment: Positive
+    max_segment: Positive
+    random: Share
+
+
+class Rows(Section):
+    """What training rows are made of; the rest, up to 1, is plain text."""
+
+    retrieval: Retrieval | None = None
+    repeats: Repeats | None = None
+
+
+class Train(Section):
+    """One training phase: a fresh AdamW, linear warm-up, then constant or cosine."""
+
+    name: Name = "train"
+    corpus: Name
+    rows: Rows
+    steps: Positive
+    seq_len: Positive
+    global_batch: Positive
+    micro_batch: Positive
+    lr: float = Field(gt=0)
+    schedule: Literal["constant", "cosine"]
+    final_lr_share: Share = 0.0
+    warmup_steps: int = Field(ge=0)
+    betas: tuple[float, float]
+    weight_decay: float = Field(ge=0)
+    max_grad_norm: float = Field(gt=0)
+    precision: Literal["bf16", "fp32"]
+    threads: Positive
+    checkpoint_minutes: float = Field(gt=0)
+
+
+class Pretrain(Section):
+    architecture: Architecture
+    phases: tuple[Train, ...] = Field(min_length=1)
+
+
+class RopeChoice(Section):
+    """A RoPE method with its scale and options; the options are those of the method's class in rope.py."""
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    method: str
+    scale: float = Field(ge=1)
+
+    @field_validator("method")
+    @classmethod
+    def _known(cls, method: str) -> str:
+        if method not in METHODS:
+            raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
+        return method
+
+    @model_validator(mode="after")
+    def _options(self) -> RopeChoice:
+        self.make(
+            Architecture.model_construct(hidden_size=64, num_attention_heads=1, original_context=4096, rope_theta=1e4)
+        )
+        return self
+
+    def make(self, architecture: Architecture) -> Rope:
+        """The rope for a model of this shape; ValueError names an option that the method does not take."""
+        return make_rope(
+            self.method,
+            scale=self.scale,
+            original_context=architecture.original_context,
+            head_dim=architecture.head_dim,
+            base=architecture.rope_theta,
+            **(self.model_extra or {}),
+        )
+
+
+class Model(Section):
+    """A node of the model tree: pretrained here, or made from a parent with a new rope (and trained, or not)."""
+
+    pretrain: Pretrain | None = None
+    parent: Name | None = Field(default=None, alias="from")
+    rope: RopeChoice | None = None
+    train: Train | None = None
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> Model:
+        if (self.pretrain is None) == (self.parent is None):
+            raise ValueError("a model needs exactly one of `pretrain` and `from`")
+        if self.pretrain is not None and (self.rope is not None or self.train is not None):
+            raise ValueError("`rope` and `train` have no effect beside `pretrain`; use its phases")
+        if self.parent is not None and self.rope is None:
+            raise ValueError("a model with `from` needs `rope`")
+        return self
+
+    @property
+    def kind(self) -> Literal["pretrain", "finetune", "zero-shot"]:
+        if self.pretrain is not None:
+            return "pretrain"
+        return "finetune" if self.train is not None else "zero-shot"
+
+    @property
+    def phases(self) -> tuple[Train, ...]:
+        if self.pretrain is not None:
+            return self.pretrain.phases
+        return (self.train,) if self.train is not None else ()
+
+
+class LengthGrid(Section):
+    start: Positive
+    stop: Positive
+    step: Positive
+
+    def values(self) -> tuple[int, ...]:
+        return tuple(range(self.start, self.stop + 1, self.step))
+
+
+class Perplexity(Section):
+    """truncated-prefix@1: one pass over each document gives every length (paper's Proof-pile protocol)."""
+
+    corpus: Name
+    lengths: LengthGrid
+    models: tuple[Name, ...] = Field(min_length=1)
+    precision: Literal["bf16", "fp32"]
+    threads: Positive
+
+
+class ZeroShot(Section):
+    """Methods × scales on models as they are, without fine-tuning."""
+
+    corpus: Name
+    models: tuple[Name, ...] = Field(min_length=1)
+    methods: tuple[str, ...] = Field(min_length=1)
+    scales: tuple[float, ...] = Field(min_length=1)
+    max_length: Positive
+    precision: Literal["bf16", "fp32"]
+    threads: Positive
+
+    @field_validator("methods")
+    @classmethod
+    def _static(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        for method in methods:
+            if method not in METHODS or METHODS[method].dynamic:
+                known = ", ".join(name for name, rope in METHODS.items() if not rope.dynamic)
+                raise ValueError(f"{method!r} is not a static method; known: {known}")
+        return methods
+
+
+class Passkey(Section):
+    """passkey-teacher-forced@1: `trials` per length, depths spread evenly, five-digit keys, held-out filler."""
+
+    corpus: Name
+    lengths: tuple[Positive, ...] = Field(min_length=1)
+    trials: int = Field(ge=10)
+    models: tuple[Name, ...] = Field(min_length=1)
+    precision: Literal["bf16", "fp32"]
+    threads: Positive
+
+
+class Evaluations(Section):
+    perplexity: Perplexity | None = None
+    zero_shot: ZeroShot | None = None
+    passkey: Passkey | None = None
+
+
+class Study(Section):
+    """A whole study. With `replicates` = n, every model exists once for each of n consecutive seeds."""
+
+    study: Name
+    title: str
+    seed: int = Field(ge=0)
+    replicates: Positive = 1
+    corpora: dict[Name, PythonPackages]
+    tokenizer: Tokenizer
+    models: dict[Name, Model] = Field(min_length=1)
+    evaluations: Evaluations
+
+    def root(self, arm: str) -> Architecture:
+        """The architecture that an arm inherits from the pretrained model at the root of its tree."""
+        while (parent := self.models[arm].parent) is not None:
+            arm = parent
+        pretrain = self.models[arm].pretrain
+        assert pretrain is not None
+        return pretrain.architecture
+
+    def rope(self, arm: str) -> Rope:
+        """The rope of an arm; plain RoPE for a pretrained model."""
+        choice = self.models[arm].rope or RopeChoice(method="none", scale=1.0)
+        return choice.make(self.root(arm))
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        return tuple(range(self.seed, self.seed + self.replicates))
+
+    def name(self, arm: str, seed: int) -> str:
+        """The name of an arm's model for one seed: the arm's own when there is one seed only."""
+        return arm if self.replicates == 1 else f"{arm}-seed{seed}"
+
+    def instances(self) -> dict[str, tuple[str, int]]:
+        """Model name → (arm, seed), in the order of the study file."""
+        return {self.name(arm, seed): (arm, seed) for arm in self.models for seed in self.seeds}

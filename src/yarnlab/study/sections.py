@@ -1,0 +1,76 @@
+"""What each stage reads of a study, as one canonical JSON string: exactly that, so that a change reruns exactly
+the stages which depend on it. Snakemake compares the strings; stages read nothing else of the study."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any
+
+from yarnlab.study.schema import Section, Study
+
+
+def canonical(value: object) -> str:
+    """JSON with sorted keys and no spaces: equal content gives equal text."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+
+
+def digest(value: object) -> str:
+    return hashlib.sha256(canonical(value).encode()).hexdigest()
+
+
+def study_digest(study: Study) -> str:
+    """sha256 of the whole study's content (not of its comments or layout)."""
+    return digest(_dump(study))
+
+
+def section(study: Study, stage: str, name: str) -> dict[str, Any]:
+    """The part of the study that one job of a stage reads.
+
+    Args:
+        stage: tokenizer, corpus, train, perplexity, zero_shot or passkey.
+        name: the corpus for `corpus`, the model for the others (ignored for `tokenizer`).
+    """
+    if stage == "tokenizer":
+        return {
+            "tokenizer": _dump(study.tokenizer),
+            "corpus": _dump(study.corpora[study.tokenizer.train_on]),
+            "seed": study.seed,
+        }
+    if stage == "corpus":
+        return {"corpus": _dump(study.corpora[name]), "seed": study.seed}
+    arm, seed = study.instances()[name]
+    model = study.models[arm]
+    shared = {
+        "model": name,
+        "arm": arm,
+        "seed": seed,
+        "architecture": _dump(study.root(arm)),
+        "rope": _dump(model.rope) if model.rope is not None else {"method": "none", "scale": 1.0},
+    }
+    if stage == "train":
+        parent = study.name(model.parent, seed) if model.parent is not None else None
+        return {
+            **shared,
+            "kind": model.kind,
+            "parent": parent,
+            "depth": _depth(study, arm),
+            "vocab_size": study.tokenizer.vocab_size,
+            "phases": [_dump(phase) for phase in model.phases],
+        }
+    evaluation = getattr(study.evaluations, stage)
+    # Adding a model to the list must not rerun the others; the evaluation's seed is the study's, not the model's,
+    # so that every model and seed sees the same documents and keys.
+    return {**shared, "evaluation": _dump(evaluation, exclude={"models"}), "evaluation_seed": study.seed}
+
+
+def _depth(study: Study, arm: str) -> int:
+    """0 for a root. Models of equal depth see the same rows in the same order; a continuation sees new ones."""
+    depth = 0
+    while (parent := study.models[arm].parent) is not None:
+        arm, depth = parent, depth + 1
+    return depth
+
+
+def _dump(part: Section, exclude: set[str] | None = None) -> dict[str, Any]:
+    return part.model_dump(mode="json", by_alias=True, exclude=exclude, exclude_none=True)

@@ -1,0 +1,44 @@
+"""A study's models and evaluations in the form that tables, claims and report read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yarnlab.study import Study, study_digest
+
+
+def summarise(study: Study) -> dict[str, Any]:
+    """study.json: what was planned, so that a report can also say what was not run."""
+    models = {}
+    for name, (arm, seed) in study.instances().items():
+        model = study.models[arm]
+        rope = study.rope(arm)
+        models[name] = {
+            "arm": arm,
+            "seed": seed,
+            "kind": model.kind,
+            "parent": study.name(model.parent, seed) if model.parent is not None else None,
+            "method": rope.method,
+            "scale": float(rope.scale),
+            "trained_length": max((phase.seq_len for phase in model.phases), default=None),
+            "steps": sum(phase.steps for phase in model.phases),
+        }
+    return {
+        "study": study.study,
+        "title": study.title,
+        "seed": study.seed,
+        "replicates": study.replicates,
+        "study_sha256": study_digest(study),
+        "original_context": study.root(next(iter(study.models))).original_context,
+        "models": models,
+        "evaluations": {kind: _evaluation(evaluation) for kind, evaluation in study.evaluations},
+    }
+
+
+def _evaluation(evaluation: Any) -> dict[str, Any] | None:
+    if evaluation is None:
+        return None
+    planned = evaluation.model_dump(mode="json")
+    if "start" in (lengths := planned.get("lengths", {})):
+        planned["lengths"] = list(range(lengths["start"], lengths["stop"] + 1, lengths["step"]))
+    return planned

@@ -1,0 +1,28 @@
+"""MLflow as a mirror of what is on disk.
+
+Stages never talk to MLflow: `record_start` and `record_end` write one small JSON file per stage, and the
+manifest and the per-step JSONL lie beside it. `publish` copies whatever MLflow does not have yet; `follow`
+does so every few seconds beside a running study. A dead server therefore costs a warning, never a run, and
+what was missed is replayed from disk. Importing this package imports no MLflow.
+"""
+
+from yarnlab.tracking.dashboard import serve
+from yarnlab.tracking.mirror import follow, start_mirror
+from yarnlab.tracking.publication import PublishResult, publish
+from yarnlab.tracking.records import failed_publications, record_end, record_start, runs_table, write_runs
+from yarnlab.tracking.store import initialise, tracking_uri
+
+__all__ = [
+    "PublishResult",
+    "failed_publications",
+    "follow",
+    "initialise",
+    "publish",
+    "record_end",
+    "record_start",
+    "runs_table",
+    "serve",
+    "start_mirror",
+    "tracking_uri",
+    "write_runs",
+]

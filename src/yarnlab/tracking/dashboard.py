@@ -1,0 +1,131 @@
+"""MLflow's own pages on this machine."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import FrameType
+
+from yarnlab.tracking.store import (
+    database_file,
+    is_server,
+    redacted,
+    tracking_uri,
+    unreachable,
+    without_login,
+)
+
+_PORTS_TRIED = 100
+_START_S = 120.0
+
+
+def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
+    """Run `mlflow server` over the studies of `results` until Ctrl-C, and print its link once it answers.
+
+    Takes the next free port when `port` is in use. Where MLFLOW_TRACKING_URI names a server, only prints that
+    link. SystemExit, with what to do, when there is no database yet or MLflow does not start.
+    """
+    results = Path(results)
+    uri = tracking_uri(results)
+    if is_server(uri):
+        print(f"MLflow: {without_login(uri)}")
+        return
+    database = database_file(uri)
+    if database is not None and not database.exists():
+        raise SystemExit(
+            f"There is no MLflow database yet: {database} does not exist. "
+            "Run a study first (envs/run snakemake --cores all); its first job makes it."
+        )
+    free = _free_port(host, port)
+    link = f"http://{host}:{free}"
+    print(f"Starting MLflow on {link} …", flush=True)
+    command = [
+        sys.executable,
+        "-m",
+        "mlflow",
+        "server",
+        "--host",
+        host,
+        "--port",
+        str(free),
+        "--workers",
+        "1",
+    ]
+    command += [
+        "--backend-store-uri",
+        uri,
+        "--artifacts-destination",
+        (results.resolve() / "mlartifacts").as_uri(),
+    ]
+    # The job runners serve MLflow's language-model features only, and cost several processes.
+    quiet = {
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "true",
+    }
+    log = results / "mlflow-server.log"
+    with _stop_signals(), open(log, "wb") as output:
+        server = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,  # its workers are stopped with it, as one group
+            env={**os.environ, **quiet},
+        )
+        try:
+            _wait_until_ready(server, link, log)
+            print(f"MLflow: {link}  (database {redacted(uri)}; Ctrl-C stops it)", flush=True)
+            server.wait()
+            raise SystemExit(f"MLflow stopped by itself with status {server.returncode}; see {log}.")
+        except KeyboardInterrupt:
+            print("\nMLflow stopped.", flush=True)
+        finally:
+            _stop(server)
+
+
+def _free_port(host: str, port: int) -> int:
+    for candidate in range(port, min(port + _PORTS_TRIED, 65536)):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                probe.bind((host, candidate))
+                return candidate
+    raise SystemExit(f"No free port on {host} from {port} to {port + _PORTS_TRIED - 1}; name another first port.")
+
+
+def _wait_until_ready(server: subprocess.Popen[bytes], link: str, log: Path) -> None:
+    give_up = time.monotonic() + _START_S
+    while unreachable(link, 2.0):
+        if server.poll() is not None or time.monotonic() > give_up:
+            raise SystemExit(f"MLflow did not start; its messages are in {log}.")
+        time.sleep(0.3)
+
+
+def _stop(server: subprocess.Popen[bytes]) -> None:
+    for number, patience_s in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(server.pid, number)
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(patience_s)
+            return
+
+
+@contextmanager
+def _stop_signals() -> Iterator[None]:
+    """Let SIGTERM (a workflow's) and SIGHUP (a closed terminal's) stop the server as Ctrl-C does."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -1,0 +1,120 @@
+"""The process beside a running study that keeps MLflow up to date, at the lowest priority."""
+
+import os
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from yarnlab.provenance import now
+from yarnlab.tracking.publication import PublishResult, mirror
+from yarnlab.tracking.store import exclusive
+
+_LONGEST_WAIT_S = 300.0
+_NICENESS = 19
+
+
+def start_mirror(study_dir: Path) -> None:
+    """Start `follow` for the calling process, detached from it and from the terminal, and return at once.
+
+    It writes to tracking/mirror.log. That it can't start is no reason to stop a study: said on stderr.
+    """
+    study_dir = Path(study_dir).resolve()
+    log = study_dir / "tracking" / "mirror.log"
+    command = [
+        sys.executable,
+        "-m",
+        "yarnlab",
+        "mirror",
+        "--study-dir",
+        str(study_dir),
+        "--parent",
+        str(os.getpid()),
+    ]
+    source = str(Path(__file__).resolve().parents[2])
+    python_path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
+    try:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        with open(log, "ab") as output:
+            subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,  # Ctrl-C in the terminal must not cost the last publication
+                # One thread: it must not compete with a training for cores.
+                env={
+                    **os.environ,
+                    "PYTHONPATH": python_path,
+                    "OMP_NUM_THREADS": "1",
+                    "PYTHONUNBUFFERED": "1",
+                },
+            )
+    except OSError as error:
+        print(f"Warning: no live MLflow curves ({error}); they are published at the end.", file=sys.stderr)
+
+
+def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None:
+    """Publish every `interval_s` seconds until the process `parent_pid` is gone, then once more.
+
+    One follower per study at a time: a second one waits for the first, which ends with its own parent. While
+    nothing gets through to MLflow the intervals double up to five minutes, and the log says so once.
+    """
+    study_dir = Path(study_dir)
+    with suppress(OSError):
+        os.nice(_NICENESS - os.nice(0))
+    born = _birth(parent_pid)
+
+    def parent_lives() -> bool:
+        return born is not None and _birth(parent_pid) == born
+
+    with exclusive(study_dir / "tracking" / "mirror.lock", parent_lives) as held:
+        if not held:
+            return
+        warned, failures = False, 0
+        last = False
+        while not last:
+            last = not parent_lives()  # asked before publishing, so that what the parent did last is seen
+            result = _attempt(study_dir)
+            failures = failures + 1 if result.warning and not result.published else 0
+            if result.warning and not warned:
+                _log(f"{result.warning} Trying again until the study ends; what is missing stays on disk.")
+                warned = True
+            elif warned and not result.warning:
+                _log(f"MLflow is up to date again ({result.published} stages).")
+                warned = False
+            if last and result.pending:
+                _log(f"{result.pending} stages are not published; the next start of the study does it.")
+            wake = time.monotonic() + min(interval_s * 2**failures, _LONGEST_WAIT_S)
+            while not last and time.monotonic() < wake and parent_lives():
+                time.sleep(min(0.5, interval_s))
+
+
+def _attempt(study_dir: Path) -> PublishResult:
+    try:
+        return mirror(study_dir, deadline_s=5.0)
+    except Exception as error:  # an odd file in tracking/ must not end the mirror of all the others
+        return PublishResult(0, 1, 0, f"{type(error).__name__}: {error}.")
+
+
+def _birth(pid: int) -> str | None:
+    """When the process started, to tell it from a later one with the same number; None when it is gone."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        if Path("/proc/self/stat").exists():
+            return None
+        try:  # no /proc (macOS)
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return None
+        except PermissionError:
+            pass
+        return "unknown"
+    state, started = fields[0], fields[19]
+    return None if state in "ZX" else started
+
+
+def _log(message: str) -> None:
+    print(f"{now()} {message}", flush=True)

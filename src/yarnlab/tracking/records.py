@@ -1,0 +1,195 @@
+"""The tracking files of a study: what ran, what MLflow already has, how often publishing fell short.
+
+<study_dir>/tracking/records/<stage>.<name>.json   written by the stage itself
+<study_dir>/tracking/published.json                {tracking URI: {run: what MLflow has of it}}
+<study_dir>/tracking/runs.json                     {"<stage>.<name>": where its MLflow run is}
+<study_dir>/tracking/failures                      how many explicit publications fell short
+"""
+
+import json
+import uuid
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from yarnlab.provenance import now, write_json
+from yarnlab.tracking.store import redacted, tracking_uri
+
+Record = dict[str, Any]
+"""One tracking/records/*.json, with the keys that `record_start` writes."""
+_KEYS = {"run", "stage", "name", "study", "study_sha256", "status", "started", "ended", "spec", "tags"}
+_KEYS |= {"metrics_file", "manifest", "artifacts", "error"}
+
+
+def record_start(
+    study_dir: Path,
+    *,
+    stage: str,
+    name: str,
+    study: str,
+    study_sha256: str,
+    spec: Mapping[str, Any],
+    tags: Mapping[str, str],
+    manifest: str | Path,
+    metrics_file: str | Path | None = None,
+    artifacts: Iterable[str | Path] = (),
+) -> str:
+    """Say on disk that this stage runs now; returns its run id (uuid4 hex).
+
+    A stage that did not finish and starts again with the same `spec` is the same run: it keeps its id and
+    its start time, so its curves go on where they stopped. `manifest`, `metrics_file` (one JSON object per
+    line) and `artifacts` (tables and other small files to attach) lie in `study_dir`, and are given either
+    relative to it or as paths that lead there; they need not exist yet. ValueError for a path outside
+    `study_dir`.
+    """
+    study_dir = Path(study_dir)
+    path = _record_path(study_dir, stage, name)
+    plain_spec = json.loads(json.dumps(spec, default=str))
+    previous = _read_json(path)
+    resumed = bool(previous) and previous["status"] != "finished" and previous["spec"] == plain_spec
+    record = {
+        "run": previous["run"] if resumed else uuid.uuid4().hex,
+        "stage": stage,
+        "name": name,
+        "study": study,
+        "study_sha256": study_sha256,
+        "status": "running",
+        "started": previous["started"] if resumed else now(),
+        "ended": None,
+        "spec": plain_spec,
+        "tags": dict(tags),
+        # The one path that is relative to results/, as its readers expect.
+        "metrics_file": metrics_file and f"{study_dir.resolve().name}/{_inside(study_dir, metrics_file)}",
+        "manifest": _inside(study_dir, manifest),
+        "artifacts": [_inside(study_dir, file) for file in artifacts],
+        "error": None,
+    }
+    write_json(path, record)
+    return str(record["run"])
+
+
+def record_end(
+    study_dir: Path, stage: str, name: str, *, error: str | None = None, artifacts: Iterable[str | Path] = ()
+) -> None:
+    """Say on disk that the stage has finished, or failed with `error`; `artifacts` join those named before.
+
+    Does nothing when the record has disappeared: a study must not fail over its tracking files.
+    """
+    study_dir = Path(study_dir)
+    path = _record_path(study_dir, stage, name)
+    record = _read_json(path)
+    if not record:
+        return
+    more = [_inside(study_dir, file) for file in artifacts]
+    record["status"] = "finished" if error is None else "failed"
+    record["ended"] = now()
+    record["error"] = error
+    record["artifacts"] = list(dict.fromkeys([*record["artifacts"], *more]))
+    write_json(path, record)
+
+
+def load_records(study_dir: Path) -> list[Record]:
+    """All readable records of the study, oldest first."""
+    records = (_read_json(path) for path in (study_dir / "tracking" / "records").glob("*.json"))
+    return sorted((record for record in records if record.keys() >= _KEYS), key=lambda record: record["started"])
+
+
+def metric_lines(study_dir: Path, record: Record, skip: int) -> list[dict[str, Any] | None]:
+    """The complete lines of the record's JSONL after the first `skip`; None stands for an unreadable one.
+
+    The last line may be half-written: it counts once its newline is there.
+    """
+    if record["metrics_file"] is None:
+        return []
+    try:
+        text = (study_dir.resolve().parent / record["metrics_file"]).read_bytes()
+    except OSError:
+        return []
+    return [_parsed(line) for line in text.split(b"\n")[:-1][skip:]]
+
+
+def load_manifest(study_dir: Path, record: Record) -> dict[str, Any]:
+    """The manifest of a finished record; empty before, when the file may be an earlier execution's."""
+    return _read_json(study_dir / record["manifest"]) if record["status"] == "finished" else {}
+
+
+def load_published(study_dir: Path, uri: str) -> dict[str, dict[str, Any]]:
+    """What this MLflow has: {run: {experiment_id, experiment_created, run_id, lines, finished, ended}}."""
+    published: dict[str, dict[str, dict[str, Any]]] = _read_json(study_dir / "tracking" / "published.json")
+    return published.get(redacted(uri), {})
+
+
+def save_published(study_dir: Path, uri: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
+    """Replace what is known of this MLflow; other tracking URIs keep theirs."""
+    path = study_dir / "tracking" / "published.json"
+    write_json(path, {**_read_json(path), redacted(uri): entries})
+
+
+def runs_table(study_dir: Path) -> dict[str, dict[str, str]]:
+    """{"<stage>.<name>": {"experiment_id", "run_id", "url_path"}} of every record that is in MLflow.
+
+    `url_path` is what follows the dashboard's address: "#/experiments/1/runs/0f…".
+    """
+    study_dir = Path(study_dir)
+    entries = load_published(study_dir, tracking_uri(study_dir.parent))
+    table = {}
+    for record in load_records(study_dir):
+        if entry := entries.get(record["run"]):
+            experiment_id, run_id = entry["experiment_id"], entry["run_id"]
+            table[f"{record['stage']}.{record['name']}"] = {
+                "experiment_id": experiment_id,
+                "run_id": run_id,
+                "url_path": f"#/experiments/{experiment_id}/runs/{run_id}",
+            }
+    return dict(sorted(table.items()))
+
+
+def write_runs(study_dir: Path) -> None:
+    """Write `runs_table` to tracking/runs.json, where the report looks for it."""
+    write_json(Path(study_dir) / "tracking" / "runs.json", runs_table(study_dir))
+
+
+def failed_publications(study_dir: Path) -> int:
+    """How many calls of `publish` left something unpublished, ever.
+
+    It only grows, so a rule with this as a parameter runs again after a failure and never after a success.
+    """
+    try:
+        return int((Path(study_dir) / "tracking" / "failures").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def count_failed_publication(study_dir: Path) -> None:
+    """Add one to `failed_publications`."""
+    write_json(study_dir / "tracking" / "failures", failed_publications(study_dir) + 1)
+
+
+def _record_path(study_dir: Path, stage: str, name: str) -> Path:
+    return study_dir / "tracking" / "records" / f"{stage}.{name}.json"
+
+
+def _inside(study_dir: Path, path: str | Path) -> str:
+    path = Path(path)
+    if path.is_relative_to(study_dir):
+        return path.relative_to(study_dir).as_posix()
+    full = (study_dir / path).resolve()
+    if not full.is_relative_to(study_dir.resolve()):
+        raise ValueError(f"{path} is outside the study's directory {study_dir}; track only files inside it.")
+    return full.relative_to(study_dir.resolve()).as_posix()
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def _parsed(line: bytes) -> dict[str, Any] | None:
+    try:
+        value = json.loads(line)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None

@@ -1,0 +1,1 @@
+"""Training: one loop for every model of a study, its data rows, schedule, checkpoints."""

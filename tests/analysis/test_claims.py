@@ -1,0 +1,219 @@
+"""Verdicts: that they follow the numbers, flip with them, and say 'not run' instead of guessing."""
+
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis.synthetic import write_study
+from yarnlab.analysis import claims
+from yarnlab.analysis.criteria import CLAIMS, CRITERIA_VERSION
+from yarnlab.analysis.load import Results, load
+from yarnlab.analysis.statistics import Estimate
+
+
+def statuses(results: Results) -> dict[str, str]:
+    return {claim.id: verdict.status for claim, verdict in claims.evaluate(results)}
+
+
+def estimate(low: float, high: float, value: float | None = None) -> Estimate:
+    return Estimate((low + high) / 2 if value is None else value, low, high, 12, "documents", "x", "test")
+
+
+@pytest.fixture(scope="module")
+def found(results: Results) -> dict[str, str]:
+    return statuses(results)
+
+
+def test_what_the_synthetic_study_was_built_to_show_holds(found: dict[str, str]) -> None:
+    """The invented numbers follow the paper, so its claims hold; those built to break do not."""
+    held = {claim for claim, status in found.items() if status == "holds"}
+    assert {"accept-zero-shot-order", "accept-finetuned-order", "accept-collapse"} <= held
+    assert {"accept-continuation", "7", "8", "9", "10", "17", "18", "21", "23", "24", "25", "26"} <= held
+    assert found["19"] == found["20"] == "holds in part"
+
+
+def test_a_claim_without_its_arms_is_not_run(found: dict[str, str], results: Results) -> None:
+    """No arm was trained at s=2, so the claim on s=2 has no verdict, and the text says why."""
+    assert found["22"] == "not run"
+    claim = next(c for c in CLAIMS if c.id == "22")
+    assert "s=2" in claims.judge(claim, results).text
+
+
+def swapped(frame: pd.DataFrame, a: str, b: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """The frame with the names of two methods (and arms) exchanged."""
+    names = {a: b, b: a}
+    return frame.assign(**{column: frame[column].replace(names) for column in columns})
+
+
+def test_exchanging_yarn_and_pi_flips_the_claims(found: dict[str, str], results: Results) -> None:
+    """Mutation: with YaRN's and PI's numbers exchanged, every claim of YaRN's superiority must fall."""
+    assert results.perplexity is not None and results.passkey is not None
+    assert results.zero_shot is not None and results.training is not None
+    arms = ("yarn-s16", "pi-s16")
+    mutant = replace(
+        results,
+        perplexity=swapped(results.perplexity, *arms, ("arm",)),
+        passkey=swapped(results.passkey, *arms, ("arm",)),
+        training=swapped(results.training, *arms, ("arm",)),
+        zero_shot=swapped(results.zero_shot, "yarn", "pi", ("method",)),
+    )
+    changed = statuses(mutant)
+    for claim in ("accept-zero-shot-order", "accept-finetuned-order", "8", "17", "18", "21"):
+        assert found[claim] == "holds"
+        assert changed[claim] in ("fails", "holds in part"), claim
+    assert changed["accept-finetuned-order"] == "fails"
+    assert changed["9"] == changed["17"] == changed["21"] == "fails"
+    assert changed["accept-passkey-first"] in ("fails", "holds in part")
+
+
+@pytest.mark.parametrize(
+    ("claim", "arm", "slope"),
+    [("23", "yarn-s16", 0.8), ("24", "yarn-s16", -3.0), ("25", "yarn-s32", 0.8), ("26", "yarn-s32", 0.8)],
+)
+def test_tilting_one_models_curve_flips_its_claims(
+    found: dict[str, str], results: Results, claim: str, arm: str, slope: float
+) -> None:
+    """Mutation: a rising (or, for the collapse, falling) curve of one model is noticed."""
+    frame = results.perplexity
+    assert frame is not None and found[claim] == "holds"
+    tilt = np.where(frame["arm"] == arm, slope * np.log2(frame["length"] / 256), 0.0)
+    mutant = replace(results, perplexity=frame.assign(nll=frame["nll"] + tilt))
+    assert statuses(mutant)[claim] != "holds"
+
+
+@pytest.mark.parametrize(
+    ("claim", "arm"),
+    [("accept-passkey-base", "base"), ("accept-passkey-first", "yarn-s16"), ("29", "yarn-s32")],
+)
+def test_a_model_that_retrieves_nothing_fails(results: Results, claim: str, arm: str) -> None:
+    """Mutation: turning an arm's hits into misses fails the passkey claims on it."""
+    frame = results.passkey
+    assert frame is not None
+    mutant = replace(results, passkey=frame.assign(hit=frame["hit"] & (frame["arm"] != arm)))
+    assert statuses(mutant)[claim] in ("fails", "holds in part")
+
+
+def test_one_changed_number_changes_only_what_depends_on_it(found: dict[str, str], results: Results) -> None:
+    """Changing the zero-shot grid moves the zero-shot claims and no other verdict."""
+    frame = results.zero_shot
+    assert frame is not None
+    at = (frame["method"] == "yarn") & (frame["scale"] == 16) & (frame["length"] == 4096)
+    mutant = replace(results, zero_shot=frame.assign(nll=frame["nll"] + np.where(at, 0.01, 0.0)))
+    before, after = claims.evaluate(results), claims.evaluate(mutant)
+    moved = {c.id for (c, v), (_, w) in zip(before, after, strict=True) if v != w}
+    assert moved == {"accept-zero-shot-order", "8", "9"}
+
+
+@pytest.mark.parametrize("kind", ["perplexity", "zero_shot", "passkey", "training"])
+def test_missing_results_are_not_run(tmp_path: Path, kind: str) -> None:
+    """Every claim that needs absent files says 'not run'; the others keep their verdicts."""
+    found = claims.evaluate(load(write_study(tmp_path / "study", skip=(kind,))))
+    for claim, verdict in found:
+        if kind in claim.needs:
+            assert verdict.status == "not run"
+    assert any(verdict.status == "holds" for _, verdict in found)
+
+
+def test_a_study_without_rivals_judges_no_comparison(tmp_path: Path) -> None:
+    """With no ablation arms, comparisons are not run while claims on one model still are."""
+    found = statuses(load(write_study(tmp_path / "study", ablation=False)))
+    assert {found[c] for c in ("accept-finetuned-order", "17", "18", "19", "20", "21")} == {"not run"}
+    assert found["23"] == found["25"] == "holds"
+
+
+def test_several_seeds_count_in_n(tmp_path: Path) -> None:
+    """With three seeds an estimate rests on documents x seeds and says so."""
+    found = claims.evaluate(load(write_study(tmp_path / "study", seeds=(1, 2, 3))))
+    verdict = next(v for c, v in found if c.id == "accept-finetuned-order")
+    assert verdict.status == "holds"
+    assert verdict.decisive is not None
+    assert verdict.decisive.estimate.n == 36
+    assert "seeds" in verdict.decisive.estimate.over
+
+
+@pytest.mark.parametrize(
+    ("sign", "low", "high", "status"),
+    [
+        ("<", 0.8, 0.9, "holds"),
+        ("<", 0.9, 1.1, "undecided"),
+        ("<", 1.1, 1.2, "fails"),
+        ("<=", 1.0, 1.0, "holds"),
+        ("<", 1.0, 1.0, "fails"),
+        (">", 1.1, 1.2, "holds"),
+        (">", 0.9, 1.1, "undecided"),
+        (">=", 0.8, 0.9, "fails"),
+    ],
+)
+def test_a_part_is_decided_by_its_whole_interval(sign: str, low: float, high: float, status: str) -> None:
+    """An interval that straddles the threshold decides nothing."""
+    assert claims.interval("x", estimate(low, high), sign, 1.0).status == status
+
+
+def test_an_observed_share_fails_only_when_its_interval_does() -> None:
+    """Accuracies: at the threshold holds, slightly below is undecided, far below fails."""
+    found = [claims.reaches("x", estimate(lo, hi, v), 0.9).status for lo, v, hi in SHARES]
+    assert found == ["holds", "undecided", "fails"]
+
+
+SHARES = [(0.8, 0.9, 0.95), (0.75, 0.86, 0.93), (0.3, 0.5, 0.7)]
+
+
+@pytest.mark.parametrize(
+    ("parts", "status"),
+    [
+        ("hh", "holds"),
+        ("hf", "holds in part"),
+        ("ff", "fails"),
+        ("hu", "undecided"),
+        ("uf", "fails"),
+        ("huf", "holds in part"),
+    ],
+)
+def test_parts_combine(parts: str, status: str) -> None:
+    """One failing part is never hidden by others that hold or are undecided."""
+    made = {
+        "h": claims.interval("h", estimate(0, 0.5), "<", 1),
+        "f": claims.interval("f", estimate(2, 3), "<", 1),
+        "u": claims.interval("u", estimate(0, 3), "<", 1),
+    }
+    verdict = claims.combine(made[p] for p in parts)
+    assert verdict.status == status
+    assert verdict.decisive is not None and verdict.decisive.name == ("f" if "f" in parts else parts[-1])
+
+
+def test_a_number_is_told_from_its_threshold() -> None:
+    """A ratio of 0.99991 is not printed as 1.000 beside 'expected below 1'."""
+    text = claims.describe(claims.interval("ratio", estimate(0.99981, 1.00001), "<", 1.0))
+    assert "0.999910 [0.999810, 1.000010], expected below 1 (n = 12 documents)" in text
+
+
+def test_criteria_cannot_change_without_a_new_version() -> None:
+    """A criterion is fixed before its result: editing one fails here until the version is raised too."""
+    assert (CRITERIA_VERSION, claims.criteria_sha256()) == ("1", CRITERIA_1)
+
+
+def test_every_criterion_is_complete() -> None:
+    """Ids are unique, and each claim names its source, its criterion and what it needs."""
+    assert len({c.id for c in CLAIMS}) == len(CLAIMS)
+    assert all(c.source and c.criterion and c.needs and c.title for c in CLAIMS)
+
+
+def test_claims_json_is_complete_and_stable(study_dir: Path) -> None:
+    """The file is valid JSON with no NaN, counts its verdicts, and is the same on a second run."""
+    text = claims.write_claims(study_dir).read_text()
+    document = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in claims.json"))
+    assert sum(document["counts"].values()) == len(document["claims"]) == len(CLAIMS)
+    assert document["criteria_version"] == CRITERIA_VERSION
+    for entry in document["claims"]:
+        assert (entry["number"] is None) == (entry["status"] == "not run")
+        assert entry["status"] == "not run" or (entry["n"] > 0 and len(entry["interval"]) == 2)
+    first = hashlib.sha256(text.encode()).hexdigest()
+    assert hashlib.sha256(claims.write_claims(study_dir).read_bytes()).hexdigest() == first
+
+
+CRITERIA_1 = "16979e11959ddab613360cd8a633ff7de1183eb5484a37ed8081870f7769fc15"

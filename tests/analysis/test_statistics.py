@@ -1,0 +1,102 @@
+"""Intervals: against scipy, and by how often they cover a known truth."""
+
+import math
+
+import numpy as np
+import pytest
+from scipy.stats import binomtest
+
+from yarnlab.analysis import statistics
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 50), (50, 50), (25, 50), (159, 160), (1, 1)])
+def test_wilson_is_scipys(hits: int, trials: int) -> None:
+    """The closed form gives scipy's Wilson interval and holds the observed share."""
+    own = statistics.proportion(hits, trials)
+    theirs = binomtest(hits, trials).proportion_ci(0.95, method="wilson")
+    assert (own.low, own.high) == pytest.approx((theirs.low, theirs.high), abs=1e-12)
+    assert own.low <= own.value <= own.high
+    assert own.n == trials
+
+
+def test_wilson_covers_the_truth() -> None:
+    """About 95 of 100 Wilson intervals hold the true rate."""
+    rng = np.random.default_rng(1)
+    found = [statistics.proportion(int(h), 50) for h in rng.binomial(50, 0.9, 2000)]
+    assert 0.92 < np.mean([e.low <= 0.9 <= e.high for e in found]) < 0.98
+
+
+def test_difference_of_proportions_covers_the_truth() -> None:
+    """About 95 of 100 Newcombe intervals hold the true difference."""
+    rng = np.random.default_rng(2)
+    pairs = zip(rng.binomial(50, 0.9, 1000), rng.binomial(50, 0.6, 1000), strict=True)
+    covered = []
+    for a, b in pairs:
+        e = statistics.difference_of_proportions(statistics.proportion(int(a), 50), statistics.proportion(int(b), 50))
+        covered.append(e.low <= 0.3 <= e.high)
+    assert 0.92 < np.mean(covered) < 0.985
+
+
+def test_bootstrap_of_a_dozen_documents_covers_the_truth() -> None:
+    """With 12 documents about 95 of 100 intervals hold the true mean; plain percentiles would not."""
+    rng = np.random.default_rng(3)
+    covered = 0
+    for _ in range(400):
+        e = statistics.mean(rng.normal(0.1, 0.3, (1, 12)))
+        covered += e.low <= 0.1 <= e.high
+    assert 0.92 < covered / 400 < 0.985
+
+
+def test_a_handful_of_documents_is_not_overrated() -> None:
+    """With 3 documents, too, an interval misses the truth about one time in twenty, not one in four."""
+    rng = np.random.default_rng(8)
+    found = [statistics.mean(rng.normal(0.1, 0.3, (1, 3))) for _ in range(400)]
+    assert np.mean([e.low <= 0.1 <= e.high for e in found]) > 0.92
+
+
+def test_several_seeds_widen_the_interval() -> None:
+    """When seeds differ, an interval over documents and seeds is wider than one over documents alone."""
+    rng = np.random.default_rng(4)
+    values = rng.normal(0, 0.05, (1, 12)) + rng.normal(0, 0.5, (3, 1))
+    both = statistics.mean(values)
+    documents = statistics.mean(values.mean(axis=0))
+    assert both.high - both.low > 2 * (documents.high - documents.low)
+    assert both.n == 36
+    assert "seeds" in both.over
+
+
+def test_pairing_cancels_the_documents() -> None:
+    """A difference between two models is seen through a spread of documents a hundred times larger."""
+    rng = np.random.default_rng(5)
+    document = rng.normal(3, 1, 12)
+    a, b = document + rng.normal(0, 0.005, 12), document + 0.01 + rng.normal(0, 0.005, 12)
+    paired, unpaired = statistics.mean(a - b), statistics.mean(a)
+    assert paired.high < 0
+    assert unpaired.high - unpaired.low > 50 * (paired.high - paired.low)
+
+
+def test_the_same_numbers_give_the_same_interval() -> None:
+    """The bootstrap is seeded: two calls agree to the last bit."""
+    values = np.random.default_rng(6).normal(size=(2, 12))
+    assert statistics.mean(values) == statistics.mean(values.copy())
+
+
+def test_perplexity_is_the_geometric_mean_over_documents() -> None:
+    """exp of the mean NLL, not the mean of perplexities."""
+    e = statistics.geometric_mean_perplexity(np.log([[10.0, 1000.0]]))
+    assert e.value == pytest.approx(100)
+    assert e.low <= e.value <= e.high
+
+
+def test_one_document_has_no_interval() -> None:
+    """A single observation says nothing about the spread: its interval is unbounded."""
+    e = statistics.mean(np.array([[2.0]]))
+    assert (e.low, e.high) == (-math.inf, math.inf)
+
+
+def test_accuracy_of_perfect_seeds_is_not_certain() -> None:
+    """All hits in every seed still leave Wilson's uncertainty."""
+    e = statistics.accuracy(np.ones((3, 50)))
+    assert e.value == 1
+    assert 0.9 < e.low < 1
+    assert e.n == 150

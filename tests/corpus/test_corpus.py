@@ -1,0 +1,117 @@
+"""Corpora and the passkey text: the same bytes everywhere, documents set apart, prompts that fit."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from yarnlab.corpus.packages import CorpusError, read_packages
+from yarnlab.corpus.passkey import PasskeyText, random_key
+from yarnlab.corpus.tokenizer import BOS_ID, EOS_ID, load_tokenizer
+from yarnlab.corpus.tokens import TokenisedCorpus, build_corpus
+
+BUILD = """
+import hashlib, sys; from pathlib import Path
+from yarnlab.corpus.packages import read_packages
+from yarnlab.corpus.tokenizer import save_tokenizer, train_tokenizer
+from yarnlab.corpus.tokens import build_corpus
+folder = Path(sys.argv[1])
+tokenizer = train_tokenizer(read_packages(("networkx",)), vocab_size=512, split_digits=True, sample=40, seed=0)
+save_tokenizer(tokenizer, folder / "tokenizer")
+spec = {"corpus": {"packages": ["networkx"], "max_tokens": 60_000}, "seed": 0}
+build_corpus(spec, folder / "tokenizer", folder / "train", log=None)
+"""
+
+
+def digests(folder) -> list[str]:
+    files = [
+        folder / "tokenizer" / "tokenizer.json",
+        folder / "train" / "tokens.npy",
+        folder / "train" / "documents.json",
+    ]
+    return [hashlib.sha256(file.read_bytes()).hexdigest() for file in files]
+
+
+def test_the_same_lock_gives_the_same_bytes(tiny_data, tmp_path):
+    """Tokenizer and token array are equal in another process with another hash seed, locale and thread count."""
+    environment = {**os.environ, "PYTHONHASHSEED": "7", "LC_ALL": "C", "RAYON_NUM_THREADS": "1"}
+    subprocess.run([sys.executable, "-c", BUILD, str(tmp_path)], check=True, env=environment, capture_output=True)
+    assert digests(tmp_path) == digests(tiny_data)
+
+
+def test_documents_are_set_apart_by_bos_and_eos(tiny_data):
+    corpus = TokenisedCorpus.open(tiny_data / "held")
+    assert isinstance(corpus.tokens, np.memmap) and corpus.tokens.dtype == np.uint16
+    assert sum(corpus.lengths) == len(corpus.tokens)
+    for i in range(3):
+        ids = corpus.document(i)
+        assert len(ids) >= 1024 + 2
+        assert (ids[0], ids[-1]) == (BOS_ID, EOS_ID)
+        assert not np.isin(ids[1:-1], (BOS_ID, EOS_ID)).any()
+
+
+def test_tokens_decode_to_the_source(tiny_data):
+    """A held-out document's ids are its text, byte for byte."""
+    corpus, tokenizer = TokenisedCorpus.open(tiny_data / "held"), load_tokenizer(tiny_data / "tokenizer")
+    texts = {document.name: document.text for document in read_packages(("accelerate",))}
+    assert tokenizer.decode(corpus.document(0)[1:-1].tolist()) == texts[corpus.names[0]]
+
+
+def test_packages_with_compiled_parts_are_refused():
+    """Their files differ between builds, so a corpus of them would differ between machines."""
+    with pytest.raises(CorpusError, match=r"torch.*has compiled parts"):
+        read_packages(("torch",))
+
+
+def test_a_missing_package_is_named():
+    with pytest.raises(CorpusError, match="'no-such-package' is not installed"):
+        read_packages(("no-such-package",))
+
+
+def test_a_locally_edited_package_is_refused(tmp_path, monkeypatch):
+    """A file that differs from its wheel's RECORD would silently change the corpus."""
+    (tmp_path / "demo").mkdir()
+    (tmp_path / "demo" / "a.py").write_text("x = 1\n")
+    info = tmp_path / "demo-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
+    (info / "WHEEL").write_text("Root-Is-Purelib: true\n")
+    (info / "RECORD").write_text("demo/a.py,sha256=AAAA,6\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(CorpusError, match="differs from the installed wheel's RECORD"):
+        read_packages(("demo",))
+
+
+def test_too_few_long_documents(tiny_data, tmp_path):
+    spec = {"corpus": {"packages": ["accelerate"], "min_tokens": 4096, "documents": 1000}, "seed": 0}
+    with pytest.raises(CorpusError, match="1000 are asked for; lower `documents`"):
+        build_corpus(spec, tiny_data / "tokenizer", tmp_path, log=None)
+    assert not (tmp_path / "tokens.npy").exists()
+
+
+@given(length=st.integers(120, 2000), depth=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None)
+def test_prompts_fill_their_window_exactly(tiny_data, length, depth, seed):
+    """Prompt and answer are `length` tokens together; the key stands in it twice; the last token precedes the key."""
+    text = PasskeyText(load_tokenizer(tiny_data / "tokenizer"))
+    rng = np.random.default_rng(seed)
+    key = random_key(rng)
+    answer = text.key_ids(key)
+    prompt = text.prompt(answer, rng.integers(10, 300, length), depth, length)
+    assert len(prompt) + len(answer) == length
+    decoded = load_tokenizer(tiny_data / "tokenizer").decode(prompt.tolist())
+    assert decoded.count(key) >= 2 and decoded.endswith("The pass key is ")
+    assert len(key) == 5 and key.isdigit()
+
+
+def test_a_window_without_room_is_an_error(tiny_data):
+    text = PasskeyText(load_tokenizer(tiny_data / "tokenizer"))
+    with pytest.raises(ValueError, match="tokens at least, 30 are allowed"):
+        text.prompt(text.key_ids("12345"), np.zeros(30, np.int64), 0.5, 30)

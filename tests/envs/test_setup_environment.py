@@ -1,0 +1,190 @@
+"""How `envs/run` makes and renews the environment: once, when stale, with clear errors and no false stamp."""
+
+import os
+import shutil
+import sys
+
+import pytest
+from project import Project
+
+INSTALL = "-m pip install -r"
+ITSELF = "-m pip install --no-deps --no-build-isolation -e"
+LINUX_BUILDS = pytest.mark.skipif(sys.platform != "linux", reason="only Linux has CPU and CUDA builds of torch")
+
+
+def count(calls: list[str], start: str) -> int:
+    return sum(call.startswith(start) for call in calls)
+
+
+def test_first_call_sets_up_and_the_second_does_nothing(project: Project) -> None:
+    """Lock first, then the project itself without its dependencies; the next call starts no pip."""
+    result = project.run("echo", "ran")
+    calls = project.calls()
+    assert result.stdout == "ran\n"
+    assert calls[0] == "venv" and count(calls, INSTALL) == 1
+    assert calls[-1] == f"{ITSELF} {project.root.resolve()}"
+    assert project.run("echo", "again").stderr == ""
+    assert project.calls() == []
+
+
+def test_racing_calls_set_up_once(project: Project) -> None:
+    """Of several calls at once one sets up, the others wait for it, and all run their command."""
+    processes = [project.start("echo", str(i), VENV_SECONDS="0.5") for i in range(4)]
+    outputs = [process.communicate(timeout=60) for process in processes]
+    assert [process.returncode for process in processes] == [0] * 4
+    assert [stdout for stdout, _ in outputs] == [f"{i}\n" for i in range(4)]
+    calls = project.calls()
+    assert (count(calls, "venv"), count(calls, INSTALL), count(calls, ITSELF)) == (1, 1, 1)
+
+
+@pytest.mark.parametrize("name", ["envs/cpu.lock", "pyproject.toml"])
+def test_a_changed_file_renews_in_place(ready: Project, name: str) -> None:
+    """A changed lock file or pyproject.toml installs again into the same environment, once."""
+    with open(ready.root / name, "a") as file:
+        file.write("# changed\n")
+    assert ready.run("true").returncode == 0
+    calls = ready.calls()
+    assert count(calls, "venv") == 0 and count(calls, INSTALL) == 1
+    assert ready.run("true").returncode == 0 and ready.calls() == []
+
+
+def test_other_lock_leaves_the_environment_alone(ready: Project) -> None:
+    """The CPU environment does not depend on the GPU lock."""
+    ready.lock("gpu").write_text("torch==9\n")
+    assert ready.run("true").returncode == 0 and ready.calls() == []
+
+
+def test_moved_project_gets_a_new_environment(ready: Project) -> None:
+    """The environment's scripts hold absolute paths, so one that came with a copied project is made anew."""
+    moved = ready.root.with_name("moved")
+    ready.root.rename(moved)
+    ready.root = moved
+    assert ready.run("sh", "-c", 'echo "$VIRTUAL_ENV"').stdout.strip() == str(moved.resolve() / ".venv")
+    assert count(ready.calls(), "venv") == 1
+
+
+def test_half_made_environment_is_made_anew(ready: Project) -> None:
+    """An environment without a working pip (a killed setup, a removed Python) is replaced, not repaired."""
+    (ready.root / ".venv" / "bin" / "python").unlink()
+    assert ready.run("true").returncode == 0
+    assert count(ready.calls(), "venv") == 1
+
+
+@pytest.mark.parametrize("failing", ["install -r", "no-build-isolation"])
+def test_failed_install_leaves_no_stamp(ready: Project, failing: str) -> None:
+    """After a failure CMD has not run, the step and pip's words are shown, and the next call retries."""
+    kept = ready.root / ".venv" / "kept"
+    kept.touch()
+    ready.lock().write_text("torch==2.13.1\n")
+    result = ready.run("echo", "ran", PIP_FAILS_ON=failing, PIP_SAYS="ERROR: no matching cheese")
+    assert (result.returncode, result.stdout) == (1, "")
+    step = {"install -r": "installing 1 packages", "no-build-isolation": "installing yarnlab itself"}[failing]
+    assert f"{step}" in result.stderr and "failed" in result.stderr
+    assert "no matching cheese" in result.stderr and "setup.log" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert not (ready.root / ".venv" / "stamp").exists() and kept.exists()
+    ready.calls()
+    ready.lock().write_text("torch==2.13.0\n")
+    assert ready.run("echo", "ran").stdout == "ran\n"
+    assert count(ready.calls(), INSTALL) == 1, "the old lock's environment was half changed and must be renewed"
+
+
+@pytest.mark.parametrize(
+    ("output", "reason"),
+    [
+        ("Failed to establish: NewConnectionError: [Errno 111] Connection refused", "index can't be reached"),
+        ("Temporary failure in name resolution", "index can't be reached"),
+        (
+            "ERROR: Could not install packages due to an OSError: [Errno 28] No space left on device",
+            "no space left",
+        ),
+        ("ERROR: [Errno 122] Disk quota exceeded", "no space left"),
+    ],
+)
+def test_reason_of_a_failed_install(project: Project, output: str, reason: str) -> None:
+    """pip's ways to say 'no network' and 'disk full' become one message that says what to do."""
+    result = project.run("true", PIP_FAILS_ON="install -r", PIP_SAYS=output)
+    assert result.returncode == 1
+    assert reason in result.stderr and "setup.log" in result.stderr and "Traceback" not in result.stderr
+
+
+def test_too_little_space_is_said_before_anything_is_made(project: Project) -> None:
+    """Free space is compared before a new environment is made."""
+    patch = "import shutil; shutil.disk_usage = lambda path: type('usage', (), {'free': 1.2e9})"
+    result = project.run("true", BEFORE_SETUP=patch)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert "not enough disk space" in result.stderr and "1.2 GB free, about 3 GB needed" in result.stderr
+    assert project.calls() == []
+
+
+def test_missing_venv_module_is_one_message(project: Project) -> None:
+    """Debian's Python without python3-venv gets the name of the package to install."""
+    patch = "import importlib.util as u; u.find_spec = lambda name: None"
+    result = project.run("true", BEFORE_SETUP=patch)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}-venv"
+    assert "no venv module" in result.stderr and version in result.stderr
+    assert project.calls() == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_unwritable_project_is_one_message(project: Project) -> None:
+    """A project on a read-only place is reported with the path, not with a traceback."""
+    project.root.chmod(0o555)
+    result = project.run("true")
+    project.root.chmod(0o755)
+    assert result.returncode == 1 and result.stderr.count("\n") == 1 and ".venv" in result.stderr
+
+
+def test_a_file_in_the_way_is_one_message(project: Project) -> None:
+    """An operating-system error names the path and shows no traceback."""
+    (project.root / ".venv").touch()
+    result = project.run("true")
+    assert result.returncode == 1 and result.stderr.count("\n") == 1
+    assert str(project.root.resolve() / ".venv") in result.stderr
+
+
+def test_environment_may_be_a_link(project: Project) -> None:
+    """The environment's folder may lead to another disk: it is filled there and the link stays."""
+    elsewhere = project.root.with_name("large disk")
+    elsewhere.mkdir()
+    (elsewhere / "left over").touch()
+    (project.root / ".venv").symlink_to(elsewhere)
+    assert project.run("true").returncode == 0
+    assert (project.root / ".venv").is_symlink() and (elsewhere / "stamp").exists()
+    assert not (elsewhere / "left over").exists()
+
+
+@LINUX_BUILDS
+@pytest.mark.parametrize(
+    ("not_found", "extra_index"),
+    [("no probe fails", False), (r"\+cpu$", True), (r"\+cpu", False)],
+    ids=["configured index has it", "only PyTorch's index has it", "nobody has it"],
+)
+def test_cpu_build_of_torch(project: Project, not_found: str, extra_index: bool) -> None:
+    """The CPU build is sought at the configured index, then at PyTorch's; without one setup goes on."""
+    result = project.run("true", PIP_FAILS_ON=not_found, PIP_SAYS="ERROR: No matching distribution found")
+    assert result.returncode == 0
+    (install,) = [call for call in project.calls() if call.startswith(INSTALL)]
+    assert install.endswith("--extra-index-url https://download.pytorch.org/whl/cpu") == extra_index
+    assert ("found no CPU build of torch 2.13.0" in result.stderr) == (not_found == r"\+cpu")
+
+
+def test_gpu_environment(project: Project) -> None:
+    """--gpu has its own folder and lock, takes the CUDA build, and a failing flash-attn costs one notice."""
+    result = project.run(
+        "--gpu",
+        "sh",
+        "-c",
+        'echo "$VIRTUAL_ENV"',
+        PIP_FAILS_ON="flash-attn",
+        PIP_SAYS="ERROR: no CUDA compiler",
+    )
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.strip().endswith("/.venv-gpu")
+    assert "no flash-attn here" in result.stderr and "Traceback" not in result.stderr
+    calls = project.calls()
+    assert f"{INSTALL} {project.root.resolve()}/envs/gpu.lock" in calls
+    assert not any("+cpu" in call for call in calls)
+    assert not (project.root / ".venv").exists()
+    shutil.rmtree(project.root / ".venv-gpu")

@@ -1,0 +1,108 @@
+"""Teacher forcing must judge as generation would."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from yarnlab.corpus.passkey import PasskeyText, random_key
+from yarnlab.corpus.tokenizer import load_tokenizer
+from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.evaluation.passkey import TOP_P, _nucleus_probability, passkey_trials, score_answers
+from yarnlab.progress import Progress
+
+
+@pytest.fixture
+def text(tiny_data):
+    return PasskeyText(load_tokenizer(tiny_data / "tokenizer"))
+
+
+def greedy(model, prompt: np.ndarray, count: int) -> list[int]:
+    ids = torch.from_numpy(prompt)[None]
+    with torch.no_grad():
+        out = model.generate(
+            ids,
+            attention_mask=torch.ones_like(ids),
+            max_new_tokens=count,
+            do_sample=False,
+            use_cache=False,
+            pad_token_id=1,
+        )
+    return out[0, len(prompt) :].tolist()
+
+
+def test_strict_hit_equals_greedy_generation(tiny_model, text):
+    """For the model's own greedy continuation and for changed ones: hit if and only if generation gives the answer
+    and goes on with something that is not a digit."""
+    digits = torch.from_numpy(text.digit_ids())
+    rng = np.random.default_rng(0)
+    hits = []
+    for trial in range(12):
+        prompt = text.prompt(text.key_ids(random_key(rng)), rng.integers(10, 300, 150), rng.random(), 150)
+        generated = greedy(tiny_model, prompt, 6)
+        answer = np.array(generated[:5])
+        if trial % 2:
+            answer[rng.integers(5)] = rng.integers(10, 300)
+        expected = generated[:5] == answer.tolist() and generated[5] not in digits.tolist()
+        scored = score_answers(tiny_model, prompt[None], answer[None], digits)[0]
+        assert scored["hit"] == expected
+        assert (scored["margin"] > 0) == (generated[:5] == answer.tolist())
+        hits.append(expected)
+    assert any(hits) and not all(hits)
+
+
+def test_a_longer_number_is_not_a_hit(tiny_model, text):
+    """If the model would go on with a sixth digit, the answer is another number."""
+    prompt = text.prompt(text.key_ids("12345"), np.arange(10, 160), 0.5, 150)
+    generated = greedy(tiny_model, prompt, 6)
+    answer = np.array(generated[:5])[None]
+    assert score_answers(tiny_model, prompt[None], answer, torch.tensor([-1]))[0]["hit"]
+    assert not score_answers(tiny_model, prompt[None], answer, torch.tensor([generated[5]]))[0]["hit"]
+
+
+def test_expected_accuracy_is_the_probability_of_sampling_the_key(tiny_model, text):
+    """transformers' own sampler with temperature 0.6 and top-p 0.9 draws the answer as often as computed (3 s.e.)."""
+    digits = torch.from_numpy(text.digit_ids())
+    prompt = text.prompt(text.key_ids("12345"), np.arange(10, 160), 0.5, 150)
+    ids = torch.from_numpy(prompt)[None]
+    torch.manual_seed(0)
+    with torch.no_grad():
+        drawn = tiny_model.generate(
+            ids.expand(400, -1), attention_mask=torch.ones(400, len(prompt), dtype=torch.int64), max_new_tokens=2,
+            do_sample=True, temperature=0.6, top_p=0.9, top_k=0, use_cache=False, pad_token_id=1,
+        )[:, len(prompt) :]  # fmt: skip
+    values, counts = drawn.unique(dim=0, return_counts=True)
+    answer = values[counts.argmax()][None].numpy()
+    rate, p = (
+        counts.max().item() / 400,
+        score_answers(tiny_model, prompt[None], answer, digits)[0]["expected_accuracy"],
+    )
+    assert 0 < p < 1
+    assert abs(rate - p) < 3 * (p * (1 - p) / 400) ** 0.5
+
+
+def test_nucleus_keeps_the_smallest_set_that_reaches_top_p():
+    """Probabilities .5, .3, .15, .05: the first three are kept (.5 + .3 < .9), and renormalised."""
+    logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])) * 0.6  # undone by the temperature
+    kept = [_nucleus_probability(logits, torch.tensor([i])).item() for i in range(4)]
+    assert kept == pytest.approx([0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0.0], abs=1e-6)
+    assert TOP_P == 0.9
+
+
+def test_trials_are_the_same_questions_for_every_model(tiny_model, tiny_data, text):
+    """Depths spread evenly, five-digit keys, no prompt longer than its window; a second call asks the same."""
+    corpus = TokenisedCorpus.open(tiny_data / "held")
+    evaluation = {"lengths": [128, 256], "trials": 10, "precision": "fp32"}
+    one, two = (
+        passkey_trials(tiny_model, text, corpus, evaluation, 5, {"model": "tiny"}, Progress("test", 20, log=None))
+        for _ in range(2)
+    )
+    assert one.equals(two)
+    other = passkey_trials(tiny_model, text, corpus, evaluation, 6, {"model": "tiny"}, Progress("test", 20, log=None))
+    assert not one["key"].equals(other["key"])
+    for length, cell in one.groupby("length"):
+        assert cell["depth"].tolist() == pytest.approx([(i + 0.5) / 10 for i in range(10)])
+        assert (cell["prompt_tokens"] + 5 <= length).all()
+    assert one["key"].str.fullmatch(r"\d{5}").all()
+    assert set(one["protocol"]) == {"passkey-teacher-forced@1"}

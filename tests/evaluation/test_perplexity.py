@@ -1,0 +1,96 @@
+"""One pass over a prefix must give what the official loop gives length by length."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.evaluation.nll import EvaluationError, cumulative_and_bucket_means, token_nll
+from yarnlab.evaluation.perplexity import document_nll, perplexity_table
+from yarnlab.evaluation.zero_shot import grid_lengths
+from yarnlab.modeling import RotaryEmbedding, set_rope
+from yarnlab.progress import Progress
+from yarnlab.rope import make_rope
+
+LENGTHS = (64, 128, 200, 512)
+
+
+def official(model, ids: np.ndarray, length: int) -> float:
+    """The official loop for one document and one N (eval/perplexity.py with --truncate): BOS and N − 1 tokens, one
+    window, targets of all but the first position, mean over tokens."""
+    window = torch.from_numpy(ids[:length].astype(np.int64))[None]
+    with torch.no_grad():
+        return model(input_ids=window, labels=window.clone(), use_cache=False).loss.item()
+
+
+@pytest.fixture
+def corpus(tiny_data):
+    return TokenisedCorpus.open(tiny_data / "held")
+
+
+@pytest.mark.parametrize("method", ["none", "pi", "ntk-aware", "ntk-by-parts", "temperature", "yarn"])
+def test_one_pass_equals_the_official_loop(tiny_model, architecture, corpus, method):
+    """To 1e-5 in fp32, for every length and document, with every static method."""
+    rope = make_rope(method, scale=8, original_context=64, head_dim=architecture.head_dim)
+    set_rope(tiny_model, rope)
+    nll = document_nll(tiny_model, rope, corpus, 512, "fp32", Progress("test", 3, log=None))
+    table = perplexity_table(nll, corpus.names, LENGTHS, {"model": "tiny"})
+    assert len(table) == 3 * len(LENGTHS) and set(table["protocol"]) == {"truncated-prefix@1"}
+    for row in table.itertuples():
+        document = corpus.document(corpus.names.index(row.document))
+        assert row.nll == pytest.approx(official(tiny_model, document, row.length), rel=1e-5)
+        assert row.tokens == row.length - 1
+
+
+@pytest.mark.parametrize("method", ["dynamic-pi", "dynamic-ntk", "dynamic-yarn"])
+def test_dynamic_methods_fail_the_prefix_property(tiny_model, architecture, corpus, method):
+    """Their value at a short length is not a prefix of a longer pass: the equivalence above can fail, and one-pass
+    evaluation of a dynamic rope is refused."""
+    rope = make_rope(method, original_context=64, head_dim=architecture.head_dim)
+    tiny_model.model.rotary_emb = RotaryEmbedding(rope)
+    ids = np.asarray(corpus.document(0)[:512])
+    nll = token_nll(tiny_model, ids)
+    assert abs(nll[:127].mean() - official(tiny_model, ids, 128)) > 1e-3
+    with pytest.raises(EvaluationError, match="rescales with the input's length"):
+        document_nll(tiny_model, rope, corpus, 512, "fp32", Progress("test", 3, log=None))
+
+
+def test_cumulative_and_bucket_means_by_hand():
+    """Positions 1 … 5 with NLL 1, 2, 3, 4, 5: at N = 3 the mean of 1, 2; at N = 6 that of all; the bucket that of 3, 4, 5."""
+    first, second = cumulative_and_bucket_means(np.array([1, 2, 3, 4, 5], np.float32), (3, 6))
+    assert (first["nll"], first["tokens"], first["bucket_start"], first["bucket_nll"]) == (1.5, 2, 1, 1.5)
+    assert (second["nll"], second["tokens"], second["bucket_start"], second["bucket_nll"]) == (3.0, 5, 3, 4.0)
+
+
+def test_a_model_with_broken_weights_is_an_error(tiny_model, corpus):
+    with torch.no_grad():
+        tiny_model.model.norm.weight[0] = float("nan")
+    with pytest.raises(EvaluationError, match="not finite from token 0 on"):
+        token_nll(tiny_model, np.asarray(corpus.document(0)[:100]))
+
+
+def test_documents_shorter_than_asked_are_an_error(tiny_model, architecture, corpus):
+    rope = make_rope("none", original_context=64, head_dim=architecture.head_dim)
+    with pytest.raises(EvaluationError, match="tokens with BOS, 10000000 are needed"):
+        document_nll(tiny_model, rope, corpus, 10_000_000, "fp32", Progress("test", 3, log=None))
+
+
+def test_a_corpus_of_another_vocabulary_is_an_error(tiny_model, architecture, corpus):
+    tiny_model.config.vocab_size = 100
+    rope = make_rope("none", original_context=64, head_dim=architecture.head_dim)
+    with pytest.raises(EvaluationError, match="tokenised for another model"):
+        document_nll(tiny_model, rope, corpus, 64, "fp32", Progress("test", 3, log=None))
+
+
+@pytest.mark.parametrize(
+    ("scale", "expected"),
+    [
+        (2, (256, 512, 1024)),
+        (16, (256, 512, 1024, 2048, 4096, 8192)),
+        (32, (256, 512, 1024, 2048, 4096, 8192)),
+    ],
+)
+def test_zero_shot_lengths_reach_twice_the_extended_context(scale, expected):
+    assert grid_lengths(256, scale, 8192) == expected

@@ -1,0 +1,256 @@
+"""A study file's mistakes: each is one message with file, line, key and what was expected."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yarnlab.study import StudyError, canonical, load_study, section
+from yarnlab.study.load import _Loader
+
+STUDIES = Path(__file__).resolve().parents[2] / "config" / "studies"
+
+VALID = """\
+study: demo
+title: a demo
+seed: 1
+corpora:
+  train: {source: python-packages, packages: [transformers], max_tokens: 1000}
+  held: {source: python-packages, packages: [sympy], min_tokens: 512, documents: 2}
+tokenizer: {train_on: train, vocab_size: 512, split_digits: true, sample_documents: 10}
+models:
+  base:
+    pretrain:
+      architecture:
+        family: llama
+        hidden_size: 64
+        intermediate_size: 128
+        num_hidden_layers: 2
+        num_attention_heads: 1
+        num_key_value_heads: 1
+        original_context: 64
+        rope_theta: 10000.0
+      phases:
+        - &phase
+          corpus: train
+          rows: {}
+          steps: 4
+          seq_len: 64
+          global_batch: 4
+          micro_batch: 2
+          lr: 2e-5
+          schedule: constant
+          warmup_steps: 1
+          betas: [0.9, 0.95]
+          weight_decay: 0.1
+          max_grad_norm: 1.0
+          precision: bf16
+          threads: 1
+          checkpoint_minutes: 1
+  long:
+    from: base
+    rope: {method: yarn, scale: 4}
+    train: {<<: *phase, seq_len: 256}
+evaluations:
+  perplexity:
+    corpus: held
+    lengths: {start: 64, stop: 512, step: 64}
+    models: [base, long]
+    precision: bf16
+    threads: 1
+"""
+
+
+def write(folder: Path, text: str, name: str = "demo") -> Path:
+    file = folder / f"{name}.yaml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+def test_valid_study(tmp_path):
+    study = load_study(write(tmp_path, VALID))
+    assert study.models["base"].phases[0].lr == 2e-5  # YAML 1.1 would read a string
+    assert study.rope("long").context == 256
+    assert study.rope("base").method == "none"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        (
+            "vocab_size: 512",
+            "vocab_sise: 512",
+            "tokenizer.vocab_sise: unknown key; did you mean 'vocab_size'?",
+        ),
+        ("seed: 1", 'seed: "1"', "seed: input should be a valid integer, found '1'"),
+        (
+            "steps: 4",
+            "steps: 0",
+            "models.base.pretrain.phases.0.steps: input should be greater than 0, found 0",
+        ),
+        ("scale: 4", "scale: 0.5", "models.long.rope.scale: input should be greater than or equal to 1"),
+        ("method: yarn", "method: yarm", "models.long.rope.method: unknown method 'yarm'; known: none, pi"),
+        ("method: yarn", "method: pi, beta: 16", "models.long.rope: beta has no effect with method pi"),
+        ("from: base", "from: bass", "models.long.from: there is no model 'bass'; did you mean 'base'?"),
+        ("from: base", "from: long", "models.long.from: a cycle: long -> long"),
+        ("stop: 512", "stop: 1024", "1024 tokens are longer than the documents of corpus held"),
+        (
+            "corpus: held",
+            "corpus: hold",
+            "evaluations.perplexity.corpus: there is no corpus 'hold'; did you mean 'held'?",
+        ),
+        (
+            "models: [base, long]",
+            "models: [base, lung]",
+            "evaluations.perplexity.models.1: there is no model 'lung'",
+        ),
+        ("seq_len: 256", "seq_len: 512", "512 is longer than the model's context of 256 tokens"),
+        ("micro_batch: 2", "micro_batch: 3", "must divide global_batch 4, got 3"),
+        ("packages: [sympy]", "packages: [transformers]", "transformers is training text too"),
+        ("title: a demo\n", "", "title: is missing"),
+        ("study: demo", "study: other", "is 'other', but the file is named demo.yaml"),
+        ("betas: [0.9, 0.95]", "betas: [0.9]", "models.base.pretrain.phases.0.betas"),
+        (
+            "precision: bf16\n          threads",
+            "precision: fp8\n          threads",
+            "input should be 'bf16' or 'fp32'",
+        ),
+        ("seed: 1", "seed: 1\nseed: 2", "seed: the key is given twice"),
+    ],
+)
+def test_mistakes(tmp_path, old, new, message):
+    """The message names file, line and key, and says what was expected."""
+    assert old in VALID
+    mistaken = VALID.replace(old, new, 1)
+    file = write(tmp_path, mistaken)
+    with pytest.raises(StudyError) as caught:
+        load_study(file)
+    text = str(caught.value)
+    # The line of the change; what is missing is reported where its section begins.
+    pairs = zip(VALID.splitlines(), mistaken.splitlines(), strict=False)
+    line = next(i for i, (a, b) in enumerate(pairs, 1) if a != b) if new else 1
+    assert f"{file}:{line}: " in text, text
+    assert message in text, text
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "expected"),
+    [
+        ("models: [base, long]", "models: [base]", ":37: models.long: no evaluation uses this model"),
+        ("seed: 1", "seed: [1", ":4: not valid YAML"),
+    ],
+)
+def test_mistakes_seen_elsewhere(tmp_path, old, new, expected):
+    """What is wrong because of another line is reported where the user must look."""
+    with pytest.raises(StudyError, match=expected):
+        load_study(write(tmp_path, VALID.replace(old, new, 1)))
+
+
+def test_longer_cycle(tmp_path):
+    text = VALID.replace(
+        "evaluations:",
+        "  other: {from: third, rope: {method: pi, scale: 2}}\n  third: {from: other, rope: {method: pi, scale: 2}}\nevaluations:",
+    )
+    with pytest.raises(StudyError, match="a cycle: other -> third -> other"):
+        load_study(write(tmp_path, text))
+
+
+def test_every_mistake_is_reported_at_once(tmp_path):
+    text = VALID.replace("vocab_size: 512", "vocab_size: 5").replace("seed: 1", "seed: -1")
+    with pytest.raises(StudyError) as caught:
+        load_study(write(tmp_path, text))
+    assert len(str(caught.value).splitlines()) == 2
+
+
+def test_missing_study_lists_those_that_exist(tmp_path):
+    write(tmp_path, VALID)
+    with pytest.raises(StudyError, match=r"no such study file; studies in .*: demo"):
+        load_study(tmp_path / "none.yaml")
+
+
+def test_extends_merges_and_removes(tmp_path):
+    """Mappings merge, scalars replace, null removes; a mistake is reported in the file where it stands."""
+    write(tmp_path, VALID)
+    child = (
+        "extends: demo.yaml\nstudy: child\nseed: 7\nmodels: {long: null}\nevaluations: {perplexity: {models: [base]}}\n"
+    )
+    study = load_study(write(tmp_path, child, "child"))
+    assert study.seed == 7 and list(study.models) == ["base"] and study.title == "a demo"
+    with pytest.raises(StudyError, match=r"child\.yaml:3: seed: input should be a valid integer"):
+        load_study(write(tmp_path, child.replace("seed: 7", "seed: x"), "child"))
+
+
+def test_extends_in_a_circle(tmp_path):
+    write(tmp_path, "extends: b.yaml", "a")
+    with pytest.raises(StudyError, match="circle"):
+        load_study(write(tmp_path, "extends: a.yaml", "b"))
+
+
+def test_replicates_give_one_model_for_each_seed(tmp_path):
+    study = load_study(write(tmp_path, VALID.replace("seed: 1", "seed: 1\nreplicates: 2")))
+    assert list(study.instances()) == ["base-seed1", "base-seed2", "long-seed1", "long-seed2"]
+    spec = section(study, "train", "long-seed2")
+    assert (spec["seed"], spec["parent"]) == (2, "base-seed2")
+
+
+def test_sections_hold_exactly_what_a_stage_reads(tmp_path):
+    """Changing an evaluation changes that evaluation's section alone; changing a model's training, that model's."""
+    one = load_study(write(tmp_path, VALID))
+    two = load_study(write(tmp_path, VALID.replace("step: 64}", "step: 32}")))
+    three = load_study(write(tmp_path, VALID.replace("seq_len: 256", "seq_len: 128")))
+
+    def sections(study):
+        jobs = [
+            ("train", "base"),
+            ("train", "long"),
+            ("perplexity", "base"),
+            ("perplexity", "long"),
+            ("corpus", "held"),
+        ]
+        return {job: canonical(section(study, *job)) for job in jobs}
+
+    def changed(a, b):
+        return {job for job in sections(a) if sections(a)[job] != sections(b)[job]}
+
+    assert changed(one, two) == {("perplexity", "base"), ("perplexity", "long")}
+    assert changed(one, three) == {("train", "long")}
+
+
+def test_adding_a_model_to_an_evaluation_changes_no_other_section(tmp_path):
+    both = load_study(write(tmp_path, VALID))
+    text = VALID.replace("models: [base, long]", "models: [long]")
+    only = load_study(write(tmp_path, text))
+    assert section(both, "perplexity", "long") == section(only, "perplexity", "long")
+
+
+@pytest.mark.parametrize("name", sorted(f.stem for f in STUDIES.glob("*.yaml")))
+def test_shipped_studies_are_sound(name):
+    load_study(STUDIES / f"{name}.yaml")
+
+
+def test_loading_a_study_imports_nothing_heavy():
+    """The Snakefile loads the study at every start: no torch, transformers, pandas or MLflow."""
+    code = (
+        "import sys; from pathlib import Path; from yarnlab.workflow import Workflow;"
+        f"Workflow.load('micro', Path({str(STUDIES)!r}));"
+        "print([m for m in ('torch', 'transformers', 'pandas', 'mlflow', 'scipy') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+@given(st.floats(allow_nan=False, allow_infinity=False))
+def test_floats_survive_yaml_however_written(value):
+    """repr() of any float, including forms such as 2e-05, is read back as that number."""
+    assert yaml.load(f"x: {value!r}", Loader=_Loader)["x"] == value
+
+
+@given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=5))
+def test_canonical_does_not_depend_on_key_order(value):
+    assert canonical(value) == canonical(dict(reversed(value.items())))

@@ -1,0 +1,130 @@
+"""A small study on disk with its tracking files, and a migrated MLflow database to publish it to."""
+
+import json
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from yarnlab import tracking
+
+
+@dataclass
+class StudyOnDisk:
+    """The stages of results/micro as they write themselves."""
+
+    directory: Path
+
+    def start(self, name: str = "base", **changes: Any) -> str:
+        record: dict[str, Any] = {
+            "stage": "train",
+            "name": name,
+            "study": "micro",
+            "study_sha256": "5" * 64,
+            "spec": {"rope": {"method": "yarn", "scale": 16}, "lengths": [128, 256]},
+            "tags": {"model": name, "arm": name, "method": "yarn", "scale": "16", "parent": "root"},
+            "manifest": f"models/{name}/manifest.json",
+            "metrics_file": f"training/{name}.jsonl",
+        }
+        return tracking.record_start(self.directory, **(record | changes))
+
+    def step(self, step: int, name: str = "base", **values: Any) -> None:
+        line = {
+            "step": step,
+            "phase": "text",
+            "loss": 1 / step,
+            "answer_loss": None,
+            "seconds": 0.5 * step,
+        } | values
+        self.write_metrics(json.dumps(line) + "\n", name)
+
+    def write_metrics(self, text: str, name: str = "base") -> None:
+        path = self.directory / "training" / f"{name}.jsonl"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a") as file:
+            file.write(text)
+
+    def end(self, name: str = "base", *, error: str | None = None, **manifest: Any) -> None:
+        if error is None:
+            path = self.directory / "models" / name / "manifest.json"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(json.dumps({"git": {"commit": "c0ffee", "dirty": False}} | manifest))
+        tracking.record_end(self.directory, "train", name, error=error)
+
+    def published(self) -> dict[str, Any]:
+        (entries,) = json.loads((self.directory / "tracking" / "published.json").read_text()).values()
+        return dict(entries)
+
+
+@dataclass
+class Store:
+    """What MLflow answers about the study's experiment."""
+
+    uri: str
+
+    @property
+    def client(self) -> Any:
+        from mlflow import MlflowClient
+
+        return MlflowClient(self.uri)
+
+    def runs(self) -> list[Any]:
+        experiment = self.client.get_experiment_by_name("yarnlab/micro")
+        return list(self.client.search_runs([experiment.experiment_id])) if experiment else []
+
+    def run(self) -> Any:
+        (run,) = self.runs()
+        return run
+
+    def steps(self, metric: str = "loss") -> list[int]:
+        return sorted(point.step for point in self.client.get_metric_history(self.run().info.run_id, metric))
+
+
+@pytest.fixture(scope="session")
+def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty database, made once by `initialise`."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        results = tmp_path_factory.mktemp("results")
+        tracking.initialise(results)
+    return results / "mlflow.db"
+
+
+@pytest.fixture
+def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyOnDisk:
+    """A study in a folder whose name needs care in a URI."""
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    directory = tmp_path / "my results" / "micro"
+    directory.mkdir(parents=True)
+    return StudyOnDisk(directory)
+
+
+@pytest.fixture
+def store(study: StudyOnDisk, migrated: Path) -> Store:
+    shutil.copy(migrated, study.directory.parent / "mlflow.db")
+    return Store(tracking.tracking_uri(study.directory.parent))
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A server that takes connections and never answers."""
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(16)
+        yield int(server.getsockname()[1])
+
+
+@pytest.fixture
+def use_uri(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    return lambda uri: monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)

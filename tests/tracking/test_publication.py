@@ -1,0 +1,243 @@
+"""What is on disk ends up in MLflow once, whatever happened in between."""
+
+import json
+import subprocess
+import sys
+from datetime import datetime
+from pathlib import Path
+
+import pytest
+
+from yarnlab import tracking
+
+
+def test_recording_a_stage_imports_no_mlflow(tmp_path):
+    """A stage's records cost a JSON file, not the seconds that importing MLflow takes."""
+    code = f"""if True:
+        import sys; from pathlib import Path; from yarnlab import tracking
+        study = Path({str(tmp_path)!r})
+        tracking.record_start(study, stage="train", name="base", study="micro", study_sha256="", spec={{}},
+                              tags={{}}, manifest="manifest.json")
+        tracking.record_end(study, "train", "base")
+        heavy = {{"mlflow", "torch", "pandas", "pydantic"}}
+        print(sorted(heavy & set(sys.modules)))"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_a_run_is_resumed_until_it_has_finished(study):
+    """The same unfinished stage keeps id and start; another spec, or a start after the end, gets a new id."""
+    record = study.directory / "tracking" / "records" / "train.base.json"
+    first = study.start()
+    started = json.loads(record.read_text())["started"]
+    assert study.start() == first
+    study.end(error="killed")
+    assert study.start() == first
+    resumed = json.loads(record.read_text())
+    assert [resumed[key] for key in ("started", "ended", "status", "error")] == [
+        started,
+        None,
+        "running",
+        None,
+    ]
+    second = study.start(spec={"other": 1})
+    study.end()
+    third = study.start(spec={"other": 1})
+    assert len({first, second, third}) == 3
+
+
+def test_paths_lead_into_the_study(study):
+    """A path may be given from the study's folder or as it is; one that leads out is an error."""
+    study.start(manifest=study.directory / "models/base/manifest.json", artifacts=["tables/a.csv"])
+    tracking.record_end(study.directory, "train", "base", artifacts=[study.directory / "tables" / "b.csv"])
+    record = json.loads((study.directory / "tracking" / "records" / "train.base.json").read_text())
+    assert record["manifest"] == "models/base/manifest.json"
+    assert record["metrics_file"] == "micro/training/base.jsonl"
+    assert record["artifacts"] == ["tables/a.csv", "tables/b.csv"]
+    with pytest.raises(ValueError, match="outside"):
+        study.start(manifest="../elsewhere.json")
+
+
+def test_a_finished_stage_is_in_mlflow_with_everything(study, store):
+    """Name, times, tags, parameters, metrics, data sets and files arrive as they are on disk."""
+    run_id = study.start(
+        spec={"a": {"b": 1.5, "c": None}, "long": "x" * 9000, "list": [1, 2]}, artifacts=["tables/t.csv"]
+    )
+    (study.directory / "tables").mkdir()
+    (study.directory / "tables" / "t.csv").write_text("a,b\n")
+    study.step(1)
+    study.step(2, odd=float("inf"), loss=float("nan"))
+    study.end(
+        metrics={"ppl@8192": 3.5, "nothing": float("nan")},
+        datasets=[{"name": "math", "digest": "d" * 64, "context": "evaluation", "source": "sympy"}],
+    )
+    assert tracking.publish(study.directory) == tracking.PublishResult(1, 0, 1, None)
+
+    run = store.run()
+    record = json.loads((study.directory / "tracking" / "records" / "train.base.json").read_text())
+    assert (run.info.run_name, run.info.status) == ("train/base", "FINISHED")
+    assert [run.info.start_time, run.info.end_time] == [
+        round(1000 * datetime.fromisoformat(record[key]).timestamp()) for key in ("started", "ended")
+    ]
+    assert run.data.params == {"a.b": "1.5", "a.c": "null", "long": "x" * 6000, "list": "[1, 2]"}
+    expected_tags = {
+        "yarnlab.run": run_id,
+        "stage": "train",
+        "model": "base",
+        "parent_model": "root",
+        "method": "yarn",
+    }
+    expected_tags |= {
+        "git_commit": "c0ffee",
+        "git_dirty": "false",
+        "study": "micro",
+        "manifest": record["manifest"],
+    }
+    assert expected_tags.items() <= run.data.tags.items()
+    assert run.data.metrics == {"loss": 1.0, "seconds": 1.0, "ppl_8192": 3.5}
+    assert store.client.get_metric_history(run.info.run_id, "loss")[0].timestamp == run.info.start_time + 500
+    (data,) = run.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest, data.tags[0].value) == ("math", "d" * 36, "evaluation")
+    files = [
+        *store.client.list_artifacts(run.info.run_id),
+        *store.client.list_artifacts(run.info.run_id, "tables"),
+    ]
+    assert [file.path for file in files] == ["manifest.json", "tables", "tables/t.csv"]
+    assert run.info.artifact_uri.startswith((study.directory.parent / "mlartifacts" / "micro").as_uri())
+    assert tracking.runs_table(study.directory) == {
+        "train.base": {
+            "experiment_id": run.info.experiment_id,
+            "run_id": run.info.run_id,
+            "url_path": f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}",
+        }
+    }
+    tracking.write_runs(study.directory)
+    runs = json.loads((study.directory / "tracking" / "runs.json").read_text())
+    assert runs == tracking.runs_table(study.directory)
+
+
+def test_publishing_again_changes_nothing(study, store):
+    """Neither a second call nor one that has lost published.json makes another run or another metric row."""
+    study.start(spec={f"key{number}": number for number in range(230)})
+    for step in range(1, 800):
+        study.step(step)
+    study.end(metrics={"perplexity": 2.0})
+    tracking.publish(study.directory)
+    before = store.run().info.run_id, store.steps(), store.steps("perplexity"), store.run().data.params
+    assert (len(before[1]), len(before[3])) == (799, 230)
+    assert tracking.publish(study.directory) == tracking.PublishResult(0, 0, 1, None)
+    (study.directory / "tracking" / "published.json").unlink()
+    assert tracking.publish(study.directory).published == 1
+    assert (
+        store.run().info.run_id,
+        store.steps(),
+        store.steps("perplexity"),
+        store.run().data.params,
+    ) == before
+
+
+def test_a_running_stage_is_followed_line_by_line(study, store):
+    """Each complete line is sent once; a half-written one waits, and an unreadable one is passed over."""
+    study.start()
+    assert tracking.publish(study.directory).published == 1
+    study.step(1)
+    study.write_metrics('{"step": 2, "lo')
+    assert tracking.publish(study.directory) == tracking.PublishResult(1, 0, 1, None)
+    assert store.steps() == [1]
+    assert tracking.publish(study.directory).published == 0
+    study.write_metrics('ss": 0.5}\nnot json\n[3]\n')
+    study.step(4)
+    tracking.publish(study.directory)
+    assert (store.steps(), store.run().info.status) == ([1, 2, 4], "RUNNING")
+    assert [entry["lines"] for entry in study.published().values()] == [5]
+
+
+def test_a_failed_run_goes_on_where_it_stopped(study, store):
+    """A failure is shown with its error; the resumed stage goes on in the same run, which then ends well."""
+    study.start()
+    study.step(1)
+    study.end(error="RuntimeError: loss is nan")
+    tracking.publish(study.directory)
+    failed = store.run()
+    assert (failed.info.status, failed.data.tags["error"]) == ("FAILED", "RuntimeError: loss is nan")
+    study.start()
+    study.step(2)
+    tracking.publish(study.directory)
+    assert (store.run().info.status, "error" in store.run().data.tags) == ("RUNNING", False)
+    study.end()
+    tracking.publish(study.directory)
+    assert (store.run().info.run_id, store.run().info.status) == (failed.info.run_id, "FINISHED")
+    assert store.steps() == [1, 2]
+
+
+def test_a_failure_between_two_publications_is_not_overlooked(study, store):
+    """Failing twice with different errors shows the second one, though the status is the same."""
+    for error in ("first", "second"):
+        study.start()
+        study.end(error=error)
+        tracking.publish(study.directory)
+        assert (store.run().info.status, store.run().data.tags["error"]) == ("FAILED", error)
+
+
+def test_a_rerun_is_another_run(study, store):
+    """Running a stage anew adds a run; the one of an execution that died is no longer shown as running."""
+    study.start()
+    tracking.publish(study.directory)
+    study.start(spec={"changed": True})
+    study.end()
+    tracking.publish(study.directory)
+    assert sorted(run.info.status for run in store.runs()) == ["FINISHED", "KILLED"]
+    study.start(spec={"changed": True})
+    study.end()
+    tracking.publish(study.directory)
+    assert sorted(run.info.status for run in store.runs()) == ["FINISHED", "FINISHED", "KILLED"]
+
+
+def test_what_mlflow_lost_is_published_again(study, store, migrated):
+    """A replaced database, and an experiment that was deleted, are filled again from disk."""
+    study.start()
+    study.end()
+    tracking.publish(study.directory)
+    database = study.directory.parent / "mlflow.db"
+    database.write_bytes(migrated.read_bytes())
+    assert store.runs() == []
+    assert tracking.publish(study.directory).published == 1
+    store.client.delete_experiment(store.run().info.experiment_id)
+    assert tracking.publish(study.directory).published == 1
+    assert store.run().info.status == "FINISHED"
+    database.unlink()
+    assert tracking.publish(study.directory).published == 1
+    assert store.run().info.status == "FINISHED"
+
+
+def test_a_run_that_was_deleted_while_it_ran_is_made_again(study, store):
+    """The stage goes on in a new run with the whole curve; the old one is left alone."""
+    study.start()
+    study.step(1)
+    tracking.publish(study.directory)
+    deleted = store.run().info.run_id
+    store.client.delete_run(deleted)
+    study.step(2)
+    assert tracking.publish(study.directory) == tracking.PublishResult(1, 0, 1, None)
+    assert (store.run().info.run_id != deleted, store.steps()) == (True, [1, 2])
+
+
+def test_one_bad_record_does_not_hold_up_the_others(study, store):
+    """A record MLflow refuses is pending with a reason; files that are no records are passed over."""
+    study.start("bad", spec={"model": 1, "model ": 2})
+    (record,) = (study.directory / "tracking" / "records").glob("*.json")
+    record.write_text(record.read_text().replace('"ended": null', '"ended": "tomorrow"').replace("running", "finished"))
+    study.start("good")
+    study.end("good")
+    (record.parent / "empty.json").write_text("")
+    (record.parent / "old.json").write_text("{}")
+    result = tracking.publish(study.directory)
+    assert (result.published, result.pending) == (1, 1)
+    assert "train.bad" in result.warning
+    assert tracking.failed_publications(study.directory) == 1
+
+
+def test_a_study_without_records_needs_no_mlflow(study):
+    """Nothing to publish: no database is made, no file is written."""
+    assert tracking.publish(study.directory) == tracking.PublishResult(0, 0, 0, None)
+    assert list(Path(study.directory.parent).rglob("*")) == [study.directory]

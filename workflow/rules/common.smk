@@ -1,0 +1,34 @@
+"""Loads the study; every rule takes its names, sections and code keys from `flow`."""
+
+import sys
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+SOURCE = Path(workflow.basedir) / "src"
+sys.path.insert(0, str(SOURCE))
+
+from yarnlab import tracking
+from yarnlab.analysis.contents import FIGURE_NEEDS, TABLE_NEEDS
+from yarnlab.study import StudyError
+from yarnlab.workflow import Workflow
+
+try:
+    flow = Workflow.load(str(config.get("study", "micro")), Path("config/studies"))
+except StudyError as mistake:
+    raise WorkflowError(f"the study file has mistakes:\n{mistake}") from None
+flow.export_environment(SOURCE)
+
+
+pathvars:
+    results=flow.root,
+    logs=f"{flow.root}/logs",
+
+
+wildcard_constraints:
+    model="|".join(flow.models),
+    corpus="|".join(flow.corpora()),
+
+
+onstart:
+    tracking.start_mirror(Path(flow.root))

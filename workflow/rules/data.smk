@@ -1,0 +1,51 @@
+"""Text to token ids.
+
+tokenizer: installed packages -> data/tokenizer/manifest.json
+corpus:    installed packages, tokenizer -> data/{corpus}/manifest.json
+"""
+
+
+rule tokenizer:
+    """Train the byte-level BPE tokenizer."""
+    input:
+        ready=ancient("<results>/tracking/ready"),
+    output:
+        "<results>/data/tokenizer/manifest.json",
+    log:
+        "<logs>/tokenizer.log",
+    priority: 50
+    conda:
+        "../../envs/conda.yaml"
+    params:
+        results=flow.root,
+        spec=flow.spec("tokenizer"),
+        code=flow.code("tokenizer"),
+    shell:
+        "python -m yarnlab tokenizer --study-dir {params.results:q}"
+        " --spec {params.spec:q} --code {params.code:q} --log {log:q}"
+
+
+rule corpus:
+    """Tokenise one corpus into a memory-mapped array."""
+    input:
+        tokenizer="<results>/data/tokenizer/manifest.json",
+    output:
+        "<results>/data/{corpus}/manifest.json",
+    log:
+        "<logs>/corpus/{corpus}.log",
+    priority: 50
+    conda:
+        "../../envs/conda.yaml"
+    params:
+        results=flow.root,
+        spec=flow.spec("corpus"),
+        code=flow.code("corpus"),
+    shell:
+        "python -m yarnlab corpus {wildcards.corpus} --study-dir {params.results:q}"
+        " --spec {params.spec:q} --code {params.code:q} --log {log:q}"
+
+
+rule data:
+    """All corpora."""
+    input:
+        [flow.corpus(name) for name in flow.corpora()],

@@ -1,0 +1,50 @@
+"""MLflow as a mirror of what is on disk.
+
+init_tracking: () -> tracking/ready            before anything else
+publish:       every manifest -> tracking/runs.json
+dashboard:     serves the MLflow pages on 127.0.0.1
+"""
+
+
+rule init_tracking:
+    """Create or upgrade the MLflow database once; concurrent first use of sqlite races."""
+    output:
+        touch("<results>/tracking/ready"),
+    log:
+        "<logs>/init_tracking.log",
+    priority: 100
+    localrule: True
+    conda:
+        "../../envs/conda.yaml"
+    shell:
+        "python -m yarnlab init-tracking 2> {log}"
+
+
+rule publish:
+    """Copy what MLflow lacks. A failure is counted, and the count makes the next call try again."""
+    input:
+        manifests=flow.manifests(),
+        ready=ancient("<results>/tracking/ready"),
+    output:
+        "<results>/tracking/runs.json",
+    log:
+        "<logs>/publish.log",
+    localrule: True
+    conda:
+        "../../envs/conda.yaml"
+    params:
+        results=flow.root,
+        failures=tracking.failed_publications(Path(flow.root)),
+    shell:
+        "python -m yarnlab publish --study-dir {params.results:q} 2>&1 | tee {log}"
+
+
+rule dashboard:
+    """Serve the MLflow dashboard on 127.0.0.1 and print its link; Ctrl-C ends it."""
+    log:
+        "<logs>/dashboard.log",
+    localrule: True
+    conda:
+        "../../envs/conda.yaml"
+    shell:
+        "python -m yarnlab dashboard"

@@ -1,0 +1,31 @@
+"""Models.
+
+train: tokenizer, corpora, parent model -> models/{model}/manifest.json (checkpoint beside it)
+"""
+
+
+rule train:
+    """Make one model. A killed job continues from its state, which lies outside the declared outputs."""
+    input:
+        flow.train_inputs,
+    output:
+        "<results>/models/{model}/manifest.json",
+    log:
+        "<logs>/train/{model}.log",
+    priority: 10
+    conda:
+        "../../envs/conda.yaml"
+    threads: flow.train_threads
+    params:
+        results=flow.root,
+        spec=flow.spec("train"),
+        code=flow.code("train"),
+    shell:
+        "python -m yarnlab train {wildcards.model} --study-dir {params.results:q}"
+        " --spec {params.spec:q} --code {params.code:q} --log {log:q}"
+
+
+rule models:
+    """All models."""
+    input:
+        flow.model_manifests(),
