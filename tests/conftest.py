@@ -40,6 +40,7 @@ def architecture():
         num_hidden_layers=2,
         num_attention_heads=2,
         num_key_value_heads=1,
+        head_dim=16,
         original_context=64,
         rope_theta=10000.0,
     )

@@ -65,9 +65,10 @@ def _stage(stage: str, name: str, study_dir: Path, spec: str | None, code: str |
 
 
 def _study_of(study_dir: Path):  # type: ignore[no-untyped-def]
+    from yarnlab.provenance import project_root
     from yarnlab.study import load_study
 
-    return load_study(Path("config/studies") / f"{study_dir.name}.yaml")
+    return load_study(project_root() / "config" / "studies" / f"{study_dir.name}.yaml")
 
 
 @app.command()
@@ -116,12 +117,11 @@ def check(file: Annotated[Path, typer.Argument(help="A study file, config/studie
 
 
 @app.command()
-def describe(study_dir: StudyDir) -> None:
+def describe(study_dir: StudyDir, summary: Annotated[str, typer.Option(help="The summary, as JSON.")]) -> None:
     """Write study.json: the study's models and evaluations, for tables, claims and report."""
     from yarnlab.provenance import write_json
-    from yarnlab.summary import summarise
 
-    write_json(study_dir / "study.json", summarise(_study_of(study_dir)))
+    write_json(study_dir / "study.json", json.loads(summary))
 
 
 @app.command()

@@ -14,8 +14,9 @@ _MISTAKES = {
     "yarnlab.modeling": ("RopeMismatch",),
     "yarnlab.evaluation.nll": ("EvaluationError",),
     "yarnlab.training.loop": ("TrainingError",),
+    "yarnlab.training.rows": ("RowError",),
     "yarnlab.training.checkpoint": ("StateBusy",),
-    "yarnlab.tracking.dashboard": ("DashboardError",),
+    "yarnlab.analysis.load": ("ResultsError",),
 }
 
 

@@ -26,9 +26,12 @@ class Workflow:
         self.models = list(study.instances())
 
     @classmethod
-    def load(cls, name: str, folder: Path) -> Workflow:
-        """The study `name` of a folder of study files. Raises StudyError with one line per mistake."""
-        return cls(load_study(folder / f"{name}.yaml"))
+    def load(cls, chosen: str, folder: Path) -> Workflow:
+        """The study of this name in a folder of study files, or the study file at this path (ending in .yaml).
+
+        Raises StudyError with one line per mistake.
+        """
+        return cls(load_study(Path(chosen) if chosen.endswith(".yaml") else folder / f"{chosen}.yaml"))
 
     def export_environment(self, source: Path) -> None:
         """Set what every job inherits: the package's place, quiet libraries, and an allocator that keeps memory.
@@ -49,6 +52,10 @@ class Workflow:
             "MALLOC_TOP_PAD_": str(2**28),
         }.items():
             os.environ.setdefault(name, value)
+
+    def folder(self, wildcards: Any) -> str:
+        """results/<study>, as a params function."""
+        return self.root
 
     def spec(self, stage: str) -> Callable[[Any], str]:
         """A params function: the canonical JSON of exactly the section that the job's stage reads."""

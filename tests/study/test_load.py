@@ -34,6 +34,7 @@ models:
         num_hidden_layers: 2
         num_attention_heads: 1
         num_key_value_heads: 1
+        head_dim: 64
         original_context: 64
         rope_theta: 10000.0
       phases:
@@ -142,7 +143,7 @@ def test_mistakes(tmp_path, old, new, message):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("models: [base, long]", "models: [base]", ":37: models.long: no evaluation uses this model"),
+        ("models: [base, long]", "models: [base]", ":38: models.long: no evaluation uses this model"),
         ("seed: 1", "seed: [1", ":4: not valid YAML"),
     ],
 )

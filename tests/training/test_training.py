@@ -36,7 +36,7 @@ def phase(**changes) -> Train:
         "corpus": "train",
         "rows": MIXTURE,
         "steps": 6,
-        "seq_len": 160,
+        "seq_len": 320,
         "global_batch": 4,
         "micro_batch": 2,
         "lr": 1e-3,
@@ -217,9 +217,12 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, architecture):
 
 
 def test_two_writers_of_one_state_are_refused(tmp_path):
-    with checkpoint.exclusive(tmp_path), pytest.raises(checkpoint.StateBusy, match="in use by another"):
-        with checkpoint.exclusive(tmp_path):
-            pass
+    with (
+        checkpoint.exclusive(tmp_path),
+        pytest.raises(checkpoint.StateBusy, match="in use by another"),
+        checkpoint.exclusive(tmp_path),
+    ):
+        pass
 
 
 def test_a_loss_that_is_not_finite_stops_training(tmp_path, architecture, source):
@@ -241,7 +244,7 @@ def test_training_learns_and_logs_what_it_did(tmp_path, architecture, source):
     log = lines(run)
     assert [line["step"] for line in log] == list(range(1, 31))
     assert log[-1]["loss"] < log[0]["loss"] - 0.5
-    assert summary["tokens"] == log[-1]["tokens"] == 30 * 4 * 160
+    assert summary["tokens"] == log[-1]["tokens"] == 30 * 4 * 320
     for i, line in enumerate(log):
         assert line["lr"] == learning_rate(i, lr=5e-3, steps=30, warmup_steps=2, schedule="cosine", final_lr_share=0.1)
         assert 0 < line["mfu_causal"] < line["mfu_palm"] < 1

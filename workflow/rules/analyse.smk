@@ -22,10 +22,10 @@ rule study_json:
     conda:
         "../../envs/conda.yaml"
     params:
-        results=flow.root,
+        results=flow.folder,
         summary=flow.summary(),
     shell:
-        "python -m yarnlab describe --study-dir {params.results:q} 2> {log}"
+        "python -m yarnlab describe --study-dir {params.results:q} --summary {params.summary:q} 2> {log}"
 
 
 rule table:
@@ -40,7 +40,7 @@ rule table:
     conda:
         "../../envs/conda.yaml"
     params:
-        results=flow.root,
+        results=flow.folder,
         code=flow.code("table"),
     shell:
         "python -m yarnlab table {wildcards.table} --study-dir {params.results:q} 2> {log}"
@@ -58,7 +58,7 @@ rule figure:
     conda:
         "../../envs/conda.yaml"
     params:
-        results=flow.root,
+        results=flow.folder,
         code=flow.code("figure"),
     shell:
         "python -m yarnlab figure {wildcards.figure} --study-dir {params.results:q} 2> {log}"
@@ -76,7 +76,7 @@ rule claims:
     conda:
         "../../envs/conda.yaml"
     params:
-        results=flow.root,
+        results=flow.folder,
         code=flow.code("claims"),
     shell:
         "python -m yarnlab claims --study-dir {params.results:q} 2> {log}"

@@ -3,8 +3,6 @@
 import sys
 from pathlib import Path
 
-from snakemake.exceptions import WorkflowError
-
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
@@ -14,9 +12,9 @@ from yarnlab.study import StudyError
 from yarnlab.workflow import Workflow
 
 try:
-    flow = Workflow.load(str(config.get("study", "micro")), Path("config/studies"))
+    flow = Workflow.load(str(config.get("study", "micro")), Path(workflow.basedir) / "config" / "studies")
 except StudyError as mistake:
-    raise WorkflowError(f"the study file has mistakes:\n{mistake}") from None
+    sys.exit(f"The study file has mistakes:\n{mistake}")
 flow.export_environment(SOURCE)
 
 

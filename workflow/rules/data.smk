@@ -17,7 +17,7 @@ rule tokenizer:
     conda:
         "../../envs/conda.yaml"
     params:
-        results=flow.root,
+        results=flow.folder,
         spec=flow.spec("tokenizer"),
         code=flow.code("tokenizer"),
     shell:
@@ -37,7 +37,7 @@ rule corpus:
     conda:
         "../../envs/conda.yaml"
     params:
-        results=flow.root,
+        results=flow.folder,
         spec=flow.spec("corpus"),
         code=flow.code("corpus"),
     shell:

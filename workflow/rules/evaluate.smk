@@ -18,7 +18,7 @@ rule perplexity:
         "../../envs/conda.yaml"
     threads: flow.evaluation_threads("perplexity")
     params:
-        results=flow.root,
+        results=flow.folder,
         spec=flow.spec("perplexity"),
         code=flow.code("perplexity"),
     shell:
@@ -38,7 +38,7 @@ rule zero_shot:
         "../../envs/conda.yaml"
     threads: flow.evaluation_threads("zero_shot")
     params:
-        results=flow.root,
+        results=flow.folder,
         spec=flow.spec("zero_shot"),
         code=flow.code("zero_shot"),
     shell:
@@ -58,7 +58,7 @@ rule passkey:
         "../../envs/conda.yaml"
     threads: flow.evaluation_threads("passkey")
     params:
-        results=flow.root,
+        results=flow.folder,
         spec=flow.spec("passkey"),
         code=flow.code("passkey"),
     shell:

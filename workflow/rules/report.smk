@@ -17,7 +17,7 @@ rule report:
     conda:
         "../../envs/conda.yaml"
     params:
-        results=flow.root,
+        results=flow.folder,
         code=flow.code("report"),
     shell:
         "python -m yarnlab report --study-dir {params.results:q} 2> {log}"

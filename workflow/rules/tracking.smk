@@ -33,7 +33,7 @@ rule publish:
     conda:
         "../../envs/conda.yaml"
     params:
-        results=flow.root,
+        results=flow.folder,
         failures=tracking.failed_publications(Path(flow.root)),
     shell:
         "python -m yarnlab publish --study-dir {params.results:q} 2>&1 | tee {log}"

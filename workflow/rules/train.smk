@@ -17,7 +17,7 @@ rule train:
         "../../envs/conda.yaml"
     threads: flow.train_threads
     params:
-        results=flow.root,
+        results=flow.folder,
         spec=flow.spec("train"),
         code=flow.code("train"),
     shell:

@@ -79,11 +79,6 @@ def _shapes(study: Study) -> Iterator[Problem]:
     for arm, model in study.models.items():
         if model.pretrain is not None:
             shape, at = model.pretrain.architecture, ("models", arm, "pretrain", "architecture")
-            if shape.hidden_size % shape.num_attention_heads or shape.head_dim % 2:
-                yield (
-                    (*at, "num_attention_heads"),
-                    f"must divide hidden_size {shape.hidden_size} into even heads, got {shape.num_attention_heads}",
-                )
             if shape.num_attention_heads % shape.num_key_value_heads:
                 yield (
                     (*at, "num_key_value_heads"),

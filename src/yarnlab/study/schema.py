@@ -50,16 +50,16 @@ class Architecture(Section):
     num_hidden_layers: Positive
     num_attention_heads: Positive
     num_key_value_heads: Positive
+    head_dim: int = Field(ge=4, multiple_of=2)
     original_context: Positive
     rope_theta: float = Field(gt=1)
 
-    @property
-    def head_dim(self) -> int:
-        return self.hidden_size // self.num_attention_heads
-
 
 class Retrieval(Section):
-    """Rows of text that hide keys and ask for them: between `keys` many keys, `answer_weight` times the loss."""
+    """Rows of text that hide `min_keys` to `max_keys` keys and ask for each; answers weigh `answer_weight` times.
+
+    One key has no name, as in the evaluation, and is asked for at the row's end; the others are named.
+    """
 
     share: Share
     min_keys: Positive
@@ -127,9 +127,7 @@ class RopeChoice(Section):
 
     @model_validator(mode="after")
     def _options(self) -> RopeChoice:
-        self.make(
-            Architecture.model_construct(hidden_size=64, num_attention_heads=1, original_context=4096, rope_theta=1e4)
-        )
+        self.make(Architecture.model_construct(head_dim=64, original_context=4096, rope_theta=1e4))
         return self
 
     def make(self, architecture: Architecture) -> Rope:

@@ -16,6 +16,10 @@ from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.study.schema import Repeats, Retrieval, Train
 
 
+class RowError(ValueError):
+    """Rows that can't be made as declared; the message says what to change."""
+
+
 @dataclass(frozen=True)
 class Batch:
     """ids: (rows, seq_len + 1), int64; weights and answers: (rows, seq_len), float32 and bool, of each target."""
@@ -80,47 +84,63 @@ class RowSource:
     def _retrieval(
         self, rng: np.random.Generator, length: int, retrieval: Retrieval
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Keys hidden anywhere in text, each asked for anywhere after it; the last question ends the row."""
+        """Keys hidden anywhere in text and asked for anywhere after that, the nameless one at the row's end."""
         count = int(rng.integers(retrieval.min_keys, retrieval.max_keys + 1))
-        names = [""] if count == 1 else [str(name) for name in rng.choice(NAMES, count, replace=False)]
-        keys = {name: self._text.key_ids(random_key(rng)) for name in names}
+        names = ["", *(str(name) for name in rng.choice(NAMES, count - 1, replace=False))]
         head = np.concatenate([[BOS_ID], self._text.opening])
-        last = names[int(rng.integers(count))]
-        tail = np.concatenate([self._text.question(last), keys[last]])
-        pieces: list[tuple[float, np.ndarray, int]] = []  # place in the filler (0 … 1), ids, answer length
-        for name in names:
-            stated = float(rng.random())
-            pieces.append((stated, self._text.statement(keys[name], name), 0))
-            asked = stated + (1 - stated) * float(rng.random())
-            question = np.concatenate([self._text.question(name), keys[name]])
-            pieces.append((asked, question, len(keys[name])))
-        room = length - len(head) - len(tail) - sum(len(ids) for _, ids, _ in pieces)
-        if room < 0:  # a short row: keep the last question's statement only
-            pieces = [(float(rng.random()), self._text.statement(keys[last], last), 0)]
-            room = length - len(head) - len(tail) - len(pieces[0][1])
+        pieces = [piece for name in names for piece in self._statement_and_question(rng, name)]
+        room = length - len(head) - sum(len(piece.ids) for piece in pieces)
         if room < 0:
-            raise ValueError(f"a retrieval row needs {length - room} tokens, seq_len is {length - 1}")
+            raise RowError(
+                f"a retrieval row of {count} keys needs {length - room - 1} tokens, seq_len is {length - 1}: "
+                "lower max_keys"
+            )
         filler = self._text.clean(self._span(rng, room + 64))[:room]
-        filler = np.concatenate([filler, self._text.opening[: room - len(filler)]])
-        return _assemble(head, filler, sorted(pieces, key=lambda piece: piece[0]), tail, len(keys[last]), retrieval)
+        filler = np.concatenate([filler, np.resize(self._text.opening, room - len(filler))])
+        return _assemble(head, filler, pieces, retrieval.answer_weight)
+
+    def _statement_and_question(self, rng: np.random.Generator, name: str) -> list[_Piece]:
+        """A key's statement and, later, its question with the answer; both places are shares of the row's filler."""
+        key = self._text.key_ids(random_key(rng))
+        statement, question = self._text.statement(key, name), self._text.question(name)
+        stated, asked = sorted(rng.random(2))
+        if name == "":
+            stated, asked = float(rng.random()), 1.0
+        elif rng.random() < 0.5:  # half of the distances evenly in length, half evenly in its logarithm
+            stated = max(0.0, asked - 10 ** -float(rng.uniform(0, 2.5)))
+        first = self._text.key_place(name)
+        return [
+            # A random key can't be predicted where it first appears: no loss there.
+            _Piece(stated, statement, unpredictable=(first, first + len(key))),
+            _Piece(asked, np.concatenate([question, key]), answer=len(key)),
+        ]
+
+
+@dataclass(frozen=True)
+class _Piece:
+    """Token ids to insert into the filler at `place` (0 … 1); the last `answer` ids are an answer,
+    and those from unpredictable[0] up to unpredictable[1] are no targets."""
+
+    place: float
+    ids: np.ndarray
+    answer: int = 0
+    unpredictable: tuple[int, int] = (0, 0)
 
 
 def _assemble(
-    head: np.ndarray,
-    filler: np.ndarray,
-    pieces: list[tuple[float, np.ndarray, int]],
-    tail: np.ndarray,
-    tail_answer: int,
-    retrieval: Retrieval,
+    head: np.ndarray, filler: np.ndarray, pieces: list[_Piece], answer_weight: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Insert the pieces into the filler; answers weigh more and are marked."""
-    parts, marks, at = [head], [np.zeros(len(head), bool)], 0
-    for place, ids, answer in [*pieces, (1.0, tail, tail_answer)]:
-        cut = round(place * len(filler))
-        marked = np.zeros(cut - at + len(ids), bool)
-        marked[len(marked) - answer :] = answer > 0
-        parts += [filler[at:cut], ids]
-        marks.append(marked)
+    """(ids, weights, answers) of one row: the pieces in their places, answers weighted, unpredictable ids at 0."""
+    ids, weights, answers = [head], [np.ones(len(head), np.float32)], [np.zeros(len(head), bool)]
+    at = 0
+    for piece in sorted(pieces, key=lambda piece: piece.place):  # stable: a question stays behind its statement
+        cut = round(piece.place * len(filler))
+        marks = np.arange(len(piece.ids)) >= len(piece.ids) - piece.answer
+        weight = np.where(marks, np.float32(answer_weight), np.float32(1))
+        weight[slice(*piece.unpredictable)] = 0
+        ids += [filler[at:cut], piece.ids]
+        weights += [np.ones(cut - at, np.float32), weight]
+        answers += [np.zeros(cut - at, bool), marks]
         at = cut
-    ids, answers = np.concatenate(parts), np.concatenate(marks)
-    return ids, np.where(answers, np.float32(retrieval.answer_weight), np.float32(1)), answers
+    # The nameless question has place 1, so no filler is left.
+    return np.concatenate(ids), np.concatenate(weights), np.concatenate(answers)

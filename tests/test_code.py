@@ -1,0 +1,75 @@
+"""The key of a stage's code changes with its code and with nothing else."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from yarnlab import code
+
+
+@pytest.fixture
+def copy(tmp_path, monkeypatch) -> Path:
+    """A copy of the package that may be edited."""
+    target = tmp_path / "yarnlab"
+    shutil.copytree(code.SOURCE, target, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setattr(code, "SOURCE", target)
+    _forget()
+    yield target
+    _forget()
+
+
+def _forget() -> None:
+    code._tree.cache_clear()
+    code._stripped.cache_clear()
+
+
+def keys() -> dict[str, str]:
+    _forget()
+    return {stage: code.code_key(stage) for stage in [*code.ENTRY, *code.VERSIONED]}
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text
+    file.write_text(text.replace(old, new, 1))
+
+
+def test_comments_docstrings_and_layout_change_nothing(copy):
+    before = keys()
+    for file in copy.rglob("*.py"):
+        text = file.read_text().replace('"""', '"""Reworded. ', 1)
+        file.write_text(text + "\n\n# a comment\n")
+    assert keys() == before
+
+
+def test_code_changes_the_stages_that_import_it(copy):
+    """The passkey protocol affects passkey alone; what perplexity and zero-shot share affects both."""
+    before = keys()
+    edit(copy / "evaluation" / "passkey.py", "TOP_P = 0.6, 0.9", "TOP_P = 0.6, 0.8")
+    after = keys()
+    assert {stage for stage in before if before[stage] != after[stage]} == {"passkey"}
+    edit(copy / "evaluation" / "nll.py", "LOGIT_CHUNK = 1024", "LOGIT_CHUNK = 2048")
+    changed = {stage for stage in after if after[stage] != keys()[stage]}
+    assert changed == {"perplexity", "zero_shot"}
+
+
+def test_a_formula_changes_every_evaluation_but_no_training(copy):
+    """Training is keyed by a VERSION: a refactoring must not cost a training run."""
+    before = keys()
+    edit(copy / "rope.py", "rotations * 2 * math.pi", "rotations * math.pi * 2")
+    after = keys()
+    changed = {stage for stage in before if before[stage] != after[stage]}
+    assert {"perplexity", "zero_shot", "passkey"} <= changed
+    assert "train" not in changed
+    edit(copy / "training" / "version.py", "VERSION = 1", "VERSION = 99")
+    assert keys()["train"] == "v99"
+
+
+def test_templates_count(copy):
+    before = keys()
+    template = next((copy / "report" / "templates").iterdir())
+    template.write_text(template.read_text() + " ")
+    assert {stage for stage, key in keys().items() if before[stage] != key} == {"report"}

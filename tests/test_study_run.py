@@ -1,0 +1,219 @@
+"""The real DAG from text to report, on the smoke study: what runs, what reruns, and what it leaves behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+STUDIES = ROOT / "config" / "studies"
+
+
+def snakemake(folder: Path, *arguments: str, study: str | Path = "smoke", **environment: str):
+    """Run the project's Snakefile in `folder`, where results/ then lies."""
+    command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "2"]
+    return subprocess.run(
+        [*command, *arguments, "--config", f"study={study}"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **environment},
+        check=False,
+    )
+
+
+def planned(folder: Path, *arguments: str, study: str | Path = "smoke") -> set[tuple[str, str]]:
+    """(rule, output's name) of every job that a dry run would run."""
+    done = snakemake(folder, "-n", *arguments, study=study)
+    assert done.returncode == 0, done.stderr
+    jobs, rule = set(), ""
+    for line in (done.stdout + done.stderr).splitlines():
+        if found := re.match(r"(?:local)?rule (\w+):", line.removeprefix("local")):
+            rule = found[1]
+        elif found := re.match(r"\s+output: (\S+?),?(?:\s|$)", line):
+            jobs.add((rule, found[1].removeprefix("results/smoke/")))
+    return jobs
+
+
+def variant(folder: Path, old: str, new: str) -> Path:
+    """A copy of the study files in which smoke.yaml differs in one place; keeps the study's name."""
+    target = folder / "studies"
+    shutil.copytree(STUDIES, target, dirs_exist_ok=True)
+    text = (STUDIES / "smoke.yaml").read_text()
+    assert old in text
+    (target / "smoke.yaml").write_text(text.replace(old, new, 1))
+    return target / "smoke.yaml"
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """A folder in which the whole smoke study has run."""
+    folder = tmp_path_factory.mktemp("study")
+    done = snakemake(folder)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("extends: smoke.yaml\nstudy: bad\nseeds: 3\n", "bad.yaml:3: seeds: unknown key"),
+        (
+            "extends: smoke.yaml\nstudy: bad\nmodels: {pi-s16: {from: bass}}\n",
+            "bad.yaml:3: models.pi-s16.from: there is no model",
+        ),
+    ],
+)
+def test_a_mistake_in_the_study_is_one_message_before_any_job(tmp_path, text, message):
+    for file in STUDIES.glob("*.yaml"):
+        shutil.copy(file, tmp_path)
+    (tmp_path / "bad.yaml").write_text(text)
+    done = snakemake(tmp_path, "-n", study=tmp_path / "bad.yaml")
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_everything_is_there(finished):
+    """Report, tables, figures, manifests with all that provenance needs, tracking mirrored."""
+    root = finished / "results" / "smoke"
+    done = subprocess.run(
+        ["python", "-m", "yarnlab", "check-report", str(root)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((root / "models" / "yarn-s32" / "manifest.json").read_text())
+    for key in [
+        "stage",
+        "spec",
+        "code",
+        "inputs",
+        "outputs",
+        "datasets",
+        "git",
+        "lock_sha256",
+        "packages",
+        "hardware",
+        "seeds",
+        "seconds",
+        "peak_memory_bytes",
+        "run",
+    ]:
+        assert manifest[key] not in (None, "", {}), key
+    assert manifest["tags"]["parent"] == "yarn-s16"
+    assert any(path.endswith("models/yarn-s16/manifest.json") for path in manifest["inputs"])
+    runs = json.loads((root / "tracking" / "runs.json").read_text())
+    assert {
+        "train.base",
+        "train.yarn-s32",
+        "perplexity.base",
+        "passkey.pi-s16",
+        "zero_shot.base",
+        "corpus.math",
+    } <= set(runs)
+    steps = [json.loads(line) for line in (root / "training" / "base.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in steps] == list(range(1, 26))
+
+
+@pytest.mark.slow
+def test_a_second_run_has_nothing_to_do(finished):
+    start = time.monotonic()
+    done = snakemake(finished)
+    assert "Nothing to be done" in done.stdout + done.stderr
+    assert time.monotonic() - start < 15  # 5 s on a quiet machine; benchmarks/RESULTS.md has the figure
+
+
+@pytest.mark.slow
+def test_touching_every_source_reruns_nothing(finished):
+    for file in [*(ROOT / "src").rglob("*.py"), *STUDIES.glob("*.yaml")]:
+        file.touch()
+    assert planned(finished) == set()
+
+
+@pytest.mark.slow
+def test_an_evaluation_setting_reruns_that_evaluation_and_what_shows_it(finished, tmp_path):
+    """More passkey trials: passkey jobs, the tables and figures that show passkeys, claims and report."""
+    rules = {rule for rule, _ in planned(finished, study=variant(tmp_path, "trials: 10", "trials: 12"))}
+    assert "passkey" in rules
+    assert not rules & {"train", "perplexity", "zero_shot", "corpus", "tokenizer"}
+    tables = {name for rule, name in planned(finished, study=tmp_path / "studies" / "smoke.yaml") if rule == "table"}
+    assert "tables/passkey.csv" in tables and "tables/zero_shot.csv" not in tables
+
+
+@pytest.mark.slow
+def test_forcing_a_model_reruns_it_and_its_descendants(finished):
+    """yarn-s16 and its child yarn-s32 are trained and evaluated again; base and its other children are not."""
+    jobs = planned(finished, "--forcerun", "results/smoke/models/yarn-s16/manifest.json")
+    trained = {name for rule, name in jobs if rule == "train"}
+    assert trained == {"models/yarn-s16/manifest.json", "models/yarn-s32/manifest.json"}
+    evaluated = {name for rule, name in jobs if rule in ("perplexity", "passkey", "zero_shot")}
+    assert evaluated and all("yarn-s16" in name or "yarn-s32" in name for name in evaluated)
+
+
+@pytest.mark.slow
+def test_one_training_setting_reruns_that_model_and_its_descendants(finished, tmp_path):
+    changed = variant(tmp_path, "rope: {method: yarn, scale: 8}", "rope: {method: yarn, scale: 8, beta: 16.0}")
+    assert {name for rule, name in planned(finished, study=changed) if rule == "train"} == {
+        "models/yarn-s32/manifest.json"
+    }
+
+
+@pytest.mark.slow
+def test_two_clean_runs_give_identical_weights_and_tables(finished, tmp_path):
+    """Base, its continuation and an evaluation of each, made again elsewhere: the same bytes."""
+    targets = [
+        "models/yarn-s16/manifest.json",
+        "evaluations/perplexity/yarn-s16.manifest.json",
+        "evaluations/passkey/base.manifest.json",
+    ]
+    done = snakemake(tmp_path, *(f"results/smoke/{target}" for target in targets))
+    assert done.returncode == 0, done.stderr[-3000:]
+    for model in ("base", "yarn-s16"):
+        one, two = (
+            (f / "results/smoke/models" / model / "model.safetensors").read_bytes() for f in (finished, tmp_path)
+        )
+        assert one == two, model
+    for table in ("perplexity/yarn-s16", "passkey/base"):
+        one, two = (pd.read_parquet(f / "results/smoke/evaluations" / f"{table}.parquet") for f in (finished, tmp_path))
+        pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+@pytest.mark.slow
+def test_a_dead_tracking_server_costs_a_warning_and_is_made_good_later(finished):
+    """Publishing to a closed port succeeds with a warning; the next call, with a live store, publishes again; then
+    there is nothing left to do."""
+    dead = {"MLFLOW_TRACKING_URI": "http://127.0.0.1:9"}
+    done = snakemake(finished, "-R", "publish", "--until", "publish", **dead)
+    assert done.returncode == 0 and "warning" in done.stdout + done.stderr
+    assert ("publish", "tracking/runs.json") in planned(finished)
+    assert snakemake(finished).returncode == 0
+    assert planned(finished) == set()
+
+
+@pytest.mark.slow
+def test_a_killed_training_resumes(tmp_path, finished):
+    """SIGKILL in the middle loses at most the steps since the last checkpoint; the weights end up the same."""
+    study = variant(tmp_path, "checkpoint_minutes: 2", "checkpoint_minutes: 0.001")
+    model = "results/smoke/models/base/manifest.json"
+    log = tmp_path / "results/smoke/training/base.jsonl"
+    command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "2"]
+    process = subprocess.Popen([*command, model, "--config", f"study={study}"], cwd=ROOT, start_new_session=True)
+    while not (log.exists() and len(log.read_text().splitlines()) >= 12):
+        assert process.poll() is None, "training ended before it could be killed"
+        time.sleep(0.02)
+    os.killpg(process.pid, 9)
+    process.wait()
+    snakemake(tmp_path, "--unlock", study=study)
+    done = snakemake(tmp_path, "--rerun-incomplete", model, study=study)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "continuing after step" in done.stdout + done.stderr
+    one, two = ((f / "results/smoke/models/base/model.safetensors").read_bytes() for f in (finished, tmp_path))
+    assert one == two
