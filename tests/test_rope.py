@@ -281,7 +281,7 @@ def test_mistakes_are_named(arguments, message):
 
 def test_options_are_those_of_the_class():
     assert options("pi") == ()
-    assert options("dynamic-yarn") == options("yarn") == ("ramp", "truncate", "alpha", "beta", "temperature")
+    assert options("dynamic-yarn") == options("yarn") == ("temperature", "ramp", "truncate", "alpha", "beta")
 
 
 def test_ropes_are_values():

@@ -14,6 +14,7 @@ _MISTAKES = {
     "yarnlab.modeling": ("RopeMismatch",),
     "yarnlab.evaluation.nll": ("EvaluationError",),
     "yarnlab.training.loop": ("TrainingError",),
+    "yarnlab.training.parallel": ("WorkerFailed",),
     "yarnlab.training.rows": ("RowError",),
     "yarnlab.training.checkpoint": ("StateBusy",),
     "yarnlab.analysis.load": ("ResultsError",),

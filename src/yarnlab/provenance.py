@@ -120,10 +120,10 @@ def hardware() -> dict[str, Any]:
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident size that this process has had."""
+    """The largest resident size that this process has had, and that of the largest of its ended children."""
     import resource
 
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = sum(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return peak if sys.platform == "darwin" else peak * 1024
 
 

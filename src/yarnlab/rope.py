@@ -257,20 +257,10 @@ class NTKByParts(Rope):
 
 
 @dataclass(frozen=True, kw_only=True)
-class YaRN(NTKByParts):
+class YaRN(NTKByParts, TemperatureOnly):
     """YaRN: NTK-by-parts with the attention temperature (paper Definition 3)."""
 
     method = "yarn"
-
-    temperature: Temperature = field(default=Temperature(slope=0.1))
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        object.__setattr__(self, "temperature", _temperature(self.temperature))
-
-    @property
-    def attention_factor(self) -> float:
-        return self.temperature.at(self.scale)
 
 
 class Dynamic(Rope):

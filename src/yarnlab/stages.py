@@ -16,6 +16,11 @@ from yarnlab.progress import Progress
 
 if TYPE_CHECKING:
     import pandas as pd
+    from transformers import PreTrainedModel
+
+    from yarnlab.rope import Rope
+    from yarnlab.study.schema import Train
+    from yarnlab.training.parallel import Group
 
 
 @dataclass(frozen=True)
@@ -87,63 +92,82 @@ def make_corpus(layout: Layout, name: str, spec: dict[str, Any], code: str, log:
 
 def train_model(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
     """Pretrain a model, train it from its parent, or (a zero-shot node) give the parent's weights a new rope."""
-    import json
-
-    import torch
-
-    from yarnlab.corpus.passkey import PasskeyText
-    from yarnlab.corpus.tokenizer import load_tokenizer
-    from yarnlab.corpus.tokens import TokenisedCorpus
-    from yarnlab.modeling import create_model, load_model, rope_of, save_model, set_rope, use_fast_attention
-    from yarnlab.study.schema import Architecture, Train
+    from yarnlab.modeling import rope_of, save_model
+    from yarnlab.study.schema import Train
     from yarnlab.study.sections import digest
-    from yarnlab.training import loop
-    from yarnlab.training.rows import RowSource
+    from yarnlab.training.parallel import forked
 
-    folder, rope, architecture = layout.model(name), rope_of(spec), Architecture(**spec["architecture"])
+    folder, rope = layout.model(name), rope_of(spec)
     phases = tuple(Train.model_validate(phase) for phase in spec["phases"])
     run = StageRun(
         layout.root, "train", name, spec, code, folder / "manifest.json", tags=_tags(spec), seeds=_seeds(spec)
     )
     run.metrics_file = layout.training(name) if phases else None
-    corpora = {phase.corpus for phase in phases}
-    run.inputs = [
-        layout.tokenizer / "manifest.json",
-        *(layout.corpus(c) / "manifest.json" for c in sorted(corpora)),
-    ]
+    corpora = [layout.corpus(c) / "manifest.json" for c in sorted({phase.corpus for phase in phases})]
+    run.inputs = [layout.tokenizer / "manifest.json", *corpora]
     if spec["parent"] is not None:
         run.inputs.append(layout.model(spec["parent"]) / "manifest.json")
+    state = layout.state(name, digest([spec, code]))
     with stage_run(run):
-        if spec["parent"] is None:
-            model = create_model(architecture, vocab_size=spec["vocab_size"], seed=spec["seed"])
-        else:
-            made = json.loads((layout.model(spec["parent"]) / "manifest.json").read_text(encoding="utf-8"))
-            model = load_model(layout.model(spec["parent"]), rope_of(made["spec"]))
-        set_rope(model, rope)
-        state = layout.state(name, digest([spec, code]))
-        if phases:
-            text = PasskeyText(load_tokenizer(layout.tokenizer))
-            rows = tuple(
-                RowSource(
-                    TokenisedCorpus.open(layout.corpus(phase.corpus)),
-                    text,
-                    phase,
-                    (spec["seed"], spec["depth"], i),
-                )
-                for i, phase in enumerate(phases)
-            )
-            torch.set_num_threads(phases[0].threads)
-            run.facts["attention"] = use_fast_attention(model)
-            run.metrics = loop.train(
-                model,
-                loop.Run(name, architecture, spec["vocab_size"], phases, rows, state, layout.training(name), log),
-            )
-            for corpus in sorted(corpora):
-                run.add_dataset(layout.corpus(corpus) / "manifest.json", "training")
-            run.artifacts = [layout.training(name)]
+        with forked(phases[0].processes if phases else 1) as group:
+            model = _initial_model(layout, spec, rope)
+            if phases:
+                run.metrics = _train(model, layout, name, spec, phases, state, log, group)
+        for corpus in corpora:
+            run.add_dataset(corpus, "training")
+        run.artifacts = [layout.training(name)] if phases else []
+        run.facts["attention"] = model.config._attn_implementation
         run.outputs = save_model(model, rope, layout.tokenizer, folder)
     # The state has served; left behind, a forced rerun would find the run finished and train nothing.
     shutil.rmtree(state.parent, ignore_errors=True)
+
+
+def _initial_model(layout: Layout, spec: dict[str, Any], rope: Rope) -> PreTrainedModel:
+    """A new model, or the parent's weights, with this model's rope in force."""
+    import json
+
+    from yarnlab.modeling import create_model, load_model, rope_of, set_rope
+    from yarnlab.study.schema import Architecture
+
+    if spec["parent"] is None:
+        architecture = Architecture(**spec["architecture"])
+        model = create_model(architecture, vocab_size=spec["vocab_size"], seed=spec["seed"])
+    else:
+        parent = layout.model(spec["parent"])
+        made = json.loads((parent / "manifest.json").read_text(encoding="utf-8"))
+        model = load_model(parent, rope_of(made["spec"]))
+    set_rope(model, rope)
+    return model
+
+
+def _train(
+    model: PreTrainedModel,
+    layout: Layout,
+    name: str,
+    spec: dict[str, Any],
+    phases: tuple[Train, ...],
+    state: Path,
+    log: Path | None,
+    group: Group,
+) -> dict[str, float]:
+    """Run the training loop on the rows that seed, depth in the model tree and phase decide."""
+    from yarnlab.corpus.passkey import PasskeyText
+    from yarnlab.corpus.tokenizer import load_tokenizer
+    from yarnlab.corpus.tokens import TokenisedCorpus
+    from yarnlab.modeling import use_fast_attention
+    from yarnlab.study.schema import Architecture
+    from yarnlab.training import loop
+    from yarnlab.training.rows import RowSource
+
+    use_fast_attention(model)
+    text = PasskeyText(load_tokenizer(layout.tokenizer))
+    rows = tuple(
+        RowSource(TokenisedCorpus.open(layout.corpus(phase.corpus)), text, phase, (spec["seed"], spec["depth"], i))
+        for i, phase in enumerate(phases)
+    )
+    architecture = Architecture(**spec["architecture"])
+    metrics = layout.training(name)
+    return loop.train(model, loop.Run(name, architecture, spec["vocab_size"], phases, rows, state, metrics, log, group))
 
 
 def evaluate_perplexity(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:

@@ -79,7 +79,7 @@ class Workflow:
 
     def train_threads(self, wildcards: Any) -> int:
         model = self.study.models[self.study.instances()[wildcards.model][0]]
-        return max((phase.threads for phase in model.phases), default=1)
+        return max((phase.processes * phase.threads for phase in model.phases), default=1)
 
     def evaluation_threads(self, kind: str) -> int:
         evaluation = getattr(self.study.evaluations, kind)

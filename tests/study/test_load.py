@@ -52,6 +52,7 @@ models:
           weight_decay: 0.1
           max_grad_norm: 1.0
           precision: bf16
+          processes: 1
           threads: 1
           checkpoint_minutes: 1
   long:
@@ -112,14 +113,14 @@ def test_valid_study(tmp_path):
             "evaluations.perplexity.models.1: there is no model 'lung'",
         ),
         ("seq_len: 256", "seq_len: 512", "512 is longer than the model's context of 256 tokens"),
-        ("micro_batch: 2", "micro_batch: 3", "must divide global_batch 4, got 3"),
+        ("micro_batch: 2", "micro_batch: 3", "must divide global_batch 4 among processes (1), got 3"),
         ("packages: [sympy]", "packages: [transformers]", "transformers is training text too"),
         ("title: a demo\n", "", "title: is missing"),
         ("study: demo", "study: other", "is 'other', but the file is named demo.yaml"),
         ("betas: [0.9, 0.95]", "betas: [0.9]", "models.base.pretrain.phases.0.betas"),
         (
-            "precision: bf16\n          threads",
-            "precision: fp8\n          threads",
+            "precision: bf16\n          processes",
+            "precision: fp8\n          processes",
             "input should be 'bf16' or 'fp32'",
         ),
         ("seed: 1", "seed: 1\nseed: 2", "seed: the key is given twice"),
@@ -143,7 +144,7 @@ def test_mistakes(tmp_path, old, new, message):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("models: [base, long]", "models: [base]", ":38: models.long: no evaluation uses this model"),
+        ("models: [base, long]", "models: [base]", ":39: models.long: no evaluation uses this model"),
         ("seed: 1", "seed: [1", ":4: not valid YAML"),
     ],
 )

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
+import sys
 from itertools import pairwise
 
 import numpy as np
@@ -21,12 +23,13 @@ from yarnlab.modeling import create_model, use_fast_attention
 from yarnlab.study.schema import Repeats, Retrieval, Rows, Train
 from yarnlab.training import checkpoint, loop
 from yarnlab.training.loss import linear_cross_entropy
+from yarnlab.training.parallel import Group
 from yarnlab.training.rows import RowSource
 from yarnlab.training.schedule import learning_rate
 
 MIXTURE = Rows(
     retrieval=Retrieval(share=0.5, min_keys=1, max_keys=2, answer_weight=5.0),
-    repeats=Repeats(share=0.25, min_segment=4, max_segment=16, random=0.5),
+    repeats=Repeats(share=0.25, min_segment=4, max_segment=16, random=0.5, few=0.5, alphabet=4),
 )
 
 
@@ -47,6 +50,7 @@ def phase(**changes) -> Train:
         "weight_decay": 0.1,
         "max_grad_norm": 1.0,
         "precision": "fp32",
+        "processes": 1,
         "threads": 1,
         "checkpoint_minutes": 60,
     }
@@ -108,10 +112,68 @@ def test_accumulation_equals_one_large_batch(architecture, source):
     for micro_batch in (1, 2, 4):
         model = create_model(architecture, vocab_size=512, seed=0)
         chosen = phase(micro_batch=micro_batch)
-        loop._accumulate(model, source(chosen).batch(0), chosen)
+        loop.accumulate(model, source(chosen), 0, chosen, Group(), [])
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     for other in gradients[1:]:
         assert torch.allclose(gradients[0], other, atol=1e-6)
+
+
+PARALLEL = """
+import json, sys; from pathlib import Path
+import torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[3])
+from yarnlab.training.parallel import forked
+from yarnlab.study.schema import Architecture, Train
+from yarnlab.corpus.passkey import PasskeyText
+from yarnlab.corpus.tokenizer import load_tokenizer
+from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.modeling import create_model
+from yarnlab.training import loop
+from yarnlab.training.rows import RowSource
+data, out = Path(sys.argv[1]), Path(sys.argv[2])
+shape, chosen = Architecture(**json.loads(sys.argv[4])), Train.model_validate_json(sys.argv[5])
+with forked(chosen.processes) as group:
+    model = create_model(shape, vocab_size=512, seed=0)
+    text = PasskeyText(load_tokenizer(data / "tokenizer"))
+    rows = RowSource(TokenisedCorpus.open(data / "train"), text, chosen, (0, 0, 0))
+    run = loop.Run("demo", shape, 512, (chosen,), (rows,), out / "state", out / "demo.jsonl", None, group)
+    loop.train(model, run)
+torch.save(dict(model.named_parameters()), out / "weights.pt")
+"""
+
+
+def test_processes_do_not_change_what_is_learned(tiny_data, architecture, tmp_path):
+    """One process and two, on the same global batches: losses to 1e-5, weights to 1e-4 of an update; one log."""
+    made = {}
+    for processes in (1, 2):
+        out = tmp_path / str(processes)
+        out.mkdir()
+        chosen = phase(processes=processes, steps=4)
+        arguments = [str(tiny_data), str(out), "", architecture.model_dump_json(), chosen.model_dump_json()]
+        subprocess.run([sys.executable, "-c", PARALLEL, *arguments], check=True, timeout=120)
+        log = [json.loads(line) for line in (out / "demo.jsonl").read_text().splitlines()]
+        made[processes] = log, torch.load(out / "weights.pt", weights_only=True)
+    (log, one), (other_log, two) = made[1], made[2]
+    for a, b in zip(log, other_log, strict=True):
+        for key in ("loss", "text_loss", "answer_loss", "grad_norm"):
+            assert a[key] == pytest.approx(b[key], rel=1e-5), key
+    for name, tensor in one.items():
+        assert (tensor - two[name]).abs().max() < 1e-4 * 1e-3 * 4, name
+
+
+def test_a_worker_that_fails_ends_the_run():
+    """The other processes do not wait for ever, and the run is not taken for finished."""
+    code = (
+        "import torch\nfrom yarnlab.training.parallel import forked\n"
+        "with forked(2) as group:\n"
+        "    if not group.leads: raise RuntimeError('worker broke')\n"
+        "    group.add_up([torch.ones(3)])\n"
+        "print('finished')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0 and "finished" not in done.stdout
+    assert "worker broke" in done.stderr and "WorkerFailed" in done.stderr
 
 
 @given(
@@ -160,8 +222,9 @@ def test_every_answer_can_be_found_before_it(source, text):
             assert (w[answers] == 5).all() and (w[~answers] <= 1).all()
             ends = np.flatnonzero(answers & ~np.append(answers[1:], False)) + 2
             for end in ends:
-                key = ids[end - 5 : end].tolist()
-                earlier = ids[: end - 5].tolist()
+                assert ids[end - 1] == text.end[0]
+                key = ids[end - 6 : end - 1].tolist()
+                earlier = ids[: end - 6].tolist()
                 assert any(earlier[i : i + 5] == key for i in range(len(earlier) - 4))
                 seen += 1
     assert seen >= 20
@@ -177,20 +240,20 @@ def test_resume_is_bitwise(tmp_path, architecture, source):
         create_model(architecture, vocab_size=512, seed=0),
         run_of(tmp_path / "b", architecture, phases, source),
     )
-    original = loop._accumulate
+    original = loop.accumulate
 
-    def stop_at_fifth(model, batch, chosen, count=[0]):  # noqa: B006 (a counter)
+    def stop_at_fifth(*arguments, count=[0]):  # noqa: B006 (a counter)
         count[0] += 1
         if count[0] == 5:
             os.kill(os.getpid(), signal.SIGTERM)
-        return original(model, batch, chosen)
+        return original(*arguments)
 
-    loop._accumulate = stop_at_fifth
+    loop.accumulate = stop_at_fifth
     try:
         with pytest.raises(loop.Interrupted, match="after step 5"):
             loop.train(broken, run)
     finally:
-        loop._accumulate = original
+        loop.accumulate = original
     fresh = create_model(architecture, vocab_size=512, seed=1)  # other weights: all must come from the checkpoint
     loop.train(fresh, run)
     for name, tensor in weights(whole).items():

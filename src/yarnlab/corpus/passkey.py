@@ -39,6 +39,7 @@ class PasskeyText:
     def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
         self._tokenizer = tokenizer
         self.opening = self._encode("# There is a pass key hidden below. Memorize it.\n")
+        self.end = self._encode("\n")  # what follows an answer in training text: a key ends after five digits
         self._wordings = {name: self._wording(name) for name in ("", *NAMES)}
 
     def key_ids(self, key: str) -> np.ndarray:

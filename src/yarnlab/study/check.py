@@ -100,11 +100,14 @@ def _training(study: Study) -> Iterator[Problem]:
                 (*path, "seq_len"),
                 f"{phase.seq_len} is longer than the model's context of {context} tokens",
             )
-        if phase.global_batch % phase.micro_batch:
+        if phase.global_batch % (phase.micro_batch * phase.processes):
             yield (
                 (*path, "micro_batch"),
-                f"must divide global_batch {phase.global_batch}, got {phase.micro_batch}",
+                f"must divide global_batch {phase.global_batch} among processes ({phase.processes}), "
+                f"got {phase.micro_batch}",
             )
+        if phase.processes != study.models[arm].phases[0].processes:
+            yield (*path, "processes"), "must be the same in all phases of a model"
         if phase.warmup_steps >= phase.steps:
             yield (*path, "warmup_steps"), f"must be below steps ({phase.steps}), got {phase.warmup_steps}"
         if phase.schedule == "constant" and phase.final_lr_share:

@@ -68,12 +68,18 @@ class Retrieval(Section):
 
 
 class Repeats(Section):
-    """Rows of one segment of `min_segment` to `max_segment` tokens repeated; `random` of them are noise tokens."""
+    """Rows of one segment of `min_segment` to `max_segment` tokens, repeated.
+
+    `random` of the segments are noise, the others text. `few` of the noise segments use only `alphabet` different
+    tokens, drawn anew for each row: to continue those, one must match more than the token before.
+    """
 
     share: Share
     min_segment: Positive
     max_segment: Positive
     random: Share
+    few: Share
+    alphabet: Positive
 
 
 class Rows(Section):
@@ -84,7 +90,11 @@ class Rows(Section):
 
 
 class Train(Section):
-    """One training phase: a fresh AdamW, linear warm-up, then constant or cosine."""
+    """One training phase: a fresh AdamW, linear warm-up, then constant or cosine.
+
+    Each of `processes` computes an equal part of every global batch with `threads` threads. Both are part of the
+    study, since they change the order of additions and with it the last bits of the weights.
+    """
 
     name: Name = "train"
     corpus: Name
@@ -101,6 +111,7 @@ class Train(Section):
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     precision: Literal["bf16", "fp32"]
+    processes: Positive
     threads: Positive
     checkpoint_minutes: float = Field(gt=0)
 

@@ -10,7 +10,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -33,15 +33,28 @@ class Place:
     tokens: int = 0
     seconds: float = 0.0
 
+    def after_step(self, tokens: int, seconds: float) -> Place:
+        """The place one step of the same phase later."""
+        return replace(
+            self,
+            step=self.step + 1,
+            total_steps=self.total_steps + 1,
+            tokens=self.tokens + tokens,
+            seconds=self.seconds + seconds,
+        )
+
 
 @contextmanager
-def exclusive(state: Path) -> Iterator[None]:
-    """Hold the state folder's lock, so that there are never two writers of one state.
+def exclusive(state: Path, writes: bool = True) -> Iterator[None]:
+    """Hold the state folder's lock, so that there are never two writers of one state; readers need none.
 
     Raises StateBusy if another live process holds it; a dead one's lock is gone with it.
     """
     import fcntl
 
+    if not writes:
+        yield
+        return
     state.mkdir(parents=True, exist_ok=True)
     with (state / "lock").open("w") as file:
         try:

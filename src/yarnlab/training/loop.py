@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import json
 import math
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 
 from yarnlab import cost
 from yarnlab.modeling import autocast
-from yarnlab.progress import Progress
 from yarnlab.provenance import peak_memory_bytes
 from yarnlab.study.schema import Architecture, Train
 from yarnlab.training import checkpoint
 from yarnlab.training.checkpoint import Place
+from yarnlab.training.journal import Journal
 from yarnlab.training.loss import linear_cross_entropy
-from yarnlab.training.rows import Batch, RowSource
+from yarnlab.training.parallel import Group
+from yarnlab.training.rows import RowSource
 from yarnlab.training.schedule import learning_rate
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
-
-INTERRUPTED = 75  # exit status EX_TEMPFAIL: saved, to be continued by the same command
 
 
 class TrainingError(RuntimeError):
@@ -52,32 +49,27 @@ class Run:
     state: Path
     metrics: Path
     log: Path | None
+    group: Group = field(default_factory=Group)
 
 
 def train(model: PreTrainedModel, run: Run) -> dict[str, float]:
     """Train through all phases, from the newest checkpoint if there is one; returns summary metrics.
 
-    Raises TrainingError on a loss that is not finite, Interrupted after SIGTERM, StateBusy if another process
-    trains from the same state.
+    Every process of `run.group` calls this with the same model; the leading one writes log and checkpoints.
+    Raises TrainingError on a loss that is not finite, Interrupted after SIGTERM, StateBusy if another run trains
+    from the same state.
     """
-    with checkpoint.exclusive(run.state), _termination() as terminated:
+    with checkpoint.exclusive(run.state, run.group.leads), _termination() as terminated:
         found = checkpoint.newest(run.state)
         place, tensors = found if found is not None else (Place(), None)
-        _keep_lines(run.metrics, place.total_steps)
-        progress = Progress(run.label, sum(phase.steps for phase in run.phases), log=run.log)
-        progress.resume_at(place.total_steps)
-        if tensors is not None:
-            progress.say(f"continuing after step {place.total_steps}")
         last: dict[str, Any] = {}
-        with run.metrics.open("a", encoding="utf-8") as metrics:
+        with Journal(run.label, run.metrics, run.log, sum(p.steps for p in run.phases), place, run.group) as journal:
             for index in range(place.phase, len(run.phases)):
                 if index != place.phase:
                     place = replace(place, phase=index, step=0)
                 for after, line in _phase(model, run, index, place, tensors, terminated):
                     place, last = after, line
-                    metrics.write(json.dumps(last) + "\n")
-                    metrics.flush()
-                    progress.advance(note=f"loss {last['loss']:.3f}, {last['tokens_per_second']:,.0f} tokens/s")
+                    journal.step(line)
                 tensors = None
     return {"final_loss": last.get("loss", math.nan), "tokens": place.tokens, "train_seconds": place.seconds}
 
@@ -91,7 +83,7 @@ def _phase(
     terminated: list[bool],
 ) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Yield (place, log line) after each optimizer step of one phase, from `place` on."""
-    phase, rows = run.phases[index], run.rows[index]
+    phase = run.phases[index]
     torch.set_num_threads(phase.threads)
     model.train()
     optimizer = torch.optim.AdamW(
@@ -99,11 +91,7 @@ def _phase(
     )
     if tensors is not None:
         checkpoint.restore(tensors, model, optimizer if place.step else None)
-    per_row = {
-        causal: cost.training_flops(run.architecture, run.vocab_size, phase.seq_len, causal=causal)
-        for causal in (True, False)
-    }
-    peak, _ = cost.peak_flops()
+    utilisation = _Utilisation(run, phase)
     saved = time.monotonic()
     while place.step < phase.steps:
         start = time.monotonic()
@@ -117,8 +105,7 @@ def _phase(
         )
         for group in optimizer.param_groups:
             group["lr"] = lr
-        batch = rows.batch(place.step)
-        losses = _accumulate(model, batch, phase)
+        losses, stop = accumulate(model, run.rows[index], place.step, phase, run.group, terminated)
         norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), phase.max_grad_norm))
         if not math.isfinite(losses["loss"]) or not math.isfinite(norm):
             raise TrainingError(
@@ -128,75 +115,76 @@ def _phase(
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds = time.monotonic() - start
-        tokens = phase.global_batch * phase.seq_len
-        place = replace(
-            place,
-            step=place.step + 1,
-            total_steps=place.total_steps + 1,
-            tokens=place.tokens + tokens,
-            seconds=place.seconds + seconds,
-        )
-        yield (
-            place,
-            {
-                "step": place.total_steps,
-                "phase": phase.name,
-                "tokens": place.tokens,
-                **losses,
-                "lr": lr,
-                "grad_norm": norm,
-                "tokens_per_second": tokens / seconds,
-                "mfu_causal": phase.global_batch * per_row[True] / seconds / peak,
-                "mfu_palm": phase.global_batch * per_row[False] / seconds / peak,
-                "peak_memory_gib": peak_memory_bytes() / 2**30,
-                "seconds": place.seconds,
-            },
-        )
-        if terminated or time.monotonic() - saved > 60 * phase.checkpoint_minutes:
+        place = place.after_step(phase.global_batch * phase.seq_len, seconds)
+        line = {"step": place.total_steps, "phase": phase.name, "tokens": place.tokens, **losses}
+        line |= {"lr": lr, "grad_norm": norm, **utilisation.of(seconds), "seconds": place.seconds}
+        yield place, line
+        due = time.monotonic() - saved > 60 * phase.checkpoint_minutes
+        if run.group.leads and (stop or due):
             checkpoint.save(run.state, model, optimizer, place)
             saved = time.monotonic()
-        if terminated:
+        if stop:
             raise Interrupted(f"{run.label}: stopped after step {place.total_steps}; run the same command to continue")
 
 
-def _accumulate(model: PreTrainedModel, batch: Batch, phase: Train) -> dict[str, Any]:
-    """Forward and backward over the micro-batches of one global batch.
+def accumulate(
+    model: PreTrainedModel, rows: RowSource, step: int, phase: Train, group: Group, terminated: list[bool]
+) -> tuple[dict[str, Any], bool]:
+    """Leave in `.grad` the gradient of Σ w·NLL / Σ w over one global batch, however it is split.
 
-    The gradient is that of Σ w·NLL / Σ w over the whole batch, however it is split. Reported losses are plain means
-    in nats: over all tokens, over text tokens and over answer tokens.
+    Returns the plain mean losses in nats (over all tokens, text tokens, answer tokens; None where there are none),
+    and whether any process of the group was told to stop.
     """
-    total_weight = float(batch.weights.sum())
-    nll = np.zeros_like(batch.weights)
-    for first in range(0, phase.global_batch, phase.micro_batch):
+    share = group.share(phase.global_batch)
+    batch = rows.batch(step, share)
+    # Σ w, then (Σ NLL, count) over tokens that count, text and answers, then whether to stop; fp64.
+    sums = torch.zeros(8, dtype=torch.float64)
+    for first in range(0, len(batch.ids), phase.micro_batch):
         part = slice(first, first + phase.micro_batch)
-        ids = torch.from_numpy(batch.ids[part])
-        weights = torch.from_numpy(batch.weights[part])
+        ids, weights = torch.from_numpy(batch.ids[part]), torch.from_numpy(batch.weights[part])
         with autocast(phase.precision):
             hidden = model.model(input_ids=ids[:, :-1], use_cache=False)[0]
-        weighted_sum, each = linear_cross_entropy(
+        weighted_sum, nll = linear_cross_entropy(
             hidden.flatten(0, 1),
             model.lm_head.weight,
             ids[:, 1:].reshape(-1),
             weights.flatten(),
             dtype=torch.bfloat16 if phase.precision == "bf16" else torch.float32,
         )
-        (weighted_sum / total_weight).backward()
-        nll[part] = each.view_as(weights).numpy()
+        weighted_sum.backward()
+        counted, answers = weights.flatten() > 0, torch.from_numpy(batch.answers[part]).flatten()
+        sums[0] += weights.sum(dtype=torch.float64)
+        for i, mask in enumerate((counted, counted & ~answers, answers)):
+            sums[1 + 2 * i] += nll[mask].sum(dtype=torch.float64)
+            sums[2 + 2 * i] += mask.sum()
+    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    sums[7] = bool(terminated)
+    group.add_up([sums])
+    group.add_up(gradients)
+    torch._foreach_div_(gradients, float(sums[0]))
+    means = [float(sums[i] / sums[i + 1]) if sums[i + 1] else None for i in (1, 3, 5)]
+    return dict(zip(("loss", "text_loss", "answer_loss"), means, strict=True)), bool(sums[7])
 
-    def mean(mask: np.ndarray) -> float | None:
-        return float(nll[mask].mean(dtype=np.float64)) if mask.any() else None
 
-    counted = batch.weights > 0
-    loss = mean(counted)
-    assert loss is not None
-    return {"loss": loss, "text_loss": mean(counted & ~batch.answers), "answer_loss": mean(batch.answers)}
+class _Utilisation:
+    """Throughput of one phase, and its share of the machine's peak by both conventions of counting."""
 
+    def __init__(self, run: Run, phase: Train) -> None:
+        self._tokens = phase.global_batch * phase.seq_len
+        self._flops = {
+            name: phase.global_batch
+            * cost.training_flops(run.architecture, run.vocab_size, phase.seq_len, causal=name == "causal")
+            for name in ("causal", "palm")
+        }
+        self._peak = cost.peak_flops()[0] * run.group.size
 
-def _keep_lines(metrics: Path, count: int) -> None:
-    """Cut the log to the steps of the checkpoint: those after it will be made, and written, again."""
-    metrics.parent.mkdir(parents=True, exist_ok=True)
-    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.exists() else []
-    metrics.write_text("".join(lines[:count]), encoding="utf-8")
+    def of(self, seconds: float) -> dict[str, float]:
+        return {
+            "tokens_per_second": self._tokens / seconds,
+            "mfu_causal": self._flops["causal"] / seconds / self._peak,
+            "mfu_palm": self._flops["palm"] / seconds / self._peak,
+            "peak_memory_gib": peak_memory_bytes() / 2**30,
+        }
 
 
 @contextmanager

@@ -46,10 +46,10 @@ class RowSource:
         self._order = order
         self._vocabulary = int(corpus.tokens.max()) + 1
 
-    def batch(self, step: int) -> Batch:
-        """The rows of optimizer step `step` (0-based within the phase)."""
+    def batch(self, step: int, share: slice = slice(None)) -> Batch:
+        """The rows of optimizer step `step` (0-based within the phase), or a share of them."""
         first = step * self._phase.global_batch
-        rows = [self._row(first + i) for i in range(self._phase.global_batch)]
+        rows = [self._row(first + i) for i in range(self._phase.global_batch)[share]]
         ids, weights, answers = (np.stack(parts) for parts in zip(*rows, strict=True))
         # The first token of a row is never a target.
         return Batch(ids, weights[:, 1:], answers[:, 1:])
@@ -75,11 +75,16 @@ class RowSource:
         """One segment over and over; only what can be copied counts, not its first occurrence."""
         size = int(rng.integers(repeats.min_segment, repeats.max_segment + 1))
         noise = rng.random() < repeats.random
-        segment = rng.integers(2, self._vocabulary, size) if noise else self._span(rng, size)
+        segment = self._noise(rng, size, repeats) if noise else self._span(rng, size)
         weights = np.ones(length, np.float32)
         if noise:
             weights[:size] = 0
         return np.resize(segment, length), weights, np.zeros(length, bool)
+
+    def _noise(self, rng: np.random.Generator, size: int, repeats: Repeats) -> np.ndarray:
+        if rng.random() >= repeats.few:
+            return rng.integers(2, self._vocabulary, size)
+        return rng.choice(rng.integers(2, self._vocabulary, repeats.alphabet), size)
 
     def _retrieval(
         self, rng: np.random.Generator, length: int, retrieval: Retrieval
@@ -108,11 +113,11 @@ class RowSource:
             stated, asked = float(rng.random()), 1.0
         elif rng.random() < 0.5:  # half of the distances evenly in length, half evenly in its logarithm
             stated = max(0.0, asked - 10 ** -float(rng.uniform(0, 2.5)))
-        first = self._text.key_place(name)
+        first, end = self._text.key_place(name), self._text.end
         return [
             # A random key can't be predicted where it first appears: no loss there.
             _Piece(stated, statement, unpredictable=(first, first + len(key))),
-            _Piece(asked, np.concatenate([question, key]), answer=len(key)),
+            _Piece(asked, np.concatenate([question, key, end]), answer=len(key) + len(end)),
         ]
 
 
