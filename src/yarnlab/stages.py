@@ -128,10 +128,13 @@ def _initial_model(layout: Layout, spec: dict[str, Any], rope: Rope) -> PreTrain
 
     from yarnlab.modeling import create_model, load_model, rope_of, set_rope
     from yarnlab.study.schema import Architecture
+    from yarnlab.training.initialisation import build_induction_circuit
 
     if spec["parent"] is None:
         architecture = Architecture(**spec["architecture"])
         model = create_model(architecture, vocab_size=spec["vocab_size"], seed=spec["seed"])
+        if architecture.initialisation == "induction":
+            build_induction_circuit(model, rope, seed=spec["seed"])
     else:
         parent = layout.model(spec["parent"])
         made = json.loads((parent / "manifest.json").read_text(encoding="utf-8"))

@@ -37,6 +37,7 @@ models:
         head_dim: 64
         original_context: 64
         rope_theta: 10000.0
+        initialisation: normal
       phases:
         - &phase
           corpus: train
@@ -144,7 +145,7 @@ def test_mistakes(tmp_path, old, new, message):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("models: [base, long]", "models: [base]", ":39: models.long: no evaluation uses this model"),
+        ("models: [base, long]", "models: [base]", ":40: models.long: no evaluation uses this model"),
         ("seed: 1", "seed: [1", ":4: not valid YAML"),
     ],
 )

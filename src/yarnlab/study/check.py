@@ -84,6 +84,13 @@ def _shapes(study: Study) -> Iterator[Problem]:
                     (*at, "num_key_value_heads"),
                     f"must divide num_attention_heads {shape.num_attention_heads}",
                 )
+            if shape.initialisation == "induction" and (
+                shape.num_hidden_layers < 2 or shape.hidden_size < 2 * shape.head_dim
+            ):
+                yield (
+                    (*at, "initialisation"),
+                    f"induction needs two layers and a hidden_size of 2 x head_dim = {2 * shape.head_dim} or more",
+                )
         elif model.rope is not None and model.train is not None and model.rope.method.startswith("dynamic-"):
             yield (
                 ("models", arm, "rope", "method"),

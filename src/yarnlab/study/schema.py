@@ -42,7 +42,10 @@ class Tokenizer(Section):
 
 
 class Architecture(Section):
-    """The shape of a model that is pretrained here; field names are those of transformers' LlamaConfig."""
+    """The shape of a model that is pretrained here; field names are those of transformers' LlamaConfig.
+
+    `initialisation: induction` starts from weights that hold an induction circuit (training/initialisation.py).
+    """
 
     family: Literal["llama"]
     hidden_size: Positive
@@ -53,6 +56,7 @@ class Architecture(Section):
     head_dim: int = Field(ge=4, multiple_of=2)
     original_context: Positive
     rope_theta: float = Field(gt=1)
+    initialisation: Literal["normal", "induction"]
 
 
 class Retrieval(Section):
