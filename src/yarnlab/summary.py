@@ -26,6 +26,7 @@ def summarise(study: Study) -> dict[str, Any]:
     return {
         "study": study.study,
         "title": study.title,
+        "notes": list(study.notes),
         "seed": study.seed,
         "replicates": study.replicates,
         "study_sha256": study_digest(study),

@@ -61,6 +61,7 @@ class Results:
     passkey: pd.DataFrame | None = None
     training: pd.DataFrame | None = None
     manifests: list[dict[str, Any]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
 
     def has(self, need: str) -> bool:
         """Is there anything of 'perplexity', 'zero_shot', 'passkey', 'training' or 'manifests'?"""
@@ -162,6 +163,7 @@ def load(directory: Path | str) -> Results:
         models = {name: Model(name=name, **_model_fields(entry)) for name, entry in study["models"].items()}
         evaluations = {kind: study["evaluations"].get(kind) for kind in KINDS}
         head = {key: study[key] for key in ("study", "title", "original_context", "study_sha256")}
+        head["notes"] = tuple(study.get("notes", ()))
     except (ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{path} cannot be read ({type(error).__name__}: {error}): rerun the study") from error
     return Results(

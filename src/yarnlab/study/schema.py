@@ -246,10 +246,14 @@ class Evaluations(Section):
 
 
 class Study(Section):
-    """A whole study. With `replicates` = n, every model exists once for each of n consecutive seeds."""
+    """A whole study. With `replicates` = n, every model exists once for each of n consecutive seeds.
+
+    `notes` are what a reader must know to judge the numbers; the report shows them first.
+    """
 
     study: Name
     title: str
+    notes: tuple[str, ...] = ()
     seed: int = Field(ge=0)
     replicates: Positive = 1
     corpora: dict[Name, PythonPackages]

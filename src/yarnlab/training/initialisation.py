@@ -1,13 +1,16 @@
-"""Initial weights that already hold an induction circuit: a head that looks one token back, and one that copies.
+"""Initial weights that hold the beginnings of an induction circuit: a head that looks one token back, and one that
+is inclined to copy.
 
-In-context copying appears in training as a phase change that takes a small model most of a short study's budget; a model
-of the paper's size has it long before its context is extended. `induction` builds the two heads in by hand and leaves
-everything else random; training then goes on as usual and changes all of it. It is a head start for the *base* model,
-the same for every arm made from it, and a study that uses it must say so: `initialisation: induction`.
+In-context copying appears in training as a phase change that takes a small model most of a short study's budget; a
+model of the paper's size has it long before its context is extended. `induction` builds the two heads in by hand and
+leaves everything else random; training then goes on as usual and changes all of it. It is a head start for the *base*
+model, the same for every arm made from it, and a study that uses it must say so: `initialisation: induction`.
 
-Layer 0, head 0 attends to the previous token: every embedding gets a common direction u, which queries and keys read into
-the fastest RoPE pairs, the query's turned back by one position. It writes what it sees, moved to another subspace.
-Layer 1, head 0 attends to positions whose previous token is the current one, and writes the token found there.
+Layer 0, head 0 attends to the previous token: every embedding gets a common direction u, which queries and keys read
+into the fastest RoPE pairs, the query's turned back by one position. It writes what it sees, moved to another subspace.
+Layer 1, head 0 compares the current token with what layer 0 wrote and writes the token that it finds: weak at first,
+since RoPE turns most of the comparison away with the distance, and sharpened by training. A sharper start, with the
+comparison in the slow pairs alone and half as strong again, learned more slowly in a trial of 260 steps.
 """
 
 from __future__ import annotations
