@@ -120,7 +120,7 @@ def test_everything_is_there(finished):
         "corpus.math",
     } <= set(runs)
     steps = [json.loads(line) for line in (root / "training" / "base.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in steps] == list(range(1, 26))
+    assert [line["step"] for line in steps] == list(range(1, 66))
 
 
 @pytest.mark.slow
@@ -144,8 +144,6 @@ def test_an_evaluation_setting_reruns_that_evaluation_and_what_shows_it(finished
     rules = {rule for rule, _ in planned(finished, study=variant(tmp_path, "trials: 10", "trials: 12"))}
     assert "passkey" in rules
     assert not rules & {"train", "perplexity", "zero_shot", "corpus", "tokenizer"}
-    tables = {name for rule, name in planned(finished, study=tmp_path / "studies" / "smoke.yaml") if rule == "table"}
-    assert "tables/passkey.csv" in tables and "tables/zero_shot.csv" not in tables
 
 
 @pytest.mark.slow
