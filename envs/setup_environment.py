@@ -20,7 +20,6 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 FREE_GB = {"cpu": 3, "gpu": 10}
-PYTORCH_CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 FLASH_ATTENTION = "flash-attn==2.8.3.post2"
 HEARTBEAT_SECONDS = 20
 SPACE_ADVICE = "Free some (`pip cache purge`), or make TMPDIR and the environment's folder lead to a larger disk."
@@ -159,24 +158,24 @@ def create(environment: Environment) -> None:
     step(environment, title, command)
 
 
-def torch_options(environment: Environment) -> list[str]:
-    """The pip options with which torch comes as a CPU build, or none where no such build can be had.
+def look_for_cpu_torch(environment: Environment) -> None:
+    """Say so before a CUDA build of torch is installed, several GB that a CPU-only machine has no use for.
 
-    Only Linux has both kinds. pip ranks 2.x.y+cpu above 2.x.y, so it takes the CPU build wherever one is
-    offered; asking for exactly that name finds out without downloading a CUDA build.
+    Only Linux has both kinds. pip ranks 2.x.y+cpu above 2.x.y, so it takes the CPU build wherever the configured
+    index offers one; asking for exactly that name finds out without downloading anything.
     """
     version = re.search(r"^torch==([\w.]+)$", environment.lock.read_text(), re.MULTILINE)
     elsewhere = sys.platform != "linux" or platform.machine() not in {"x86_64", "aarch64"}
     if version is None or elsewhere or environment.kind != "cpu":
-        return []
+        return
     if any(environment.folder.glob(f"lib/python*/site-packages/torch-{version[1]}*.dist-info")):
-        return []
+        return
     probe = ["install", "--dry-run", "--no-deps", "--quiet", "--timeout=10", "--retries=1"]
-    for options in ([], ["--extra-index-url", PYTORCH_CPU_INDEX]):
-        if attempt(environment, pip(environment, *probe, f"torch=={version[1]}+cpu", *options))[0]:
-            return options
-    say(f"found no CPU build of torch {version[1]}; taking what the package index offers (larger with CUDA).")
-    return []
+    if not attempt(environment, pip(environment, *probe, f"torch=={version[1]}+cpu"))[0]:
+        say(
+            f"the package index offers no CPU build of torch {version[1]}, so a larger one with CUDA is installed; "
+            "to avoid that, add an index that has CPU builds with PIP_EXTRA_INDEX_URL and run this again."
+        )
 
 
 def install(environment: Environment) -> None:
@@ -184,11 +183,11 @@ def install(environment: Environment) -> None:
     if not is_usable(environment):
         create(environment)
     environment.stamp.unlink(missing_ok=True)
-    options = torch_options(environment)
+    look_for_cpu_torch(environment)
     packages = len(re.findall(r"^[\w.-]+==", environment.lock.read_text(), re.MULTILINE))
     title = f"installing {packages} packages from envs/{environment.lock.name}"
     # pip downloads and builds everything before it changes the environment: failing there harms nothing.
-    step(environment, title, pip(environment, "install", "-r", str(environment.lock), *options))
+    step(environment, title, pip(environment, "install", "-r", str(environment.lock)))
     itself = ["install", "--no-deps", "--no-build-isolation", "-e", str(ROOT)]
     step(environment, "installing yarnlab itself", pip(environment, *itself))
     if environment.kind == "gpu":
