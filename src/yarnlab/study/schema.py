@@ -62,7 +62,7 @@ class Architecture(Section):
 class Retrieval(Section):
     """Rows of text that hide `min_keys` to `max_keys` keys and ask for each; answers weigh `answer_weight` times.
 
-    One key has no name, as in the evaluation, and is mostly asked for at the row's end; the others are named.
+    One key has no name, as in the evaluation, and is asked for at the row's end; the others are named.
     """
 
     share: Share

@@ -16,9 +16,6 @@ from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.study.schema import Repeats, Retrieval, Train
 
 
-ASKED_AT_THE_END = 0.6  # share of rows whose nameless key is asked for at the end
-
-
 class RowError(ValueError):
     """Rows that can't be made as declared; the message says what to change."""
 
@@ -92,7 +89,7 @@ class RowSource:
     def _retrieval(
         self, rng: np.random.Generator, length: int, retrieval: Retrieval
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Keys hidden anywhere in text and asked for anywhere after that."""
+        """Keys hidden anywhere in text and asked for anywhere after that, the nameless one at the row's end."""
         count = int(rng.integers(retrieval.min_keys, retrieval.max_keys + 1))
         names = ["", *(str(name) for name in rng.choice(NAMES, count - 1, replace=False))]
         head = np.concatenate([[BOS_ID], self._text.opening])
@@ -113,9 +110,7 @@ class RowSource:
         statement, question = self._text.statement(key, name), self._text.question(name)
         stated, asked = sorted(rng.random(2))
         if name == "":
-            # As in the evaluation at the row's end, or anywhere, so that the answer does not hang on the position.
-            stated = float(rng.random())
-            asked = 1.0 if rng.random() < ASKED_AT_THE_END else stated + (1 - stated) * float(rng.random())
+            stated, asked = float(rng.random()), 1.0
         elif rng.random() < 0.5:  # half of the distances evenly in length, half evenly in its logarithm
             stated = max(0.0, asked - 10 ** -float(rng.uniform(0, 2.5)))
         first, end = self._text.key_place(name), self._text.end
@@ -152,9 +147,5 @@ def _assemble(
         weights += [np.ones(cut - at, np.float32), weight]
         answers += [np.zeros(cut - at, bool), marks]
         at = cut
-    rest = filler[at:]
-    return (
-        np.concatenate([*ids, rest]),
-        np.concatenate([*weights, np.ones(len(rest), np.float32)]),
-        np.concatenate([*answers, np.zeros(len(rest), bool)]),
-    )
+    # The nameless question has place 1, so no filler is left.
+    return np.concatenate(ids), np.concatenate(weights), np.concatenate(answers)
