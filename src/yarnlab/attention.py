@@ -29,9 +29,7 @@ class _BlockwiseAttention(torch.autograd.Function):
             scores = torch.bmm(q[:, first:last], k[:, :last].transpose(1, 2))
             scores[:, :, first:] += hidden[: last - first, : last - first]
             p = torch.softmax(scores, -1)
-            torch.bmm(p, v[:, :last], out=out[:, first:last]) if q.shape[0] == 1 else out[:, first:last].copy_(
-                torch.bmm(p, v[:, :last])
-            )
+            out[:, first:last] = torch.bmm(p, v[:, :last])
             if any(ctx.needs_input_grad):
                 kept.append(p)
         ctx.save_for_backward(q, k, v, *kept)

@@ -11,6 +11,7 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the state is saved and the same command co
 _MISTAKES = {
     "yarnlab.study.load": ("StudyError",),
     "yarnlab.corpus.packages": ("CorpusError",),
+    "yarnlab.corpus.passkey": ("PromptError",),
     "yarnlab.modeling": ("RopeMismatch",),
     "yarnlab.evaluation.nll": ("EvaluationError",),
     "yarnlab.training.loop": ("TrainingError",),

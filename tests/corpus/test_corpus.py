@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from yarnlab.corpus.packages import CorpusError, read_packages
-from yarnlab.corpus.passkey import PasskeyText, random_key
+from yarnlab.corpus.passkey import PasskeyText, PromptError, random_key
 from yarnlab.corpus.tokenizer import BOS_ID, EOS_ID, load_tokenizer
 from yarnlab.corpus.tokens import TokenisedCorpus, build_corpus
 
@@ -113,5 +113,5 @@ def test_prompts_fill_their_window_exactly(tiny_data, length, depth, seed):
 
 def test_a_window_without_room_is_an_error(tiny_data):
     text = PasskeyText(load_tokenizer(tiny_data / "tokenizer"))
-    with pytest.raises(ValueError, match="tokens at least, 30 are allowed"):
+    with pytest.raises(PromptError, match="tokens at least, 30 are allowed"):
         text.prompt(text.key_ids("12345"), np.zeros(30, np.int64), 0.5, 30)

@@ -101,6 +101,7 @@ def test_valid_study(tmp_path):
         ("method: yarn", "method: yarm", "models.long.rope.method: unknown method 'yarm'; known: none, pi"),
         ("method: yarn", "method: pi, beta: 16", "models.long.rope: beta has no effect with method pi"),
         ("from: base", "from: bass", "models.long.from: there is no model 'bass'; did you mean 'base'?"),
+        ("from: base", "parent: base", "models.long.parent: unknown key"),
         ("from: base", "from: long", "models.long.from: a cycle: long -> long"),
         ("stop: 512", "stop: 1024", "1024 tokens are longer than the documents of corpus held"),
         (

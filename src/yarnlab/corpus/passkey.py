@@ -23,6 +23,10 @@ NAMES = (
 # fmt: on
 
 
+class PromptError(ValueError):
+    """A prompt that can't be made in the length or from the filler given; the message has both numbers."""
+
+
 @dataclass(frozen=True)
 class Wording:
     """Token ids of the fixed parts for one key name ('' for the single, nameless key)."""
@@ -66,14 +70,14 @@ class PasskeyText:
             filler: at least `length` ids to cut the filler from.
             depth: where the statement stands in the filler, 0 (start) to 1 (end).
 
-        Raises ValueError if `length` leaves no room for the fixed text.
+        Raises PromptError if `length` leaves no room for the fixed text.
         """
         statement, question = self.statement(key), self.question()
         room = length - 1 - len(self.opening) - len(statement) - len(question) - len(key)
         if room < 0:
-            raise ValueError(f"a passkey prompt needs {length - room} tokens at least, {length} are allowed")
+            raise PromptError(f"a passkey prompt needs {length - room} tokens at least, {length} are allowed")
         if len(filler) < room:
-            raise ValueError(f"the filler has {len(filler)} tokens, {room} are needed")
+            raise PromptError(f"the filler has {len(filler)} tokens, {room} are needed")
         split = round(depth * room)
         parts = [np.array([BOS_ID]), self.opening, filler[:split], statement, filler[split:room], question]
         return np.concatenate(parts).astype(np.int64)
