@@ -59,3 +59,28 @@ def tiny_model(architecture):
         for parameter in model.parameters():
             parameter.mul_(4)
     return model
+
+
+@pytest.fixture
+def tiny_task(tiny_data, architecture, tiny_model):
+    """Makes an evaluation's task: settings -> Task on the tiny model and the corpus `held`."""
+    from yarnlab.corpus.tokens import TokenisedCorpus
+    from yarnlab.evaluation.task import Task
+    from yarnlab.progress import Progress
+    from yarnlab.rope import make_rope
+
+    def make(settings: dict, *, seed: int = 0, model=tiny_model, rope=None) -> Task:
+        rope = rope or make_rope("none", original_context=64, head_dim=architecture.head_dim)
+        return Task(
+            settings={"corpus": "held", "precision": "fp32", "threads": 1, **settings},
+            seed=seed,
+            columns={"model": "tiny", "arm": "tiny", "method": rope.method, "scale": float(rope.scale), "seed": 0},
+            architecture=architecture,
+            corpus=TokenisedCorpus.open(tiny_data / "held"),
+            model=model,
+            rope=rope,
+            tokenizer=tiny_data / "tokenizer",
+            progress=lambda total, unit: Progress("test", total, log=None, unit=unit),
+        )
+
+    return make

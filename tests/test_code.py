@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from yarnlab import code
+from yarnlab.study.evaluations import KINDS
 
 
 @pytest.fixture
@@ -28,7 +29,7 @@ def _forget() -> None:
 
 def keys() -> dict[str, str]:
     _forget()
-    return {stage: code.code_key(stage) for stage in [*code.ENTRY, *code.VERSIONED]}
+    return {stage: code.code_key(stage) for stage in [*code.ENTRY, *KINDS, *code.VERSIONED]}
 
 
 def edit(file: Path, old: str, new: str) -> None:

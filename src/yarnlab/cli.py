@@ -57,6 +57,9 @@ def _stage(stage: str, name: str, study_dir: Path, spec: str | None, code: str |
     from yarnlab.stages import STAGES, Layout
     from yarnlab.study import section
 
+    if stage not in STAGES:
+        raise typer.BadParameter(f"there is no stage {stage!r}; known: {', '.join(STAGES)}")
+
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("", encoding="utf-8")
@@ -90,21 +93,16 @@ def train(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None, 
 
 
 @app.command()
-def perplexity(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
-    """Perplexity of one model at every length (truncated-prefix@1)."""
-    _stage("perplexity", name, study_dir, spec, code, log)
-
-
-@app.command("zero-shot")
-def zero_shot(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
-    """Methods × scales on one model without fine-tuning."""
-    _stage("zero_shot", name, study_dir, spec, code, log)
-
-
-@app.command()
-def passkey(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
-    """Passkey retrieval of one model (passkey-teacher-forced@1)."""
-    _stage("passkey", name, study_dir, spec, code, log)
+def evaluate(
+    kind: Annotated[str, typer.Argument(help="An evaluation of the study: perplexity, zero_shot, passkey, …")],
+    name: Annotated[str, typer.Argument(help="A model of the study.")],
+    study_dir: StudyDir,
+    spec: Spec = None,
+    code: Code = None,
+    log: Log = None,
+) -> None:
+    """Run one evaluation of one model."""
+    _stage(kind, name, study_dir, spec, code, log)
 
 
 @app.command()

@@ -15,20 +15,17 @@ from pathlib import Path
 PACKAGE = "yarnlab"
 SOURCE = Path(__file__).resolve().parent
 
-# Stage -> the module that runs it. What that module imports from yarnlab counts too.
+# Stage -> the module that runs it (evaluations: the one of that name). What it imports from yarnlab counts too.
 ENTRY = {
     "tokenizer": "corpus.tokenizer",
     "corpus": "corpus.tokens",
-    "perplexity": "evaluation.perplexity",
-    "zero_shot": "evaluation.zero_shot",
-    "passkey": "evaluation.passkey",
     "table": "analysis.tables",
     "figure": "analysis.figures",
     "claims": "analysis.claims",
     "report": "report.render",
 }
 # Code that every stage passes through but no result depends on.
-NEUTRAL = {"progress", "provenance", "tracking", "code", "study.check", "study.load"}
+NEUTRAL = {"progress", "provenance", "tracking", "code", "study.check", "study.load", "study.evaluations"}
 # Stage -> the module whose VERSION is its key.
 VERSIONED = {"train": "training.version"}
 
@@ -38,7 +35,7 @@ def code_key(stage: str) -> str:
     if stage in VERSIONED:
         return f"v{_version(VERSIONED[stage])}"
     digest = hashlib.sha256()
-    for module in sorted(_closure(ENTRY[stage])):
+    for module in sorted(_closure(ENTRY.get(stage, f"evaluation.{stage}"))):
         digest.update(module.encode() + b"\0" + _stripped(module))
         for template in _templates(module):
             digest.update(template.name.encode() + b"\0" + template.read_bytes())

@@ -7,17 +7,20 @@ section of the study that it depends on.
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.contract import StageRun, stage_run
 from yarnlab.progress import Progress
+from yarnlab.study.evaluations import KINDS
 
 if TYPE_CHECKING:
-    import pandas as pd
     from transformers import PreTrainedModel
 
+    from yarnlab.evaluation.task import Outcome
     from yarnlab.rope import Rope
     from yarnlab.study.schema import Train
     from yarnlab.training.parallel import Group
@@ -173,99 +176,70 @@ def _train(
     return loop.train(model, loop.Run(name, architecture, spec["vocab_size"], phases, rows, state, metrics, log, group))
 
 
-def evaluate_perplexity(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
-    from yarnlab.evaluation.perplexity import document_nll, perplexity_table, save_nll
-    from yarnlab.study.schema import LengthGrid
+def evaluate(kind: str, layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
+    """Run one evaluation of one model: its table, per-token NLL and further tables where there are any."""
+    import importlib
 
-    evaluation = spec["evaluation"]
-    run = _evaluation_run(layout, "perplexity", name, spec, code)
-    with stage_run(run):
-        corpus, model, rope = _open(layout, name, spec)
-        lengths = LengthGrid(**evaluation["lengths"]).values()
-        progress = Progress(f"perplexity {name}", len(corpus.names), log=log, unit="document")
-        nll = document_nll(model, rope, corpus, lengths[-1], evaluation["precision"], progress)
-        curve = layout.nll(evaluation["corpus"], name)
-        save_nll(curve, nll, corpus.names)
-        table = perplexity_table(nll, corpus.names, lengths, {**_columns(spec), "corpus": evaluation["corpus"]})
-        _finish(run, layout.evaluation("perplexity", name), table)
-        run.outputs.append(curve)
-        at = table.groupby("length")["nll"].mean()
-        run.metrics = {f"nll/{length}": float(at[length]) for length in _powers(lengths)}
-
-
-def evaluate_zero_shot(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
-    from yarnlab.evaluation.zero_shot import zero_shot_grid
-    from yarnlab.study.schema import Architecture
-
-    evaluation = spec["evaluation"]
-    run = _evaluation_run(layout, "zero_shot", name, spec, code)
-    with stage_run(run):
-        corpus, model, _ = _open(layout, name, spec)
-        cells = len(evaluation["methods"]) * len(evaluation["scales"])
-        progress = Progress(f"zero-shot {name}", cells * len(corpus.names), log=log, unit="document")
-        columns = {key: spec[key] for key in ("model", "arm", "seed")} | {"corpus": evaluation["corpus"]}
-        table = zero_shot_grid(model, Architecture(**spec["architecture"]), corpus, evaluation, columns, progress)
-        _finish(run, layout.evaluation("zero_shot", name), table)
-
-
-def evaluate_passkey(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
-    from yarnlab.corpus.passkey import PasskeyText
-    from yarnlab.corpus.tokenizer import load_tokenizer
-    from yarnlab.evaluation.passkey import passkey_trials
-
-    evaluation = spec["evaluation"]
-    run = _evaluation_run(layout, "passkey", name, spec, code)
-    with stage_run(run):
-        corpus, model, _ = _open(layout, name, spec)
-        total = evaluation["trials"] * len(evaluation["lengths"])
-        progress = Progress(f"passkey {name}", total, log=log, unit="trial")
-        text = PasskeyText(load_tokenizer(layout.tokenizer))
-        table = passkey_trials(model, text, corpus, evaluation, spec["evaluation_seed"], _columns(spec), progress)
-        _finish(run, layout.evaluation("passkey", name), table)
-        at = table.groupby("length")["hit"].mean()
-        run.metrics = {f"passkey/{length}": float(rate) for length, rate in at.items()}
-
-
-STAGES = {
-    "tokenizer": make_tokenizer,
-    "corpus": make_corpus,
-    "train": train_model,
-    "perplexity": evaluate_perplexity,
-    "zero_shot": evaluate_zero_shot,
-    "passkey": evaluate_passkey,
-}
-
-
-def _evaluation_run(layout: Layout, kind: str, name: str, spec: dict[str, Any], code: str) -> StageRun:
-    manifest = layout.evaluation(kind, name).with_suffix(".manifest.json")
-    run = StageRun(layout.root, kind, name, spec, code, manifest, tags=_tags(spec), seeds=_seeds(spec))
-    corpus = layout.corpus(spec["evaluation"]["corpus"]) / "manifest.json"
-    run.inputs = [layout.model(name) / "manifest.json", corpus]
-    run.add_dataset(corpus, "evaluation")
-    return run
-
-
-def _open(layout: Layout, name: str, spec: dict[str, Any]) -> tuple[Any, Any, Any]:
-    """(corpus, model, rope) of an evaluation, with the declared threads in force."""
     import torch
 
     from yarnlab.corpus.tokens import TokenisedCorpus
+    from yarnlab.evaluation.task import Task
     from yarnlab.modeling import load_model, rope_of, use_fast_attention
+    from yarnlab.study.schema import Architecture
 
-    torch.set_num_threads(spec["evaluation"]["threads"])
-    rope = rope_of(spec)
-    model = load_model(layout.model(name), rope)
-    use_fast_attention(model)
-    return TokenisedCorpus.open(layout.corpus(spec["evaluation"]["corpus"])), model, rope
+    settings, path = spec["evaluation"], layout.evaluation(kind, name)
+    manifest = path.with_suffix(".manifest.json")
+    run = StageRun(layout.root, kind, name, spec, code, manifest, tags=_tags(spec), seeds=_seeds(spec))
+    corpus = layout.corpus(settings["corpus"])
+    run.inputs = [layout.model(name) / "manifest.json", corpus / "manifest.json"]
+    run.add_dataset(corpus / "manifest.json", "evaluation")
+    with stage_run(run):
+        torch.set_num_threads(settings["threads"])
+        rope = rope_of(spec)
+        model = load_model(layout.model(name), rope)
+        use_fast_attention(model)
+        outcome = importlib.import_module(f"yarnlab.evaluation.{kind}").evaluate(
+            Task(
+                settings=settings,
+                seed=spec["evaluation_seed"],
+                columns=_columns(spec),
+                architecture=Architecture(**spec["architecture"]),
+                corpus=TokenisedCorpus.open(corpus),
+                model=model,
+                rope=rope,
+                tokenizer=layout.tokenizer,
+                progress=lambda total, unit: Progress(f"{kind} {name}", total, log=log, unit=unit),
+            )
+        )
+        _write_outcome(run, path, layout.nll(settings["corpus"], name), outcome)
 
 
-def _finish(run: StageRun, path: Path, table: pd.DataFrame) -> None:
+def _write_outcome(run: StageRun, path: Path, nll: Path, outcome: Outcome) -> None:
+    import numpy as np
+
+    from yarnlab.corpus.tokens import TokenisedCorpus
     from yarnlab.provenance import replacing
 
-    with replacing(path) as temporary:
-        table.to_parquet(temporary, index=False)
-    run.outputs.append(path)
-    run.artifacts.append(path)
+    run.metrics = outcome.metrics
+    for extra, table in {"": outcome.table, **outcome.extra}.items():
+        file = path.with_suffix(f".{extra}.parquet") if extra else path
+        with replacing(file) as temporary:
+            table.to_parquet(temporary, index=False)
+        run.outputs.append(file)
+        run.artifacts.append(file)
+    if outcome.nll is not None:
+        names = TokenisedCorpus.open(run.inputs[1].parent).names
+        with replacing(nll) as temporary:
+            np.savez(temporary, nll=outcome.nll, documents=np.array(names))
+        run.outputs.append(nll)
+
+
+STAGES: dict[str, Callable[..., None]] = {
+    "tokenizer": make_tokenizer,
+    "corpus": make_corpus,
+    "train": train_model,
+    **{kind: partial(evaluate, kind) for kind in KINDS},
+}
 
 
 def _columns(spec: dict[str, Any]) -> dict[str, Any]:
@@ -286,13 +260,3 @@ def _tags(spec: dict[str, Any]) -> dict[str, str]:
 
 def _seeds(spec: dict[str, Any]) -> dict[str, int]:
     return {key: spec[key] for key in ("seed", "evaluation_seed") if key in spec}
-
-
-def _powers(lengths: tuple[int, ...]) -> list[int]:
-    """The shortest length and its doublings: enough for a glance in the dashboard."""
-    chosen, length = [], lengths[0]
-    while length <= lengths[-1]:
-        if length in lengths:
-            chosen.append(length)
-        length *= 2
-    return chosen

@@ -12,9 +12,8 @@ from typing import Any
 
 from yarnlab.code import code_key
 from yarnlab.study import Study, canonical, load_study, section, study_digest
+from yarnlab.study.evaluations import KINDS
 from yarnlab.summary import summarise
-
-EVALUATIONS = ("perplexity", "zero_shot", "passkey")
 
 
 class Workflow:
@@ -114,7 +113,7 @@ class Workflow:
         """Input files of a table, figure or claim from what it declares to need."""
         files = [f"{self.root}/study.json"]
         for name in names:
-            if name in EVALUATIONS:
+            if name in KINDS:
                 files += self.evaluation_manifests(name)
             elif name == "training":
                 files += self.model_manifests()
@@ -125,7 +124,7 @@ class Workflow:
     def manifests(self) -> list[str]:
         """Every manifest that the study's stages write."""
         data = [self.corpus(name) for name in ("tokenizer", *self.corpora())]
-        return [*data, *self.model_manifests(), *self.evaluation_manifests(*EVALUATIONS)]
+        return [*data, *self.model_manifests(), *self.evaluation_manifests(*KINDS)]
 
     @staticmethod
     def _name(wildcards: Any) -> str:

@@ -8,9 +8,7 @@ import torch
 
 from yarnlab.corpus.passkey import PasskeyText, random_key
 from yarnlab.corpus.tokenizer import load_tokenizer
-from yarnlab.corpus.tokens import TokenisedCorpus
-from yarnlab.evaluation.passkey import TOP_P, _nucleus_probability, passkey_trials, score_answers
-from yarnlab.progress import Progress
+from yarnlab.evaluation.passkey import TOP_P, _nucleus_probability, evaluate, score_answers
 
 
 @pytest.fixture
@@ -90,16 +88,11 @@ def test_nucleus_keeps_the_smallest_set_that_reaches_top_p():
     assert TOP_P == 0.9
 
 
-def test_trials_are_the_same_questions_for_every_model(tiny_model, tiny_data, text):
+def test_trials_are_the_same_questions_for_every_model(tiny_task):
     """Depths spread evenly, five-digit keys, no prompt longer than its window; a second call asks the same."""
-    corpus = TokenisedCorpus.open(tiny_data / "held")
-    evaluation = {"lengths": [128, 256], "trials": 10, "precision": "fp32"}
-    one, two = (
-        passkey_trials(tiny_model, text, corpus, evaluation, 5, {"model": "tiny"}, Progress("test", 20, log=None))
-        for _ in range(2)
-    )
+    settings = {"lengths": [128, 256], "trials": 10}
+    one, two, other = (evaluate(tiny_task(settings, seed=seed)).table for seed in (5, 5, 6))
     assert one.equals(two)
-    other = passkey_trials(tiny_model, text, corpus, evaluation, 6, {"model": "tiny"}, Progress("test", 20, log=None))
     assert not one["key"].equals(other["key"])
     for length, cell in one.groupby("length"):
         assert cell["depth"].tolist() == pytest.approx([(i + 0.5) / 10 for i in range(10)])

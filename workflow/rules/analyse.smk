@@ -67,7 +67,7 @@ rule figure:
 rule claims:
     """A verdict for every claim, with number, interval, n and criterion."""
     input:
-        flow.needs(("perplexity", "zero_shot", "passkey", "training")),
+        flow.needs((*KINDS, "training")),
     output:
         "<results>/claims.json",
     log:

@@ -9,6 +9,7 @@ sys.path.insert(0, str(SOURCE))
 from yarnlab import tracking
 from yarnlab.analysis.contents import FIGURE_NEEDS, TABLE_NEEDS
 from yarnlab.study import StudyError
+from yarnlab.study.evaluations import KINDS
 from yarnlab.workflow import Workflow
 
 try:

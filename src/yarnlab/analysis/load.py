@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-KINDS = ("perplexity", "zero_shot", "passkey")
+from yarnlab.study.evaluations import KINDS
 
 _COLUMNS = {
     "perplexity": "model arm method scale seed corpus document length tokens nll bucket_start bucket_nll",

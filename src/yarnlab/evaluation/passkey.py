@@ -14,12 +14,11 @@ import numpy as np
 import torch
 
 from yarnlab.corpus.passkey import PasskeyText, random_key
-from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.corpus.tokenizer import load_tokenizer
+from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.modeling import autocast
-from yarnlab.progress import Progress
 
 if TYPE_CHECKING:
-    import pandas as pd
     from transformers import PreTrainedModel
 
 PROTOCOL = "passkey-teacher-forced@1"
@@ -27,39 +26,35 @@ TOKENS_PER_BATCH = 8192
 SAMPLING_TEMPERATURE, TOP_P = 0.6, 0.9
 
 
-def passkey_trials(
-    model: PreTrainedModel,
-    text: PasskeyText,
-    corpus: TokenisedCorpus,
-    evaluation: dict[str, Any],
-    seed: int,
-    columns: dict[str, Any],
-    progress: Progress,
-) -> pd.DataFrame:
+def evaluate(task: Task) -> Outcome:
     """One row per trial; trials of a length lie at evenly spread depths, (i + ½)/n.
 
     Keys, filler and depths depend on (seed, length, trial) alone: every model is asked the same questions.
     """
     import pandas as pd
 
-    filler = text.clean(np.asarray(corpus.tokens))
+    settings, count = task.settings, task.settings["trials"]
+    progress = task.progress(count * len(settings["lengths"]), "trial")
+    text = PasskeyText(load_tokenizer(task.tokenizer))
+    filler = text.clean(np.asarray(task.corpus.tokens))
     digits = torch.from_numpy(text.digit_ids())
     rows: list[dict[str, Any]] = []
-    for length in evaluation["lengths"]:
-        trials = [_trial(text, filler, length, i, evaluation["trials"], seed) for i in range(evaluation["trials"])]
+    for length in settings["lengths"]:
+        trials = [_trial(text, filler, length, i, count, task.seed) for i in range(count)]
         for batch in _batches(trials, max(1, TOKENS_PER_BATCH // length)):
-            with autocast(evaluation["precision"]):
+            with autocast(settings["precision"]):
                 scores = score_answers(
-                    model,
+                    task.model,
                     np.stack([t["prompt"] for t in batch]),
                     np.stack([t["answer"] for t in batch]),
                     digits,
                 )
             for trial, score in zip(batch, scores, strict=True):
                 shown = {k: v for k, v in trial.items() if k not in ("prompt", "answer")}
-                rows.append({**columns, "length": length, **shown, **score, "protocol": PROTOCOL})
+                rows.append({**task.columns, "length": length, **shown, **score, "protocol": PROTOCOL})
             progress.advance(len(batch), note=f"{length} tokens")
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return Outcome(table, {f"passkey/{n}": float(rate) for n, rate in table.groupby("length")["hit"].mean().items()})
 
 
 @torch.inference_mode()

@@ -7,22 +7,34 @@ what precedes it alone, so one pass over the longest prefix yields them all.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.nll import EvaluationError, cumulative_and_bucket_means, token_nll
+from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.modeling import autocast
 from yarnlab.progress import Progress
 from yarnlab.rope import Rope
+from yarnlab.study.fields import LengthGrid
 
 if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel
 
 PROTOCOL = "truncated-prefix@1"
+
+
+def evaluate(task: Task) -> Outcome:
+    """One row per document and length; the per-token NLL is kept."""
+    lengths = LengthGrid(**task.settings["lengths"]).values()
+    progress = task.progress(len(task.corpus.names), "document")
+    nll = document_nll(task.model, task.rope, task.corpus, lengths[-1], task.settings["precision"], progress)
+    columns = {**task.columns, "corpus": task.settings["corpus"]}
+    table = perplexity_table(nll, task.corpus.names, lengths, columns)
+    at = table.groupby("length")["nll"].mean()
+    return Outcome(table, {f"nll/{length}": float(at[length]) for length in _powers(lengths)}, nll)
 
 
 def document_nll(
@@ -70,9 +82,11 @@ def perplexity_table(
     return pd.DataFrame(rows)
 
 
-def save_nll(path: Path, nll: np.ndarray, documents: tuple[str, ...]) -> None:
-    """Per-token NLL with the documents' names: curves, buckets and bootstraps then need no model."""
-    from yarnlab.provenance import replacing
-
-    with replacing(path) as temporary:
-        np.savez(temporary, nll=nll, documents=np.array(documents))
+def _powers(lengths: tuple[int, ...]) -> list[int]:
+    """The shortest length and its doublings: enough for a glance in the dashboard."""
+    chosen, length = [], lengths[0]
+    while length <= lengths[-1]:
+        if length in lengths:
+            chosen.append(length)
+        length *= 2
+    return chosen

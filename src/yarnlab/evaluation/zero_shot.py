@@ -2,18 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
-from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.perplexity import document_nll, perplexity_table
+from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.modeling import set_rope
-from yarnlab.progress import Progress
-from yarnlab.rope import make_rope
-from yarnlab.study.schema import Architecture
-
-if TYPE_CHECKING:
-    import pandas as pd
-    from transformers import PreTrainedModel
+from yarnlab.study.schema import RopeChoice
 
 
 def grid_lengths(original_context: int, scale: float, max_length: int) -> tuple[int, ...]:
@@ -25,31 +17,21 @@ def grid_lengths(original_context: int, scale: float, max_length: int) -> tuple[
     return tuple(lengths)
 
 
-def zero_shot_grid(
-    model: PreTrainedModel,
-    architecture: Architecture,
-    corpus: TokenisedCorpus,
-    evaluation: dict[str, Any],
-    columns: dict[str, Any],
-    progress: Progress,
-) -> pd.DataFrame:
+def evaluate(task: Task) -> Outcome:
     """One row per method, scale, document and length."""
     import pandas as pd
 
+    shape, settings = task.architecture, task.settings
+    cells = len(settings["methods"]) * len(settings["scales"])
+    progress = task.progress(cells * len(task.corpus.names), "document")
+    columns = {key: task.columns[key] for key in ("model", "arm", "seed")} | {"corpus": settings["corpus"]}
     tables = []
-    for scale in evaluation["scales"]:
-        lengths = grid_lengths(architecture.original_context, scale, evaluation["max_length"])
-        for method in evaluation["methods"]:
-            rope = make_rope(
-                method,
-                scale=scale,
-                original_context=architecture.original_context,
-                head_dim=architecture.head_dim,
-                base=architecture.rope_theta,
-            )
-            set_rope(model, rope)
-            nll = document_nll(model, rope, corpus, lengths[-1], evaluation["precision"], progress)
-            tables.append(
-                perplexity_table(nll, corpus.names, lengths, {**columns, "method": method, "scale": float(scale)})
-            )
-    return pd.concat(tables, ignore_index=True)
+    for scale in settings["scales"]:
+        lengths = grid_lengths(shape.original_context, scale, settings["max_length"])
+        for method in settings["methods"]:
+            rope = RopeChoice(method=method, scale=scale).make(shape)
+            set_rope(task.model, rope)
+            nll = document_nll(task.model, rope, task.corpus, lengths[-1], settings["precision"], progress)
+            labels = {**columns, "method": method, "scale": float(scale)}
+            tables.append(perplexity_table(nll, task.corpus.names, lengths, labels))
+    return Outcome(pd.concat(tables, ignore_index=True))

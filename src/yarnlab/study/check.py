@@ -5,7 +5,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 
-from yarnlab.study.schema import Perplexity, Study, Train
+from yarnlab.study.evaluations import Perplexity
+from yarnlab.study.schema import Study, Train
 
 KeyPath = tuple[str | int, ...]
 Problem = tuple[KeyPath, str]
@@ -140,15 +141,12 @@ def _lengths(study: Study) -> Iterator[Problem]:
                 f"is used by evaluations.{kind} and needs `min_tokens` and `documents`",
             )
             continue
-        where: KeyPath
+        key, longest = evaluation.longest
+        where: KeyPath = (*at, key)
         if isinstance(evaluation, Perplexity):
-            where, longest = (*at, "lengths", "stop"), evaluation.lengths.stop
+            where = (*where, "stop")
             if not evaluation.lengths.values():
-                yield (*at, "lengths", "stop"), f"is below start {evaluation.lengths.start}"
-        elif kind == "zero_shot":
-            where, longest = (*at, "max_length"), evaluation.max_length
-        else:
-            where, longest = (*at, "lengths"), max(evaluation.lengths)
+                yield where, f"is below start {evaluation.lengths.start}"
         if longest > corpus.min_tokens:
             yield (
                 where,

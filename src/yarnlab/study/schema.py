@@ -1,21 +1,16 @@
 """The parts of a study as frozen pydantic models: every key is known, typed and bounded; nothing is optional
-silently. What spans several parts (names that must exist, lengths that must fit) is in `check.py`."""
+silently. Evaluations are in `evaluations.py`; what spans several parts (names that must exist, lengths that must fit)
+is in `check.py`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from yarnlab.rope import METHODS, Rope, make_rope
-
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
-Positive = Annotated[int, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-
-
-class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+from yarnlab.study.evaluations import Evaluations
+from yarnlab.study.fields import Name, Positive, Section, Share
 
 
 class PythonPackages(Section):
@@ -186,63 +181,6 @@ class Model(Section):
         if self.pretrain is not None:
             return self.pretrain.phases
         return (self.train,) if self.train is not None else ()
-
-
-class LengthGrid(Section):
-    start: Positive
-    stop: Positive
-    step: Positive
-
-    def values(self) -> tuple[int, ...]:
-        return tuple(range(self.start, self.stop + 1, self.step))
-
-
-class Perplexity(Section):
-    """truncated-prefix@1: one pass over each document gives every length (paper's Proof-pile protocol)."""
-
-    corpus: Name
-    lengths: LengthGrid
-    models: tuple[Name, ...] = Field(min_length=1)
-    precision: Literal["bf16", "fp32"]
-    threads: Positive
-
-
-class ZeroShot(Section):
-    """Methods × scales on models as they are, without fine-tuning."""
-
-    corpus: Name
-    models: tuple[Name, ...] = Field(min_length=1)
-    methods: tuple[str, ...] = Field(min_length=1)
-    scales: tuple[float, ...] = Field(min_length=1)
-    max_length: Positive
-    precision: Literal["bf16", "fp32"]
-    threads: Positive
-
-    @field_validator("methods")
-    @classmethod
-    def _static(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        for method in methods:
-            if method not in METHODS or METHODS[method].dynamic:
-                known = ", ".join(name for name, rope in METHODS.items() if not rope.dynamic)
-                raise ValueError(f"{method!r} is not a static method; known: {known}")
-        return methods
-
-
-class Passkey(Section):
-    """passkey-teacher-forced@1: `trials` per length, depths spread evenly, five-digit keys, held-out filler."""
-
-    corpus: Name
-    lengths: tuple[Positive, ...] = Field(min_length=1)
-    trials: int = Field(ge=10)
-    models: tuple[Name, ...] = Field(min_length=1)
-    precision: Literal["bf16", "fp32"]
-    threads: Positive
-
-
-class Evaluations(Section):
-    perplexity: Perplexity | None = None
-    zero_shot: ZeroShot | None = None
-    passkey: Passkey | None = None
 
 
 class Study(Section):

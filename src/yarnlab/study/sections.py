@@ -7,7 +7,8 @@ import hashlib
 import json
 from typing import Any
 
-from yarnlab.study.schema import Section, Study
+from yarnlab.study.fields import Section
+from yarnlab.study.schema import Study
 
 
 def canonical(value: object) -> str:
@@ -28,7 +29,7 @@ def section(study: Study, stage: str, name: str) -> dict[str, Any]:
     """The part of the study that one job of a stage reads.
 
     Args:
-        stage: tokenizer, corpus, train, perplexity, zero_shot or passkey.
+        stage: tokenizer, corpus, train, or a kind of evaluation.
         name: the corpus for `corpus`, the model for the others (ignored for `tokenizer`).
     """
     if stage == "tokenizer":
