@@ -44,8 +44,11 @@ def document_nll(
     longest: int,
     precision: str,
     progress: Progress,
+    documents: int | None = None,
 ) -> np.ndarray:
-    """NLL of the first `longest` − 1 tokens after BOS of every document: float32, (documents, longest − 1).
+    """NLL of the first `longest` − 1 tokens after BOS of each of the first `documents` documents (default: all).
+
+    Returns float32, (documents, longest − 1).
 
     Raises EvaluationError for a dynamic rope (its values at N are not a prefix of those at 2N), for a document
     shorter than `longest`, and for token ids that the model does not have.
@@ -58,7 +61,7 @@ def document_nll(
             f"{model.config.vocab_size - 1}: it was tokenised for another model"
         )
     rows = []
-    for i, name in enumerate(corpus.names):
+    for i, name in enumerate(corpus.names[:documents]):
         ids = corpus.document(i)[:-1]  # without EOS
         if len(ids) < longest:
             raise EvaluationError(f"document {name} has {len(ids)} tokens with BOS, {longest} are needed")

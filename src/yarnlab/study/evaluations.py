@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
-from yarnlab.rope import METHODS
+from yarnlab.rope import METHODS, make_rope
 from yarnlab.study.fields import LengthGrid, Name, Positive, Section
+
+
+def _static_methods(methods: tuple[str, ...]) -> tuple[str, ...]:
+    for method in methods:
+        if method not in METHODS or METHODS[method].dynamic:
+            known = ", ".join(name for name, rope in METHODS.items() if not rope.dynamic)
+            raise ValueError(f"{method!r} is not a static method; known: {known}")
+    return methods
 
 
 class Evaluation(Section):
@@ -41,14 +49,7 @@ class ZeroShot(Evaluation):
     scales: tuple[float, ...] = Field(min_length=1)
     max_length: Positive
 
-    @field_validator("methods")
-    @classmethod
-    def _static(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
-        for method in methods:
-            if method not in METHODS or METHODS[method].dynamic:
-                known = ", ".join(name for name, rope in METHODS.items() if not rope.dynamic)
-                raise ValueError(f"{method!r} is not a static method; known: {known}")
-        return methods
+    _static = field_validator("methods")(_static_methods)
 
     @property
     def longest(self) -> tuple[str, int]:
@@ -66,10 +67,181 @@ class Passkey(Evaluation):
         return "lengths", max(self.lengths)
 
 
+class SlidingWindow(Evaluation):
+    """sliding-window@1: windows of `window` tokens every `stride` tokens (the paper's GovReport protocol).
+
+    Documents are cut to `max_tokens`; without it they are read whole, as the paper does.
+    """
+
+    window: int = Field(ge=2)
+    stride: Positive
+    max_tokens: Positive | None = None
+
+    @model_validator(mode="after")
+    def _overlap(self) -> SlidingWindow:
+        if self.stride >= self.window:
+            raise ValueError(f"stride {self.stride} must be below window {self.window}")
+        return self
+
+    @property
+    def longest(self) -> tuple[str, int]:
+        return "window", 2
+
+
+class Dynamic(Evaluation):
+    """Dynamic scaling length by length, one forward pass for each, beside plain RoPE (`none`).
+
+    `tail`: how many tokens at the end of each length are also scored by themselves, since the mean over the whole
+    length flatters its end.
+    """
+
+    methods: tuple[str, ...] = Field(min_length=1)
+    lengths: tuple[Positive, ...] = Field(min_length=1)
+    tail: Positive
+
+    @model_validator(mode="after")
+    def _sound(self) -> Dynamic:
+        known = [name for name, rope in METHODS.items() if rope.dynamic or name == "none"]
+        for method in self.methods:
+            if method not in known:
+                raise ValueError(f"{method!r} is neither dynamic nor none; known: {', '.join(known)}")
+        if self.tail >= min(self.lengths):
+            raise ValueError(f"tail {self.tail} must be below the shortest length {min(self.lengths)}")
+        return self
+
+    @property
+    def longest(self) -> tuple[str, int]:
+        return "lengths", max(self.lengths)
+
+
+class KeyCache(Evaluation):
+    """What it costs a dynamic method to cache keys after the rotation instead of before it, over `length` tokens."""
+
+    methods: tuple[str, ...] = Field(min_length=1)
+    length: Positive
+    documents: Positive
+
+    @field_validator("methods")
+    @classmethod
+    def _dynamic(cls, methods: tuple[str, ...]) -> tuple[str, ...]:
+        for method in methods:
+            if method not in METHODS or not METHODS[method].dynamic:
+                known = ", ".join(name for name, rope in METHODS.items() if rope.dynamic)
+                raise ValueError(f"{method!r} is not a dynamic method; known: {known}")
+        return methods
+
+    @property
+    def longest(self) -> tuple[str, int]:
+        return "length", self.length
+
+
+class FactorGrid(Section):
+    """Attention factors √(1/t) from `start` to `stop` in steps of `step`."""
+
+    start: float = Field(gt=0)
+    stop: float = Field(gt=0)
+    step: float = Field(gt=0)
+
+    def values(self) -> tuple[float, ...]:
+        count = round((self.stop - self.start) / self.step)
+        return tuple(round(self.start + i * self.step, 6) for i in range(count + 1))
+
+
+class Temperature(Evaluation):
+    """Perplexity by attention factor √(1/t) at each scale without fine-tuning (paper App. A.2).
+
+    Beside the grid, every scale is run with the formula's own factor 0.1 ln s + 1 and with its other reading,
+    √(0.1 ln s + 1). Documents are read to s·L tokens (`max_length` at most), in `segments` equal parts.
+    """
+
+    method: Literal["ntk-by-parts", "pi", "ntk-aware"]
+    scales: tuple[float, ...] = Field(min_length=1)
+    factors: FactorGrid
+    segments: Positive
+    documents: Positive
+    max_length: Positive
+
+    @property
+    def longest(self) -> tuple[str, int]:
+        return "max_length", self.max_length
+
+
+class Ramp(Evaluation):
+    """One method with different options (ramp, truncate, alpha, beta) at each scale, without fine-tuning."""
+
+    method: Literal["yarn", "ntk-by-parts"]
+    variants: dict[Name, dict[str, Any]] = Field(min_length=1)
+    scales: tuple[float, ...] = Field(min_length=1)
+    documents: Positive
+    max_length: Positive
+
+    @model_validator(mode="after")
+    def _options(self) -> Ramp:
+        for options in self.variants.values():
+            make_rope(self.method, scale=2.0, original_context=4096, head_dim=64, **options)
+        return self
+
+    @property
+    def longest(self) -> tuple[str, int]:
+        return "max_length", self.max_length
+
+
+class Entropy(Evaluation):
+    """Mean entropy of the attention weights by layer and head within the original context, by method and scale."""
+
+    methods: tuple[str, ...] = Field(min_length=1)
+    scales: tuple[float, ...] = Field(min_length=1)
+    length: Positive
+
+    _static = field_validator("methods")(_static_methods)
+
+    @property
+    def longest(self) -> tuple[str, int]:
+        return "length", self.length
+
+
+class PasskeyOfficial(Evaluation):
+    """official@1: the official prompt, garbage cut by characters, the first integer in `new_tokens` tokens."""
+
+    lengths: tuple[Positive, ...] = Field(min_length=1)
+    trials: Positive
+    new_tokens: Positive
+    decoding: Literal["greedy", "released"]  # released: sampled with temperature 0.6 and top-p 0.9
+
+    @property
+    def longest(self) -> tuple[str, int]:
+        return "lengths", 2  # the prompt brings its own text
+
+
+class Benchmarks(Evaluation):
+    """Multiple-choice tasks through lm-eval; `suite: held-out-code` builds them from the corpus.
+
+    `items` per task, `shots` examples before each, `batch_size` fixed (it changes the last digits), BOS or not.
+    """
+
+    suite: Literal["held-out-code"]
+    items: int = Field(ge=10)
+    shots: int = Field(ge=0)
+    batch_size: Positive
+    add_bos: bool
+
+    @property
+    def longest(self) -> tuple[str, int]:
+        return "corpus", 2
+
+
 class Evaluations(Section):
     perplexity: Perplexity | None = None
     zero_shot: ZeroShot | None = None
     passkey: Passkey | None = None
+    sliding_window: SlidingWindow | None = None
+    dynamic: Dynamic | None = None
+    key_cache: KeyCache | None = None
+    temperature: Temperature | None = None
+    ramp: Ramp | None = None
+    entropy: Entropy | None = None
+    passkey_official: PasskeyOfficial | None = None
+    benchmarks: Benchmarks | None = None
 
 
 KINDS = tuple(Evaluations.model_fields)
