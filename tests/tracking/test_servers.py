@@ -195,18 +195,6 @@ def test_one_follower_per_study(study, monkeypatch):
         assert len(set(active)) == 1
 
 
-def test_a_gone_parent_is_noticed():
-    """A zombie, a number that is free, and one that another process has now are all gone."""
-    child = subprocess.Popen(["sleep", "100"])
-    assert mirror._birth(child.pid) is not None
-    child.kill()
-    os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
-    assert mirror._birth(child.pid) is None
-    child.wait()
-    assert mirror._birth(child.pid) is None
-    assert mirror._birth(os.getpid()) != mirror._birth(1)
-
-
 def test_starting_the_mirror_is_quick_and_detached(study, monkeypatch):
     """It returns at once, in a session of its own, and its messages go to the log."""
     started = []

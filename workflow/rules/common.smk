@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
-from yarnlab import tracking
+from yarnlab import tracking, warm
 from yarnlab.analysis.contents import FIGURE_NEEDS, TABLE_NEEDS
 from yarnlab.study import StudyError
 from yarnlab.study.evaluations import KINDS
@@ -31,3 +31,4 @@ wildcard_constraints:
 
 onstart:
     tracking.start_mirror(Path(flow.root))
+    warm.start()

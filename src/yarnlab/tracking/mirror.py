@@ -7,6 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from yarnlab.processes import watch
 from yarnlab.provenance import now
 from yarnlab.tracking.publication import PublishResult, mirror
 from yarnlab.tracking.store import exclusive
@@ -64,11 +65,7 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
     study_dir = Path(study_dir)
     with suppress(OSError):
         os.nice(_NICENESS - os.nice(0))
-    born = _birth(parent_pid)
-
-    def parent_lives() -> bool:
-        return born is not None and _birth(parent_pid) == born
-
+    parent_lives = watch(parent_pid)
     with exclusive(study_dir / "tracking" / "mirror.lock", parent_lives) as held:
         if not held:
             return
@@ -96,24 +93,6 @@ def _attempt(study_dir: Path) -> PublishResult:
         return mirror(study_dir, deadline_s=5.0)
     except Exception as error:  # an odd file in tracking/ must not end the mirror of all the others
         return PublishResult(0, 1, 0, f"{type(error).__name__}: {error}.")
-
-
-def _birth(pid: int) -> str | None:
-    """When the process started, to tell it from a later one with the same number; None when it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-        try:  # no /proc (macOS)
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            pass
-        return "unknown"
-    state, started = fields[0], fields[19]
-    return None if state in "ZX" else started
 
 
 def _log(message: str) -> None:

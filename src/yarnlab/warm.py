@@ -1,0 +1,154 @@
+"""Jobs without the cost of imports: one process that has them done forks a child for every job of a run.
+
+Importing torch and transformers takes 4-8 s of CPU, and a study on one machine has dozens of jobs. The workflow
+starts one warm process (`start`); `python -m yarnlab` hands its command over to it (`hand_over`) and passes on
+signals and the exit code. Where nobody listens (another machine, a command by hand) the command runs as usual, so
+nothing depends on the warm process but time.
+
+The warm process only imports: no tensor, no thread exists in it, so a forked job starts from a clean state.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from yarnlab.processes import watch
+
+SOCKET = "YARNLAB_WARM"
+VERBS = ("train", "evaluate", "table", "figure", "claims", "report")
+MODULES = ("pandas", "pyarrow.parquet", "altair", "torch", "transformers.models.llama.modeling_llama")
+STEP_S = 0.05  # how often a job's end and its client's are looked for
+
+
+def start() -> None:
+    """Start the warm process for the calling one, and tell jobs of it through the environment."""
+    folder = tempfile.mkdtemp(prefix="yarnlab-")
+    command = [sys.executable, "-m", "yarnlab.warm", folder, str(os.getpid())]
+    try:
+        subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )  # fmt: skip
+    except OSError:
+        return  # every job then imports for itself
+    os.environ[SOCKET] = str(Path(folder) / "socket")
+
+
+def hand_over(arguments: list[str]) -> int | None:
+    """Have the warm process run `yarnlab ARGUMENTS…` and return its exit code; None if there is no such process."""
+    if SOCKET not in os.environ or not arguments or arguments[0] not in VERBS:
+        return None
+    with socket.socket(socket.AF_UNIX) as connection:
+        try:
+            connection.connect(os.environ[SOCKET])
+        except OSError:
+            return None
+        request = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+        socket.send_fds(connection, [b"\0"], [0, 1, 2])
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        answers = connection.makefile("r", encoding="ascii")
+        job = answers.readline()
+        if not job:
+            return None
+
+        def pass_on(number: int, frame: FrameType | None) -> None:
+            os.kill(int(job), number)
+
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, pass_on)
+        end = answers.readline()
+        return int(end) if end else 1  # the warm process was killed, and its jobs with it
+
+
+def serve(folder: Path, parent_lives: Callable[[], bool]) -> None:
+    """Import, then fork a supervisor for every client until the parent has ended."""
+    import importlib
+
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors need no burial
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(folder / "socket"))
+        listener.listen(64)
+        for module in MODULES:
+            importlib.import_module(module)
+        listener.settimeout(1.0)
+        while parent_lives():
+            try:
+                connection, _ = listener.accept()
+            except TimeoutError:
+                continue
+            if os.fork() == 0:
+                listener.close()
+                _supervise(connection)
+            connection.close()
+    (folder / "socket").unlink()
+    folder.rmdir()
+
+
+def _supervise(connection: socket.socket) -> None:
+    """Run one client's job in a child; end the job if the client is gone. Does not return."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    connection.setblocking(True)
+    _, streams, _, _ = socket.recv_fds(connection, 1, 3)
+    with connection.makefile("r", encoding="utf-8") as requests:
+        request = json.loads(requests.readline())
+    job = os.fork()
+    if job == 0:
+        connection.close()
+        _run(request, streams)
+    for stream in streams:
+        os.close(stream)
+    connection.sendall(f"{job}\n".encode())
+    while True:
+        ended, status = os.waitpid(job, os.WNOHANG)
+        if ended:
+            break
+        if select.select([connection], [], [], STEP_S)[0] and not connection.recv(1):
+            os.kill(job, signal.SIGKILL)  # the client was killed: so is its job
+            os.waitpid(job, 0)
+            os._exit(0)
+    code = os.waitstatus_to_exitcode(status)
+    connection.sendall(f"{code if code >= 0 else 128 - code}\n".encode())
+    os._exit(0)
+
+
+def _run(request: dict[str, Any], streams: list[int]) -> None:
+    """Become the client's process: its streams, folder, environment and command. Does not return."""
+    os.setsid()
+    for number, stream in enumerate(streams):
+        os.dup2(stream, number)
+        os.close(stream)
+    os.chdir(request["folder"])
+    os.environ.clear()
+    os.environ.update(request["environment"])
+    sys.argv = ["yarnlab", *request["arguments"]]
+    code = 1
+    try:
+        from yarnlab.cli import main
+
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    serve(Path(sys.argv[1]), watch(int(sys.argv[2])))

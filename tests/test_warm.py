@@ -1,0 +1,129 @@
+"""A job handed to the warm process must be indistinguishable from one that was started by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from yarnlab import warm
+from yarnlab.processes import watch
+
+SERVER = "import sys; from pathlib import Path; from yarnlab import warm; warm.MODULES = (); "
+SERVER += "from yarnlab.processes import watch; warm.serve(Path(sys.argv[1]), watch(int(sys.argv[2])))"
+# `mirror` waits for another process, so it serves as a job that lasts.
+LASTING = "import sys; from yarnlab import warm; warm.VERBS = ('mirror',); sys.exit(warm.hand_over(sys.argv[1:]))"
+
+
+def appears(condition, seconds: float = 20.0) -> bool:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        if condition():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+@pytest.fixture
+def parent():
+    """A process that lives until the test ends it."""
+    with subprocess.Popen(["sleep", "300"]) as process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def listening(tmp_path, parent):
+    """The environment in which a warm process listens, and that process."""
+    folder = tmp_path / "w"
+    folder.mkdir()
+    with subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(parent.pid)]) as server:
+        assert appears((folder / "socket").exists)
+        yield {**os.environ, warm.SOCKET: str(folder / "socket")}, server
+        server.kill()
+
+
+def yarnlab(*arguments: str, environment: dict[str, str], folder: Path) -> tuple[int, str, str]:
+    command = [sys.executable, "-m", "yarnlab", *arguments]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=60)
+    return done.returncode, done.stdout, done.stderr
+
+
+def test_output_folder_and_exit_code_are_those_of_a_job_by_itself(listening, tmp_path):
+    """A user's mistake: same code and words, about the client's own folder; a wrong call: same code."""
+    environment, server = listening
+    alone = {k: v for k, v in environment.items() if k != warm.SOCKET}
+    mistake = ("table", "nothing", "--study-dir", "here")
+    by_itself = yarnlab(*mistake, environment=alone, folder=tmp_path)
+    assert by_itself[0] == 1 and "here" in by_itself[2]
+    assert yarnlab(*mistake, environment=environment, folder=tmp_path) == by_itself
+    assert yarnlab("table", environment=environment, folder=tmp_path)[0] == 2
+    assert server.poll() is None
+
+
+def test_without_a_listener_the_command_runs_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setenv(warm.SOCKET, str(tmp_path / "nobody"))
+    assert warm.hand_over(["table", "x"]) is None
+    monkeypatch.delenv(warm.SOCKET)
+    assert warm.hand_over(["table", "x"]) is None
+
+
+def test_light_commands_are_not_handed_over(listening, monkeypatch):
+    """They would only wait for the imports of others."""
+    monkeypatch.setenv(warm.SOCKET, listening[0][warm.SOCKET])
+    assert warm.hand_over(["check", "x"]) is None
+    assert warm.hand_over([]) is None
+
+
+@pytest.fixture
+def lasting(listening, parent, tmp_path):
+    """A client whose job lasts, and a function that says whether the job lives."""
+    arguments = ["mirror", "--study-dir", str(tmp_path / "results"), "--parent", str(parent.pid)]
+    lock = tmp_path / "results" / "tracking" / "mirror.lock"
+    with subprocess.Popen([sys.executable, "-c", LASTING, *arguments], env=listening[0]) as client:
+        assert appears(lock.exists)
+        job = next(int(p.name) for p in Path("/proc").iterdir() if p.name.isdigit() and _holds(p, lock))
+        yield client, watch(job)
+        client.kill()
+
+
+def _holds(process: Path, file: Path) -> bool:
+    try:
+        return any(os.readlink(link) == str(file) for link in (process / "fd").iterdir())
+    except OSError:
+        return False
+
+
+linux = pytest.mark.skipif(not Path("/proc/self").exists(), reason="looks for the job in /proc")
+
+
+@linux
+def test_signals_reach_the_job(lasting):
+    """SIGTERM, as the workflow sends it, ends the job, and the client tells how it ended."""
+    client, lives = lasting
+    assert lives()
+    client.send_signal(signal.SIGTERM)
+    assert client.wait(20) == 128 + signal.SIGTERM
+    assert not lives()
+
+
+@linux
+def test_a_killed_client_takes_its_job_with_it(lasting):
+    """Otherwise a second attempt would meet the first one's job at work."""
+    client, lives = lasting
+    client.kill()
+    assert appears(lambda: not lives())
+
+
+@linux
+def test_the_warm_process_ends_with_its_parent(listening, parent):
+    environment, server = listening
+    parent.kill()
+    parent.wait()
+    assert server.wait(20) == 0
+    assert not Path(environment[warm.SOCKET]).parent.exists()
