@@ -13,7 +13,7 @@ _MISTAKES = {
     "yarnlab.corpus.packages": ("CorpusError",),
     "yarnlab.corpus.passkey": ("PromptError",),
     "yarnlab.modeling": ("RopeMismatch",),
-    "yarnlab.evaluation.nll": ("EvaluationError",),
+    "yarnlab.evaluation.documents": ("EvaluationError",),
     "yarnlab.training.loop": ("TrainingError",),
     "yarnlab.training.parallel": ("WorkerFailed",),
     "yarnlab.training.rows": ("RowError",),

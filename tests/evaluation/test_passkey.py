@@ -98,4 +98,4 @@ def test_trials_are_the_same_questions_for_every_model(tiny_task):
         assert cell["depth"].tolist() == pytest.approx([(i + 0.5) / 10 for i in range(10)])
         assert (cell["prompt_tokens"] + 5 <= length).all()
     assert one["key"].str.fullmatch(r"\d{5}").all()
-    assert set(one["protocol"]) == {"passkey-teacher-forced@1"}
+    assert set(one["protocol"]) == {"passkey-teacher-forced@2"}

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from yarnlab.corpus.tokens import TokenisedCorpus
-from yarnlab.evaluation.nll import EvaluationError, cumulative_and_bucket_means, token_nll
+from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
 from yarnlab.evaluation.perplexity import document_nll, perplexity_table
 from yarnlab.evaluation.zero_shot import grid_lengths
 from yarnlab.modeling import RotaryEmbedding, set_rope
@@ -51,7 +52,7 @@ def test_dynamic_methods_fail_the_prefix_property(tiny_model, architecture, corp
     rope = make_rope(method, original_context=64, head_dim=architecture.head_dim)
     tiny_model.model.rotary_emb = RotaryEmbedding(rope)
     ids = np.asarray(corpus.document(0)[:512])
-    nll = token_nll(tiny_model, ids)
+    nll = token_nll(tiny_model, ids[None])[0]
     assert abs(nll[:127].mean() - official(tiny_model, ids, 128)) > 1e-3
     with pytest.raises(EvaluationError, match="rescales with the input's length"):
         document_nll(tiny_model, rope, corpus, 512, "fp32", Progress("test", 3, log=None))
@@ -68,7 +69,7 @@ def test_a_model_with_broken_weights_is_an_error(tiny_model, corpus):
     with torch.no_grad():
         tiny_model.model.norm.weight[0] = float("nan")
     with pytest.raises(EvaluationError, match="not finite from token 0 on"):
-        token_nll(tiny_model, np.asarray(corpus.document(0)[:100]))
+        token_nll(tiny_model, np.asarray(corpus.document(0)[:100])[None])
 
 
 def test_documents_shorter_than_asked_are_an_error(tiny_model, architecture, corpus):

@@ -1,4 +1,4 @@
-"""Per-token negative log-likelihood of a sequence in one forward pass, without holding all logits at once."""
+"""Per-token negative log-likelihood in one forward pass, without holding all logits at once."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from torch import Tensor
+
+from yarnlab.evaluation.documents import EvaluationError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -13,31 +16,35 @@ if TYPE_CHECKING:
 LOGIT_CHUNK = 1024  # positions whose logits exist at once: 128 MiB in fp32 for a vocabulary of 32,000
 
 
-class EvaluationError(ValueError):
-    """An evaluation that cannot give a meaningful number; the message says why and what to do."""
-
-
 @torch.inference_mode()
-def token_nll(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
-    """NLL in nats of ids[1:] given what precedes each: float32, shape (len(ids) − 1,).
+def token_nll(model: PreTrainedModel, ids: np.ndarray, last: int | None = None) -> np.ndarray:
+    """NLL in nats of ids[:, 1:] given what precedes each, or of the `last` tokens of each row: float32, (rows, tokens).
 
-    The hidden states are those of the caller's autocast; log-softmax and the loss are in fp32.
-    Raises EvaluationError if a value is not finite.
+    The hidden states are those of the caller's autocast. Raises EvaluationError if a value is not finite.
     """
-    inputs = torch.from_numpy(ids.astype(np.int64))
-    hidden = model.model(input_ids=inputs[None, :-1], use_cache=False)[0][0]
-    parts = []
-    for first in range(0, len(hidden), LOGIT_CHUNK):
-        logits = model.lm_head(hidden[first : first + LOGIT_CHUNK]).float()
-        targets = inputs[first + 1 : first + 1 + len(logits)]
-        parts.append(torch.nn.functional.cross_entropy(logits, targets, reduction="none"))
-    nll = torch.cat(parts).numpy()
-    if not np.isfinite(nll).all():
+    inputs = torch.from_numpy(ids.astype(np.int64)).to(model.device)
+    count = inputs.shape[1] - 1 if last is None else last
+    hidden = model.model(input_ids=inputs[:, :-1], use_cache=False)[0][:, -count:]
+    nll = target_nll(model, hidden, inputs[:, -count:])
+    if not nll.isfinite().all():
+        first = int((~nll.isfinite()).any(0).int().argmax())
         raise EvaluationError(
-            f"the model's loss is not finite from token {int(np.argmin(np.isfinite(nll)))} on: "
+            f"the model's loss is not finite from token {inputs.shape[1] - 1 - count + first} on: "
             "its weights or rope are broken"
         )
-    return nll
+    return nll.cpu().numpy()
+
+
+def target_nll(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
+    """NLL of `targets` (rows, tokens) given the hidden states that predict them: fp32, the same shape.
+
+    Logits exist for LOGIT_CHUNK positions at once; log-softmax and the loss are in fp32.
+    """
+    parts = [
+        torch.nn.functional.cross_entropy(model.lm_head(h).float(), t, reduction="none")
+        for h, t in zip(hidden.flatten(0, 1).split(LOGIT_CHUNK), targets.flatten().split(LOGIT_CHUNK), strict=True)
+    ]
+    return torch.cat(parts).view(targets.shape)
 
 
 def cumulative_and_bucket_means(nll: np.ndarray, lengths: tuple[int, ...]) -> list[dict[str, float | int]]:

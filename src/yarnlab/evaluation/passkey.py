@@ -1,4 +1,4 @@
-"""passkey-teacher-forced@1: the key is appended to the prompt and one forward pass scores it.
+"""passkey-teacher-forced@2: the key is appended to the prompt and one forward pass scores it.
 
 A trial is a *strict hit* if every token of the key is the model's first choice and the token after it is not a
 digit: then greedy generation gives exactly the key. *expected accuracy* is the probability that sampling with
@@ -15,13 +15,15 @@ import torch
 
 from yarnlab.corpus.passkey import PasskeyText, random_key
 from yarnlab.corpus.tokenizer import load_tokenizer
+from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.evaluation.last_tokens import last_logits
 from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.modeling import autocast
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PROTOCOL = "passkey-teacher-forced@1"
+PROTOCOL = "passkey-teacher-forced@2"
 TOKENS_PER_BATCH = 8192
 SAMPLING_TEMPERATURE, TOP_P = 0.6, 0.9
 
@@ -29,19 +31,19 @@ SAMPLING_TEMPERATURE, TOP_P = 0.6, 0.9
 def evaluate(task: Task) -> Outcome:
     """One row per trial; trials of a length lie at evenly spread depths, (i + ½)/n.
 
-    Keys, filler and depths depend on (seed, length, trial) alone: every model is asked the same questions.
+    Keys, fillers and depths depend on (seed, length, trial) alone: every model is asked the same questions.
     """
     import pandas as pd
 
     settings, count = task.settings, task.settings["trials"]
     progress = task.progress(count * len(settings["lengths"]), "trial")
     text = PasskeyText(load_tokenizer(task.tokenizer))
-    filler = text.clean(np.asarray(task.corpus.tokens))
+    fillers = document_fillers(text, task.corpus)
     digits = torch.from_numpy(text.digit_ids())
     rows: list[dict[str, Any]] = []
     for length in settings["lengths"]:
-        trials = [_trial(text, filler, length, i, count, task.seed) for i in range(count)]
-        for batch in _batches(trials, max(1, TOKENS_PER_BATCH // length)):
+        trials = [draw_trial(text, fillers, length, i, count, task.seed) for i in range(count)]
+        for batch in batches(trials, max(1, TOKENS_PER_BATCH // length)):
             with autocast(settings["precision"]):
                 scores = score_answers(
                     task.model,
@@ -71,8 +73,7 @@ def score_answers(
     count = answers.shape[1]
     ids = torch.from_numpy(np.concatenate([prompts, answers], axis=1))
     gold = torch.from_numpy(answers)
-    hidden = model.model(input_ids=ids, use_cache=False)[0][:, -count - 1 :]
-    logits = model.lm_head(hidden).float()
+    logits = last_logits(model, ids, count + 1)
     choices = logits.argmax(-1)
     hits = (choices[:, :-1] == gold).all(1) & ~torch.isin(choices[:, -1], digits)
     log_p = logits[:, :-1].log_softmax(-1)
@@ -94,11 +95,23 @@ def _nucleus_probability(logits: torch.Tensor, gold: torch.Tensor) -> torch.Tens
     return torch.where(order == gold[..., None], p, 0).sum(-1)
 
 
-def _trial(text: PasskeyText, filler: np.ndarray, length: int, trial: int, trials: int, seed: int) -> dict[str, Any]:
+def document_fillers(text: PasskeyText, corpus: TokenisedCorpus) -> list[np.ndarray]:
+    """The tokens of each document, as filler."""
+    return [text.clean(corpus.document(i)) for i in range(len(corpus.names))]
+
+
+def draw_trial(
+    text: PasskeyText, fillers: list[np.ndarray], length: int, trial: int, trials: int, seed: int
+) -> dict[str, Any]:
+    """Question number `trial` of `trials`: its prompt and answer as token ids, its key and depth.
+
+    Documents take turns as filler: drawn by length, one long table of numbers would be most of the test.
+    """
+    filler = fillers[trial % len(fillers)]
     rng = np.random.default_rng([seed, length, trial])
     key = random_key(rng)
     answer = text.key_ids(key)
-    start = int(rng.integers(len(filler) - length))
+    start = int(rng.integers(max(1, len(filler) - length)))
     depth = (trial + 0.5) / trials
     prompt = text.prompt(answer, filler[start : start + length], depth, length)
     return {
@@ -111,7 +124,7 @@ def _trial(text: PasskeyText, filler: np.ndarray, length: int, trial: int, trial
     }
 
 
-def _batches(trials: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
+def batches(trials: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
     """Batches of equal shapes: trials whose keys have as many tokens as each other (all, if digits are split)."""
     by_shape: dict[int, list[dict[str, Any]]] = {}
     for trial in trials:

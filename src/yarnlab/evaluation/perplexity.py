@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from yarnlab.corpus.tokens import TokenisedCorpus
-from yarnlab.evaluation.nll import EvaluationError, cumulative_and_bucket_means, token_nll
+from yarnlab.evaluation.documents import EvaluationError, prefixes
+from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
 from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.modeling import autocast
 from yarnlab.progress import Progress
@@ -50,23 +51,14 @@ def document_nll(
 
     Returns float32, (documents, longest − 1).
 
-    Raises EvaluationError for a dynamic rope (its values at N are not a prefix of those at 2N), for a document
-    shorter than `longest`, and for token ids that the model does not have.
+    Raises EvaluationError for a dynamic rope (its values at N are not a prefix of those at 2N), and as `prefixes`.
     """
     if rope.dynamic:
         raise EvaluationError(f"{rope.method} rescales with the input's length, so one pass can't give other lengths")
-    if int(corpus.tokens.max()) >= model.config.vocab_size:
-        raise EvaluationError(
-            f"the corpus has token id {int(corpus.tokens.max())}, the model's vocabulary ends at "
-            f"{model.config.vocab_size - 1}: it was tokenised for another model"
-        )
     rows = []
-    for i, name in enumerate(corpus.names[:documents]):
-        ids = corpus.document(i)[:-1]  # without EOS
-        if len(ids) < longest:
-            raise EvaluationError(f"document {name} has {len(ids)} tokens with BOS, {longest} are needed")
+    for name, ids in zip(corpus.names, prefixes(corpus, longest, documents, model.config.vocab_size), strict=False):
         with autocast(precision):
-            rows.append(token_nll(model, ids[:longest]))
+            rows.append(token_nll(model, ids[None])[0])
         progress.advance(note=name)
     return np.stack(rows)
 

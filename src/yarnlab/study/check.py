@@ -141,6 +141,9 @@ def _lengths(study: Study) -> Iterator[Problem]:
                 f"is used by evaluations.{kind} and needs `min_tokens` and `documents`",
             )
             continue
+        asked = getattr(evaluation, "documents", None)
+        if asked is not None and asked > corpus.documents:
+            yield (*at, "documents"), f"corpus {evaluation.corpus} has {corpus.documents} documents, got {asked}"
         key, longest = evaluation.longest
         where: KeyPath = (*at, key)
         if isinstance(evaluation, Perplexity):

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from yarnlab.rope import METHODS, make_rope
-from yarnlab.study.fields import LengthGrid, Name, Positive, Section
+from yarnlab.study.fields import FactorGrid, LengthGrid, Name, Positive, Section
 
 
 def _static_methods(methods: tuple[str, ...]) -> tuple[str, ...]:
@@ -57,7 +57,8 @@ class ZeroShot(Evaluation):
 
 
 class Passkey(Evaluation):
-    """passkey-teacher-forced@1: `trials` per length, depths spread evenly, five-digit keys, held-out filler."""
+    """passkey-teacher-forced@2: `trials` per length, depths spread evenly, five-digit keys; documents take turns
+    as filler."""
 
     lengths: tuple[Positive, ...] = Field(min_length=1)
     trials: int = Field(ge=10)
@@ -135,18 +136,6 @@ class KeyCache(Evaluation):
         return "length", self.length
 
 
-class FactorGrid(Section):
-    """Attention factors √(1/t) from `start` to `stop` in steps of `step`."""
-
-    start: float = Field(gt=0)
-    stop: float = Field(gt=0)
-    step: float = Field(gt=0)
-
-    def values(self) -> tuple[float, ...]:
-        count = round((self.stop - self.start) / self.step)
-        return tuple(round(self.start + i * self.step, 6) for i in range(count + 1))
-
-
 class Temperature(Evaluation):
     """Perplexity by attention factor √(1/t) at each scale without fine-tuning (paper App. A.2).
 
@@ -191,7 +180,7 @@ class Entropy(Evaluation):
 
     methods: tuple[str, ...] = Field(min_length=1)
     scales: tuple[float, ...] = Field(min_length=1)
-    length: Positive
+    length: int = Field(ge=2)
 
     _static = field_validator("methods")(_static_methods)
 

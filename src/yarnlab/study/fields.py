@@ -22,3 +22,15 @@ class LengthGrid(Section):
 
     def values(self) -> tuple[int, ...]:
         return tuple(range(self.start, self.stop + 1, self.step))
+
+
+class FactorGrid(Section):
+    """Attention factors √(1/t) from `start` to `stop` in steps of `step`."""
+
+    start: float = Field(gt=0)
+    stop: float = Field(gt=0)
+    step: float = Field(gt=0)
+
+    def values(self) -> tuple[float, ...]:
+        count = round((self.stop - self.start) / self.step)
+        return tuple(round(self.start + i * self.step, 6) for i in range(count + 1))

@@ -1,0 +1,187 @@
+"""held-out-code: multiple-choice questions cut from Python files that no model was trained on.
+
+For models too small for the paper's benchmarks. Each question is a stretch of a file and four ways to go on:
+
+- next-line: the line that follows, or one of three lines of similar length from elsewhere in the file, indented alike;
+- brackets: the two brackets that close here, or one of the three other pairs of ) and ];
+- identifier: the name that stands here and stood before, or one of three other names from the same stretch.
+
+The right choice takes each of the four positions in turn, so that no habit of a model's is rewarded.
+"""
+
+from __future__ import annotations
+
+import keyword
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.evaluation.documents import EvaluationError
+
+if TYPE_CHECKING:
+    import tokenizers
+
+CHOICES = 4
+CANDIDATES = 64  # places looked at in a document before it is the next one's turn
+JOINT = 4  # tokens kept free for what joins an example to the next
+LEAST_CONTEXT = 0.5  # share of the room for tokens: nearer to a file's start there is too little to go by
+PAIRS = ("))", "])", ")]", "]]")
+
+
+@dataclass(frozen=True)
+class Question:
+    """`context` goes on with `choices[gold]`; every choice begins where a token of the context ends."""
+
+    document: str
+    context: str
+    choices: tuple[str, ...]
+    gold: int
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A task: where a text can be cut, and what else could stand there.
+
+    place: matches the right continuation.
+    accepts: whether a match will do, given a count that rises as the questions go on.
+    others: wrong continuations, from (the right one, the whole text, the context).
+    """
+
+    place: re.Pattern[str]
+    accepts: Callable[[str, int], bool]
+    others: Callable[[str, str, str], list[str]]
+
+
+@dataclass(frozen=True)
+class Document:
+    """starts[k]: the character at which token k begins."""
+
+    name: str
+    text: str
+    starts: np.ndarray
+
+    @classmethod
+    def read(cls, tokenizer: tokenizers.Tokenizer, corpus: TokenisedCorpus, i: int) -> Document:
+        text = tokenizer.decode(corpus.document(i)[1:-1].tolist(), skip_special_tokens=False)
+        offsets = tokenizer.encode(text, add_special_tokens=False).offsets
+        return cls(corpus.names[i], text, np.array([first for first, _ in offsets]))
+
+    def context(self, position: int, tokens: int) -> str:
+        """The unfinished line before `position` and the whole lines before it that fit into about `tokens` tokens."""
+        first = int(np.searchsorted(self.starts, position)) - tokens
+        start = 0 if first <= 0 else self.text.find("\n", int(self.starts[first])) + 1
+        return self.text[start:position]
+
+
+def build_battery(
+    tokenizer: tokenizers.Tokenizer, corpus: TokenisedCorpus, *, items: int, shots: int, max_tokens: int, seed: int
+) -> dict[str, list[Question]]:
+    """`items` + `shots` questions of each task; the last `shots` are the examples put before the others.
+
+    Question i depends on the corpus, (seed, task, i) and the questions before it, not on how many follow.
+    A prompt with its examples and its longest choice has at most `max_tokens` tokens, BOS not counted.
+
+    Raises EvaluationError if the corpus has too few places for so many questions.
+    """
+    room = max_tokens // (shots + 1) - (JOINT if shots else 0)
+    documents = [Document.read(tokenizer, corpus, i) for i in range(len(corpus.names))]
+    battery = {}
+    for number, (task, kind) in enumerate(KINDS.items()):
+        made: dict[tuple[str, int], Question] = {}
+        for i in range(items + shots):
+            if not _ask(tokenizer, documents, kind, i, room, np.random.default_rng([seed, number, i]), made):
+                raise EvaluationError(
+                    f"only {i} of {items + shots} {task} questions of at most {room} tokens can be cut from the "
+                    f"corpus's {len(documents)} documents: ask for fewer items or shots, or name more documents"
+                )
+        battery[task] = list(made.values())
+    return battery
+
+
+def _ask(
+    tokenizer: tokenizers.Tokenizer,
+    documents: list[Document],
+    kind: Kind,
+    i: int,
+    room: int,
+    rng: np.random.Generator,
+    made: dict[tuple[str, int], Question],
+) -> bool:
+    """Add the i-th question to `made`, from the first place that will do after a random one; False if none will.
+
+    The documents take turns; only if none has the answer that is wanted, another is.
+    """
+    for turn in range(CHOICES * len(documents)):
+        document = documents[(i + turn) % len(documents)]
+        count = i // CHOICES + turn // len(documents)
+        start = int(rng.integers(len(document.text)))
+        matches = chain(kind.place.finditer(document.text, start), kind.place.finditer(document.text, 0, start))
+        for match in islice((m for m in matches if kind.accepts(m[0], count)), CANDIDATES):
+            question = _question(tokenizer, document, kind, match, i % CHOICES, room, rng)
+            if question and (document.name, match.start()) not in made:
+                made[document.name, match.start()] = question
+                return True
+    return False
+
+
+def _question(
+    tokenizer: tokenizers.Tokenizer,
+    document: Document,
+    kind: Kind,
+    match: re.Match[str],
+    gold: int,
+    room: int,
+    rng: np.random.Generator,
+) -> Question | None:
+    """The question of this place, or None: too few wrong answers, too little text before, or not cut at a token."""
+    right = match[0]
+    context = document.context(match.start(), room - 2 - len(right) // 2)
+    others = kind.others(right, document.text, context)
+    if len(others) < CHOICES - 1:
+        return None
+    wrong = [others[k] for k in rng.permutation(len(others))[: CHOICES - 1]]
+    choices = (*wrong[:gold], right, *wrong[gold:])
+    texts = [context, *(context + choice for choice in choices)]
+    alone, *whole = (encoding.ids for encoding in tokenizer.encode_batch(texts, add_special_tokens=False))
+    if len(alone) < LEAST_CONTEXT * room or any(len(ids) > room or ids[: len(alone)] != alone for ids in whole):
+        return None
+    return Question(document.name, context, choices, gold)
+
+
+def _other_lines(right: str, text: str, context: str) -> list[str]:
+    line = right.strip()
+    lines = {other.strip() for other in text.split("\n")}
+    alike = [other for other in lines if 0.8 <= len(other) / len(line) <= 1.25 and other != line]
+    return [right[: -len(line)] + other for other in sorted(alike) if other not in context]
+
+
+def _other_names(right: str, text: str, context: str) -> list[str]:
+    """The context's names, none of which begins as the right one does; nothing if that one is not among them."""
+    names = {name for name in KINDS["identifier"].place.findall(context) if not keyword.iskeyword(name)}
+    if right not in names:
+        return []
+    return sorted(n for n in names if not n.startswith(right) and not right.startswith(n))
+
+
+KINDS = {
+    "next-line": Kind(
+        re.compile(r"(?<=\S)\n[ ]*(?=\S)[^\n]{11,79}\S(?=\n)"),
+        lambda right, count: True,
+        _other_lines,
+    ),
+    "brackets": Kind(
+        re.compile(r"(?<=\w)[)\]]{2}(?![)\]}])"),
+        lambda right, count: right == PAIRS[count % len(PAIRS)],
+        lambda right, text, context: [pair for pair in PAIRS if pair != right],
+    ),
+    "identifier": Kind(
+        re.compile(r"(?<![\w'\"\\])[A-Za-z_]\w{3,}"),
+        lambda right, count: not keyword.iskeyword(right),
+        _other_names,
+    ),
+}

@@ -1,0 +1,43 @@
+"""The documents that an evaluation reads, checked against what it asks for and what the model knows."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from yarnlab.corpus.tokens import TokenisedCorpus
+
+
+class EvaluationError(ValueError):
+    """An evaluation that cannot give a meaningful number; the message says why and what to do."""
+
+
+def prefixes(corpus: TokenisedCorpus, length: int, documents: int | None, vocab_size: int) -> np.ndarray:
+    """BOS and the first `length` − 1 tokens of each of the first `documents` documents (None: all of them).
+
+    Returns int64, (documents, length). Raises EvaluationError if there are fewer documents, for a shorter one, and for
+    ids that the model does not have.
+    """
+    wanted = len(corpus.names) if documents is None else documents
+    if wanted > len(corpus.names) or wanted == 0:
+        raise EvaluationError(f"the corpus has {len(corpus.names)} documents, {max(1, wanted)} are asked for")
+    rows = []
+    for i, name in enumerate(corpus.names[:wanted]):
+        ids = corpus.document(i)[:-1]  # without EOS
+        if len(ids) < length:
+            raise EvaluationError(
+                f"document {name} has {len(ids)} tokens with BOS, {length} are needed: shorten the evaluation, or "
+                "raise the corpus's min_tokens"
+            )
+        rows.append(ids[:length].astype(np.int64))
+    tokens = np.stack(rows)
+    check_vocabulary(int(tokens.max()), vocab_size)
+    return tokens
+
+
+def check_vocabulary(largest_id: int, vocab_size: int) -> None:
+    """EvaluationError for a corpus with ids that the model does not have."""
+    if largest_id >= vocab_size:
+        raise EvaluationError(
+            f"there is a token id {largest_id}, the model's vocabulary ends at {vocab_size - 1}: "
+            "the text was tokenised for another model"
+        )

@@ -1,0 +1,108 @@
+"""key-cache@1: what it costs a dynamic method to cache keys after the rotation instead of before it.
+
+Three ways to predict token p from tokens 0 … p − 1, defined in yarnlab.generation: decoding with keys cached before
+the rotation (`pre-rope`), after it (`post-rope`), and recomputing all under one scale (`recomputed`). The first two
+read the text token by token, and each is one forward pass here. The third would take a pass for each token; it takes
+one for every STEP-th part of L instead, which scores the tokens since the last one: their scale is that of a length
+up to L/STEP − 1 beyond their own. Up to L all three are the same (to the rounding of bf16, where that is in use).
+
+Meant for lengths of a few L: rotating all keys for each row costs `pre-rope` O(length² · head_dim) a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from yarnlab.evaluation.documents import EvaluationError, prefixes
+from yarnlab.evaluation.nll import token_nll
+from yarnlab.evaluation.task import Outcome, Task
+from yarnlab.generation import CACHES, key_cache
+from yarnlab.modeling import autocast, set_rope
+from yarnlab.study.schema import RopeChoice
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+    from yarnlab.rope import Rope
+
+PROTOCOL = "key-cache@1"
+STEP = 8  # recomputations per L tokens; 4 put the NLL of dynamic PI 0.06 nats off that of 8 in the micro study
+TOKENS_PER_BATCH = 8192
+
+
+def evaluate(task: Task) -> Outcome:
+    """One row per method, cache, document and bucket of L tokens: the mean NLL of the tokens at positions
+    bucket_start … bucket_end − 1.
+
+    Raises EvaluationError if `length` is within the original context, where there is nothing to measure.
+    """
+    import pandas as pd
+
+    settings, window = task.settings, task.architecture.original_context
+    length, precision = settings["length"], settings["precision"]
+    if length <= window:
+        raise EvaluationError(f"all caches are the same up to {window} tokens; choose a `length` beyond, not {length}")
+    documents = prefixes(task.corpus, length, settings["documents"], task.model.config.vocab_size)
+    names = task.corpus.names[: len(documents)]
+    size = max(1, TOKENS_PER_BATCH // length)
+    batches = [documents[first : first + size] for first in range(0, len(documents), size)]
+    progress = task.progress(len(settings["methods"]) * len(documents), "document")
+    columns = {key: task.columns[key] for key in ("model", "arm", "seed")} | {"corpus": settings["corpus"]}
+    rows: list[dict[str, Any]] = []
+    for method in settings["methods"]:
+        rope = RopeChoice(method=method, scale=1.0).make(task.architecture)
+        parts: dict[str, list[np.ndarray]] = {cache: [] for cache in (*CACHES, "recomputed")}
+        for ids in batches:
+            with autocast(precision):
+                for cache in CACHES:
+                    with key_cache(task.model, rope, cache, row_wise=True):
+                        parts[cache].append(token_nll(task.model, ids))
+                parts["recomputed"].append(recomputed_nll(task.model, rope, ids, max(1, window // STEP)))
+            progress.advance(len(ids), note=method)
+        for cache, nll in parts.items():
+            labels = {**columns, "method": method, "cache": cache}
+            rows += list(_buckets(np.concatenate(nll), names, window, labels))
+    table = pd.DataFrame(rows)
+    return Outcome(table, _costs(table, window))
+
+
+def recomputed_nll(model: PreTrainedModel, rope: Rope, ids: np.ndarray, step: int) -> np.ndarray:
+    """NLL of ids[:, 1:] by a forward pass at every `step`-th length, all rows of it under the rope at that length;
+    each scores the tokens since the one before. With step 1 every token is scored at its own length.
+
+    Tokens up to position L come from one pass, which has the same rope for all of them.
+    """
+    set_rope(model, rope)
+    end, done, parts = ids.shape[1] - 1, 0, []
+    while done < end:
+        reached = min(end, rope.original_context if done == 0 else done + step)
+        parts.append(token_nll(model, ids[:, : reached + 1], reached - done))
+        done = reached
+    return np.concatenate(parts, axis=1)
+
+
+def _buckets(
+    nll: np.ndarray, documents: tuple[str, ...], window: int, labels: dict[str, Any]
+) -> Iterator[dict[str, Any]]:
+    """nll[:, p − 1] belongs to position p; the first bucket lacks position 0, which is not predicted."""
+    end = nll.shape[1] + 1
+    for document, values in zip(documents, nll.astype(np.float64), strict=True):
+        for edge in range(0, end, window):
+            start, stop = max(edge, 1), min(edge + window, end)
+            yield {
+                **labels,
+                "document": document,
+                "bucket_start": start,
+                "bucket_end": stop,
+                "nll": values[start - 1 : stop - 1].mean(),
+                "protocol": PROTOCOL,
+            }
+
+
+def _costs(table: Any, window: int) -> dict[str, float]:
+    """Mean NLL of the wrong cache above that of the right one, beyond L."""
+    beyond = table[table["bucket_start"] >= window].groupby(["method", "cache"])["nll"].mean().unstack("cache")
+    return {f"wrong_cache/{method}": float(row["post-rope"] - row["pre-rope"]) for method, row in beyond.iterrows()}

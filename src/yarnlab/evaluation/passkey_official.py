@@ -1,0 +1,181 @@
+"""official@1: the passkey test of the paper as its code runs it (eval/passkey.py; paper §4.3.2, Table 5).
+
+Five lines of fixed English, the garbage around the key's line cut by characters; the model continues the prompt, and
+the first integer in the continuation must be the key. Keys are uniform in 1 … 50,000, so a fifth of them has fewer
+than five digits; the key's place is uniform over the garbage's characters.
+
+Unlike the official code, every draw is seeded, and the length search counts one typical prompt (longest key, half of
+the garbage on each side) where the official one draws another prompt at each step.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from yarnlab.corpus.tokenizer import load_tokenizer
+from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
+from yarnlab.evaluation.task import Outcome, Task
+from yarnlab.modeling import autocast
+
+if TYPE_CHECKING:
+    from tokenizers import Tokenizer
+    from transformers import PreTrainedModel
+
+PROTOCOL = "official@1"
+TASK = (
+    "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
+    "I will quiz you about the important information there."
+)
+GARBAGE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
+QUESTION = "What is the pass key? The pass key is"
+LARGEST_KEY = 50_000
+LENGTH_STEP = 128  # characters of garbage by which the search grows (--length-step)
+# The official call sets no decoding option, so the checkpoint's generation_config rules: the released ones sample with
+# these values, top_k being the default of transformers that they leave in place.
+DECODING: dict[str, dict[str, Any]] = {
+    "greedy": {"do_sample": False},
+    "released": {"do_sample": True, "temperature": 0.6, "top_k": 50, "top_p": 0.9},
+}
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One question: `prefix` of the `garbage` characters stand before the key's line; `draw` seeds the sampling."""
+
+    key: int
+    garbage: int
+    prefix: int
+    draw: int
+
+    @property
+    def text(self) -> str:
+        """The prompt, up to where the key must follow (eval/passkey.py:15-36)."""
+        repeated = " ".join([GARBAGE] * (self.garbage // len(GARBAGE) + 1))
+        statement = f"The pass key is {self.key}. Remember it. {self.key} is the pass key."
+        return "\n".join([TASK, repeated[: self.prefix], statement, repeated[: self.garbage - self.prefix], QUESTION])
+
+    @property
+    def depth(self) -> float:
+        """The share of the garbage's characters that stands before the key's line."""
+        return self.prefix / max(1, self.garbage)
+
+
+def evaluate(task: Task) -> Outcome:
+    """One row per length and trial, with what the model wrote (`generated`) and the integer `found` in it, if any.
+
+    Keys, places and draws depend on (seed, length, trial) alone: every model is asked the same questions.
+
+    Raises EvaluationError for a dynamic rope, for a length below that of the fixed text, and for a tokenizer with ids
+    that the model does not have.
+    """
+    import pandas as pd
+
+    if task.rope.dynamic:
+        raise EvaluationError(
+            f"passkey_official generates with a cache of rotated keys, which {task.rope.method} would have to rotate "
+            "anew at every token: give it models with static methods, or use the evaluation `passkey`"
+        )
+    settings, tokenizer = task.settings, load_tokenizer(task.tokenizer)
+    task.model.set_attn_implementation("sdpa")  # takes a cache
+    progress = task.progress(settings["trials"] * len(settings["lengths"]), "trial")
+    rows: list[dict[str, Any]] = []
+    for length in settings["lengths"]:
+        garbage = garbage_for(length, lambda n: len(_encode(tokenizer, _typical(n))) + 1)
+        for i in range(settings["trials"]):
+            trial = draw_trial(task.seed, length, i, garbage)
+            ids = [task.model.config.bos_token_id, *_encode(tokenizer, trial.text)]
+            check_vocabulary(max(ids), task.model.config.vocab_size)
+            with autocast(settings["precision"]):
+                new = continuation(task.model, ids, settings["new_tokens"], settings["decoding"], trial.draw)
+            generated = tokenizer.decode(new, skip_special_tokens=True)
+            found = first_integer(generated)
+            rows.append(
+                {
+                    **task.columns,
+                    "length": length,
+                    "trial": i,
+                    "depth": trial.depth,
+                    "key": trial.key,
+                    "prompt_tokens": len(ids),
+                    "generated": generated,
+                    "found": found,
+                    "hit": found == trial.key,
+                    "protocol": PROTOCOL,
+                }
+            )
+            progress.advance(note=f"{length} tokens")
+    table = pd.DataFrame(rows).assign(found=pd.array([row["found"] for row in rows], dtype="Int64"))
+    rates = table.groupby("length")["hit"].mean()
+    return Outcome(table, {f"passkey_official/{length}": float(rate) for length, rate in rates.items()})
+
+
+def draw_trial(seed: int, length: int, trial: int, garbage: int) -> Trial:
+    """The question that (seed, length, trial) decide: key uniform in 1 … 50,000, prefix uniform in 0 … garbage."""
+    rng = np.random.default_rng([seed, length, trial])
+    key, prefix, draw = rng.integers(1, LARGEST_KEY + 1), rng.integers(garbage + 1), rng.integers(2**62)
+    return Trial(int(key), garbage, int(prefix), int(draw))
+
+
+def garbage_for(length: int, tokens_of: Callable[[int], int], step: int = LENGTH_STEP) -> int:
+    """The last multiple of `step` characters before the one with which a prompt reaches `length` tokens.
+
+    The official search counts the tokens at every step (eval/passkey.py:74-84); their number grows with the garbage,
+    so doubling and bisection find the same place.
+
+    Args:
+        tokens_of: tokens of a prompt with that many characters of garbage, BOS included.
+
+    Raises EvaluationError if the prompt without garbage has `length` tokens already.
+    """
+    least = tokens_of(0) + 1
+    if least > length:
+        raise EvaluationError(f"an official passkey prompt needs a length of {least} tokens at least, not {length}")
+    longest = step
+    while tokens_of(longest) < length:
+        longest *= 2
+    candidates = range(0, longest + 1, step)
+    return candidates[bisect_left(candidates, length, key=tokens_of) - 1]
+
+
+@torch.inference_mode()
+def continuation(model: PreTrainedModel, ids: Sequence[int], new_tokens: int, decoding: str, seed: int) -> list[int]:
+    """Up to `new_tokens` tokens after `ids`, generated with a key-value cache; EOS ends it.
+
+    Args:
+        decoding: a name in `DECODING`.
+        seed: of the sampling; torch's own generator is left as it was.
+    """
+    prompt = torch.tensor([ids], device=model.device)
+    generate: Any = model.generate
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        out = generate(
+            prompt,
+            attention_mask=torch.ones_like(prompt),
+            max_new_tokens=new_tokens,
+            use_cache=True,
+            pad_token_id=ids[0],  # nothing is padded; unset, it would be warned about
+            **DECODING[decoding],
+        )
+    return out[0, len(ids) :].tolist()
+
+
+def first_integer(text: str) -> int | None:
+    """The first run of digits, whatever stands before it (eval/passkey.py:45); at most 2⁶³ − 1, to fit a column."""
+    digits = re.search(r"\d+", text)
+    return min(int(digits.group()), 2**63 - 1) if digits else None
+
+
+def _typical(garbage: int) -> str:
+    return Trial(LARGEST_KEY, garbage, garbage // 2, draw=0).text
+
+
+def _encode(tokenizer: Tokenizer, text: str) -> list[int]:
+    return tokenizer.encode(text, add_special_tokens=False).ids

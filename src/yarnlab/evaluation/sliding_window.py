@@ -1,0 +1,166 @@
+"""sliding-window@1: windows over whole documents, each scored on the tokens that no earlier window covers.
+
+The official protocol without --truncate (eval/perplexity.py:29-86), the paper's for GovReport (§4.3.1, Table 4). A
+window is BOS and up to window − 1 document tokens, at positions from 0 on. Windows begin at document tokens 0, stride,
+2·stride, … until one reaches the document's end. The first is scored on all its document tokens, BOS never, each later
+one on the `stride` tokens that it adds (the last may add fewer), so every token is scored once.
+
+A dynamic rope is allowed here: each window is an input of its own, and the whole of it is run, its last token included,
+so that the rope is that of the window's length. The official dynamic modules keep the longest scale seen for later,
+shorter windows (modeling_llama_yarn.py:321-324); ours do not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
+from yarnlab.evaluation.nll import target_nll
+from yarnlab.evaluation.task import Outcome, Task
+from yarnlab.modeling import autocast
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from transformers import PreTrainedModel
+
+PROTOCOL = "sliding-window@1"
+TOKENS_PER_BATCH = 8192  # a longer window is a batch by itself
+
+
+@dataclass(frozen=True)
+class Window:
+    """Document tokens begin … end − 1 after BOS, of which start … end − 1 are scored; counted without BOS."""
+
+    document: int
+    index: int
+    begin: int
+    start: int
+    end: int
+
+    @property
+    def length(self) -> int:
+        """Tokens of the model's input, BOS included."""
+        return 1 + self.end - self.begin
+
+    @property
+    def tokens(self) -> int:
+        """Tokens scored."""
+        return self.end - self.start
+
+
+def evaluate(task: Task) -> Outcome:
+    """One row per window: `start` is the first scored token's index in the document (BOS not counted), `tokens` how
+    many are scored, `nll` their mean in nats.
+
+    Raises EvaluationError for a corpus or document without tokens, for token ids that the model does not have, and
+    for a loss that is not finite.
+    """
+    import pandas as pd
+
+    settings, names = task.settings, task.corpus.names
+    documents = _documents(task.corpus, settings.get("max_tokens"), task.model.config.vocab_size)
+    windows = [
+        window
+        for i, ids in enumerate(documents)
+        for window in windows_of(i, len(ids) - 1, settings["window"], settings["stride"])
+    ]
+    progress = task.progress(len(windows), "window")
+    means: dict[Window, float] = {}
+    for batch in batches(windows):
+        with autocast(settings["precision"]):
+            nll = window_nll(task.model, np.stack([_input(documents, w) for w in batch]), batch[0].tokens)
+        for window, values in zip(batch, nll, strict=True):
+            means[window] = float(values.mean(dtype=np.float64))
+            if not np.isfinite(means[window]):
+                raise EvaluationError(
+                    f"document {names[window.document]}: the model's loss is not finite in the window that begins at "
+                    f"token {window.begin}: its weights or rope are broken"
+                )
+        progress.advance(len(batch), note=f"{batch[0].length} tokens each")
+    columns = {**task.columns, "corpus": settings["corpus"]}
+    table = pd.DataFrame(
+        {
+            **columns,
+            "document": names[window.document],
+            "window_index": window.index,
+            "start": window.start,
+            "tokens": window.tokens,
+            "nll": means[window],
+            "protocol": PROTOCOL,
+        }
+        for window in windows
+    )
+    by_document = document_means(table)
+    return Outcome(table, {"nll/windows": float(pooled_nll(table).iloc[0]), "nll/documents": float(by_document.mean())})
+
+
+def windows_of(document: int, tokens: int, window: int, stride: int) -> Iterator[Window]:
+    """The windows of a document of `tokens` tokens without BOS, for stride < window (eval/perplexity.py:49-59, 81)."""
+    start = 0
+    for index, begin in enumerate(range(0, tokens, stride)):
+        end = min(begin + window - 1, tokens)
+        yield Window(document, index, begin, start, end)
+        if end == tokens:
+            return
+        start = end
+
+
+def batches(windows: list[Window]) -> Iterator[list[Window]]:
+    """Windows alike in length and in tokens scored, so that none needs padding, TOKENS_PER_BATCH at most together."""
+    alike: dict[tuple[int, int], list[Window]] = {}
+    for window in windows:
+        alike.setdefault((window.length, window.tokens), []).append(window)
+    for (length, _), group in alike.items():
+        size = max(1, TOKENS_PER_BATCH // length)
+        for first in range(0, len(group), size):
+            yield group[first : first + size]
+
+
+@torch.inference_mode()
+def window_nll(model: PreTrainedModel, inputs: np.ndarray, scored: int) -> np.ndarray:
+    """NLL in nats of the last `scored` tokens of each row of `inputs`: float32, (rows, scored).
+
+    The hidden states are those of the caller's autocast, of the whole row, its last token included.
+    """
+    ids = torch.from_numpy(inputs.astype(np.int64)).to(model.device)
+    hidden = model.model(input_ids=ids, use_cache=False)[0][:, -scored - 1 : -1]
+    return target_nll(model, hidden, ids[:, -scored:]).cpu().numpy()
+
+
+def pooled_nll(table: pd.DataFrame) -> pd.Series:
+    """The official value's logarithm, by model and corpus: the mean over the windows of all documents, each window
+    with the same weight (eval/perplexity.py:75, 86). Long documents and the short last windows weigh more in it than
+    their tokens do.
+    """
+    return table.groupby(["model", "corpus"], sort=False)["nll"].mean()
+
+
+def document_means(table: pd.DataFrame) -> pd.Series:
+    """NLL per token of each document, by model, corpus and document: windows weigh as many tokens as they score."""
+    keys = ["model", "corpus", "document"]
+    sums = table.assign(nll=table["nll"] * table["tokens"]).groupby(keys, sort=False)[["nll", "tokens"]].sum()
+    return sums["nll"] / sums["tokens"]
+
+
+def _documents(corpus: TokenisedCorpus, max_tokens: int | None, vocab_size: int) -> list[np.ndarray]:
+    """BOS and the first `max_tokens` tokens (None: all) of each document, without EOS; views of the corpus."""
+    if not corpus.names:
+        raise EvaluationError("the corpus has no documents: lower its `min_tokens` or name more sources")
+    check_vocabulary(int(corpus.tokens.max()), vocab_size)
+    documents = [corpus.document(i)[:-1] for i in range(len(corpus.names))]
+    for name, ids in zip(corpus.names, documents, strict=True):
+        if len(ids) < 2:
+            raise EvaluationError(f"document {name} has no tokens to score: raise the corpus's `min_tokens`")
+    return documents if max_tokens is None else [ids[: max_tokens + 1] for ids in documents]
+
+
+def _input(documents: list[np.ndarray], window: Window) -> np.ndarray:
+    """BOS and the window's document tokens, as the model reads them."""
+    ids = documents[window.document]
+    return np.concatenate([ids[:1], ids[1 + window.begin : 1 + window.end]])
