@@ -20,6 +20,7 @@ def summarise(study: Study) -> dict[str, Any]:
             "parent": study.name(model.parent, seed) if model.parent is not None else None,
             "method": rope.method,
             "scale": float(rope.scale),
+            "ramp": getattr(rope, "ramp", None),
             "trained_length": max((phase.seq_len for phase in model.phases), default=None),
             "steps": sum(phase.steps for phase in model.phases),
         }

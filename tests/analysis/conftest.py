@@ -11,7 +11,7 @@ from yarnlab.analysis.load import Results, load
 @pytest.fixture(scope="session")
 def study_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A complete study; tests must not change it."""
-    return write_study(tmp_path_factory.mktemp("results") / "micro")
+    return write_study(tmp_path_factory.mktemp("results") / "micro", further=True)
 
 
 @pytest.fixture(scope="session")

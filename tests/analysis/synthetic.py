@@ -8,10 +8,15 @@ from __future__ import annotations
 
 import json
 import math
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+
+from analysis import synthetic_kinds
+from yarnlab.analysis.load import Results
 
 L = 256
 METHODS = {
@@ -24,6 +29,11 @@ METHODS = {
 }
 COST = {"yarn": 0.0, "ntk-by-parts": 0.04, "temperature": 0.45, "ntk-aware": 0.30, "pi": 0.80, "none": 0.60}
 ZERO_COST = {"yarn": 0.0, "ntk-by-parts": 0.35, "ntk-aware": 0.70, "temperature": 1.2, "none": 1.3, "pi": 1.6}
+
+
+def with_frames(results: Results, **frames: pd.DataFrame) -> Results:
+    """The same study with other tables of these kinds."""
+    return replace(results, frames=results.frames | frames)
 
 
 def models(seeds: tuple[int, ...] = (42,), ablation: bool = True) -> dict:
@@ -74,14 +84,19 @@ def write_study(
     ablation: bool = True,
     documents: int = 12,
     trials: int = 50,
+    further: bool = False,
 ) -> Path:
-    """Write a study under `directory`; `skip` names planned evaluations whose files are absent."""
+    """Write a study under `directory`; `skip` names planned evaluations whose files are absent.
+
+    `further`: the study has the evaluations of `synthetic_kinds` too.
+    """
     rng = np.random.default_rng(7)
     plan = models(seeds, ablation)
     evaluations = {
         "perplexity": {"corpus": "math"},
         "zero_shot": {"corpus": "math"},
         "passkey": {"trials": trials},
+        **(synthetic_kinds.SETTINGS if further else {}),
     }
     study = {"study": "micro", "title": "The micro study", "seed": 42, "original_context": L}
     study |= {"study_sha256": "ab" * 32, "models": plan, "evaluations": evaluations}
@@ -121,8 +136,31 @@ def write_study(
                     curve = curve + 0.25 * np.maximum(0, np.log(n / L / (1.02 * usable)))
                     frames.append(_documents(rows | {"method": method, "scale": scale}, effect, n, curve, rng))
             _parquet(directory, "zero_shot", name, pd.concat(frames), runs)
+        if further:
+            _further_kinds(directory, name, m, effect + seed_effect, skip, runs)
     _json(directory / "tracking/runs.json", runs)
     return directory
+
+
+def _further_kinds(directory: Path, name: str, m: dict, effect: np.ndarray, skip: tuple, runs: dict) -> None:
+    who = {"model": name, "arm": m["arm"], "seed": m["seed"]}
+    rope = {"method": m["method"], "scale": m["scale"]}
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    tables = {}
+    if m["kind"] == "pretrain":
+        tables |= {k: getattr(synthetic_kinds, k)(m, effect, rng) for k in synthetic_kinds.ON_THE_BASE}
+    tables["sliding_window"] = synthetic_kinds.sliding_window(m, effect, rng).assign(**rope)
+    tables["passkey_official"] = synthetic_kinds.passkey_official(
+        m, effect, rng, lambda n: hit_rate(m["method"], m["scale"], n, m["kind"])
+    ).assign(**rope)
+    answers = synthetic_kinds.samples(m)
+    tables["benchmarks"] = synthetic_kinds.benchmarks(answers).assign(**rope)
+    for kind, table in tables.items():
+        if kind not in skip:
+            _parquet(directory, kind, name, table.assign(**who), runs)
+    if "benchmarks" not in skip:
+        path = directory / "evaluations/benchmarks" / f"{name}.samples.parquet"
+        answers.assign(**who, **rope).to_parquet(path, index=False)
 
 
 def _documents(rows: dict, effect: np.ndarray, n: np.ndarray, curve: np.ndarray, rng) -> pd.DataFrame:
@@ -146,7 +184,7 @@ def _passkey(rows: dict, m: dict, trials: int, rng) -> pd.DataFrame:
         frame = pd.DataFrame({"length": n, "trial": np.arange(trials), "depth": depth, "hit": hit})
         frame = frame.assign(key="12345", prompt_tokens=n, expected_accuracy=0.9, margin=1.0)
         out.append(frame)
-    return pd.concat(out, ignore_index=True).assign(protocol="passkey-teacher-forced@1", **rows)
+    return pd.concat(out, ignore_index=True).assign(protocol="passkey-teacher-forced@2", **rows)
 
 
 def _training(directory: Path, name: str, m: dict, rng) -> None:

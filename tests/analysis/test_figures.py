@@ -1,13 +1,12 @@
 """Figures: that each is drawn from its data, in one colour per method, and says so when there is none."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from analysis.synthetic import write_study
+from analysis.synthetic import with_frames, write_study
 from yarnlab.analysis import contents, figures
 from yarnlab.analysis.figures import FIGURES, specification, write_figure
 from yarnlab.analysis.load import Results
@@ -68,9 +67,8 @@ def test_looks_differ_in_black_and_white_too() -> None:
 
 def test_a_changed_number_changes_its_figures_only(results: Results, specs: dict[str, dict[str, Any]]) -> None:
     """Passkey hits appear in the passkey figure and in no other."""
-    frame = results.passkey
-    assert frame is not None
-    mutant = replace(results, passkey=frame.assign(hit=~frame["hit"]))
+    frame = results.frame("passkey")
+    mutant = with_frames(results, passkey=frame.assign(hit=~frame["hit"]))
     changed = {name for name, wanted in FIGURES.items() if specification(mutant, wanted) != specs[name]}
     assert changed == {"passkey"}
 

@@ -13,6 +13,6 @@ COMMAND = "envs/run snakemake --cores all --config study=micro"
 @pytest.fixture(scope="session")
 def reported(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The directory of a complete study with its report."""
-    study = write_study(tmp_path_factory.mktemp("results") / "micro")
+    study = write_study(tmp_path_factory.mktemp("results") / "micro", further=True)
     write_report(study, command=COMMAND)
     return study

@@ -12,6 +12,8 @@ from analysis.synthetic import write_study
 from report.conftest import COMMAND
 from yarnlab.analysis.claims import write_claims
 from yarnlab.analysis.criteria import CLAIMS
+from yarnlab.analysis.figures import FIGURES
+from yarnlab.analysis.tables import TABLES
 from yarnlab.report.render import check_report, write_report
 
 
@@ -37,6 +39,16 @@ def test_the_page_links_manifests_and_runs(reported: Path) -> None:
     assert 'href="evaluations/perplexity/yarn-s16.manifest.json"' in page
     assert 'href="models/base/manifest.json"' in page
     assert re.search(r'href="http://127\.0\.0\.1:5000/#/experiments/1/runs/[0-9a-f]{32}"', page)
+
+
+def test_the_further_evaluations_stand_on_the_page(reported: Path) -> None:
+    """Every table and figure that has results is drawn; nothing but what the study lacks says 'not run'."""
+    page = (reported / "report.html").read_text()
+    for name in FIGURES:
+        assert f'data-spec="{name}"' in page, name
+    for name in TABLES:
+        assert "<table>" in page.split(f'id="table-{name}"')[1].split("</section>")[0], name
+    assert 'href="evaluations/benchmarks/base.manifest.json"' in page
 
 
 def test_without_tracking_there_are_no_run_links(tmp_path: Path) -> None:

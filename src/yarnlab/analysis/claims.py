@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yarnlab.analysis.hypothesis import LEVEL
 from yarnlab.analysis.load import Results, load
 from yarnlab.analysis.measure import NotMeasured
 from yarnlab.analysis.output import write
@@ -87,6 +88,17 @@ def reaches(name: str, estimate: Estimate, threshold: float, models: Iterable[st
     """
     status = HOLDS if estimate.value >= threshold else FAILS if estimate.high < threshold else UNDECIDED
     return Part(name, estimate, ">=", threshold, status, tuple(models))
+
+
+def tested(name: str, estimate: Estimate, p: float, models: Iterable[str] = ()) -> Part:
+    """A part on a difference that should be above 0, decided by a test whose p-value is corrected already.
+
+    It holds when the difference is above 0 and fails when it is below, each only where p is below LEVEL and the
+    interval excludes 0; otherwise it is undecided, a tie included.
+    """
+    sure = p < LEVEL and (estimate.low > 0 or estimate.high < 0)
+    status = UNDECIDED if not sure else HOLDS if estimate.value > 0 else FAILS
+    return Part(name, estimate, ">", 0.0, status, tuple(models))
 
 
 def combine(parts: Iterable[Part]) -> Verdict:

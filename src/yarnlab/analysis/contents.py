@@ -1,7 +1,7 @@
 """The tables and figures of a report and what each is made from.
 
-Light, since the workflow reads it at every start. Kinds of results: perplexity, zero_shot, passkey
-(evaluations), training (step logs), manifests (every stage's).
+Light, since the workflow reads it at every start. Kinds of results: the evaluations (study/evaluations.py), training
+(step logs), manifests (every stage's). Without the first kind there is no table; the others add to it.
 """
 
 TABLE_NEEDS: dict[str, tuple[str, ...]] = {
@@ -9,6 +9,15 @@ TABLE_NEEDS: dict[str, tuple[str, ...]] = {
     "ablation": ("perplexity", "passkey"),
     "zero_shot": ("zero_shot",),
     "passkey": ("passkey",),
+    "passkey_comparison": ("passkey",),
+    "benchmarks": ("benchmarks",),
+    "temperature": ("temperature",),
+    "ramp": ("ramp",),
+    "entropy": ("entropy",),
+    "dynamic": ("dynamic",),
+    "key_cache": ("key_cache",),
+    "sliding_window": ("sliding_window",),
+    "passkey_official": ("passkey_official", "passkey"),
     "training": ("training",),
     "cost": ("manifests",),
 }
@@ -19,5 +28,13 @@ FIGURE_NEEDS: dict[str, tuple[str, ...]] = {
     "training_loss": ("training",),
     "passkey": ("passkey",),
     "zero_shot": ("zero_shot",),
+    "benchmarks": ("benchmarks",),
+    "temperature_curve": ("temperature",),
+    "temperature_segments": ("temperature",),
+    "temperature_histogram": ("temperature",),
+    "temperature_fit": ("temperature",),
+    "ramp": ("ramp",),
+    "entropy": ("entropy",),
+    "dynamic": ("dynamic",),
     "cost": ("manifests",),
 }

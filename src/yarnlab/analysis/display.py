@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pandas as pd
 
-from yarnlab.analysis.format import Section, duration, percent, signed, value, windows, with_interval
+from yarnlab.analysis.format import Section, duration, percent, percent_points, signed, value, with_interval
+from yarnlab.analysis.layout import (
+    INTERVAL,
+    base_manifests,
+    by_length,
+    count,
+    manifests_of,
+    mark_note,
+    marked,
+    rows_of,
+)
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.style import METHOD_LABELS
-
-INTERVAL = "95 % intervals in brackets"
-
-
-def manifests_of(results: Results, kind: str, arm: str) -> list[str]:
-    """Relative paths of the manifests behind an arm's numbers; kind 'training' means the models' own."""
-    if kind == "training":
-        return [f"models/{name}/manifest.json" for name in results.members(arm)]
-    return [f"evaluations/{kind}/{name}.manifest.json" for name in results.members(arm)]
 
 
 def perplexity(results: Results, frame: pd.DataFrame) -> list[Section]:
@@ -30,21 +30,21 @@ def perplexity(results: Results, frame: pd.DataFrame) -> list[Section]:
     sections = []
     for measure, text in texts.items():
         part = frame[frame["measure"] == measure]
-        cells = {(row.label, row.length): with_interval(row.perplexity, row.low, row.high) for row in _rows(part)}
-        caption = f"{text}: geometric mean over documents, n = {_n(part)}. {INTERVAL}."
-        sections.append(_by_length(results, "perplexity", caption, part, cells))
+        cells = {(row.label, row.length): with_interval(row.perplexity, row.low, row.high) for row in rows_of(part)}
+        caption = f"{text}: geometric mean over documents, n = {count(part)}. {INTERVAL}."
+        sections.append(by_length(results, "perplexity", caption, part, cells))
     return sections
 
 
 def ablation(results: Results, frame: pd.DataFrame) -> list[Section]:
     """Perplexity and passkey; then the paired gaps to YaRN."""
-    cells = {(r.label, r.length): with_interval(r.perplexity, r.low, r.high) for r in _rows(frame)}
-    caption = f"Perplexity of the ablation's arms and the base at N tokens, n = {_n(frame)}. {INTERVAL}."
-    first = _by_length(results, "perplexity", caption, frame, cells)
+    cells = {(r.label, r.length): with_interval(r.perplexity, r.low, r.high) for r in rows_of(frame)}
+    caption = f"Perplexity of the ablation's arms and the base at N tokens, n = {count(frame)}. {INTERVAL}."
+    first = by_length(results, "perplexity", caption, frame, cells)
     if "passkey" in frame:
         found = frame.dropna(subset=["passkey"])
         if not found.empty:
-            scores = {r.label: percent(r.passkey, r.passkey_low, r.passkey_high) for r in _rows(found)}
+            scores = {r.label: percent(r.passkey, r.passkey_low, r.passkey_high) for r in rows_of(found)}
             column = f"passkey at {int(found['length'].iloc[0]):,}"
             first.frame[column] = [scores.get(label, "–") for label in first.frame["model"]]
             caption += f" Passkey accuracy with Wilson intervals, n = {int(found['passkey_n'].min()):,} trials."
@@ -54,36 +54,35 @@ def ablation(results: Results, frame: pd.DataFrame) -> list[Section]:
     if "delta" not in frame:
         return [first]
     others = frame.dropna(subset=["delta"])
-    cells = {(r.label, r.length): signed(r.delta, r.delta_low, r.delta_high) for r in _rows(others)}
+    cells = {(r.label, r.length): marked(signed(r.delta, r.delta_low, r.delta_high), r.p_holm) for r in rows_of(others)}
     caption = "Gap to YaRN in ln perplexity at N tokens, paired by document (above 0: YaRN is better), "
-    caption += f"n = {_n(others)}. {INTERVAL}."
-    return [first, _by_length(results, "perplexity", caption, others, cells)]
+    caption += f"n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
+    return [first, by_length(results, "perplexity", caption, others, cells)]
 
 
 def zero_shot(results: Results, frame: pd.DataFrame) -> list[Section]:
     """At N = sL: method by scale, with gaps to YaRN; then for each scale method by length."""
-    base = results.base()
-    sources = manifests_of(results, "zero_shot", base.arm) if base else []
+    sources = base_manifests(results, "zero_shot")
     sections = []
     full = frame[frame["at_full_window"]]
     if not full.empty:
-        cells = {(r.method, r.scale): with_interval(r.perplexity, r.low, r.high) for r in _rows(full)}
-        caption = f"Perplexity at N = sL without fine-tuning, n = {_n(full)}. {INTERVAL}."
+        cells = {(r.method, r.scale): with_interval(r.perplexity, r.low, r.high) for r in rows_of(full)}
+        caption = f"Perplexity at N = sL without fine-tuning, n = {count(full)}. {INTERVAL}."
         sections.append(_by_scale(caption, full, cells, sources))
     if "delta" in full and full["delta"].notna().any():
         others = full.dropna(subset=["delta"])
-        cells = {(r.method, r.scale): signed(r.delta, r.delta_low, r.delta_high) for r in _rows(others)}
+        cells = {(r.method, r.scale): signed(r.delta, r.delta_low, r.delta_high) for r in rows_of(others)}
         caption = "Gap to YaRN in ln perplexity at N = sL, paired by document (above 0: YaRN is better), "
-        sections.append(_by_scale(f"{caption}n = {_n(others)}. {INTERVAL}.", others, cells, sources))
+        sections.append(_by_scale(f"{caption}n = {count(others)}. {INTERVAL}.", others, cells, sources))
     for scale in sorted(frame["scale"].unique()):
         part = frame[frame["scale"] == scale]
-        cells = {(r.method, r.length): value(r.perplexity) for r in _rows(part)}
+        cells = {(r.method, r.length): value(r.perplexity) for r in rows_of(part)}
         lengths = sorted(part["length"].unique())
         rows = [
             {"method": METHOD_LABELS.get(m, m)} | {f"{n:,}": cells.get((m, n), "–") for n in lengths}
             for m in part["method"].unique()
         ]
-        caption = f"Perplexity at N tokens without fine-tuning, s = {scale:g}, n = {_n(part)}."
+        caption = f"Perplexity at N tokens without fine-tuning, s = {scale:g}, n = {count(part)}."
         sections.append(Section(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
     return sections
 
@@ -91,9 +90,20 @@ def zero_shot(results: Results, frame: pd.DataFrame) -> list[Section]:
 def passkey(results: Results, frame: pd.DataFrame) -> list[Section]:
     """Accuracy over all depths, arms by prompt length."""
     overall = frame[(frame["depth_low"] == 0) & (frame["depth_high"] == 1)]
-    cells = {(r.label, r.length): percent(r.accuracy, r.low, r.high) for r in _rows(overall)}
-    caption = f"Passkey accuracy at prompts of N tokens, n = {_n(overall)} a cell. {INTERVAL} (Wilson)."
-    return [_by_length(results, "passkey", caption, overall, cells)]
+    cells = {(r.label, r.length): percent(r.accuracy, r.low, r.high) for r in rows_of(overall)}
+    caption = f"Passkey accuracy at prompts of N tokens, n = {count(overall)} a cell. {INTERVAL} (Wilson)."
+    return [by_length(results, "passkey", caption, overall, cells)]
+
+
+def passkey_comparison(results: Results, frame: pd.DataFrame) -> list[Section]:
+    """Differences to YaRN, arms by prompt length."""
+    if frame.empty:
+        return []
+    cells = {(r.label, r.length): marked(percent_points(r.delta, r.low, r.high), r.p_holm) for r in rows_of(frame)}
+    caption = "Passkey accuracy minus YaRN's on the same prompts, in percentage points (below 0: YaRN is better), "
+    caption += f"n = {count(frame)} a cell. {INTERVAL} (Newcombe, paired). "
+    caption += mark_note(frame, "McNemar's exact test")
+    return [by_length(results, "passkey", caption, frame, cells)]
 
 
 def training(results: Results, frame: pd.DataFrame) -> list[Section]:
@@ -113,7 +123,7 @@ def training(results: Results, frame: pd.DataFrame) -> list[Section]:
             "text": value(r.final_text_loss),
             "answers": value(r.final_answer_loss),
         }
-        for r in _rows(frame)
+        for r in rows_of(frame)
     ]
     steps = int(frame["averaged_steps"].min()) if len(frame) else 0
     caption = f"Training by model. Losses: nats/token, mean of the last {steps} steps; speed: median step."
@@ -129,7 +139,7 @@ def cost(results: Results, frame: pd.DataFrame) -> list[Section]:
             "wall time": duration(r.seconds),
             "peak memory": "–" if pd.isna(r.peak_memory_gib) else f"{r.peak_memory_gib:.2f} GiB",
         }
-        for r in _rows(frame.rename(columns={"name": "name_"}))
+        for r in rows_of(frame.rename(columns={"name": "name_"}))
     ]
     total, peak = frame["seconds"].sum(), frame["peak_memory_gib"].max()
     rows.append(
@@ -144,20 +154,6 @@ def cost(results: Results, frame: pd.DataFrame) -> list[Section]:
     return [Section(caption, pd.DataFrame(rows), [[path] for path in frame["manifest"]] + [[]])]
 
 
-def _rows(frame: pd.DataFrame) -> Iterator[Any]:
-    return iter(frame.itertuples())
-
-
-def _by_length(results: Results, kind: str, caption: str, frame: pd.DataFrame, cells: dict) -> Section:
-    lengths = sorted(frame["length"].unique())
-    arms = frame[["arm", "label"]].drop_duplicates()
-    rows = [
-        {"model": r.label} | {windows(n, results.original_context): cells.get((r.label, n), "–") for n in lengths}
-        for r in _rows(arms)
-    ]
-    return Section(caption, pd.DataFrame(rows), [manifests_of(results, kind, arm) for arm in arms["arm"]])
-
-
 def _by_scale(caption: str, frame: pd.DataFrame, cells: dict, sources: list[str]) -> Section:
     scales = sorted(frame["scale"].unique())
     rows = [
@@ -165,11 +161,3 @@ def _by_scale(caption: str, frame: pd.DataFrame, cells: dict, sources: list[str]
         for m in frame["method"].unique()
     ]
     return Section(caption, pd.DataFrame(rows), [list(sources) for _ in rows])
-
-
-def _n(frame: pd.DataFrame) -> str:
-    if frame.empty:
-        return "0"
-    low, high = int(frame["n"].min()), int(frame["n"].max())
-    over = frame["over"].iloc[0]
-    return f"{low:,} {over}" if low == high else f"{low:,}–{high:,} {over}"

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yarnlab.analysis import plots
+from yarnlab.analysis import plots, plots_base, plots_temperature
 from yarnlab.analysis.contents import FIGURE_NEEDS
 from yarnlab.analysis.load import Results, ResultsError, load
 from yarnlab.analysis.measure import NotMeasured
@@ -31,8 +31,8 @@ class Figure:
     margin: int = 0  # pixels that long axis labels take on the left of the first panel
 
 
-def _figure(name: str, title: str, alt: str, columns: int = 0, margin: int = 0) -> Figure:
-    return Figure(name, title, alt, FIGURE_NEEDS[name], getattr(plots, name), columns, margin)
+def _figure(name: str, title: str, alt: str, columns: int = 0, margin: int = 0, drawn_by: Any = plots) -> Figure:
+    return Figure(name, title, alt, FIGURE_NEEDS[name], getattr(drawn_by, name), columns, margin)
 
 
 FIGURES = {
@@ -71,6 +71,64 @@ FIGURES = {
         "Extension without fine-tuning",
         "Lines of perplexity against context window, one per method, one panel per scale.",
         columns=3,
+    ),
+    "benchmarks": _figure(
+        "benchmarks",
+        "Short tasks",
+        "Bars of the share of right answers per model with 95 % intervals, one panel per task.",
+        columns=4,
+        margin=120,
+        drawn_by=plots_base,
+    ),
+    "temperature_curve": _figure(
+        "temperature_curve",
+        "Perplexity by temperature",
+        "Lines of mean perplexity against √(1/t) with bands of one standard deviation, one panel per scale; a dashed "
+        "vertical marks the formula's value.",
+        columns=3,
+        drawn_by=plots_temperature,
+    ),
+    "temperature_segments": _figure(
+        "temperature_segments",
+        "Effect of the temperature by position",
+        "Lines of the relative change of perplexity against √(1/t), one per segment of the text, one panel per scale.",
+        columns=3,
+        drawn_by=plots_temperature,
+    ),
+    "temperature_histogram": _figure(
+        "temperature_histogram",
+        "Best temperature of each document",
+        "Stacked bars of how many documents' segments have their lowest loss at each √(1/t), one panel per scale.",
+        columns=3,
+        drawn_by=plots_temperature,
+    ),
+    "temperature_fit": _figure(
+        "temperature_fit",
+        "Best temperature by scale",
+        "Points of the best √(1/t) with 95 % intervals against the scale, with the line fitted through them and the "
+        "paper's formula.",
+        drawn_by=plots_temperature,
+    ),
+    "ramp": _figure(
+        "ramp",
+        "Shapes of the ramp",
+        "Bars of the difference in ln perplexity to the official ramp per variant, one panel per scale.",
+        columns=3,
+        margin=120,
+        drawn_by=plots_base,
+    ),
+    "entropy": _figure(
+        "entropy",
+        "Entropy of the attention by scale",
+        "Lines of mean attention entropy against the scale, one per method; a horizontal rule marks the base.",
+        drawn_by=plots_base,
+    ),
+    "dynamic": _figure(
+        "dynamic",
+        "Dynamic scaling without fine-tuning",
+        "Lines of perplexity against length, one per method; left for the end of the text, right for all of it.",
+        columns=2,
+        drawn_by=plots_base,
     ),
     "cost": _figure(
         "cost",

@@ -53,6 +53,13 @@ def percent(x: float, low: float | None = None, high: float | None = None) -> st
     return text if low is None or high is None else f"{text} [{100 * low:.0f}, {100 * high:.0f}]"
 
 
+def percent_points(x: float, low: float, high: float) -> str:
+    """A difference of shares in percentage points with its interval, the sign always shown."""
+    if x is None or math.isnan(x):
+        return "–"
+    return f"{100 * x:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
+
+
 def duration(seconds: float) -> str:
     """'1 h 02 min', '3 min 05 s' or '4.2 s'."""
     if seconds is None or math.isnan(seconds):
@@ -129,6 +136,7 @@ _LATEX = str.maketrans(
         "×": r"$\times$",
         "∞": r"$\infty$",
         "′": "'",
+        "√": r"$\surd$",
         "…": r"\ldots{}",
     }
 )

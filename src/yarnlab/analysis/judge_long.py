@@ -13,6 +13,7 @@ from yarnlab.analysis.measure import (
     NotMeasured,
     doublings,
     gap,
+    nll,
     paired,
     passkey_lengths,
     retrieval,
@@ -78,6 +79,22 @@ def claim_26(results: Results) -> Iterator[Part]:
     for length in sorted({window // 2, full, *doublings(window, full)}):
         name = f"{label(second)} / {label(first)} at {length:,} tokens"
         yield interval(name, ratio(results, second, first, length), "<=", 1.02, [first.arm, second.arm])
+
+
+def claim_26_control(results: Results) -> Iterator[Part]:
+    """The control: PI, moved on to the same larger scale, loses more inside the first window than YaRN does."""
+    first, second = first_model(results), second_model(results)
+    pi = next((m for m in results.ablation() if m.method == "pi"), None)
+    moved = results.tuned("pi", second.scale, pi.arm) if pi is not None else None
+    if pi is None or moved is None:
+        raise NotMeasured(f"this study continues no PI model at s={second.scale:g}")
+    window, full = results.original_context, int(first.scale * results.original_context)
+    for length in doublings(window, full):
+        name = f"{label(moved)} / {label(pi)} over {label(second)} / {label(first)} at {length:,} tokens"
+        lost = nll(results, moved.arm, length) - nll(results, pi.arm, length)
+        kept = nll(results, second.arm, length) - nll(results, first.arm, length)
+        excess = mean(paired(lost, kept), unit="difference in ln perplexity").map(math.exp, "ratio of ratios")
+        yield interval(name, excess, ">", 1.0, [moved.arm, pi.arm, second.arm, first.arm])
 
 
 def claim_29(results: Results) -> Iterator[Part]:

@@ -6,7 +6,8 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
-from yarnlab.analysis.claims import Part, interval
+from yarnlab.analysis.claims import Part, interval, tested
+from yarnlab.analysis.hypothesis import holm, mcnemar
 from yarnlab.analysis.judge_zero_shot import base_model
 from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.measure import (
@@ -15,10 +16,10 @@ from yarnlab.analysis.measure import (
     gap,
     loss_gap,
     nll,
+    paired_hits,
     passkey_lengths,
-    retrieval_gap,
 )
-from yarnlab.analysis.statistics import Estimate, mean
+from yarnlab.analysis.statistics import Estimate, mean, paired_difference_of_proportions
 from yarnlab.analysis.style import METHOD_LABELS, label
 
 RIVALS = ("ntk-by-parts", "ntk-aware", "pi")
@@ -106,10 +107,12 @@ def claim_21(results: Results) -> Iterator[Part]:
     """Passkey accuracy at the same budget, pooled over lengths up to sL/2."""
     first, *rivals = arms(results, *RIVALS)
     lengths = passkey_lengths(results, first, 0, first.scale * results.original_context / 2)
-    for rival in rivals:
-        name = f"passkey accuracy up to {lengths[-1]:,} tokens, YaRN minus {label(rival)}"
-        estimate = retrieval_gap(results, first.arm, rival.arm, lengths)
-        yield interval(name, estimate, ">=", 0.0, [f"passkey:{first.arm}", f"passkey:{rival.arm}"])
+    trials = [paired_hits(results, first.arm, rival.arm, lengths) for rival in rivals]
+    p_values = holm([mcnemar(own, other).p for own, other in trials])
+    for rival, (own, other), p in zip(rivals, trials, p_values, strict=True):
+        name = f"passkey accuracy up to {lengths[-1]:,} tokens, YaRN minus {label(rival)} (p = {p:.2g})"
+        estimate = paired_difference_of_proportions(own, other)
+        yield tested(name, estimate, p, [f"passkey:{first.arm}", f"passkey:{rival.arm}"])
 
 
 def claim_22(results: Results) -> Iterator[Part]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,10 +19,21 @@ import pandas as pd
 from yarnlab.study.evaluations import KINDS
 
 _COLUMNS = {
-    "perplexity": "model arm method scale seed corpus document length tokens nll bucket_start bucket_nll",
-    "zero_shot": "model arm seed method scale corpus document length tokens nll bucket_start bucket_nll",
-    "passkey": "model arm method scale seed length trial depth hit",
+    "perplexity": "method scale corpus document length tokens nll bucket_start bucket_nll",
+    "zero_shot": "method scale corpus document length tokens nll bucket_start bucket_nll",
+    "passkey": "method scale length trial depth hit",
+    "sliding_window": "method scale corpus document window_index start tokens nll",
+    "dynamic": "corpus method document length scale_in_force nll tail_nll tokens",
+    "key_cache": "corpus method cache document bucket_start bucket_end nll",
+    "temperature": "corpus method scale factor kind document segment start tokens nll",
+    "ramp": "corpus variant method scale document length tokens nll bucket_start bucket_nll",
+    "entropy": "corpus method scale document layer head length entropy normalised_entropy",
+    "passkey_official": "method scale length trial depth hit",
+    "benchmarks": "method scale task metric value stderr n shots",
+    "benchmarks.samples": "task item acc acc_norm",
 }
+# Further tables of an evaluation, beside its first: <model>.<name>.parquet, called '<kind>.<name>' here.
+_FURTHER = {"benchmarks": ("samples",)}
 
 
 class ResultsError(Exception):
@@ -30,7 +42,10 @@ class ResultsError(Exception):
 
 @dataclass(frozen=True)
 class Model:
-    """One model of the study, as `study.json` describes it; lengths in tokens."""
+    """One model of the study, as `study.json` describes it; lengths in tokens.
+
+    ramp: 'dimension' (official code) or 'rotations' (paper, Eq. 18), for methods that have a ramp.
+    """
 
     name: str
     arm: str
@@ -40,13 +55,15 @@ class Model:
     seed: int
     trained_length: int | None
     kind: str
+    ramp: str = "dimension"
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """Everything the analysis reads. A frame is None when nothing of it was found on disk.
+    """Everything the analysis reads. `frames`: one table for each kind of results found on disk.
 
-    Compared and hashed by identity, so that what is derived from it can be cached.
+    The kinds are the evaluations, their further tables ('benchmarks.samples') and 'training'. Compared and hashed
+    by identity, so that what is derived from it can be cached.
     """
 
     directory: Path
@@ -56,34 +73,29 @@ class Results:
     study_sha256: str
     models: dict[str, Model]
     evaluations: dict[str, Any]
-    perplexity: pd.DataFrame | None = None
-    zero_shot: pd.DataFrame | None = None
-    passkey: pd.DataFrame | None = None
-    training: pd.DataFrame | None = None
+    frames: dict[str, pd.DataFrame] = field(default_factory=dict)
     manifests: list[dict[str, Any]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
 
     def has(self, need: str) -> bool:
-        """Is there anything of 'perplexity', 'zero_shot', 'passkey', 'training' or 'manifests'?"""
-        if need == "manifests":
-            return bool(self.manifests)
-        return getattr(self, need) is not None
+        """Is there anything of an evaluation, of 'training' or of 'manifests'?"""
+        return bool(self.manifests) if need == "manifests" else need in self.frames
 
     def frame(self, need: str) -> pd.DataFrame:
         """The frame called `need`; ResultsError when it is not there."""
-        value = getattr(self, need)
-        if value is None:
-            raise ResultsError(f"{self.directory}: no {need.replace('_', '-')} results; run that evaluation first")
-        return value
+        if need not in self.frames:
+            raise ResultsError(f"{self.directory}: no {_words(need)} results; run that evaluation first")
+        return self.frames[need]
 
     def missing(self, needs: tuple[str, ...]) -> str | None:
         """Why something of `needs` is absent, or None when all of it is there."""
         for need in needs:
             if self.has(need):
                 continue
-            if need in KINDS and self.evaluations.get(need) is None:
-                return f"this study does not include the {need.replace('_', '-')} evaluation"
-            return f"no {need.replace('_', '-')} results on disk yet"
+            kind = need.partition(".")[0]
+            if kind in KINDS and self.evaluations.get(kind) is None:
+                return f"this study does not include the {_words(kind)} evaluation"
+            return f"no {_words(need)} results on disk yet"
         return None
 
     def arms(self) -> dict[str, Model]:
@@ -128,7 +140,7 @@ class Results:
         if not scales:
             return []
         scale = max(scales, key=lambda s: (scales[s], s))
-        return sorted((m for m in arms if m.scale == scale), key=lambda m: m.method != "yarn")
+        return sorted((m for m in arms if m.scale == scale), key=lambda m: (m.method != "yarn", m.ramp == "rotations"))
 
     def extended(self) -> Model | None:
         """The YaRN arm of the ablation (s=16 in the paper)."""
@@ -170,10 +182,7 @@ def load(directory: Path | str) -> Results:
         directory=directory,
         models=models,
         evaluations=evaluations,
-        perplexity=_evaluation(directory, "perplexity", models, evaluations),
-        zero_shot=_evaluation(directory, "zero_shot", models, evaluations),
-        passkey=_evaluation(directory, "passkey", models, evaluations),
-        training=_training(directory, models),
+        frames={name: frame for name, frame in _frames(directory, models, evaluations) if frame is not None},
         manifests=_manifests(directory, models, evaluations),
         **head,
     )
@@ -189,19 +198,34 @@ def _model_fields(entry: dict[str, Any]) -> dict[str, Any]:
         "seed": int(entry["seed"]),
         "trained_length": None if length is None else int(length),
         "kind": entry["kind"],
+        "ramp": entry.get("ramp") or "dimension",
     }
 
 
-def _evaluation(directory: Path, kind: str, models: dict[str, Model], planned: dict[str, Any]) -> pd.DataFrame | None:
+def _words(need: str) -> str:
+    return need.replace("_", "-").replace(".", " ")
+
+
+def _frames(
+    directory: Path, models: dict[str, Model], planned: dict[str, Any]
+) -> Iterator[tuple[str, pd.DataFrame | None]]:
+    """Every kind that the study plans, read once; what it does not plan is not looked for."""
+    for kind in KINDS:
+        if planned[kind] is not None:
+            folder = directory / "evaluations" / kind
+            for suffix in ("", *(f".{further}" for further in _FURTHER.get(kind, ()))):
+                yield f"{kind}{suffix}", _evaluation(folder, models, f"{kind}{suffix}", suffix)
+    yield "training", _training(directory, models)
+
+
+def _evaluation(folder: Path, models: dict[str, Model], need: str, suffix: str) -> pd.DataFrame | None:
     frames: list[pd.DataFrame] = []
-    if planned[kind] is None:
-        return None
     for name in models:
-        path = directory / "evaluations" / kind / f"{name}.parquet"
+        path = folder / f"{name}{suffix}.parquet"
         if not path.is_file():
             continue
         frame = pd.read_parquet(path)
-        absent = set(_COLUMNS[kind].split()) - set(frame.columns)
+        absent = {"model", "arm", "seed", *_COLUMNS[need].split()} - set(frame.columns)
         if absent:
             raise ResultsError(f"{path} lacks {', '.join(sorted(absent))}: delete it and run the study again")
         frames.append(frame)

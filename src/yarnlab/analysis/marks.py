@@ -10,6 +10,8 @@ import pandas as pd
 
 from yarnlab.analysis.measure import NotMeasured
 
+WIDE = 720  # pixels of a wide figure before the page fits it to its column
+
 
 def rounded(rows: Sequence[Mapping[Any, Any]]) -> Any:
     """Inline data with five significant digits: more is invisible and makes the page heavy."""
@@ -79,6 +81,11 @@ def decades() -> Any:
     import altair as alt
 
     return alt.Axis(format="~g", tickCount=6, labelOverlap=True)
+
+
+def powers(original_context: int) -> list[int]:
+    """… L/2, L, 2L, 4L …: where axes have ticks and lines have markers."""
+    return [int(original_context * 2.0**k) for k in range(-4, 16)]
 
 
 def tooltip(who: str, column: str = "perplexity") -> list[Any]:

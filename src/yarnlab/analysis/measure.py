@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from yarnlab.analysis.load import Model, Results
-from yarnlab.analysis.statistics import Array, Estimate, accuracy, difference_of_proportions, mean
+from yarnlab.analysis.statistics import Array, Estimate, accuracy, mean
 
 
 class NotMeasured(Exception):
@@ -66,12 +66,7 @@ def gap(a: pd.DataFrame, b: pd.DataFrame) -> Estimate:
 
 def hits(results: Results, arm: str, lengths: list[int]) -> Array:
     """Passkey hits (0 or 1) of an arm at these prompt lengths: seeds x trials."""
-    tables = _hits(results)
-    for length in lengths:
-        if (arm, length) not in tables:
-            raise NotMeasured(f"no passkey trials of {arm} at {length:,} tokens")
-    joined = pd.concat([tables[arm, length] for length in lengths], axis=1, join="inner")
-    return np.asarray(joined.to_numpy(float))
+    return np.asarray(_joined(results, arm, lengths).to_numpy(float))
 
 
 def retrieval(results: Results, arm: str, lengths: list[int]) -> Estimate:
@@ -79,16 +74,21 @@ def retrieval(results: Results, arm: str, lengths: list[int]) -> Estimate:
     return accuracy(hits(results, arm, lengths))
 
 
-def retrieval_gap(results: Results, arm: str, rival: str, lengths: list[int]) -> Estimate:
-    """Difference of passkey accuracy over these prompt lengths, arm - rival."""
-    return difference_of_proportions(retrieval(results, arm, lengths), retrieval(results, rival, lengths))
+def paired_hits(results: Results, arm: str, rival: str, lengths: list[int]) -> tuple[Array, Array]:
+    """Hits of two arms on the same prompts, of the seeds and trials that both have: seeds x trials each."""
+    a, b = (_joined(results, name, lengths) for name in (arm, rival))
+    trials = a.columns.intersection(b.columns)
+    seeds = a.index.intersection(b.index)
+    if trials.empty or seeds.empty:
+        raise NotMeasured(f"{arm} and {rival} have no passkey trials in common")
+    return np.asarray(a.loc[seeds, trials].to_numpy(float)), np.asarray(b.loc[seeds, trials].to_numpy(float))
 
 
 def losses(results: Results, arm: str, column: str = "loss") -> pd.Series:
     """Training loss of an arm by step in nats, averaged over its seeds."""
-    frame = results.training
-    rows = None if frame is None else frame[frame["arm"] == arm]
-    if rows is None or rows.empty:
+    frame = present(results, "training")
+    rows = frame[frame["arm"] == arm]
+    if rows.empty:
         raise NotMeasured(f"no training log of {arm}")
     return rows.groupby("step")[column].mean()
 
@@ -106,44 +106,51 @@ def doublings(window: int, end: float) -> list[int]:
 
 def passkey_lengths(results: Results, model: Model, low: float, high: float) -> list[int]:
     """Prompt lengths from low to high (tokens, both included) tried on this arm; `high` must be one."""
-    frame = results.passkey
-    if frame is None:
-        raise NotMeasured(results.missing(("passkey",)) or "no passkey results")
+    frame = present(results, "passkey")
     lengths = sorted({int(n) for n in frame.loc[frame["arm"] == model.arm, "length"] if low <= n <= high})
     if high not in lengths:
         raise NotMeasured(f"no passkey trials of {model.arm} at {high:,.0f} tokens")
     return lengths
 
 
+def _joined(results: Results, arm: str, lengths: list[int]) -> pd.DataFrame:
+    tables = _hits(results)
+    for length in lengths:
+        if (arm, length) not in tables:
+            raise NotMeasured(f"no passkey trials of {arm} at {length:,} tokens")
+    return pd.concat({length: tables[arm, length] for length in lengths}, axis=1, join="inner")
+
+
 @lru_cache(maxsize=256)
 def _by_length(results: Results, arm: str, column: str) -> dict[int, pd.DataFrame]:
-    frame = _present(results, "perplexity")
-    tables = _split(frame[frame["arm"] == arm], ["length"], "document", column)
+    frame = present(results, "perplexity")
+    tables = split(frame[frame["arm"] == arm], ["length"], "document", column)
     return {int(n): table for (n,), table in tables.items()}
 
 
 @lru_cache(maxsize=8)
 def _zero_shot(results: Results) -> dict[tuple[str, float, int], pd.DataFrame]:
-    frame, base = _present(results, "zero_shot"), results.base()
+    frame, base = present(results, "zero_shot"), results.base()
     rows = frame[frame["arm"] == (base.arm if base else None)]
-    tables = _split(rows, ["method", "scale", "length"], "document", "nll")
+    tables = split(rows, ["method", "scale", "length"], "document", "nll")
     return {(m, float(s), int(n)): table for (m, s, n), table in tables.items()}
 
 
 @lru_cache(maxsize=8)
 def _hits(results: Results) -> dict[tuple[str, int], pd.DataFrame]:
-    tables = _split(_present(results, "passkey"), ["arm", "length"], "trial", "hit")
+    tables = split(present(results, "passkey"), ["arm", "length"], "trial", "hit")
     return {(arm, int(n)): table for (arm, n), table in tables.items()}
 
 
-def _present(results: Results, need: str) -> pd.DataFrame:
+def present(results: Results, need: str) -> pd.DataFrame:
+    """The frame called `need`, or NotMeasured with the reason why there is none."""
     reason = results.missing((need,))
     if reason is not None:
         raise NotMeasured(reason)
     return results.frame(need)
 
 
-def _split(rows: pd.DataFrame, keys: list[str], columns: str, values: str) -> dict[Any, pd.DataFrame]:
+def split(rows: pd.DataFrame, keys: list[str], columns: str, values: str) -> dict[Any, pd.DataFrame]:
     """For each combination of `keys` a table of seeds by `columns`, without columns that any seed lacks."""
     # One pivot for all: thousands of small ones take seconds.
     wide = rows.pivot(index=[*keys, "seed"], columns=columns, values=values).astype(float)

@@ -10,29 +10,31 @@ from yarnlab.analysis import tidy
 from yarnlab.analysis.format import windows
 from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.marks import (
+    WIDE,
     colour_scale,
     decades,
     key,
     legend,
     log_scale,
     panels_of,
+    powers,
     rounded,
     scales,
     tokens,
     tooltip,
 )
 from yarnlab.analysis.measure import NotMeasured, loss_gap, losses, nll
+from yarnlab.analysis.rows import named_arms
 from yarnlab.analysis.statistics import geometric_mean_perplexity
 from yarnlab.analysis.style import INK, METHOD_LABELS, PAPER, QUIET, labels, look, method_look
 
 SMOOTHING = 10
-WIDE = 720
 
 
 def figure_1(results: Results) -> Any:
     """Perplexity of the whole window against its length: the paper's Figure 1 in miniature."""
     rows = []
-    for model, name in _arms(results):
+    for model, name in named_arms(results):
         for length in _lengths(results, model):
             e = geometric_mean_perplexity(nll(results, model.arm, length).to_numpy())
             rows.append({"model": name, "N": length, "perplexity": e.value, "low": e.low, "high": e.high, "n": e.n})
@@ -42,7 +44,7 @@ def figure_1(results: Results) -> Any:
 def bucket_nll(results: Results) -> Any:
     """Mean NLL of each stretch of the window, which cumulative perplexity smooths over."""
     rows = []
-    for model, name in _arms(results):
+    for model, name in named_arms(results):
         for length in _lengths(results, model):
             table = nll(results, model.arm, length, "bucket_nll")
             rows.append({"model": name, "N": length, "nll": float(table.to_numpy().mean()), "n": table.size})
@@ -87,11 +89,11 @@ def training_loss(results: Results) -> Any:
     import altair as alt
 
     first = results.extended()
-    if first is None or results.training is None:
+    if first is None or not results.has("training"):
         raise NotMeasured("no YaRN model was fine-tuned from the base")
     names = labels(results)
     rows = []
-    arms = [m for m in results.ablation() if m.arm in set(results.training["arm"])]
+    arms = [m for m in results.ablation() if m.arm in set(results.frame("training")["arm"])]
     for model in arms:
         own = losses(results, model.arm).rolling(SMOOTHING, min_periods=1).mean()
         rows += [_step(names[model.arm], "loss (nats/token)", s, v) for s, v in own.items()]
@@ -126,7 +128,7 @@ def passkey(results: Results) -> Any:
     cells["panel"] = cells["label"]
     cells["depth"] = (cells["depth_low"] * 100).round().astype(int)
     data = rounded(cells[["panel", "length", "depth", "accuracy", "n"]].to_dict("records"))
-    present = [name for _, name in _arms(results) if name in set(cells["label"])]
+    present = [name for _, name in named_arms(results) if name in set(cells["label"])]
     chart = (
         alt.Chart(data)
         .mark_rect(stroke=PAPER, strokeWidth=1)
@@ -169,7 +171,7 @@ def zero_shot(results: Results) -> Any:
         "length:Q",
         title="context window N (tokens)",
         scale=alt.Scale(type="log", base=2, nice=False),
-        axis=tokens(values=_powers(results)),
+        axis=tokens(values=powers(results.original_context)),
     )
     base = alt.Chart(rounded(data.to_dict("records")))
     enc = {
@@ -215,14 +217,14 @@ def cost(results: Results) -> Any:
 def _curves(results: Results, data: Any, column: str, title: str, log: bool) -> Any:
     import altair as alt
 
-    arms = [m for m, name in _arms(results) if any(row["model"] == name for row in data.values)]
+    arms = [m for m, name in named_arms(results) if any(row["model"] == name for row in data.values)]
     names = labels(results)
     colour, dash, shape = scales([names[m.arm] for m in arms], [look(m, results) for m in arms])
     x = alt.X(
         "N:Q",
         title="context window N (tokens)",
         scale=alt.Scale(type="log", base=2, nice=False),
-        axis=tokens(values=_powers(results)),
+        axis=tokens(values=powers(results.original_context)),
     )
     values = pd.Series([row[column] for row in data.values], dtype=float)
     scale = log_scale(values) if log else alt.Scale(zero=False)
@@ -234,10 +236,9 @@ def _curves(results: Results, data: Any, column: str, title: str, log: bool) -> 
         color=legend("model:N", colour),
         strokeDash=alt.StrokeDash("model:N", scale=dash, legend=key()),
     )
-    powers = _powers(results)
     points = (
         base.mark_point(filled=True, size=55, opacity=1, clip=True)
-        .transform_filter(alt.FieldOneOfPredicate(field="N", oneOf=powers))
+        .transform_filter(alt.FieldOneOfPredicate(field="N", oneOf=powers(results.original_context)))
         .encode(
             x=x,
             y=y,
@@ -254,11 +255,6 @@ def _curves(results: Results, data: Any, column: str, title: str, log: bool) -> 
     return alt.layer(rules, lines, points, text).properties(width=WIDE, height=400)
 
 
-def _powers(results: Results) -> list[int]:
-    """… L/2, L, 2L, 4L …: where axes have ticks and lines have markers."""
-    return [int(results.original_context * 2.0**k) for k in range(-4, 16)]
-
-
 def _windows(results: Results) -> list[dict[str, Any]]:
     """Windows that models were trained on, each once, with the reason."""
     marks: dict[int, str] = {}
@@ -267,11 +263,6 @@ def _windows(results: Results) -> list[dict[str, Any]]:
             what = "pretraining rows" if model.kind == "pretrain" else "fine-tuning rows"
             marks.setdefault(model.trained_length, f"{what}: {windows(model.trained_length, results.original_context)}")
     return [{"N": n, "text": text} for n, text in sorted(marks.items())]
-
-
-def _arms(results: Results) -> list[tuple[Model, str]]:
-    names = labels(results)
-    return [(model, names[arm]) for arm, model in results.arms().items()]
 
 
 def _lengths(results: Results, model: Model) -> list[int]:

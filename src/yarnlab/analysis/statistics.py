@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 RESAMPLES = 10_000
 CONFIDENCE = 0.95
 FEW = 8
+LARGE = 5_000
+BLOCK = 4_000_000  # numbers that a resampled statistic holds at once
 _Z = 1.959963984540054  # the normal quantile that belongs to CONFIDENCE
 
 Array = NDArray[np.float64]
@@ -68,35 +70,90 @@ def difference_of_proportions(a: Estimate, b: Estimate) -> Estimate:
     return Estimate(value, low, high, min(a.n, b.n), "trials each", "difference of proportions", "Newcombe")
 
 
-def mean(values: Array, *, over: str = "documents", unit: str = "nats") -> Estimate:
+def paired_difference_of_proportions(a: Array, b: Array) -> Estimate:
+    """Share of hits in a minus that in b on the same trials (seeds x trials each).
+
+    Newcombe's hybrid score interval for paired data (Newcombe 1998b, method 10, without continuity correction);
+    with several seeds never narrower than the bootstrap over trials and seeds.
+    """
+    a, b = np.atleast_2d(np.asarray(a, dtype=float)), np.atleast_2d(np.asarray(b, dtype=float))
+    first, second = (proportion(int(hits.sum()), hits.size) for hits in (a, b))
+    value = first.value - second.value
+    spread = math.sqrt(first.value * (1 - first.value) * second.value * (1 - second.value))
+    agreement = (float((a * b).mean()) - first.value * second.value) / spread if spread else 0.0
+    below, above = first.value - first.low, second.high - second.value
+    low = value - math.sqrt(max(0.0, below**2 - 2 * agreement * below * above + above**2))
+    above, below = first.high - first.value, second.value - second.low
+    high = value + math.sqrt(max(0.0, above**2 - 2 * agreement * above * below + below**2))
+    method, over = "Newcombe, paired", "paired trials"
+    if len(a) > 1:
+        seeds = mean(a - b, over="paired trials")
+        low, high, over = min(low, seeds.low), max(high, seeds.high), seeds.over
+        method += ", widened to the bootstrap over trials and seeds"
+    return Estimate(value, low, high, a.size, over, "difference of proportions", method)
+
+
+def mean(values: Array, *, weights: Array | None = None, over: str = "documents", unit: str = "nats") -> Estimate:
     """Mean of `values` (seeds x observations) with a bootstrap interval.
+
+    `weights`, one for each observation: a weighted mean, each observation resampled with its weight.
 
     One seed: observations are resampled. Several: seeds and observations are resampled independently (the
     pigeonhole bootstrap, Owen 2007). Percentiles are widened for small n as in Hesterberg (2015), since the
     plain percentile interval of a dozen observations is too short. Below FEW observations, where no
-    percentile reaches 95 %, it is at least Student's. One observation: an unbounded interval.
+    percentile reaches 95 %, it is at least Student's. One observation: an unbounded interval. Above LARGE, where
+    the resamples would fill the memory and change nothing, the interval is the normal one.
     """
     values = np.atleast_2d(np.asarray(values, dtype=float))
     seeds, n = values.shape
+    weights = np.ones(n) if weights is None else np.asarray(weights, dtype=float)
     label = over if seeds == 1 else f"{over} x seeds ({n} x {seeds})"
-    centre = float(values.mean())
+    centre = float((values @ weights).sum() / (seeds * weights.sum()))
     if n < 2:
         return Estimate(centre, -math.inf, math.inf, n * seeds, label, unit, "none: one observation")
-    means = _resampled_means(values)
+    residuals = weights * (values.mean(axis=0) - centre) / weights.mean()
+    if n > LARGE:
+        variance = float(residuals.var(ddof=1)) / n
+        if seeds > 1:
+            variance += float((values @ weights / weights.sum()).var(ddof=1)) / seeds
+        half = _Z * math.sqrt(variance)
+        return Estimate(centre, centre - half, centre + half, n * seeds, label, unit, "normal approximation")
+    means = _resampled_means(values, weights)
     method = f"bootstrap, {RESAMPLES:,} resamples of {over}" + (" and seeds" if seeds > 1 else "")
     tail = _expanded_tail(n)
     low, high = (float(q) for q in np.quantile(means, [tail, 1 - tail]))
     if n < FEW:
-        half = _student(n) * float(values.mean(axis=0).std(ddof=1)) / math.sqrt(n)
+        half = _student(n) * float(residuals.std(ddof=1)) / math.sqrt(n)
         low, high = min(low, centre - half), max(high, centre + half)
         method += f", widened to Student's t for n < {FEW}"
     # Summation order makes the bounds of constant values differ from their mean in the last digit.
     return Estimate(centre, min(low, centre), max(high, centre), n * seeds, label, unit, method)
 
 
-def geometric_mean_perplexity(nll: Array) -> Estimate:
+def geometric_mean_perplexity(nll: Array, weights: Array | None = None) -> Estimate:
     """exp(mean NLL) over documents (and seeds): the paper's aggregate for documents cut to equal length."""
-    return mean(nll).map(_exp, "perplexity")
+    return mean(nll, weights=weights).map(_exp, "perplexity")
+
+
+def resampled(values: Array, statistic: Callable[[Array], Array], *, unit: str, over: str = "documents") -> Estimate:
+    """Any statistic of the observations along the first axis, with the percentile interval of its bootstrap.
+
+    `statistic` takes (resamples, observations, …) and returns (resamples,). Fewer than two observations have no
+    interval. Percentiles are widened for small n as in `mean`.
+    """
+    values = np.asarray(values, dtype=float)
+    n = len(values)
+    centre = float(statistic(values[None])[0])
+    if n < 2:
+        return Estimate(centre, -math.inf, math.inf, n, over, unit, "none: one observation")
+    counts = _draws("observations", n).astype(int)
+    drawn = np.repeat(np.tile(np.arange(n), RESAMPLES), counts.ravel()).reshape(RESAMPLES, n)
+    block = max(1, BLOCK // values.size)
+    found = np.concatenate([statistic(values[drawn[i : i + block]]) for i in range(0, RESAMPLES, block)])
+    tail = _expanded_tail(n)
+    low, high = (float(q) for q in np.quantile(found, [tail, 1 - tail]))
+    method = f"bootstrap, {RESAMPLES:,} resamples of {over}"
+    return Estimate(centre, min(low, centre), max(high, centre), n, over, unit, method)
 
 
 def accuracy(hits: Array) -> Estimate:
@@ -117,12 +174,13 @@ def accuracy(hits: Array) -> Estimate:
     )
 
 
-def _resampled_means(values: Array) -> Array:
+def _resampled_means(values: Array, weights: Array) -> Array:
     seeds, n = values.shape
-    columns = _draws("observations", n)
+    columns = _draws("observations", n) * weights
+    totals = columns.sum(axis=1)
     if seeds == 1:
-        return columns @ values[0] / n
-    return ((_draws("seeds", seeds) @ values) * columns).sum(axis=1) / (seeds * n)
+        return columns @ values[0] / totals
+    return ((_draws("seeds", seeds) @ values) * columns).sum(axis=1) / (seeds * totals)
 
 
 @cache

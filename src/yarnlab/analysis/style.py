@@ -42,6 +42,7 @@ LOOKS = {
     "none": Look("#68707c", "#a7afbd", (1, 2), "triangle-left"),
     "base": Look("#14181f", "#f1f3f6", (10, 3), "cross"),
     "continued": Look("#7a1f4b", "#ffc2a3", (12, 2), "triangle-right"),
+    "rotations": Look("#3f5f12", "#b5d96b", (4, 1), "stroke"),
 }
 
 # Chart furniture that the page recolours in dark mode, beside the methods' colours.
@@ -56,7 +57,8 @@ def label(model: Model) -> str:
         return "base"
     if model.method == "none":
         return "RoPE unchanged"
-    return f"{METHOD_LABELS.get(model.method, model.method)} s={model.scale:g}"
+    text = f"{METHOD_LABELS.get(model.method, model.method)} s={model.scale:g}"
+    return f"{text}, ramp of Eq. 18" if model.ramp == "rotations" else text
 
 
 def labels(results: Results) -> dict[str, str]:
@@ -67,9 +69,11 @@ def labels(results: Results) -> dict[str, str]:
 
 
 def look(model: Model, results: Results) -> Look:
-    """The look of a model: its method's, with one of their own for the base and the continued YaRN model."""
+    """The look of a model: its method's; the base, the continued YaRN and the ramp of Eq. 18 have their own."""
     if model.kind == "pretrain":
         return LOOKS["base"]
+    if model.ramp == "rotations":
+        return LOOKS["rotations"]
     continued = results.continued()
     if continued is not None and model.arm == continued.arm:
         return LOOKS["continued"]

@@ -5,13 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from yarnlab.analysis import display, tidy
+from yarnlab.analysis import (
+    display,
+    display_dynamic,
+    display_mechanism,
+    display_protocols,
+    tidy,
+    tidy_dynamic,
+    tidy_mechanism,
+    tidy_protocols,
+)
 from yarnlab.analysis.contents import TABLE_NEEDS
 from yarnlab.analysis.format import Section, to_latex, to_markdown
 from yarnlab.analysis.load import Results, ResultsError, load
+from yarnlab.analysis.measure import NotMeasured
 from yarnlab.analysis.output import write
 
 
@@ -29,8 +40,8 @@ class Table:
     show: Callable[[Results, pd.DataFrame], list[Section]] = field(repr=False)
 
 
-def _table(name: str, title: str) -> Table:
-    return Table(name, title, TABLE_NEEDS[name], getattr(tidy, name), getattr(display, name))
+def _table(name: str, title: str, numbers: Any = tidy, layout: Any = display) -> Table:
+    return Table(name, title, TABLE_NEEDS[name], getattr(numbers, name), getattr(layout, name))
 
 
 TABLES = {
@@ -38,6 +49,17 @@ TABLES = {
     "ablation": _table("ablation", "What each part of YaRN contributes, at equal budget"),
     "zero_shot": _table("zero_shot", "Extension without fine-tuning"),
     "passkey": _table("passkey", "Passkey retrieval"),
+    "passkey_comparison": _table("passkey_comparison", "Passkey retrieval beside YaRN's"),
+    "benchmarks": _table("benchmarks", "Short tasks", tidy_protocols, display_protocols),
+    "temperature": _table("temperature", "Best temperature by scale", tidy_mechanism, display_mechanism),
+    "ramp": _table("ramp", "Shapes of the ramp", tidy_mechanism, display_mechanism),
+    "entropy": _table("entropy", "Entropy of the attention", tidy_mechanism, display_mechanism),
+    "dynamic": _table("dynamic", "Dynamic scaling", tidy_dynamic, display_dynamic),
+    "key_cache": _table("key_cache", "What the wrong key cache costs", tidy_dynamic, display_dynamic),
+    "sliding_window": _table("sliding_window", "Sliding-window perplexity", tidy_protocols, display_protocols),
+    "passkey_official": _table(
+        "passkey_official", "Passkey retrieval under the official prompt", tidy_protocols, display_protocols
+    ),
     "training": _table("training", "Training"),
     "cost": _table("cost", "What each stage cost"),
 }
@@ -50,16 +72,28 @@ def table(name: str) -> Table:
     return TABLES[name]
 
 
+def built(results: Results, wanted: Table) -> tuple[pd.DataFrame, list[Section]]:
+    """The tidy and the displayed form; NotMeasured says why there is nothing to show."""
+    reason = results.missing(wanted.needs[:1])
+    if reason is not None:
+        raise NotMeasured(reason)
+    frame = wanted.build(results)
+    sections = wanted.show(results, frame) if len(frame) else []
+    sections = [section for section in sections if len(section.frame)]
+    if not sections:
+        raise NotMeasured("this study has nothing to compare here")
+    return frame, sections
+
+
 def write_table(study_dir: Path, name: str) -> list[Path]:
     """Write tables/<name>.{csv,md,tex}. Where its inputs are absent the files say 'not run'."""
     wanted, results = table(name), load(study_dir)
     base = Path(study_dir) / "tables"
-    reason = results.missing(wanted.needs[:1])
-    if reason is not None:
+    try:
+        frame, sections = built(results, wanted)
+    except NotMeasured as reason:
         csv, md, tex = f"status,reason\nnot run,{reason}\n", f"not run: {reason}\n", f"% not run: {reason}\n"
     else:
-        frame = wanted.build(results)
-        sections = wanted.show(results, frame)
         csv = frame.to_csv(index=False, float_format="%.10g", lineterminator="\n")
         md, tex = f"# {wanted.title}\n\n{to_markdown(sections)}", to_latex(sections, name)
     texts = {"csv": csv, "md": md, "tex": tex}

@@ -6,16 +6,19 @@ Frames that several outputs read are cached by the identity of the results: do n
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from yarnlab.analysis.hypothesis import mcnemar, sign_flip
 from yarnlab.analysis.load import Model, Results
-from yarnlab.analysis.measure import NotMeasured, gap, hits, nll, paired
+from yarnlab.analysis.measure import NotMeasured, gap, hits, nll, paired, paired_hits
 from yarnlab.analysis.measure import zero_shot as zero_shot_nll
-from yarnlab.analysis.statistics import Estimate, accuracy, geometric_mean_perplexity, mean
+from yarnlab.analysis.rows import difference, head, named_arms, numbers, with_holm
+from yarnlab.analysis.statistics import accuracy, geometric_mean_perplexity, mean, paired_difference_of_proportions
 from yarnlab.analysis.style import labels
 
 MULTIPLES = (0.5, 1, 2, 4, 8, 16, 24, 32)
@@ -26,7 +29,7 @@ def perplexity(results: Results) -> pd.DataFrame:
     """Perplexity of every arm at N = L/2 … 32L: over the whole window, and over its last bucket."""
     rows = []
     present = set(results.frame("perplexity")["length"])
-    for model, name in _arms(results):
+    for model, name in named_arms(results):
         for multiple in MULTIPLES:
             length = int(multiple * results.original_context)
             if length not in present:
@@ -36,8 +39,8 @@ def perplexity(results: Results) -> pd.DataFrame:
                     estimate = geometric_mean_perplexity(nll(results, model.arm, length, column).to_numpy())
                 except NotMeasured:
                     continue
-                head = _head(model, name) | {"length": length, "measure": measure}
-                rows.append(head | _numbers("perplexity", estimate))
+                row = head(model, name) | {"length": length, "measure": measure}
+                rows.append(row | numbers("perplexity", estimate))
     return pd.DataFrame(rows)
 
 
@@ -53,7 +56,10 @@ def ablation_lengths(results: Results) -> list[int]:
 
 @lru_cache(maxsize=4)
 def ablation(results: Results) -> pd.DataFrame:
-    """Arms of the ablation and the base: perplexity, its gap to YaRN paired by document, passkey at sL."""
+    """Arms of the ablation and the base: perplexity, its gap to YaRN paired by document, passkey at sL.
+
+    p: sign-flip test of the gap; p_holm: corrected over all gaps of the table.
+    """
     rows: list[dict[str, Any]] = []
     first, base = results.extended(), results.base()
     if first is None or base is None:
@@ -64,20 +70,20 @@ def ablation(results: Results) -> pd.DataFrame:
         for length in ablation_lengths(results):
             try:
                 own = nll(results, model.arm, length)
-                row = _head(model, names[model.arm]) | {"length": length}
-                row |= _numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
+                row = head(model, names[model.arm]) | {"length": length}
+                row |= numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
                 rows.append(row)
             except NotMeasured:
                 continue
             if model.arm != first.arm:
                 try:
-                    delta = gap(own, nll(results, first.arm, length))
-                    row |= {"delta": delta.value, "delta_low": delta.low, "delta_high": delta.high}
+                    reference = nll(results, first.arm, length)
+                    row |= difference(gap(own, reference)) | {"p": sign_flip(paired(own, reference)).p}
                 except NotMeasured:
                     pass
             if length == full:
                 row |= _passkey_at(results, model, full)
-    return pd.DataFrame(rows)
+    return with_holm(pd.DataFrame(rows))
 
 
 @lru_cache(maxsize=4)
@@ -98,13 +104,10 @@ def zero_shot(results: Results) -> pd.DataFrame:
             "length": int(length),
         }
         row |= {"at_full_window": length == scale * results.original_context}
-        row |= _numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
+        row |= numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
         if method != "yarn":
-            try:
-                delta = mean(paired(own, zero_shot_nll(results, "yarn", scale, length)))
-                row |= {"delta": delta.value, "delta_low": delta.low, "delta_high": delta.high}
-            except NotMeasured:
-                pass
+            with suppress(NotMeasured):
+                row |= difference(mean(paired(own, zero_shot_nll(results, "yarn", scale, length))))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -114,12 +117,12 @@ def passkey(results: Results) -> pd.DataFrame:
     """Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth."""
     frame = results.frame("passkey")
     rows = []
-    for model, name in _arms(results):
+    for model, name in named_arms(results):
         own = frame[frame["arm"] == model.arm]
         for length in sorted(own["length"].unique()):
             overall = accuracy(hits(results, model.arm, [int(length)]))
-            head = _head(model, name) | {"length": int(length)}
-            rows.append(head | {"depth_low": 0.0, "depth_high": 1.0} | _numbers("accuracy", overall))
+            row = head(model, name) | {"length": int(length)}
+            rows.append(row | {"depth_low": 0.0, "depth_high": 1.0} | numbers("accuracy", overall))
             at = own[own["length"] == length]
             tenth = np.minimum((at["depth"].to_numpy(float) * 10).astype(int), 9)
             for k in range(10):
@@ -127,8 +130,30 @@ def passkey(results: Results) -> pd.DataFrame:
                 if hit.size:
                     part = accuracy(hit[None, :])
                     depth = {"depth_low": k / 10, "depth_high": (k + 1) / 10}
-                    rows.append(head | depth | _numbers("accuracy", part))
+                    rows.append(row | depth | numbers("accuracy", part))
     return pd.DataFrame(rows)
+
+
+@lru_cache(maxsize=4)
+def passkey_comparison(results: Results) -> pd.DataFrame:
+    """Every other arm's passkey accuracy minus YaRN's on the same prompts, by length.
+
+    p: McNemar's exact test; p_holm: corrected over all comparisons of the table.
+    """
+    frame, first = results.frame("passkey"), results.extended()
+    rows = []
+    for model, name in named_arms(results):
+        if first is None or model.arm == first.arm:
+            continue
+        for length in sorted(frame.loc[frame["arm"] == model.arm, "length"].unique()):
+            try:
+                own, reference = paired_hits(results, model.arm, first.arm, [int(length)])
+            except NotMeasured:
+                continue
+            row = head(model, name) | {"length": int(length)}
+            row |= numbers("delta", paired_difference_of_proportions(own, reference))
+            rows.append(row | {"p": mcnemar(own, reference).p})
+    return with_holm(pd.DataFrame(rows))
 
 
 def training(results: Results) -> pd.DataFrame:
@@ -176,19 +201,6 @@ def cost(results: Results) -> pd.DataFrame:
         for manifest in results.manifests
     ]
     return pd.DataFrame(rows)
-
-
-def _arms(results: Results) -> list[tuple[Model, str]]:
-    names = labels(results)
-    return [(model, names[arm]) for arm, model in results.arms().items()]
-
-
-def _head(model: Model, name: str) -> dict[str, Any]:
-    return {"arm": model.arm, "label": name, "method": model.method, "scale": model.scale}
-
-
-def _numbers(column: str, e: Estimate) -> dict[str, Any]:
-    return {column: e.value, "low": e.low, "high": e.high, "n": e.n, "over": e.over}
 
 
 def _passkey_at(results: Results, model: Model, length: int) -> dict[str, Any]:

@@ -8,7 +8,20 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 LIMIT = 5 * 1024 * 1024
-SECTIONS = ("headline", "perplexity", "ablation", "training", "passkey", "zero-shot", "claims", "cost")
+SECTIONS = (
+    "headline",
+    "perplexity",
+    "ablation",
+    "training",
+    "passkey",
+    "zero-shot",
+    "short-context",
+    "temperature",
+    "dynamic",
+    "protocols",
+    "claims",
+    "cost",
+)
 FETCHING = {
     "script": "src",
     "img": "src",

@@ -66,11 +66,11 @@ def _figure(results: Results, name: str) -> dict[str, Any]:
 def _table(results: Results, name: str, links: dict[str, dict[str, str]]) -> dict[str, Any]:
     wanted = tables.TABLES[name]
     entry: dict[str, Any] = {"name": name, "title": wanted.title, "sections": [], "reason": None}
-    reason = results.missing(wanted.needs[:1])
-    if reason is not None:
-        return entry | {"reason": reason}
-    sections = wanted.show(results, wanted.build(results))
-    return entry | {"sections": [_section(section, links) for section in sections if len(section.frame)]}
+    try:
+        _, sections = tables.built(results, wanted)
+    except NotMeasured as absent:
+        return entry | {"reason": str(absent)}
+    return entry | {"sections": [_section(section, links) for section in sections]}
 
 
 def _section(section: Section, links: dict[str, dict[str, str]]) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def _verdicts(results: Results, links: dict[str, dict[str, str]]) -> list[dict[s
 
 
 def _sources(results: Results, need: str, source: str) -> list[str]:
-    from yarnlab.analysis.display import manifests_of
+    from yarnlab.analysis.layout import manifests_of
 
     kind, _, arm = source.rpartition(":")
     return manifests_of(results, kind or need, arm)

@@ -1,0 +1,103 @@
+"""Tables of the temperature, the ramp and the attention's entropy laid out for reading."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from yarnlab.analysis.format import Section, signed, value, with_interval
+from yarnlab.analysis.layout import INTERVAL, base_manifests, count, mark_note, marked, rows_of, wide
+from yarnlab.analysis.load import Results
+from yarnlab.analysis.measure_base import REFERENCE_VARIANT
+from yarnlab.analysis.style import METHOD_LABELS
+
+
+def temperature(results: Results, frame: pd.DataFrame) -> list[Section]:
+    """Best factor by scale beside the formula's; then the fit beside the paper's numbers."""
+    sources = base_manifests(results, "temperature")
+    scales = frame[frame["quantity"] == "best √(1/t)"]
+    rows = [
+        {
+            "scale": f"s = {r.scale:g}",
+            "best √(1/t)": with_interval(r.value, r.low, r.high, 4) + (" at the grid's edge" if r.at_edge else ""),
+            "formula 0.1 ln s + 1": value(r.paper, 4),
+            "Δ of the formula to no temperature": signed(r.delta, r.delta_low, r.delta_high),
+            "formula minus best of grid": _plain(r.ln_ppl_over_formula),
+            "√(formula) minus formula": _plain(r.reading),
+        }
+        for r in rows_of(scales)
+    ]
+    caption = f"Factor √(1/t) of lowest loss at each scale, without fine-tuning, n = {count(scales)}. {INTERVAL}. "
+    caption += "The last three columns are differences in ln perplexity (below 0: the first is better)."
+    sections = [Section(caption, pd.DataFrame(rows), [list(sources) for _ in rows])]
+    fit = frame[frame["quantity"].isin(["a", "b"])]
+    if not fit.empty:
+        meanings = {"a": "a, slope over ln s", "b": "b, value at s = 1"}
+        lines = [
+            {"√(1/t) = a·ln s + b": meanings[r.quantity], "here": with_interval(r.value, r.low, r.high)}
+            | {"paper": f"{r.paper:g}"}
+            for r in rows_of(fit)
+        ]
+        caption = f"Line through the best factors over ln s, n = {count(fit)}, scales at an edge left out. {INTERVAL}."
+        sections.append(Section(caption, pd.DataFrame(lines), [list(sources) for _ in lines]))
+    return sections
+
+
+def ramp(results: Results, frame: pd.DataFrame) -> list[Section]:
+    """Gap to the official ramp at the longest length of each scale; then every variant's perplexity there."""
+    sources = base_manifests(results, "ramp")
+    ends = frame[frame["length"] == frame.groupby("scale")["length"].transform("max")]
+    sections = []
+    if "delta" in frame:
+        others = ends.dropna(subset=["delta"])
+        caption = f"ln perplexity minus that of the variant '{REFERENCE_VARIANT}' at N = sL (or the longest measured), "
+        caption += f"paired by document (above 0: the official ramp is better), n = {count(others)}. {INTERVAL}. "
+        caption += mark_note(frame, "the sign-flip test, all lengths")
+        sections.append(
+            wide(
+                caption,
+                others,
+                "variant",
+                "scale",
+                lambda r: marked(signed(r.delta, r.delta_low, r.delta_high), r.p_holm),
+                name=_scale,
+                sources=sources,
+            )
+        )
+    caption = f"Perplexity of each variant at N = sL (or the longest measured), n = {count(ends)}. {INTERVAL}."
+    cell = lambda r: with_interval(r.perplexity, r.low, r.high)  # noqa: E731
+    sections.append(wide(caption, ends, "variant", "scale", cell, name=_scale, sources=sources))
+    return sections
+
+
+def entropy(results: Results, frame: pd.DataFrame) -> list[Section]:
+    """Difference to the unchanged base, methods by scale; then the entropies themselves."""
+    sources = base_manifests(results, "entropy")
+    sections = []
+    if "delta" in frame:
+        others = frame.dropna(subset=["delta"])
+        caption = "Mean entropy of the attention minus that of the base with plain RoPE, in nats, paired by document "
+        caption += f"(above 0: more spread out), n = {count(others)}. {INTERVAL}."
+        cell = lambda r: signed(r.delta, r.delta_low, r.delta_high)  # noqa: E731
+        sections.append(wide(caption, others, "method", "scale", cell, name=_scale, sources=sources))
+    rows: list[dict[str, Any]] = [
+        {
+            "method": METHOD_LABELS.get(r.method, r.method),
+            "scale": _scale(r.scale),
+            "entropy (nats)": with_interval(r.entropy, r.low, r.high),
+            "share of uniform": value(r.normalised),
+        }
+        for r in rows_of(frame)
+    ]
+    caption = f"Entropy of the attention, mean over layers, heads and queries, n = {count(frame)}. {INTERVAL}."
+    sections.append(Section(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
+    return sections
+
+
+def _plain(x: float) -> str:
+    return "–" if pd.isna(x) else f"{x:+.3f}".replace("-", "−")
+
+
+def _scale(s: float) -> str:
+    return f"s = {s:g}"

@@ -1,0 +1,86 @@
+"""Laying tidy tables out for reading: rows by columns as strings, n in the caption, each row's source files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pandas as pd
+
+from yarnlab.analysis.format import Section, windows
+from yarnlab.analysis.hypothesis import LEVEL
+from yarnlab.analysis.load import Results
+from yarnlab.analysis.style import METHOD_LABELS
+
+INTERVAL = "95 % intervals in brackets"
+UNPROVEN = "n.s."
+
+
+def manifests_of(results: Results, kind: str, arm: str) -> list[str]:
+    """Relative paths of the manifests behind an arm's numbers; kind 'training' means the models' own."""
+    if kind == "training":
+        return [f"models/{name}/manifest.json" for name in results.members(arm)]
+    kind = kind.partition(".")[0]
+    return [f"evaluations/{kind}/{name}.manifest.json" for name in results.members(arm)]
+
+
+def base_manifests(results: Results, kind: str) -> list[str]:
+    """The same of the base, for what is measured on it alone."""
+    base = results.base()
+    return manifests_of(results, kind, base.arm) if base else []
+
+
+def rows_of(frame: pd.DataFrame) -> Iterator[Any]:
+    """The rows, columns as attributes."""
+    return iter(frame.itertuples())
+
+
+def wide(
+    caption: str,
+    frame: pd.DataFrame,
+    row: str,
+    column: str,
+    cell: Callable[[Any], str],
+    *,
+    name: Callable[[Any], str] = str,
+    heading: str | None = None,
+    sources: list[str],
+) -> Section:
+    """`row` values down, sorted `column` values across, each cell the text of its row of the frame."""
+    cells = {(getattr(r, row), getattr(r, column)): cell(r) for r in rows_of(frame)}
+    across = sorted(frame[column].unique())
+    lines = [
+        {heading or row: METHOD_LABELS.get(value, str(value))} | {name(c): cells.get((value, c), "–") for c in across}
+        for value in frame[row].drop_duplicates()
+    ]
+    return Section(caption, pd.DataFrame(lines), [list(sources) for _ in lines])
+
+
+def by_length(results: Results, kind: str, caption: str, frame: pd.DataFrame, cells: dict) -> Section:
+    """Models down, lengths across; `cells` by (label, length)."""
+    lengths = sorted(frame["length"].unique())
+    arms = frame[["arm", "label"]].drop_duplicates()
+    rows = [
+        {"model": r.label} | {windows(n, results.original_context): cells.get((r.label, n), "–") for n in lengths}
+        for r in rows_of(arms)
+    ]
+    return Section(caption, pd.DataFrame(rows), [manifests_of(results, kind, arm) for arm in arms["arm"]])
+
+
+def count(frame: pd.DataFrame) -> str:
+    """'12 documents', or the range where cells differ."""
+    if frame.empty:
+        return "0"
+    low, high = int(frame["n"].min()), int(frame["n"].max())
+    over = frame["over"].iloc[0]
+    return f"{low:,} {over}" if low == high else f"{low:,}–{high:,} {over}"
+
+
+def marked(text: str, p_holm: float) -> str:
+    """The text, with a mark where the difference is not significant after Holm's correction."""
+    return text if p_holm < LEVEL else f"{text} {UNPROVEN}"
+
+
+def mark_note(frame: pd.DataFrame, test: str) -> str:
+    """What the mark means, for the caption."""
+    return f"{UNPROVEN}: p ≥ {LEVEL:g} by {test}, Holm-corrected over {int(frame['p'].notna().sum())} comparisons."

@@ -1,0 +1,206 @@
+"""Tables and figures of the further evaluations, on invented data whose truth is known."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from analysis import synthetic_kinds as truth
+from analysis.synthetic import with_frames, write_study
+from yarnlab.analysis import tidy, tidy_dynamic, tidy_mechanism, tidy_protocols
+from yarnlab.analysis.figures import FIGURES, specification
+from yarnlab.analysis.load import Results, load
+from yarnlab.analysis.measure import NotMeasured
+from yarnlab.analysis.tables import TABLES, built, write_table
+
+
+def test_the_sweep_finds_the_planted_line(results: Results) -> None:
+    """Best factors were planted on 0.1 ln s + 1; table and fit give them back, intervals included."""
+    frame = tidy_mechanism.temperature(results)
+    best = frame[frame["quantity"] == "best √(1/t)"].set_index("scale")
+    for scale, row in best.iterrows():
+        assert row["value"] == pytest.approx(0.1 * math.log(scale) + 1, abs=0.006)
+        assert row["delta"] < 0 and row["delta_high"] < 0
+    fit = frame.set_index("quantity")
+    assert fit.loc["a", "low"] < truth.SLOPE < fit.loc["a", "high"]
+    assert fit.loc["b", "low"] < truth.INTERCEPT < fit.loc["b", "high"]
+    assert list(fit.loc[["a", "b"], "paper"]) == [0.1, 1.0]
+
+
+def test_the_wrong_cache_costs_what_was_planted(results: Results) -> None:
+    """Nothing up to L, CACHE_COST beyond; the interval holds it and not 0."""
+    frame = tidy_dynamic.key_cache(results)
+    wrong = frame[frame["cache"] == "post-rope"]
+    inside, beyond = wrong[wrong["bucket_start"] == 0], wrong[wrong["bucket_start"] > 0]
+    assert (inside["delta"] == 0).all()
+    assert beyond["delta"].to_numpy() == pytest.approx(truth.CACHE_COST, abs=0.003)
+    assert (beyond["low"] > 0).all() and (beyond["n"] == 12).all()
+    assert (frame[(frame["cache"] == "recomputed") & (frame["bucket_start"] > 0)]["high"] < 0).all()
+
+
+def test_dynamic_scaling_is_the_identity_up_to_the_window(results: Results) -> None:
+    """Up to L every method has the same perplexity and scale 1; beyond it the planted order."""
+    frame = tidy_dynamic.dynamic(results)
+    inside = frame[frame["length"] <= truth.L]
+    assert (inside["scale"] == 1).all()
+    assert inside.groupby(["length", "measure"])["perplexity"].nunique().max() == 1
+    end = frame[(frame["length"] == 2048) & (frame["measure"] == "tail")].set_index("method")["perplexity"]
+    assert list(end.sort_values().index) == ["dynamic-yarn", "dynamic-ntk", "dynamic-pi", "none"]
+
+
+def test_ramps_differ_by_what_was_planted(results: Results) -> None:
+    """Gaps to the official variant at sL; at L there are none, and Holm's correction keeps those apart."""
+    frame = tidy_mechanism.ramp(results).set_index(["variant", "scale", "length"])
+    for variant in ("rotations", "beta-low"):
+        row = frame.loc[(variant, 16.0, 4096)]
+        assert row["delta"] == pytest.approx(truth.RAMP_COST[variant], abs=0.003)
+        assert row["p_holm"] < 0.05 <= frame.loc[(variant, 16.0, 256)]["p_holm"]
+    assert pd.isna(frame.loc[("official", 16.0, 4096)]["delta"])
+
+
+def test_entropies_are_means_over_layers_and_heads(results: Results) -> None:
+    """Planted: 0.10, 0.06 and 0.02 nats per doubling; n counts documents, not heads."""
+    frame = tidy_mechanism.entropy(results).set_index(["method", "scale"])
+    for method in ("pi", "ntk-by-parts", "yarn"):
+        assert frame.loc[(method, 8.0)]["delta"] == pytest.approx(3 * truth.ENTROPY[method], abs=0.003)
+    assert set(frame["n"]) == {12}
+
+
+def test_pooled_windows_and_documents_are_different_means(results: Results) -> None:
+    """Pooled: every window alike, as the official code; documents: tokens weigh within, documents alike."""
+    raw = results.frame("sliding_window")
+    own = raw[raw["arm"] == "yarn-s16"]
+    frame = tidy_protocols.sliding_window(results).set_index(["arm", "measure"])
+    pooled = frame.loc[("yarn-s16", "windows pooled")]
+    assert pooled["perplexity"] == pytest.approx(math.exp(own["nll"].mean()))
+    weighted = own.assign(total=own["nll"] * own["tokens"]).groupby("document")[["total", "tokens"]].sum()
+    documents = frame.loc[("yarn-s16", "documents")]
+    assert documents["perplexity"] == pytest.approx(math.exp((weighted["total"] / weighted["tokens"]).mean()))
+    assert (pooled["n"], pooled["windows"]) == (12, 78)
+    assert frame.loc[("pi-s16", "documents")]["delta"] == pytest.approx(truth.WINDOW_COST["pi"], abs=0.01)
+
+
+def test_passkey_comparison_is_paired_and_corrected(results: Results) -> None:
+    """Each other arm against YaRN at each length; a corrected p is never below the raw one."""
+    frame = tidy.passkey_comparison(results)
+    assert "yarn-s16" not in set(frame["arm"]) and len(frame) == 7 * 7
+    assert (frame["p_holm"] >= frame["p"]).all()
+    row = frame[(frame["arm"] == "pi-s16") & (frame["length"] == 2048)].iloc[0]
+    raw = results.frame("passkey")
+    at = raw[raw["length"] == 2048].pivot(index="trial", columns="arm", values="hit").astype(float)
+    assert row["delta"] == pytest.approx((at["pi-s16"] - at["yarn-s16"]).mean())
+    assert row["delta"] < 0 and row["p_holm"] < 0.05
+
+
+def test_the_papers_passkey_summary() -> None:
+    """Context: the longest length with at least 80 %; accuracy: over all lengths up to it."""
+    rows = [("a", 100, 1.0), ("a", 200, 0.7), ("a", 300, 0.8), ("a", 400, 0.5), ("b", 100, 0.1)]
+    frame = pd.DataFrame([{"arm": a, "label": a, "length": n, "accuracy": p, "n": 10} for a, n, p in rows])
+    found = tidy_protocols.passkey_context(frame).set_index("arm")
+    assert found.loc["a", "context"] == 300 and found.loc["a", "accuracy"] == pytest.approx(25 / 30)
+    assert found.loc["b", "context"] == 0 and found.loc["b", "n"] == 0
+
+
+def test_both_passkey_protocols_are_compared(results: Results) -> None:
+    """Invented with the same rates, they do not differ after correction."""
+    frame = tidy_protocols.passkey_official(results)
+    assert frame["teacher_forced"].notna().all()
+    assert (frame["p_holm"] > 0.05).all()
+
+
+def test_benchmark_scores_are_those_of_the_answers(results: Results) -> None:
+    """Shares, paired differences and the mean over tasks follow from the items."""
+    frame = tidy_protocols.benchmarks(results).set_index(["arm", "task", "metric"])
+    raw = results.frame("benchmarks.samples")
+    share = raw.groupby(["arm", "task"])["acc"].mean()
+    for task in truth.TASKS:
+        assert frame.loc[("pi-s16", task, "acc")]["accuracy"] == pytest.approx(share["pi-s16", task])
+        expected = share["pi-s16", task] - share["base", task]
+        assert frame.loc[("pi-s16", task, "acc")]["delta"] == pytest.approx(expected)
+    mean = frame.loc[("pi-s16", "mean", "reported")]
+    assert mean["accuracy"] == pytest.approx(share["pi-s16"].mean())
+    assert mean["delta_high"] < 0
+    assert frame.loc[("pi-s16", "brackets", "acc")]["p_holm"] < 0.05
+
+
+def test_tasks_weigh_the_same_and_subjects_are_one_task(results: Results) -> None:
+    """A task with fewer items counts as much, and MMLU's subjects share one task's weight."""
+    raw = results.frame("benchmarks.samples")
+    short = raw[(raw["task"] != "brackets") | (raw["item"] < 10)]
+    renamed = short.assign(task=short["task"].replace({"brackets": "mmlu_a", "identifier": "mmlu_b"}))
+    summary = results.frame("benchmarks")
+    summary = summary.assign(task=summary["task"].replace({"brackets": "mmlu_a", "identifier": "mmlu_b"}))
+    mutant = with_frames(results, **{"benchmarks.samples": renamed, "benchmarks": summary})
+    share = renamed[renamed["arm"] == "base"].groupby("task")["acc"].mean()
+    expected = (share["next-line"] + (share["mmlu_a"] + share["mmlu_b"]) / 2) / 2
+    frame = tidy_protocols.benchmarks(mutant).set_index(["arm", "task", "metric"])
+    assert frame.loc[("base", "mean", "reported")]["accuracy"] == pytest.approx(expected)
+
+
+NEW_TABLES = [name for name, table in TABLES.items() if table.needs[0] in truth.SETTINGS]
+NEW_FIGURES = [name for name, figure in FIGURES.items() if figure.needs[0] in truth.SETTINGS]
+
+
+def test_every_kind_has_a_table() -> None:
+    """No further evaluation is left without a table of its own."""
+    assert {TABLES[name].needs[0] for name in NEW_TABLES} == set(truth.SETTINGS)
+
+
+@pytest.fixture(scope="module")
+def without(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that plans none of the further evaluations."""
+    return write_study(tmp_path_factory.mktemp("without") / "study")
+
+
+def test_a_kind_outside_the_study_is_named_as_such(without: Path) -> None:
+    """Tables and figures of kinds that a study does not plan say so, and nothing is read for them."""
+    results = load(without)
+    assert not set(results.frames) & set(truth.SETTINGS)
+    for name in NEW_TABLES:
+        with pytest.raises(NotMeasured, match="does not include"):
+            built(results, TABLES[name])
+    for name in NEW_FIGURES:
+        with pytest.raises(NotMeasured, match="does not include"):
+            specification(results, FIGURES[name])
+    assert "not run" in write_table(without, "temperature")[0].read_text()
+
+
+def test_a_planned_kind_without_results_is_not_on_disk(results: Results) -> None:
+    """'Planned, not run yet' differs from 'not part of this study'."""
+    frames = {name: frame for name, frame in results.frames.items() if not name.startswith("benchmarks")}
+    with pytest.raises(NotMeasured, match="on disk yet"):
+        built(replace(results, frames=frames), TABLES["benchmarks"])
+
+
+def test_an_evaluation_of_other_models_only_is_not_measured(results: Results) -> None:
+    """A kind measured on some model but not on the base shows a reason, not an error."""
+    for name in ("ramp", "entropy", "dynamic", "key_cache", "temperature"):
+        frame = results.frame(name).assign(arm="yarn-s16", model="yarn-s16")
+        with pytest.raises(NotMeasured):
+            built(with_frames(results, **{name: frame}), TABLES[name])
+
+
+def test_a_sweep_that_cannot_be_fitted_gives_a_reason(results: Results) -> None:
+    """Two factors have no vertex, and a grid without 1.00 nothing to compare with: 'not run', not an error."""
+    frame = results.frame("temperature")
+    mutant = with_frames(results, temperature=frame[frame["factor"].isin([1.05, 1.10])])
+    for name in ("temperature_fit", "temperature_segments"):
+        with pytest.raises(NotMeasured):
+            specification(mutant, FIGURES[name])
+    with pytest.raises(NotMeasured):
+        built(mutant, TABLES["temperature"])
+
+
+@pytest.mark.parametrize("name", NEW_FIGURES)
+def test_a_changed_kind_changes_its_figures(results: Results, name: str) -> None:
+    """Each new figure is drawn from its own evaluation."""
+    kind = FIGURES[name].needs[0]
+    key = "benchmarks.samples" if kind == "benchmarks" else kind
+    column = {"benchmarks": "acc", "entropy": "entropy"}.get(kind, "nll")
+    frame = results.frame(key)
+    half = np.arange(len(frame)) % 3 == 0
+    mutant = with_frames(results, **{key: frame.assign(**{column: np.where(half, 0.0, frame[column])})})
+    assert specification(mutant, FIGURES[name]) != specification(results, FIGURES[name])
