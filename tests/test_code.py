@@ -47,14 +47,14 @@ def test_comments_docstrings_and_layout_change_nothing(copy):
 
 
 def test_code_changes_the_stages_that_import_it(copy):
-    """The passkey protocol affects passkey alone; what perplexity and zero-shot share affects both."""
+    """The passkey protocol affects passkey alone; what several evaluations share affects those."""
     before = keys()
     edit(copy / "evaluation" / "passkey.py", "TOP_P = 0.6, 0.9", "TOP_P = 0.6, 0.8")
     after = keys()
     assert {stage for stage in before if before[stage] != after[stage]} == {"passkey"}
     edit(copy / "evaluation" / "nll.py", "LOGIT_CHUNK = 1024", "LOGIT_CHUNK = 2048")
     changed = {stage for stage in after if after[stage] != keys()[stage]}
-    assert changed == {"perplexity", "zero_shot"}
+    assert changed == {"perplexity", "zero_shot", "sliding_window", "dynamic", "key_cache", "temperature", "ramp"}
 
 
 def test_a_formula_changes_every_evaluation_but_no_training(copy):
@@ -65,7 +65,7 @@ def test_a_formula_changes_every_evaluation_but_no_training(copy):
     changed = {stage for stage in before if before[stage] != after[stage]}
     assert {"perplexity", "zero_shot", "passkey"} <= changed
     assert "train" not in changed
-    edit(copy / "training" / "version.py", "VERSION = 1", "VERSION = 99")
+    edit(copy / "training" / "version.py", "VERSION = 2", "VERSION = 99")
     assert keys()["train"] == "v99"
 
 

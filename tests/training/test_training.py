@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -16,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yarnlab import cost
-from yarnlab.corpus.passkey import PasskeyText
+from yarnlab.corpus.passkey import NAMES, PasskeyText
 from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.modeling import create_model, use_fast_attention
@@ -28,8 +29,8 @@ from yarnlab.training.rows import RowSource
 from yarnlab.training.schedule import learning_rate
 
 MIXTURE = Rows(
-    retrieval=Retrieval(share=0.5, min_keys=1, max_keys=2, answer_weight=5.0),
-    repeats=Repeats(share=0.25, min_segment=4, max_segment=16, random=0.5, few=0.5, alphabet=4),
+    retrieval=Retrieval(share=0.5, min_keys=1, max_keys=2, asked="together", answer_weight=5.0),
+    repeats=Repeats(share=0.25, min_segment=4, max_segment=16, random=0.5),
 )
 
 
@@ -125,7 +126,7 @@ torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[3])
 from yarnlab.training.parallel import forked
 from yarnlab.study.schema import Architecture, Train
-from yarnlab.corpus.passkey import PasskeyText
+from yarnlab.corpus.passkey import NAMES, PasskeyText
 from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.modeling import create_model
@@ -210,10 +211,15 @@ def test_rows_follow_from_order_and_number(source):
     assert not np.array_equal(one.batch(0).ids, other.batch(0).ids)
 
 
-def test_every_answer_can_be_found_before_it(source, text):
+def retrieval_rows(asked: str, min_keys: int = 1, max_keys: int = 3) -> Train:
+    retrieval = Retrieval(share=1.0, min_keys=min_keys, max_keys=max_keys, asked=asked, answer_weight=5.0)
+    return phase(rows=Rows(retrieval=retrieval), seq_len=400)
+
+
+@pytest.mark.parametrize("asked", ["together", "apart"])
+def test_every_answer_can_be_found_before_it(source, text, asked):
     """In a retrieval row each marked answer stands earlier in the row too, weighs more, and ids fit the window."""
-    chosen = phase(rows=Rows(retrieval=Retrieval(share=1.0, min_keys=1, max_keys=3, answer_weight=5.0)), seq_len=400)
-    rows = source(chosen)
+    rows = source(retrieval_rows(asked))
     seen = 0
     for step in range(5):
         batch = rows.batch(step)
@@ -228,6 +234,44 @@ def test_every_answer_can_be_found_before_it(source, text):
                 assert any(earlier[i : i + 5] == key for i in range(len(earlier) - 4))
                 seen += 1
     assert seen >= 20
+
+
+def answer_ends(answers: np.ndarray) -> list[int]:
+    """Positions behind each answer, in the row's ids."""
+    return (np.flatnonzero(answers & ~np.append(answers[1:], False)) + 2).tolist()
+
+
+def test_questions_asked_together_follow_one_another(source, text):
+    """Between two answers stands nothing but the next question; some rows go on with text, others end there."""
+    rows, gaps, rests = source(retrieval_rows("together", 3, 3)), set(), []
+    longest = max(len(text.question(name)) for name in NAMES)
+    for step in range(10):
+        batch = rows.batch(step)
+        for answers in batch.answers:
+            ends = answer_ends(answers)
+            assert len(ends) == 3
+            gaps |= {b - a - 6 for a, b in itertools.pairwise(ends)}
+            rests.append(401 - ends[-1])
+    assert gaps and max(gaps) <= longest
+    assert 0.2 < np.mean([rest > 0 for rest in rests]) < 0.6
+
+
+def test_a_single_key_has_no_name_and_is_asked_for_twice(source, text):
+    """As in the evaluation, whose only key is nameless."""
+    batch = source(retrieval_rows("together", 1, 1)).batch(0)
+    for ids, answers in zip(batch.ids, batch.answers, strict=True):
+        first, second = answer_ends(answers)
+        question = text.question()
+        assert ids[second - 6 - len(question) : second - 6].tolist() == question.tolist()
+        assert ids[first - 6 : first].tolist() == ids[second - 6 : second].tolist()
+
+
+def test_questions_asked_apart_end_with_the_nameless_one(source, text):
+    batch = source(retrieval_rows("apart", 2, 3)).batch(0)
+    for ids, answers in zip(batch.ids, batch.answers, strict=True):
+        assert answer_ends(answers)[-1] == 401
+        question = text.question()
+        assert ids[401 - 6 - len(question) : 401 - 6].tolist() == question.tolist()
 
 
 def test_resume_is_bitwise(tmp_path, architecture, source):

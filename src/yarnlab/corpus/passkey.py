@@ -54,10 +54,6 @@ class PasskeyText:
         wording = self._wordings[name]
         return np.concatenate([wording.before_key, key, wording.between, key, wording.after_key])
 
-    def key_place(self, name: str = "") -> int:
-        """Where in the statement the key stands first."""
-        return len(self._wordings[name].before_key)
-
     def question(self, name: str = "") -> np.ndarray:
         """The question, up to where the key must follow."""
         return self._wordings[name].question

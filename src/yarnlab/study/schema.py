@@ -57,28 +57,28 @@ class Architecture(Section):
 class Retrieval(Section):
     """Rows of text that hide `min_keys` to `max_keys` keys and ask for each; answers weigh `answer_weight` times.
 
-    One key has no name, as in the evaluation, and is asked for at the row's end; the others are named.
+    `asked: together` puts all questions behind one another, at the row's end or, in two rows of five, anywhere before
+    it; a row's only key has no name, as in the evaluation, and is asked for twice. `asked: apart` puts every question
+    somewhere behind its key; one key has no name and is asked for at the row's end.
     """
 
     share: Share
     min_keys: Positive
     max_keys: Positive
+    asked: Literal["together", "apart"]
     answer_weight: float = Field(gt=0)
 
 
 class Repeats(Section):
     """Rows of one segment of `min_segment` to `max_segment` tokens, repeated.
 
-    `random` of the segments are noise, the others text. `few` of the noise segments use only `alphabet` different
-    tokens, drawn anew for each row: to continue those, one must match more than the token before.
+    `random` of the segments are noise, the others text.
     """
 
     share: Share
     min_segment: Positive
     max_segment: Positive
     random: Share
-    few: Share
-    alphabet: Positive
 
 
 class Rows(Section):

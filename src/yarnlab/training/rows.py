@@ -15,6 +15,8 @@ from yarnlab.corpus.tokenizer import BOS_ID
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.study.schema import Repeats, Retrieval, Train
 
+SHORT_CONTEXTS = 0.4  # of the rows whose questions stand together have them before the row's end
+
 
 class RowError(ValueError):
     """Rows that can't be made as declared; the message says what to change."""
@@ -75,25 +77,19 @@ class RowSource:
         """One segment over and over; only what can be copied counts, not its first occurrence."""
         size = int(rng.integers(repeats.min_segment, repeats.max_segment + 1))
         noise = rng.random() < repeats.random
-        segment = self._noise(rng, size, repeats) if noise else self._span(rng, size)
+        segment = rng.integers(2, self._vocabulary, size) if noise else self._span(rng, size)
         weights = np.ones(length, np.float32)
         if noise:
             weights[:size] = 0
         return np.resize(segment, length), weights, np.zeros(length, bool)
 
-    def _noise(self, rng: np.random.Generator, size: int, repeats: Repeats) -> np.ndarray:
-        if rng.random() >= repeats.few:
-            return rng.integers(2, self._vocabulary, size)
-        return rng.choice(rng.integers(2, self._vocabulary, repeats.alphabet), size)
-
     def _retrieval(
         self, rng: np.random.Generator, length: int, retrieval: Retrieval
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Keys hidden anywhere in text and asked for anywhere after that, the nameless one at the row's end."""
+        """Keys hidden anywhere in text and asked for after that."""
         count = int(rng.integers(retrieval.min_keys, retrieval.max_keys + 1))
-        names = ["", *(str(name) for name in rng.choice(NAMES, count - 1, replace=False))]
         head = np.concatenate([[BOS_ID], self._text.opening])
-        pieces = [piece for name in names for piece in self._statement_and_question(rng, name)]
+        pieces = self._asked_together(rng, count) if retrieval.asked == "together" else self._asked_apart(rng, count)
         room = length - len(head) - sum(len(piece.ids) for piece in pieces)
         if room < 0:
             raise RowError(
@@ -104,32 +100,50 @@ class RowSource:
         filler = np.concatenate([filler, np.resize(self._text.opening, room - len(filler))])
         return _assemble(head, filler, pieces, retrieval.answer_weight)
 
-    def _statement_and_question(self, rng: np.random.Generator, name: str) -> list[_Piece]:
-        """A key's statement and, later, its question with the answer; both places are shares of the row's filler."""
-        key = self._text.key_ids(random_key(rng))
-        statement, question = self._text.statement(key, name), self._text.question(name)
-        stated, asked = sorted(rng.random(2))
-        if name == "":
-            stated, asked = float(rng.random()), 1.0
-        elif rng.random() < 0.5:  # half of the distances evenly in length, half evenly in its logarithm
-            stated = max(0.0, asked - 10 ** -float(rng.uniform(0, 2.5)))
-        first, end = self._text.key_place(name), self._text.end
-        return [
-            # A random key can't be predicted where it first appears: no loss there.
-            _Piece(stated, statement, unpredictable=(first, first + len(key))),
-            _Piece(asked, np.concatenate([question, key, end]), answer=len(key) + len(end)),
-        ]
+    def _asked_together(self, rng: np.random.Generator, count: int) -> list[_Piece]:
+        """Keys spread over a context that all questions follow."""
+        context = 1.0 if rng.random() >= SHORT_CONTEXTS else float(rng.random())
+        names = self._names(rng, count) if count > 1 else [""]
+        keys = {name: self._text.key_ids(random_key(rng)) for name in names}
+        statements = [self._statement(keys[name], name, context * float(rng.random())) for name in names]
+        asked = rng.permutation(names) if count > 1 else ["", ""]
+        return statements + [self._question(keys[name], str(name), context) for name in asked]
+
+    def _asked_apart(self, rng: np.random.Generator, count: int) -> list[_Piece]:
+        """Every question somewhere behind its key, the nameless one at the row's end."""
+        pieces = []
+        for name in ["", *self._names(rng, count - 1)]:
+            key = self._text.key_ids(random_key(rng))
+            stated, asked = (float(place) for place in sorted(rng.random(2)))
+            if name == "":
+                stated, asked = float(rng.random()), 1.0
+            elif rng.random() < 0.5:  # half of the distances evenly in length, half evenly in its logarithm
+                stated = max(0.0, asked - 10 ** -float(rng.uniform(0, 2.5)))
+            pieces += [self._statement(key, name, stated), self._question(key, name, asked)]
+        return pieces
+
+    def _names(self, rng: np.random.Generator, count: int) -> list[str]:
+        return [str(name) for name in rng.choice(NAMES, count, replace=False)]
+
+    def _statement(self, key: np.ndarray, name: str, place: float) -> _Piece:
+        return _Piece(place, self._text.statement(key, name))
+
+    def _question(self, key: np.ndarray, name: str, place: float) -> _Piece:
+        end = self._text.end
+        return _Piece(place, np.concatenate([self._text.question(name), key, end]), answer=len(key) + len(end))
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """Token ids to insert into the filler at `place` (0 … 1); the last `answer` ids are an answer,
-    and those from unpredictable[0] up to unpredictable[1] are no targets."""
+    """Token ids to insert into the filler at `place` (0 … 1); the last `answer` ids are an answer.
+
+    The random key of a statement is a target too, although nothing predicts it: a model that copies another name's key
+    there pays for it, and learns to compare names.
+    """
 
     place: float
     ids: np.ndarray
     answer: int = 0
-    unpredictable: tuple[int, int] = (0, 0)
 
 
 def _assemble(
@@ -142,10 +156,10 @@ def _assemble(
         cut = round(piece.place * len(filler))
         marks = np.arange(len(piece.ids)) >= len(piece.ids) - piece.answer
         weight = np.where(marks, np.float32(answer_weight), np.float32(1))
-        weight[slice(*piece.unpredictable)] = 0
         ids += [filler[at:cut], piece.ids]
         weights += [np.ones(cut - at, np.float32), weight]
         answers += [np.zeros(cut - at, bool), marks]
         at = cut
-    # The nameless question has place 1, so no filler is left.
-    return np.concatenate(ids), np.concatenate(weights), np.concatenate(answers)
+    rest = filler[at:]
+    ids, weights = [*ids, rest], [*weights, np.ones(len(rest), np.float32)]
+    return np.concatenate(ids), np.concatenate(weights), np.concatenate([*answers, np.zeros(len(rest), bool)])
