@@ -267,7 +267,7 @@ class Dynamic(Rope):
     """Dynamic scaling (paper §3.3): the static method with s = max(1, l/L) for an input of l tokens.
 
     Stateless: `at(length)` depends on nothing but the length, and for l <= L it is plain RoPE bit for bit. Keys
-    must be cached before rotation; transformers caches them after, so generation needs full recomputation there.
+    must be cached before rotation, as yarnlab.generation does; transformers caches them after it.
     """
 
     dynamic = True

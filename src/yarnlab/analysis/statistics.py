@@ -120,10 +120,10 @@ def mean(values: Array, *, weights: Array | None = None, over: str = "documents"
         return Estimate(centre, centre - half, centre + half, n * seeds, label, unit, "normal approximation")
     means = _resampled_means(values, weights)
     method = f"bootstrap, {RESAMPLES:,} resamples of {over}" + (" and seeds" if seeds > 1 else "")
-    tail = _expanded_tail(n)
+    tail = expanded_tail(n)
     low, high = (float(q) for q in np.quantile(means, [tail, 1 - tail]))
     if n < FEW:
-        half = _student(n) * float(residuals.std(ddof=1)) / math.sqrt(n)
+        half = student_quantile(n) * float(residuals.std(ddof=1)) / math.sqrt(n)
         low, high = min(low, centre - half), max(high, centre + half)
         method += f", widened to Student's t for n < {FEW}"
     # Summation order makes the bounds of constant values differ from their mean in the last digit.
@@ -146,11 +146,11 @@ def resampled(values: Array, statistic: Callable[[Array], Array], *, unit: str, 
     centre = float(statistic(values[None])[0])
     if n < 2:
         return Estimate(centre, -math.inf, math.inf, n, over, unit, "none: one observation")
-    counts = _draws("observations", n).astype(int)
+    counts = draws("observations", n).astype(int)
     drawn = np.repeat(np.tile(np.arange(n), RESAMPLES), counts.ravel()).reshape(RESAMPLES, n)
     block = max(1, BLOCK // values.size)
     found = np.concatenate([statistic(values[drawn[i : i + block]]) for i in range(0, RESAMPLES, block)])
-    tail = _expanded_tail(n)
+    tail = expanded_tail(n)
     low, high = (float(q) for q in np.quantile(found, [tail, 1 - tail]))
     method = f"bootstrap, {RESAMPLES:,} resamples of {over}"
     return Estimate(centre, min(low, centre), max(high, centre), n, over, unit, method)
@@ -176,32 +176,37 @@ def accuracy(hits: Array) -> Estimate:
 
 def _resampled_means(values: Array, weights: Array) -> Array:
     seeds, n = values.shape
-    columns = _draws("observations", n) * weights
+    columns = draws("observations", n) * weights
     totals = columns.sum(axis=1)
     if seeds == 1:
         return columns @ values[0] / totals
-    return ((_draws("seeds", seeds) @ values) * columns).sum(axis=1) / (seeds * totals)
+    return ((draws("seeds", seeds) @ values) * columns).sum(axis=1) / (seeds * totals)
 
 
 @cache
-def _draws(axis: str, n: int) -> Array:
-    # The draws depend on the shape only: all comparisons of a study share resamples, and reruns agree.
+def draws(axis: str, n: int) -> Array:
+    """How often each of n things is drawn in each resample: (RESAMPLES, n).
+
+    It depends on the shape only: all comparisons of a study share resamples, and reruns agree.
+    """
     rng = np.random.default_rng(zlib.crc32(f"yarnlab bootstrap {axis} {n}".encode()))
     return rng.multinomial(n, np.full(n, 1 / n), size=RESAMPLES).astype(float)
 
 
 @cache
-def _student(n: int) -> float:
+def student_quantile(n: int) -> float:
+    """Student's 97.5 % quantile for the mean of n observations."""
     from scipy.stats import t
 
     return float(t.ppf((1 + CONFIDENCE) / 2, n - 1))
 
 
 @cache
-def _expanded_tail(n: int) -> float:
+def expanded_tail(n: int) -> float:
+    """The tail to cut off on each side so that a percentile interval of n observations is as wide as Student's."""
     from scipy.stats import norm
 
-    return float(norm.cdf(-_student(n) * math.sqrt(n / (n - 1))))
+    return float(norm.cdf(-student_quantile(n) * math.sqrt(n / (n - 1))))
 
 
 def _exp(x: float) -> float:

@@ -18,10 +18,10 @@ from yarnlab.analysis.statistics import (
     RESAMPLES,
     Array,
     Estimate,
-    _draws,
-    _expanded_tail,
-    _student,
+    draws,
+    expanded_tail,
     mean,
+    student_quantile,
 )
 
 _RUN = ["scale", "kind", "factor"]
@@ -120,7 +120,7 @@ def fit(table: pd.DataFrame) -> Fit:
     _, seeds, documents, _ = curves.shape
     if len(factors) < 3 or not np.allclose(np.diff(factors), factors[1] - factors[0]):
         raise ValueError(f"the factors must be three or more in equal steps, got {_listed(factors)}")
-    drawn_seeds, drawn_documents = _draws("seeds", seeds), _draws("observations", documents)
+    drawn_seeds, drawn_documents = draws("seeds", seeds), draws("observations", documents)
     resampled = np.einsum("rk,rd,skdf->srf", drawn_seeds, drawn_documents, curves, optimize=True)
     found, drawn = _lowest(curves.mean(axis=(1, 2)), factors), _lowest(resampled, factors)  # scale x resample
     least = np.where(drawn == factors[0], 0.0, drawn)
@@ -170,13 +170,13 @@ def _estimate(value: float, drawn: Array, least: Array, most: Array, seeds: int,
     n = documents * seeds
     if documents < 2:
         return Estimate(float(value), -math.inf, math.inf, n, over, unit, "none: one document")
-    tail = _expanded_tail(documents)
+    tail = expanded_tail(documents)
     # Between a finite and an infinite resample there is nothing to interpolate: the outer one counts.
     low = float(np.quantile(least, tail, method="lower"))
     high = float(np.quantile(most, 1 - tail, method="higher"))
     method = f"bootstrap, {RESAMPLES:,} resamples of documents" + (" and seeds" if seeds > 1 else "")
     if documents < FEW:
-        half = _student(documents) * float(drawn.std()) * math.sqrt(documents / (documents - 1))
+        half = student_quantile(documents) * float(drawn.std()) * math.sqrt(documents / (documents - 1))
         low, high = min(low, value - half), max(high, value + half)
         method += f", widened to Student's t for n < {FEW}"
     return Estimate(float(value), min(low, float(value)), max(high, float(value)), n, over, unit, method)

@@ -96,8 +96,10 @@ def _nucleus_probability(logits: torch.Tensor, gold: torch.Tensor) -> torch.Tens
 
 
 def document_fillers(text: PasskeyText, corpus: TokenisedCorpus) -> list[np.ndarray]:
-    """The tokens of each document, as filler."""
-    return [text.clean(corpus.document(i)) for i in range(len(corpus.names))]
+    """The tokens of each document that may be filler: no number, since the official filler has none but the key."""
+    digits = text.digit_ids()
+    documents = (text.clean(corpus.document(i)) for i in range(len(corpus.names)))
+    return [ids[~np.isin(ids, digits)] for ids in documents]
 
 
 def draw_trial(
@@ -105,13 +107,14 @@ def draw_trial(
 ) -> dict[str, Any]:
     """Question number `trial` of `trials`: its prompt and answer as token ids, its key and depth.
 
-    Documents take turns as filler: drawn by length, one long table of numbers would be most of the test.
+    The filler starts somewhere in one document and runs on into the next ones; documents take turns.
     """
-    filler = fillers[trial % len(fillers)]
+    turn = trial % len(fillers)
     rng = np.random.default_rng([seed, length, trial])
     key = random_key(rng)
     answer = text.key_ids(key)
-    start = int(rng.integers(max(1, len(filler) - length)))
+    start = int(rng.integers(len(fillers[turn])))
+    filler = np.concatenate([*fillers[turn:], *fillers[:turn]])
     depth = (trial + 0.5) / trials
     prompt = text.prompt(answer, filler[start : start + length], depth, length)
     return {

@@ -9,9 +9,9 @@ from yarnlab.study.schema import RopeChoice
 
 
 def grid_lengths(original_context: int, scale: float, max_length: int) -> tuple[int, ...]:
-    """L, 2L, 4L, … up to twice the extended context, so that the end of each method's reach is seen."""
+    """L, 2L, 4L, … up to the extended context s·L, or to `max_length`."""
     lengths, length = [], original_context
-    while length <= min(2 * scale * original_context, max_length):
+    while length <= min(scale * original_context, max_length):
         lengths.append(length)
         length *= 2
     return tuple(lengths)

@@ -58,7 +58,7 @@ class ZeroShot(Evaluation):
 
 class Passkey(Evaluation):
     """passkey-teacher-forced@2: `trials` per length, depths spread evenly, five-digit keys; documents take turns
-    as filler."""
+    as filler, without their numbers."""
 
     lengths: tuple[Positive, ...] = Field(min_length=1)
     trials: int = Field(ge=10)
