@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from yarnlab.study.evaluations import KINDS
+
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "config" / "studies"
 
@@ -119,6 +121,7 @@ def test_everything_is_there(finished):
         "zero_shot.base",
         "corpus.math",
     } <= set(runs)
+    assert set(KINDS) <= {name.split(".")[0] for name in runs}  # every kind of evaluation has run
     steps = [json.loads(line) for line in (root / "training" / "base.jsonl").read_text().splitlines()]
     assert [line["step"] for line in steps] == list(range(1, 66))
 

@@ -114,7 +114,7 @@ def _supervise(connection: socket.socket) -> None:
         if ended:
             break
         if select.select([connection], [], [], STEP_S)[0] and not connection.recv(1):
-            os.kill(job, signal.SIGKILL)  # the client was killed: so is its job
+            os.killpg(job, signal.SIGKILL)  # the client was killed: so is its job, with what that has forked
             os.waitpid(job, 0)
             os._exit(0)
     code = os.waitstatus_to_exitcode(status)

@@ -156,6 +156,43 @@ def test_mistakes_seen_elsewhere(tmp_path, old, new, expected):
         load_study(write(tmp_path, VALID.replace(old, new, 1)))
 
 
+HOW = "corpus: held, models: [base, long], precision: bf16, threads: 1"
+BATTERY = "suite: held-out-code, items: 20, shots: 0, batch_size: 8, add_bos: true"
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ("sliding_window: {%s, window: 64, stride: 64}", "stride 64 must be below window 64"),
+        ("dynamic: {%s, methods: [none], lengths: [64, 128], tail: 64}", "tail 64 must be below the shortest length"),
+        ("dynamic: {%s, methods: [yarn], lengths: [128], tail: 64}", "'yarn' is neither dynamic nor none"),
+        ("key_cache: {%s, methods: [none], length: 128, documents: 1}", "'none' is not a dynamic method"),
+        ("key_cache: {%s, methods: [dynamic-pi], length: 128, documents: 3}", "corpus held has 2 documents, got 3"),
+        ("entropy: {%s, methods: [dynamic-pi], scales: [2], length: 64}", "'dynamic-pi' is not a static method"),
+        (
+            "ramp: {%s, method: yarn, variants: {odd: {gamma: 1}}, scales: [2], documents: 1, max_length: 128}",
+            "evaluations.ramp: gamma",
+        ),
+        (
+            "temperature: {%s, method: yarn, scales: [2], factors: {start: 1, stop: 2, step: 0.5}, segments: 2, "
+            "documents: 1, max_length: 128}",
+            "evaluations.temperature.method: input should be 'ntk-by-parts', 'pi' or 'ntk-aware'",
+        ),
+        ("benchmarks: {%s, " + BATTERY.replace("shots: 0, ", "") + "}", "suite held-out-code needs `shots`"),
+        ("benchmarks: {%s, " + BATTERY + ", snapshots: here}", "suite held-out-code has no use for `snapshots`"),
+        ("benchmarks: {%s, " + BATTERY.replace("held-out-code", "paper") + "}", "suite paper has no use for `items`"),
+        ("passkey_official: {%s, lengths: [512], trials: 2, new_tokens: 10, decoding: best}", "'greedy' or 'released'"),
+    ],
+)
+def test_mistakes_in_evaluations(tmp_path, evaluation, message):
+    """A setting that can have no effect or no meaning is named before anything runs, with its line."""
+    file = write(tmp_path, VALID + "  " + evaluation.replace("%s", HOW) + "\n")
+    with pytest.raises(StudyError) as caught:
+        load_study(file)
+    assert message in str(caught.value)
+    assert f"{file}:{len(VALID.splitlines()) + 1}: " in str(caught.value)
+
+
 def test_longer_cycle(tmp_path):
     text = VALID.replace(
         "evaluations:",

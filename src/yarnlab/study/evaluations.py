@@ -203,16 +203,26 @@ class PasskeyOfficial(Evaluation):
 
 
 class Benchmarks(Evaluation):
-    """Multiple-choice tasks through lm-eval; `suite: held-out-code` builds them from the corpus.
+    """Multiple-choice tasks through lm-eval; `batch_size` is fixed, since it changes the last digits, and so is BOS.
 
-    `items` per task, `shots` examples before each, `batch_size` fixed (it changes the last digits), BOS or not.
+    `suite: held-out-code` cuts `items` questions a task from the corpus and puts `shots` examples before each.
+    `suite: paper` runs the paper's four benchmarks, whose shots are fixed, from the folder `snapshots`.
     """
 
-    suite: Literal["held-out-code"]
-    items: int = Field(ge=10)
-    shots: int = Field(ge=0)
+    suite: Literal["held-out-code", "paper"]
+    items: int | None = Field(default=None, ge=10)
+    shots: int | None = Field(default=None, ge=0)
+    snapshots: str | None = None
     batch_size: Positive
     add_bos: bool
+
+    @model_validator(mode="after")
+    def _of_the_suite(self) -> Benchmarks:
+        needed = {"held-out-code": ("items", "shots"), "paper": ("snapshots",)}[self.suite]
+        for key in ("items", "shots", "snapshots"):
+            if (getattr(self, key) is None) == (key in needed):
+                raise ValueError(f"suite {self.suite} {'needs' if key in needed else 'has no use for'} `{key}`")
+        return self
 
     @property
     def longest(self) -> tuple[str, int]:
