@@ -60,7 +60,12 @@ def _closure(entry: str) -> set[str]:
     return found
 
 
-def _imports(module: str) -> Iterator[str]:
+@cache
+def _imports(module: str) -> tuple[str, ...]:
+    return tuple(_imported(module))
+
+
+def _imported(module: str) -> Iterator[str]:
     for node in ast.walk(_tree(module)):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE:
             base = node.module.removeprefix(PACKAGE).lstrip(".")
@@ -84,7 +89,6 @@ def _file(module: str) -> Path | None:
     return None
 
 
-@cache
 def _tree(module: str) -> ast.Module:
     file = _file(module)
     if file is None:
@@ -95,7 +99,7 @@ def _tree(module: str) -> ast.Module:
 @cache
 def _stripped(module: str) -> bytes:
     """The module's syntax tree without docstrings (comments are not in a tree to begin with)."""
-    tree = ast.parse(ast.unparse(_tree(module)))
+    tree = _tree(module)
     for node in ast.walk(tree):
         body = getattr(node, "body", None)
         if not isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) or not body:
