@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -118,6 +120,21 @@ def test_a_killed_client_takes_its_job_with_it(lasting):
     client, lives = lasting
     client.kill()
     assert appears(lambda: not lives())
+
+
+@linux
+def test_a_client_that_is_gone_before_its_turn_leaves_no_job(listening, parent, tmp_path):
+    """It was killed while it waited for the imports; its request is still in the queue."""
+    lock = tmp_path / "results" / "tracking" / "mirror.lock"
+    arguments = ["mirror", "--study-dir", str(tmp_path / "results"), "--parent", str(parent.pid)]
+    request = {"arguments": arguments, "folder": str(tmp_path), "environment": dict(os.environ)}
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(listening[0][warm.SOCKET])
+        socket.send_fds(connection, [b"\0"], [0, 1, 2])
+        connection.sendall(json.dumps(request).encode() + b"\n")
+    time.sleep(3)  # longer than the job needs to take its lock
+    assert not [p for p in Path("/proc").iterdir() if p.name.isdigit() and _holds(p, lock)]
+    assert listening[1].poll() is None
 
 
 @linux

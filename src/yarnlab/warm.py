@@ -19,6 +19,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -63,7 +64,8 @@ def hand_over(arguments: list[str]) -> int | None:
             return None
 
         def pass_on(number: int, frame: FrameType | None) -> None:
-            os.kill(int(job), number)
+            with suppress(ProcessLookupError):  # it has just ended
+                os.kill(int(job), number)
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, pass_on)
@@ -106,14 +108,17 @@ def _supervise(connection: socket.socket) -> None:
     if job == 0:
         connection.close()
         _run(request, streams)
+    with suppress(OSError):  # the job does the same; whoever is first
+        os.setpgid(job, job)
     for stream in streams:
         os.close(stream)
-    connection.sendall(f"{job}\n".encode())
+    with suppress(OSError):  # a client that is gone already is noticed below
+        connection.sendall(f"{job}\n".encode())
     while True:
         ended, status = os.waitpid(job, os.WNOHANG)
         if ended:
             break
-        if select.select([connection], [], [], STEP_S)[0] and not connection.recv(1):
+        if _is_gone(connection):
             os.killpg(job, signal.SIGKILL)  # the client was killed: so is its job, with what that has forked
             os.waitpid(job, 0)
             os._exit(0)
@@ -122,9 +127,17 @@ def _supervise(connection: socket.socket) -> None:
     os._exit(0)
 
 
+def _is_gone(connection: socket.socket) -> bool:
+    """Whether the client has closed its end; waits STEP_S for that."""
+    try:
+        return bool(select.select([connection], [], [], STEP_S)[0]) and not connection.recv(1)
+    except OSError:
+        return True
+
+
 def _run(request: dict[str, Any], streams: list[int]) -> None:
     """Become the client's process: its streams, folder, environment and command. Does not return."""
-    os.setsid()
+    os.setpgid(0, 0)  # a group of its own, so that all that it forks can be ended with it
     for number, stream in enumerate(streams):
         os.dup2(stream, number)
         os.close(stream)
