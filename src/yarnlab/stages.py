@@ -190,11 +190,12 @@ def evaluate(kind: str, layout: Layout, name: str, spec: dict[str, Any], code: s
     settings, path = spec["evaluation"], layout.evaluation(kind, name)
     manifest = path.with_suffix(".manifest.json")
     run = StageRun(layout.root, kind, name, spec, code, manifest, tags=_tags(spec), seeds=_seeds(spec))
-    corpus = layout.corpus(settings["corpus"])
-    run.inputs = [layout.model(name) / "manifest.json", corpus / "manifest.json"]
-    run.add_dataset(corpus / "manifest.json", "evaluation")
+    corpus_manifest = layout.corpus(settings["corpus"]) / "manifest.json"
+    run.inputs = [layout.model(name) / "manifest.json", corpus_manifest]
+    run.add_dataset(corpus_manifest, "evaluation")
     with stage_run(run):
         torch.set_num_threads(settings["threads"])
+        corpus = TokenisedCorpus.open(corpus_manifest.parent)
         rope = rope_of(spec)
         model = load_model(layout.model(name), rope)
         use_fast_attention(model)
@@ -204,20 +205,19 @@ def evaluate(kind: str, layout: Layout, name: str, spec: dict[str, Any], code: s
                 seed=spec["evaluation_seed"],
                 columns=_columns(spec),
                 architecture=Architecture(**spec["architecture"]),
-                corpus=TokenisedCorpus.open(corpus),
+                corpus=corpus,
                 model=model,
                 rope=rope,
                 tokenizer=layout.tokenizer,
                 progress=lambda total, unit: Progress(f"{kind} {name}", total, log=log, unit=unit),
             )
         )
-        _write_outcome(run, path, layout.nll(settings["corpus"], name), outcome)
+        _write_outcome(run, path, layout.nll(settings["corpus"], name), outcome, corpus.names)
 
 
-def _write_outcome(run: StageRun, path: Path, nll: Path, outcome: Outcome) -> None:
+def _write_outcome(run: StageRun, path: Path, nll: Path, outcome: Outcome, documents: tuple[str, ...]) -> None:
     import numpy as np
 
-    from yarnlab.corpus.tokens import TokenisedCorpus
     from yarnlab.provenance import replacing
 
     run.metrics = outcome.metrics
@@ -228,9 +228,8 @@ def _write_outcome(run: StageRun, path: Path, nll: Path, outcome: Outcome) -> No
         run.outputs.append(file)
         run.artifacts.append(file)
     if outcome.nll is not None:
-        names = TokenisedCorpus.open(run.inputs[1].parent).names
         with replacing(nll) as temporary:
-            np.savez(temporary, nll=outcome.nll, documents=np.array(names))
+            np.savez(temporary, nll=outcome.nll, documents=np.array(documents))
         run.outputs.append(nll)
 
 
