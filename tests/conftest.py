@@ -43,7 +43,7 @@ def architecture():
         head_dim=16,
         original_context=64,
         rope_theta=10000.0,
-        initialisation="normal",
+        tie_word_embeddings=True,
     )
 
 

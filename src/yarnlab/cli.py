@@ -75,6 +75,12 @@ def _study_of(study_dir: Path):  # type: ignore[no-untyped-def]
 
 
 @app.command()
+def asset(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
+    """Fetch one pinned repository of the hub and verify every byte."""
+    _stage("asset", name, study_dir, spec, code, log)
+
+
+@app.command()
 def tokenizer(study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
     """Train the study's tokenizer."""
     _stage("tokenizer", "tokenizer", study_dir, spec, code, log)

@@ -18,7 +18,7 @@ SOURCE = Path(__file__).resolve().parent
 # Stage -> the module that runs it (evaluations: the one of that name). What it imports from yarnlab counts too.
 ENTRY = {
     "tokenizer": "corpus.tokenizer",
-    "corpus": "corpus.tokens",
+    "corpus": "corpus.build",
     "table": "analysis.tables",
     "figure": "analysis.figures",
     "claims": "analysis.claims",
@@ -27,7 +27,7 @@ ENTRY = {
 # Code that every stage passes through but no result depends on.
 NEUTRAL = {"progress", "provenance", "tracking", "code", "study.check", "study.load", "study.evaluations"}
 # Stage -> the module whose VERSION is its key.
-VERSIONED = {"train": "training.version"}
+VERSIONED = {"train": "training.version", "asset": "hub.version"}
 
 
 def code_key(stage: str) -> str:
@@ -35,7 +35,7 @@ def code_key(stage: str) -> str:
     if stage in VERSIONED:
         return f"v{_version(VERSIONED[stage])}"
     digest = hashlib.sha256()
-    for module in sorted(_closure(ENTRY.get(stage, f"evaluation.{stage}"))):
+    for module in sorted(_closure(*_entries(stage))):
         digest.update(module.encode() + b"\0" + _stripped(module))
         for template in _templates(module):
             digest.update(template.name.encode() + b"\0" + template.read_bytes())
@@ -49,8 +49,12 @@ def _version(module: str) -> int:
     raise ValueError(f"{PACKAGE}.{module} has no VERSION")
 
 
-def _closure(entry: str) -> set[str]:
-    found, todo = set(), [entry]
+def _entries(stage: str) -> tuple[str, ...]:
+    return (ENTRY[stage],) if stage in ENTRY else (f"evaluation.{stage}", "stages.evaluate")
+
+
+def _closure(*entries: str) -> set[str]:
+    found, todo = set(), [*entries]
     while todo:
         module = todo.pop()
         if module in found or module in NEUTRAL:

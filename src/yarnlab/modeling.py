@@ -74,8 +74,16 @@ def create_model(architecture: Architecture, *, vocab_size: int, seed: int) -> P
     return LlamaForCausalLM(config)
 
 
-def load_model(folder: Path, declared: Rope) -> PreTrainedModel:
-    """The checkpoint in `folder` in fp32, in evaluation mode, with `declared` in force.
+def compute_device() -> torch.device:
+    """The GPU of this process where there is one, else the CPU."""
+    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+
+
+def load_model(folder: Path, declared: Rope, *, precision: str = "fp32") -> PreTrainedModel:
+    """The checkpoint in `folder` on this process's device, in evaluation mode, with `declared` in force.
+
+    Weights are fp32; on a GPU, bf16 with `precision` bf16, as the official evaluation loads them (on CPUs, bf16 is
+    autocast).
 
     Raises RopeMismatch if the checkpoint's own config yields other frequencies than `declared`: then either the
     checkpoint or the study file is wrong.
@@ -84,8 +92,11 @@ def load_model(folder: Path, declared: Rope) -> PreTrainedModel:
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a bar for every tensor of a study's many small models
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
+    device = compute_device()
+    dtype = torch.bfloat16 if precision == "bf16" and device.type == "cuda" else torch.float32
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     check_rope(model, declared, where=str(folder))
+    model.to(device)
     set_rope(model, declared)
     return model.eval()
 
@@ -99,11 +110,16 @@ def set_rope(model: PreTrainedModel, rope: Rope) -> None:
 
 def check_rope(model: PreTrainedModel, declared: Rope, *, where: str) -> None:
     """Compare the tables that stock transformers builds from the model's config with the declared method's."""
+    check_config(model.config, declared, where=where)
+
+
+def check_config(config: Any, declared: Rope, *, where: str) -> None:
+    """RopeMismatch if stock transformers would build other tables from this config than the declared method's."""
     try:
         expected_parameters = declared.to_hf()
     except ValueError:  # no stock form: such a checkpoint carries its parent's config, and set_rope does the rest
         return
-    module: Any = _stock_rotary(model.config)
+    module: Any = _stock_rotary(config)
     expected = declared.inv_freq()
     worst = ((module.inv_freq.cpu() - expected) / expected).abs().max().item()
     factor = float(module.attention_scaling)
@@ -111,7 +127,7 @@ def check_rope(model: PreTrainedModel, declared: Rope, *, where: str) -> None:
         raise RopeMismatch(
             f"{where}: the checkpoint's config gives rope frequencies up to {worst:.1e} (relative) away from the "
             f"declared {declared.method} at scale {declared.scale:g}, attention factor {factor:.6f} against "
-            f"{declared.attention_factor:.6f}. In config.json: {model.config.rope_parameters}; declared: "
+            f"{declared.attention_factor:.6f}. In config.json: {config.rope_parameters}; declared: "
             f"{expected_parameters}. Correct the study's `rope` or retrain the model."
         )
 
@@ -146,8 +162,8 @@ def use_fast_attention(model: PreTrainedModel) -> str:
 
 
 def autocast(precision: str) -> AbstractContextManager[Any]:
-    """bf16 autocast, or nothing for fp32."""
-    return torch.autocast("cpu", dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
+    """bf16 autocast on this process's device, or nothing for fp32."""
+    return torch.autocast(compute_device().type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
 
 
 def _stock_rotary(config: Any) -> nn.Module:

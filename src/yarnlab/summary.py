@@ -23,6 +23,8 @@ def summarise(study: Study) -> dict[str, Any]:
             "ramp": getattr(rope, "ramp", None),
             "trained_length": max((phase.seq_len for phase in model.phases), default=None),
             "steps": sum(phase.steps for phase in model.phases),
+            "original_context": study.architecture(arm).original_context,
+            "published": list(model.published),
         }
     return {
         "study": study.study,
@@ -31,7 +33,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "seed": study.seed,
         "replicates": study.replicates,
         "study_sha256": study_digest(study),
-        "original_context": study.root(next(iter(study.models))).original_context,
+        "original_context": study.architecture(next(iter(study.models))).original_context,
         "models": models,
         "evaluations": {kind: _evaluation(evaluation) for kind, evaluation in study.evaluations},
     }

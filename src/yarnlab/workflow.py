@@ -12,6 +12,7 @@ from typing import Any
 
 from yarnlab.code import code_key
 from yarnlab.study import Study, canonical, load_study, section, study_digest
+from yarnlab.study.data import PythonPackages
 from yarnlab.study.evaluations import KINDS
 from yarnlab.summary import summarise
 
@@ -56,6 +57,10 @@ class Workflow:
         """results/<study>, as a params function."""
         return self.root
 
+    def tokenizer_spec(self) -> str:
+        """The section of the study's own tokenizer; empty without one."""
+        return canonical(section(self.study, "tokenizer", "")) if self.study.tokenizer is not None else ""
+
     def spec(self, stage: str) -> Callable[[Any], str]:
         """A params function: the canonical JSON of exactly the section that the job's stage reads."""
         return lambda wildcards: canonical(section(self.study, stage, self._name(wildcards)))
@@ -66,6 +71,9 @@ class Workflow:
 
     def summary(self) -> str:
         return canonical(summarise(self.study))
+
+    def assets(self) -> list[str]:
+        return list(self.study.assets)
 
     def corpora(self) -> list[str]:
         return list(self.study.corpora)
@@ -78,31 +86,59 @@ class Workflow:
 
     def train_threads(self, wildcards: Any) -> int:
         model = self.study.models[self.study.instances()[wildcards.model][0]]
-        return max((phase.processes * phase.threads for phase in model.phases), default=1)
+        return max((phase.parallel.processes * phase.parallel.threads for phase in model.phases), default=1)
 
     def evaluation_threads(self, kind: str) -> int:
         evaluation = getattr(self.study.evaluations, kind)
         return evaluation.threads if evaluation is not None else 1
 
     def train_inputs(self, wildcards: Any) -> list[str]:
-        """Manifests of the tokenizer, the training corpora and the parent."""
+        """Manifests of what the model is made from (parent, published checkpoint or tokenizer) and of its text."""
         arm, seed = self.study.instances()[wildcards.model]
         model = self.study.models[arm]
-        corpora = sorted({phase.corpus for phase in model.phases})
-        parents = [f"{self.root}/models/{self.study.name(model.parent, seed)}/manifest.json"] if model.parent else []
-        return [self.corpus("tokenizer"), *map(self.corpus, corpora), *parents]
+        if model.parent is not None:
+            source = self._model(self.study.name(model.parent, seed))
+        else:
+            source = self._tokenizer(self.study.tokenizer_of(arm))
+        return [source, *map(self.corpus, sorted({phase.corpus for phase in model.phases}))]
+
+    def corpus_inputs(self, wildcards: Any) -> list[str]:
+        """Manifests of a corpus's tokenizer and of the dataset that it is made from."""
+        corpus = self.study.corpora[wildcards.corpus]
+        if isinstance(corpus, PythonPackages):
+            return [self._tokenizer(None)]
+        return [self._tokenizer(corpus.tokenizer), self._asset(corpus.asset)]
 
     def evaluation_inputs(self, kind: str) -> Callable[[Any], list[str]]:
-        """Manifests of the model and of the evaluation's corpus."""
+        """Manifests of the model, of the evaluation's corpus and of the datasets that it reads itself."""
         evaluation = getattr(self.study.evaluations, kind)
-        corpus = [self.corpus(evaluation.corpus)] if evaluation is not None else []
-        return lambda wildcards: [f"{self.root}/models/{wildcards.model}/manifest.json", *corpus]
+        if evaluation is None:
+            return lambda wildcards: []
+        datasets = [self._asset(name) for name in sorted((getattr(evaluation, "snapshots", None) or {}).values())]
+        arms = self.study.instances()
+        return lambda wildcards: [
+            self._model(wildcards.model),
+            self.corpus(self.study.corpus_of(kind, arms[wildcards.model][0])),
+            *datasets,
+        ]
+
+    def _asset(self, name: str) -> str:
+        return f"{self.root}/assets/{name}/manifest.json"
+
+    def _model(self, name: str) -> str:
+        return f"{self.root}/models/{name}/manifest.json"
+
+    def _tokenizer(self, asset: str | None) -> str:
+        return self.corpus("tokenizer") if asset is None else self._asset(asset)
 
     def corpus(self, name: str) -> str:
         return f"{self.root}/data/{name}/manifest.json"
 
     def model_manifests(self) -> list[str]:
-        return [f"{self.root}/models/{name}/manifest.json" for name in self.models]
+        return [self._model(name) for name in self.models]
+
+    def asset_manifests(self) -> list[str]:
+        return [self._asset(name) for name in self.assets()]
 
     def evaluation_manifests(self, *kinds: str) -> list[str]:
         return [
@@ -123,9 +159,13 @@ class Workflow:
 
     def manifests(self) -> list[str]:
         """Every manifest that the study's stages write."""
-        data = [self.corpus(name) for name in ("tokenizer", *self.corpora())]
-        return [*data, *self.model_manifests(), *self.evaluation_manifests(*KINDS)]
+        own = ["tokenizer"] if self.study.tokenizer is not None else []
+        data = [self.corpus(name) for name in (*own, *self.corpora())]
+        return [*self.asset_manifests(), *data, *self.model_manifests(), *self.evaluation_manifests(*KINDS)]
 
     @staticmethod
     def _name(wildcards: Any) -> str:
-        return str(getattr(wildcards, "model", None) or getattr(wildcards, "corpus", ""))
+        for key in ("model", "corpus", "asset"):
+            if hasattr(wildcards, key):
+                return str(getattr(wildcards, key))
+        return ""

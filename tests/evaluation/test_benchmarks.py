@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -122,7 +123,7 @@ def write_snapshots(folder, answers: dict[str, list[int]]) -> None:
             {"id": str(i), "question": f"Colour {i}?", "choices": {"text": options, "label": letters}, "answerKey": "ABCD"[i % 4]}
             for i in range(count)
         ]  # fmt: skip
-        write(folder / "ai2_arc" / "ARC-Challenge" / name(split), rows)
+        write(folder / "arc_challenge" / "ARC-Challenge" / name(split), rows)
     for split, count in (("train", 14), ("validation", 4), ("test", 2)):
         rows = [
             {
@@ -135,7 +136,7 @@ def write_snapshots(folder, answers: dict[str, list[int]]) -> None:
         write(folder / "hellaswag" / "data" / name(split), rows)
     truths = {"choices": np.array(["yes", "no", "perhaps"]), "labels": np.array([1, 0, 1])}
     rows = [{"question": f"Is {i} odd?", "mc1_targets": truths, "mc2_targets": truths} for i in range(3)]
-    write(folder / "truthful_qa" / "multiple_choice" / name("validation"), rows)
+    write(folder / "truthfulqa" / "multiple_choice" / name("validation"), rows)
     for subject, right in answers.items():
         dev = [{"question": f"{i}?", "subject": subject, "choices": options, "answer": i % 4} for i in range(5)]
         test = [
@@ -149,13 +150,13 @@ def write_snapshots(folder, answers: dict[str, list[int]]) -> None:
 @pytest.fixture
 def snapshots(tmp_path):
     write_snapshots(tmp_path / "snapshots", {subject: [0] * count for subject, count in SUBJECTS.items()})
-    return tmp_path / "snapshots"
+    return {name: str(tmp_path / "snapshots" / name) for name in ("arc_challenge", "hellaswag", "truthfulqa", "mmlu")}
 
 
 @pytest.fixture
 def paper_task(tiny_task, snapshots):
     def make(rope=None):
-        settings = {"suite": "paper", "snapshots": str(snapshots), "batch_size": 4, "add_bos": True}
+        settings = {"suite": "paper", "snapshots": snapshots, "batch_size": 4, "add_bos": True}
         return tiny_task(settings, rope=rope or make_rope("pi", scale=64, original_context=64, head_dim=16))
 
     return make
@@ -167,7 +168,8 @@ def test_the_papers_suite_runs_offline_and_mmlu_counts_every_subject_alike(paper
     first = run_paper(paper_task(), tuple(SUBJECTS)).extra["samples"]
     picks = {s: first[first["task"] == f"mmlu_{s}"]["choice_acc"].tolist() for s in SUBJECTS}
     write_snapshots(
-        snapshots, {"abstract_algebra": picks["abstract_algebra"], "anatomy": [(k + 1) % 4 for k in picks["anatomy"]]}
+        Path(snapshots["mmlu"]).parent,
+        {"abstract_algebra": picks["abstract_algebra"], "anatomy": [(k + 1) % 4 for k in picks["anatomy"]]},
     )
     outcome = run_paper(paper_task(), tuple(SUBJECTS))
     table = outcome.table.set_index(["task", "metric"])
@@ -216,7 +218,7 @@ def test_an_incomplete_snapshot_is_an_error_that_names_what_is_missing(paper_tas
     assert len(mmlu_subjects()) == 57
     with pytest.raises(EvaluationError, match=r"incomplete; missing: mmlu/astronomy/dev-\*.*and 105 more"):
         evaluate(paper_task())
-    arc = snapshots / "ai2_arc" / "ARC-Challenge"
+    arc = Path(snapshots["arc_challenge"]) / "ARC-Challenge"
     (arc / "train-00000-of-00001.parquet").unlink()
     with pytest.raises(EvaluationError, match=r"missing: ai2_arc/ARC-Challenge/train-\*\.parquet\. Download"):
         run_paper(paper_task(), tuple(SUBJECTS))

@@ -37,7 +37,8 @@ models:
         head_dim: 64
         original_context: 64
         rope_theta: 10000.0
-        initialisation: normal
+        tie_word_embeddings: true
+      initialisation: normal
       phases:
         - &phase
           corpus: train
@@ -53,8 +54,7 @@ models:
           weight_decay: 0.1
           max_grad_norm: 1.0
           precision: bf16
-          processes: 1
-          threads: 1
+          parallel: {processes: 1, threads: 1, sharding: replicate, activation_checkpointing: none}
           checkpoint_minutes: 1
   long:
     from: base
@@ -115,15 +115,15 @@ def test_valid_study(tmp_path):
             "evaluations.perplexity.models.1: there is no model 'lung'",
         ),
         ("seq_len: 256", "seq_len: 512", "512 is longer than the model's context of 256 tokens"),
-        ("micro_batch: 2", "micro_batch: 3", "must divide global_batch 4 among processes (1), got 3"),
+        ("micro_batch: 2", "micro_batch: 3", "3 rows on each of 1 replicas must divide global_batch 4"),
         ("packages: [sympy]", "packages: [transformers]", "transformers is training text too"),
         ("title: a demo\n", "", "title: is missing"),
         ("study: demo", "study: other", "is 'other', but the file is named demo.yaml"),
         ("betas: [0.9, 0.95]", "betas: [0.9]", "models.base.pretrain.phases.0.betas"),
         (
-            "precision: bf16\n          processes",
-            "precision: fp8\n          processes",
-            "input should be 'bf16' or 'fp32'",
+            "precision: bf16\n          parallel",
+            "precision: fp8\n          parallel",
+            "input should be 'bf16', 'fp32' or 'pure-bf16'",
         ),
         ("seed: 1", "seed: 1\nseed: 2", "seed: the key is given twice"),
     ],
@@ -179,7 +179,10 @@ BATTERY = "suite: held-out-code, items: 20, shots: 0, batch_size: 8, add_bos: tr
             "evaluations.temperature.method: input should be 'ntk-by-parts', 'pi' or 'ntk-aware'",
         ),
         ("benchmarks: {%s, " + BATTERY.replace("shots: 0, ", "") + "}", "suite held-out-code needs `shots`"),
-        ("benchmarks: {%s, " + BATTERY + ", snapshots: here}", "suite held-out-code has no use for `snapshots`"),
+        (
+            "benchmarks: {%s, " + BATTERY + ", snapshots: {mmlu: here}}",
+            "suite held-out-code has no use for `snapshots`",
+        ),
         ("benchmarks: {%s, " + BATTERY.replace("held-out-code", "paper") + "}", "suite paper has no use for `items`"),
         ("passkey_official: {%s, lengths: [512], trials: 2, new_tokens: 10, decoding: best}", "'greedy' or 'released'"),
     ],

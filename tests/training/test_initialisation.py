@@ -19,7 +19,7 @@ SHAPE = Architecture(
     head_dim=64,
     original_context=256,
     rope_theta=10000.0,
-    initialisation="induction",
+    tie_word_embeddings=True,
 )
 
 

@@ -21,7 +21,7 @@ from yarnlab.corpus.passkey import NAMES, PasskeyText
 from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.modeling import create_model, use_fast_attention
-from yarnlab.study.schema import Repeats, Retrieval, Rows, Train
+from yarnlab.study.training import Repeats, Retrieval, Rows, Train
 from yarnlab.training import checkpoint, loop
 from yarnlab.training.loss import linear_cross_entropy
 from yarnlab.training.parallel import Group
@@ -32,6 +32,10 @@ MIXTURE = Rows(
     retrieval=Retrieval(share=0.5, min_keys=1, max_keys=2, asked="together", answer_weight=5.0),
     repeats=Repeats(share=0.25, min_segment=4, max_segment=16, random=0.5),
 )
+
+
+def replicas(processes: int) -> dict:
+    return {"processes": processes, "threads": 1, "sharding": "replicate", "activation_checkpointing": "none"}
 
 
 def phase(**changes) -> Train:
@@ -51,8 +55,7 @@ def phase(**changes) -> Train:
         "weight_decay": 0.1,
         "max_grad_norm": 1.0,
         "precision": "fp32",
-        "processes": 1,
-        "threads": 1,
+        "parallel": replicas(1),
         "checkpoint_minutes": 60,
     }
     return Train(**{**settings, **changes})
@@ -125,7 +128,8 @@ import torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[3])
 from yarnlab.training.parallel import forked
-from yarnlab.study.schema import Architecture, Train
+from yarnlab.study.schema import Architecture
+from yarnlab.study.training import Train
 from yarnlab.corpus.passkey import NAMES, PasskeyText
 from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.corpus.tokens import TokenisedCorpus
@@ -134,7 +138,7 @@ from yarnlab.training import loop
 from yarnlab.training.rows import RowSource
 data, out = Path(sys.argv[1]), Path(sys.argv[2])
 shape, chosen = Architecture(**json.loads(sys.argv[4])), Train.model_validate_json(sys.argv[5])
-with forked(chosen.processes) as group:
+with forked(chosen.parallel.processes) as group:
     model = create_model(shape, vocab_size=512, seed=0)
     text = PasskeyText(load_tokenizer(data / "tokenizer"))
     rows = RowSource(TokenisedCorpus.open(data / "train"), text, chosen, (0, 0, 0))
@@ -150,7 +154,7 @@ def test_processes_do_not_change_what_is_learned(tiny_data, architecture, tmp_pa
     for processes in (1, 2):
         out = tmp_path / str(processes)
         out.mkdir()
-        chosen = phase(processes=processes, steps=4)
+        chosen = phase(parallel=replicas(processes), steps=4)
         arguments = [str(tiny_data), str(out), "", architecture.model_dump_json(), chosen.model_dump_json()]
         subprocess.run([sys.executable, "-c", PARALLEL, *arguments], check=True, timeout=120)
         log = [json.loads(line) for line in (out / "demo.jsonl").read_text().splitlines()]

@@ -25,6 +25,7 @@ pathvars:
 
 
 wildcard_constraints:
+    asset="|".join(flow.assets()) or "-",
     model="|".join(flow.models),
     corpus="|".join(flow.corpora()),
 

@@ -1,7 +1,7 @@
 """Text to token ids.
 
 tokenizer: installed packages -> data/tokenizer/manifest.json
-corpus:    installed packages, tokenizer -> data/{corpus}/manifest.json
+corpus:    packages or a dataset, tokenizer -> data/{corpus}/manifest.json
 """
 
 
@@ -18,7 +18,7 @@ rule tokenizer:
         "../../envs/conda.yaml"
     params:
         results=flow.folder,
-        spec=flow.spec("tokenizer"),
+        spec=flow.tokenizer_spec(),
         code=flow.code("tokenizer"),
     shell:
         "python -m yarnlab tokenizer --study-dir {params.results:q}"
@@ -28,7 +28,7 @@ rule tokenizer:
 rule corpus:
     """Tokenise one corpus into a memory-mapped array."""
     input:
-        tokenizer="<results>/data/tokenizer/manifest.json",
+        flow.corpus_inputs,
     output:
         "<results>/data/{corpus}/manifest.json",
     log:

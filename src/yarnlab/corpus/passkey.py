@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -45,6 +46,13 @@ class PasskeyText:
         self.opening = self._encode("# There is a pass key hidden below. Memorize it.\n")
         self.end = self._encode("\n")  # what follows an answer in training text: a key ends after five digits
         self._wordings = {name: self._wording(name) for name in ("", *NAMES)}
+
+    @classmethod
+    def load(cls, folder: Path) -> PasskeyText:
+        """With the tokenizer of a folder."""
+        from yarnlab.corpus.tokenizer import load_tokenizer
+
+        return cls(load_tokenizer(folder))
 
     def key_ids(self, key: str) -> np.ndarray:
         return self._encode(key)

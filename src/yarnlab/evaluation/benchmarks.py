@@ -81,7 +81,7 @@ def run_paper(task: Task, subjects: tuple[str, ...] | None = None) -> Outcome:
     """
     subjects = subjects or mmlu_subjects()
     with tempfile.TemporaryDirectory(prefix="yarnlab-benchmarks-") as folder:
-        load = partial(load_paper_tasks, Path(task.settings["snapshots"]), Path(folder), subjects)
+        load = partial(load_paper_tasks, task.settings["snapshots"], Path(folder), subjects)
         results, truncated = _run(task, load, task.rope.context)
     hashes = {name: [s["doc_hash"][:16] for s in samples] for name, samples in results["samples"].items()}
     table = _with_mmlu(_table(task, results, truncated), results["groups"][GROUP])

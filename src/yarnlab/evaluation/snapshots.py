@@ -2,11 +2,12 @@
 
 lm-eval's own task files are kept (prompts, metrics, versions) and only pointed at parquet files, by overlays that
 are written when they are needed, since `include` takes an absolute path. A snapshot is the dataset's repository as it
-lies on the hub, one folder each: ai2_arc, hellaswag, truthful_qa, mmlu.
+lies on the hub: ai2_arc, hellaswag, truthful_qa, mmlu.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,14 @@ class Benchmark:
     """One task of the harness on one snapshot.
 
     file: lm-eval's task file, below its folder `tasks`.
-    splits: split → pattern of its parquet files, below `folder`.
+    snapshot: the study's name for the dataset.
+    splits: split → pattern of its parquet files in the dataset.
     examples: the split that the `shots` examples come from.
     metric: what the paper reports (eval-harness.sh:6-9 for the shots).
     """
 
     file: str
-    folder: str
+    snapshot: str
     splits: dict[str, str]
     columns: tuple[str, ...]
     examples: str
@@ -39,7 +41,7 @@ class Benchmark:
 PAPER = {
     "arc_challenge": Benchmark(
         file="arc/arc_challenge.yaml",
-        folder="ai2_arc",
+        snapshot="arc_challenge",
         splits={"train": "ARC-Challenge/train-*.parquet", "test": "ARC-Challenge/test-*.parquet"},
         columns=("question", "choices", "answerKey"),
         examples="train",
@@ -48,7 +50,7 @@ PAPER = {
     ),
     "hellaswag": Benchmark(
         file="hellaswag/hellaswag.yaml",
-        folder="hellaswag",
+        snapshot="hellaswag",
         splits={"train": "data/train-*.parquet", "validation": "data/validation-*.parquet"},
         columns=("activity_label", "ctx_a", "ctx_b", "endings", "label"),
         examples="train",
@@ -57,7 +59,7 @@ PAPER = {
     ),
     "truthfulqa_mc2": Benchmark(
         file="truthfulqa/truthfulqa_mc2.yaml",
-        folder="truthful_qa",
+        snapshot="truthfulqa",
         splits={"validation": "multiple_choice/validation-*.parquet"},
         columns=("question", "mc1_targets", "mc2_targets"),
         examples="validation",
@@ -79,9 +81,10 @@ def mmlu_subjects() -> tuple[str, ...]:
     return tuple(names)
 
 
-def load_paper_tasks(snapshots: Path, scratch: Path, subjects: tuple[str, ...]) -> Any:
+def load_paper_tasks(snapshots: Mapping[str, str], scratch: Path, subjects: tuple[str, ...]) -> Any:
     """What lm-eval's `evaluate` takes: the three tasks and the MMLU `subjects` as the group `mmlu`.
 
+    `snapshots`: dataset, as the study names it → its folder.
     `scratch` receives the overlays and the datasets' cache, and must live until the evaluation is done.
     Raises EvaluationError if a snapshot is missing, incomplete or not what its name says.
     """
@@ -95,7 +98,7 @@ def load_paper_tasks(snapshots: Path, scratch: Path, subjects: tuple[str, ...]) 
     if missing:
         more = f" and {len(missing) - MISSING_SHOWN} more" if len(missing) > MISSING_SHOWN else ""
         raise EvaluationError(
-            f"the snapshots in {snapshots} are incomplete; missing: {', '.join(missing[:MISSING_SHOWN])}{more}. "
+            f"the datasets are incomplete; missing: {', '.join(missing[:MISSING_SHOWN])}{more}. "
             "Download the dataset's pinned revision again, or correct `snapshots`"
         )
     overlays = {name: _overlay(name, benchmark, files[name], scratch) for name, benchmark in benchmarks.items()}
@@ -113,7 +116,7 @@ def load_paper_tasks(snapshots: Path, scratch: Path, subjects: tuple[str, ...]) 
 def _mmlu(subject: str) -> Benchmark:
     return Benchmark(
         file=f"mmlu/default/mmlu_{subject}.yaml",
-        folder="mmlu",
+        snapshot="mmlu",
         splits={"dev": f"{subject}/dev-*.parquet", "test": f"{subject}/test-*.parquet"},
         columns=("question", "choices", "answer"),
         examples="dev",
@@ -122,14 +125,15 @@ def _mmlu(subject: str) -> Benchmark:
     )
 
 
-def _checked_files(snapshots: Path, benchmark: Benchmark) -> dict[str, tuple[str, list[str]]]:
-    """split → (pattern from `snapshots`, its files). Raises EvaluationError for files that can't serve."""
+def _checked_files(snapshots: Mapping[str, str], benchmark: Benchmark) -> dict[str, tuple[str, list[str]]]:
+    """split → (its pattern, its files). Raises EvaluationError for files that can't serve."""
     import pyarrow
     from pyarrow import parquet
 
     found = {}
     for split, pattern in benchmark.splits.items():
-        paths = sorted((snapshots / benchmark.folder).glob(pattern))
+        place = Path(snapshots[benchmark.snapshot])
+        paths = sorted(place.glob(pattern))
         rows = 0
         for path in paths:
             try:
@@ -142,9 +146,9 @@ def _checked_files(snapshots: Path, benchmark: Benchmark) -> dict[str, tuple[str
                 raise EvaluationError(f"{path} lacks the columns {', '.join(absent)}: it is another dataset's")
         if paths and rows < max(1, benchmark.shots if split == benchmark.examples else 0):
             raise EvaluationError(
-                f"{snapshots / benchmark.folder / pattern} has {rows} rows, {benchmark.shots} are needed as examples"
+                f"{place / pattern} has {rows} rows, {benchmark.shots} are needed as examples"
             )
-        found[split] = (f"{benchmark.folder}/{pattern}", [str(path.resolve()) for path in paths])
+        found[split] = (str(place / pattern), [str(path.resolve()) for path in paths])
     return found
 
 

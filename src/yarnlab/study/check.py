@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 
-from yarnlab.study.evaluations import Perplexity
-from yarnlab.study.schema import Study, Train
+from yarnlab.study.data import Corpus, HubText, HubTokens, PythonPackages
+from yarnlab.study.evaluations import Evaluation, Perplexity
+from yarnlab.study.schema import Architecture, Study
+from yarnlab.study.training import Train
 
 KeyPath = tuple[str | int, ...]
 Problem = tuple[KeyPath, str]
@@ -19,6 +21,7 @@ def find_problems(study: Study) -> list[Problem]:
         return tree  # the rest follows parents, which must exist and end first
     return [
         *_names(study),
+        *_sources(study),
         *_shapes(study),
         *_training(study),
         *_lengths(study),
@@ -49,54 +52,96 @@ def _tree(study: Study) -> Iterator[Problem]:
 
 
 def _names(study: Study) -> Iterator[Problem]:
-    if study.tokenizer.train_on not in study.corpora:
-        yield (
-            ("tokenizer", "train_on"),
-            f"there is no corpus {study.tokenizer.train_on!r}{_near(study.tokenizer.train_on, study.corpora)}",
-        )
     for path, phase in _phases(study):
         if phase.corpus not in study.corpora:
-            yield (
-                (*path, "corpus"),
-                f"there is no corpus {phase.corpus!r}{_near(phase.corpus, study.corpora)}",
-            )
+            yield (*path, "corpus"), f"there is no corpus {phase.corpus!r}{_near(phase.corpus, study.corpora)}"
     for kind, evaluation in study.evaluations:
         if evaluation is None:
             continue
         at = ("evaluations", kind)
-        if evaluation.corpus not in study.corpora:
-            yield (
-                (*at, "corpus"),
-                f"there is no corpus {evaluation.corpus!r}{_near(evaluation.corpus, study.corpora)}",
-            )
+        for root, corpus in evaluation.corpora.items():
+            where: KeyPath = (*at, "corpus") if root is None else (*at, "corpus", root)
+            if corpus not in study.corpora:
+                yield where, f"there is no corpus {corpus!r}{_near(corpus, study.corpora)}"
         for i, arm in enumerate(evaluation.models):
             if arm not in study.models:
                 yield (*at, "models", i), f"there is no model {arm!r}{_near(arm, study.models)}"
             elif evaluation.models.index(arm) != i:
                 yield (*at, "models", i), f"{arm!r} is listed twice"
+            elif None not in evaluation.corpora and study.root(arm) not in evaluation.corpora:
+                yield (*at, "corpus"), f"names no corpus for {study.root(arm)!r}, the root of model {arm!r}"
+
+
+def _sources(study: Study) -> Iterator[Problem]:
+    """Assets and tokenizers that exist, are of the right type and are used."""
+    used = set()
+    for name, corpus in study.corpora.items():
+        at: KeyPath = ("corpora", name)
+        if isinstance(corpus, PythonPackages):
+            if study.tokenizer is None:
+                yield at, "packages are tokenised by the study's own tokenizer: `tokenizer` is missing"
+            continue
+        used |= {corpus.asset, corpus.tokenizer}
+        yield from _asset(study, (*at, "asset"), corpus.asset, "dataset")
+        yield from _asset(study, (*at, "tokenizer"), corpus.tokenizer, "model")
+    for arm, model in study.models.items():
+        if model.hub is not None:
+            used.add(model.hub.asset)
+            yield from _asset(study, ("models", arm, "hub", "asset"), model.hub.asset, "model")
+        elif model.pretrain is not None and study.tokenizer is None:
+            yield (
+                ("models", arm, "pretrain"),
+                "a new model needs the study's own tokenizer: `tokenizer` is missing",
+            )
+    for kind, evaluation in study.evaluations:
+        if evaluation is not None and (snapshots := getattr(evaluation, "snapshots", None)):
+            for task, name in snapshots.items():
+                used.add(name)
+                yield from _asset(study, ("evaluations", kind, "snapshots", task), name, "dataset")
+    for name in study.assets:
+        if name not in used:
+            yield ("assets", name), "is used by no corpus, model or evaluation"
+    if study.tokenizer is not None:
+        source = study.corpora.get(study.tokenizer.train_on)
+        if not isinstance(source, PythonPackages):
+            yield (
+                ("tokenizer", "train_on"),
+                f"there is no corpus {study.tokenizer.train_on!r} of packages"
+                f"{_near(study.tokenizer.train_on, study.corpora)}",
+            )
+
+
+def _asset(study: Study, at: KeyPath, name: str, kind: str) -> Iterator[Problem]:
+    if name not in study.assets:
+        yield at, f"there is no asset {name!r}{_near(name, study.assets)}"
+    elif study.assets[name].type != kind:
+        yield at, f"asset {name} is a {study.assets[name].type}, a {kind} is needed"
 
 
 def _shapes(study: Study) -> Iterator[Problem]:
     for arm, model in study.models.items():
         if model.pretrain is not None:
-            shape, at = model.pretrain.architecture, ("models", arm, "pretrain", "architecture")
-            if shape.num_attention_heads % shape.num_key_value_heads:
-                yield (
-                    (*at, "num_key_value_heads"),
-                    f"must divide num_attention_heads {shape.num_attention_heads}",
-                )
-            if shape.initialisation == "induction" and (
+            yield from _heads(model.pretrain.architecture, ("models", arm, "pretrain", "architecture"))
+            shape = model.pretrain.architecture
+            if model.pretrain.initialisation == "induction" and (
                 shape.num_hidden_layers < 2 or shape.hidden_size < 2 * shape.head_dim
             ):
                 yield (
-                    (*at, "initialisation"),
+                    ("models", arm, "pretrain", "initialisation"),
                     f"induction needs two layers and a hidden_size of 2 x head_dim = {2 * shape.head_dim} or more",
                 )
+        elif model.hub is not None:
+            yield from _heads(model.hub.architecture, ("models", arm, "hub", "architecture"))
         elif model.rope is not None and model.train is not None and model.rope.method.startswith("dynamic-"):
             yield (
                 ("models", arm, "rope", "method"),
                 f"{model.rope.method} is for evaluation only, without `train`",
             )
+
+
+def _heads(shape: Architecture, at: KeyPath) -> Iterator[Problem]:
+    if shape.num_attention_heads % shape.num_key_value_heads:
+        yield (*at, "num_key_value_heads"), f"must divide num_attention_heads {shape.num_attention_heads}"
 
 
 def _training(study: Study) -> Iterator[Problem]:
@@ -108,14 +153,30 @@ def _training(study: Study) -> Iterator[Problem]:
                 (*path, "seq_len"),
                 f"{phase.seq_len} is longer than the model's context of {context} tokens",
             )
-        if phase.global_batch % (phase.micro_batch * phase.processes):
+        parallel = phase.parallel
+        if phase.global_batch % (phase.micro_batch * parallel.replicas):
             yield (
                 (*path, "micro_batch"),
-                f"must divide global_batch {phase.global_batch} among processes ({phase.processes}), "
-                f"got {phase.micro_batch}",
+                f"{phase.micro_batch} rows on each of {parallel.replicas} replicas must divide "
+                f"global_batch {phase.global_batch}",
             )
-        if phase.processes != study.models[arm].phases[0].processes:
-            yield (*path, "processes"), "must be the same in all phases of a model"
+        if parallel != study.models[arm].phases[0].parallel:
+            yield (*path, "parallel"), "must be the same in all phases of a model"
+        if phase.seq_len % parallel.context:
+            yield (*path, "parallel", "context"), f"must divide seq_len {phase.seq_len}"
+        if phase.precision == "pure-bf16" and parallel.sharding != "fsdp":
+            yield (*path, "precision"), "pure-bf16 needs `sharding: fsdp`"
+        corpus = study.corpora.get(phase.corpus)
+        if corpus is not None and phase.rows.text == "blocks":
+            shortest = corpus.blocks.length if isinstance(corpus, HubText) and corpus.blocks else corpus.min_tokens
+            if shortest is None or shortest < phase.seq_len:
+                yield (
+                    (*path, "rows", "text"),
+                    f"blocks need documents of at least seq_len {phase.seq_len} tokens: give corpus {phase.corpus} "
+                    "`blocks` or `min_tokens`",
+                )
+        if isinstance(corpus, HubText | HubTokens) and corpus.tokenizer != study.tokenizer_of(arm):
+            yield (*path, "corpus"), f"is tokenised for {corpus.tokenizer}, the model reads {study.tokenizer_of(arm)}"
         if phase.warmup_steps >= phase.steps:
             yield (*path, "warmup_steps"), f"must be below steps ({phase.steps}), got {phase.warmup_steps}"
         if phase.schedule == "constant" and phase.final_lr_share:
@@ -131,44 +192,56 @@ def _training(study: Study) -> Iterator[Problem]:
 
 def _lengths(study: Study) -> Iterator[Problem]:
     for kind, evaluation in study.evaluations:
-        if evaluation is None or evaluation.corpus not in study.corpora:
+        if evaluation is None:
             continue
-        at = ("evaluations", kind)
-        corpus = study.corpora[evaluation.corpus]
-        if corpus.min_tokens is None or corpus.documents is None:
-            yield (
-                ("corpora", evaluation.corpus),
-                f"is used by evaluations.{kind} and needs `min_tokens` and `documents`",
-            )
-            continue
-        asked = getattr(evaluation, "documents", None)
-        if asked is not None and asked > corpus.documents:
-            yield (*at, "documents"), f"corpus {evaluation.corpus} has {corpus.documents} documents, got {asked}"
-        key, longest = evaluation.longest
-        where: KeyPath = (*at, key)
-        if isinstance(evaluation, Perplexity):
-            where = (*where, "stop")
-            if not evaluation.lengths.values():
-                yield where, f"is below start {evaluation.lengths.start}"
-        if longest > corpus.min_tokens:
-            yield (
-                where,
-                f"{longest} tokens are longer than the documents of corpus {evaluation.corpus} "
-                f"(corpora.{evaluation.corpus}.min_tokens is {corpus.min_tokens})",
-            )
+        for name in sorted({*evaluation.corpora.values()} & set(study.corpora)):
+            yield from _fits(kind, evaluation, name, study.corpora[name])
+
+
+def _fits(kind: str, evaluation: Evaluation, name: str, corpus: Corpus) -> Iterator[Problem]:
+    at = ("evaluations", kind)
+    if corpus.min_tokens is None or corpus.documents is None:
+        yield ("corpora", name), f"is used by evaluations.{kind} and needs `min_tokens` and `documents`"
+        return
+    asked = getattr(evaluation, "documents", None)
+    if asked is not None and asked > corpus.documents:
+        yield (*at, "documents"), f"corpus {name} has {corpus.documents} documents, got {asked}"
+    key, longest = evaluation.longest
+    where: KeyPath = (*at, key)
+    if isinstance(evaluation, Perplexity):
+        where = (*where, "stop")
+        if not evaluation.lengths.values():
+            yield where, f"is below start {evaluation.lengths.start}"
+    if longest > corpus.min_tokens:
+        yield (
+            where,
+            f"{longest} tokens are longer than the documents of corpus {name} "
+            f"(corpora.{name}.min_tokens is {corpus.min_tokens})",
+        )
 
 
 def _disjoint(study: Study) -> Iterator[Problem]:
-    trained = {phase.corpus for _, phase in _phases(study)} | {study.tokenizer.train_on}
-    evaluated = {e.corpus for _, e in study.evaluations if e is not None}
+    trained = {phase.corpus for _, phase in _phases(study)}
+    if study.tokenizer is not None:
+        trained.add(study.tokenizer.train_on)
+    evaluated = {corpus for _, e in study.evaluations if e is not None for corpus in e.corpora.values()}
     for name in sorted(evaluated & set(study.corpora)):
         for other in sorted(trained & set(study.corpora)):
-            shared = set(study.corpora[name].packages) & set(study.corpora[other].packages)
+            key, shared = _shared_text(study.corpora[name], study.corpora[other])
             if shared:
                 yield (
-                    ("corpora", name, "packages"),
+                    ("corpora", name, key),
                     f"{', '.join(sorted(shared))} is training text too (corpus {other}); evaluate on held-out text",
                 )
+
+
+def _shared_text(one: Corpus, other: Corpus) -> tuple[str, set[str]]:
+    """(key, packages or files of it) that two corpora have in common."""
+    if isinstance(one, PythonPackages):
+        return "packages", set(one.packages) & set(getattr(other, "packages", ()))
+    if isinstance(other, PythonPackages) or one.asset != other.asset:
+        return "files", set()
+    return "files", set(one.files) & set(other.files)
 
 
 def _unused(study: Study) -> Iterator[Problem]:

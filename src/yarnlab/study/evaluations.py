@@ -19,12 +19,20 @@ def _static_methods(methods: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class Evaluation(Section):
-    """What every evaluation declares: its text, its models, how it computes."""
+    """What every evaluation declares: its text, its models, how it computes.
 
-    corpus: Name
+    `corpus` names one corpus, or one for each root of the models' trees: roots differ in their tokenizers.
+    """
+
+    corpus: Name | dict[Name, Name]
     models: tuple[Name, ...] = Field(min_length=1)
     precision: Literal["bf16", "fp32"]
     threads: Positive
+
+    @property
+    def corpora(self) -> dict[str | None, str]:
+        """Root → corpus; None stands for every root."""
+        return {None: self.corpus} if isinstance(self.corpus, str) else dict(self.corpus.items())
 
     @property
     def longest(self) -> tuple[str, int]:
@@ -206,13 +214,13 @@ class Benchmarks(Evaluation):
     """Multiple-choice tasks through lm-eval; `batch_size` is fixed, since it changes the last digits, and so is BOS.
 
     `suite: held-out-code` cuts `items` questions a task from the corpus and puts `shots` examples before each.
-    `suite: paper` runs the paper's four benchmarks, whose shots are fixed, from the folder `snapshots`.
+    `suite: paper` runs the paper's four benchmarks, whose shots are fixed; `snapshots` names each one's asset.
     """
 
     suite: Literal["held-out-code", "paper"]
     items: int | None = Field(default=None, ge=10)
     shots: int | None = Field(default=None, ge=0)
-    snapshots: str | None = None
+    snapshots: dict[Literal["arc_challenge", "hellaswag", "mmlu", "truthfulqa"], Name] | None = None
     batch_size: Positive
     add_bos: bool
 

@@ -1,6 +1,6 @@
 """The parts of a study as frozen pydantic models: every key is known, typed and bounded; nothing is optional
-silently. Evaluations are in `evaluations.py`; what spans several parts (names that must exist, lengths that must fit)
-is in `check.py`."""
+silently. Text is in `data.py`, training in `training.py`, evaluations in `evaluations.py`; what spans several parts
+(names that must exist, lengths that must fit) is in `check.py`."""
 
 from __future__ import annotations
 
@@ -9,40 +9,19 @@ from typing import Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from yarnlab.rope import METHODS, Rope, make_rope
+from yarnlab.study.data import Asset, Corpus, Tokenizer
 from yarnlab.study.evaluations import Evaluations
-from yarnlab.study.fields import Name, Positive, Section, Share
-
-
-class PythonPackages(Section):
-    """Documents are the .py files of installed, pinned, pure-Python distributions, in a fixed order.
-
-    `min_tokens` keeps only documents at least that long; `documents` keeps that many of them, drawn by seed;
-    `max_tokens` stops after that many tokens (training text).
-    """
-
-    source: Literal["python-packages"]
-    packages: tuple[str, ...] = Field(min_length=1)
-    min_tokens: Positive | None = None
-    documents: Positive | None = None
-    max_tokens: Positive | None = None
-
-
-class Tokenizer(Section):
-    """A byte-level BPE trained on a sample of one corpus's documents."""
-
-    train_on: Name
-    vocab_size: int = Field(ge=300)
-    split_digits: bool
-    sample_documents: Positive
+from yarnlab.study.fields import Name, Positive, Section
+from yarnlab.study.training import Train
 
 
 class Architecture(Section):
-    """The shape of a model that is pretrained here; field names are those of transformers' LlamaConfig.
+    """The shape of a model; field names are those of transformers' configs.
 
-    `initialisation: induction` starts from weights that hold an induction circuit (training/initialisation.py).
+    `family` is the config's model_type. `original_context` is the length that the weights were pretrained on.
     """
 
-    family: Literal["llama"]
+    family: str = Field(pattern=r"^[a-z0-9_]+$")
     hidden_size: Positive
     intermediate_size: Positive
     num_hidden_layers: Positive
@@ -51,73 +30,34 @@ class Architecture(Section):
     head_dim: int = Field(ge=4, multiple_of=2)
     original_context: Positive
     rope_theta: float = Field(gt=1)
-    initialisation: Literal["normal", "induction"]
-
-
-class Retrieval(Section):
-    """Rows of text that hide `min_keys` to `max_keys` keys and ask for each; answers weigh `answer_weight` times.
-
-    `asked: together` puts all questions behind one another, at the row's end or, in two rows of five, anywhere before
-    it; a row's only key has no name, as in the evaluation, and is asked for twice. `asked: apart` puts every question
-    somewhere behind its key; one key has no name and is asked for at the row's end.
-    """
-
-    share: Share
-    min_keys: Positive
-    max_keys: Positive
-    asked: Literal["together", "apart"]
-    answer_weight: float = Field(gt=0)
-
-
-class Repeats(Section):
-    """Rows of one segment of `min_segment` to `max_segment` tokens, repeated.
-
-    `random` of the segments are noise, the others text.
-    """
-
-    share: Share
-    min_segment: Positive
-    max_segment: Positive
-    random: Share
-
-
-class Rows(Section):
-    """What training rows are made of; the rest, up to 1, is plain text."""
-
-    retrieval: Retrieval | None = None
-    repeats: Repeats | None = None
-
-
-class Train(Section):
-    """One training phase: a fresh AdamW, linear warm-up, then constant or cosine.
-
-    Each of `processes` computes an equal part of every global batch with `threads` threads. Both are part of the
-    study, since they change the order of additions and with it the last bits of the weights.
-    """
-
-    name: Name = "train"
-    corpus: Name
-    rows: Rows
-    steps: Positive
-    seq_len: Positive
-    global_batch: Positive
-    micro_batch: Positive
-    lr: float = Field(gt=0)
-    schedule: Literal["constant", "cosine"]
-    final_lr_share: Share = 0.0
-    warmup_steps: int = Field(ge=0)
-    betas: tuple[float, float]
-    weight_decay: float = Field(ge=0)
-    max_grad_norm: float = Field(gt=0)
-    precision: Literal["bf16", "fp32"]
-    processes: Positive
-    threads: Positive
-    checkpoint_minutes: float = Field(gt=0)
+    tie_word_embeddings: bool
 
 
 class Pretrain(Section):
+    """`initialisation: induction` starts from weights that hold an induction circuit (training/initialisation.py)."""
+
     architecture: Architecture
+    initialisation: Literal["normal", "induction"]
     phases: tuple[Train, ...] = Field(min_length=1)
+
+    @field_validator("architecture")
+    @classmethod
+    def _llama(cls, architecture: Architecture) -> Architecture:
+        if architecture.family != "llama" or not architecture.tie_word_embeddings:
+            raise ValueError("models that are pretrained here are of family llama with tied embeddings")
+        return architecture
+
+
+class Published(Section):
+    """A checkpoint of the hub; its config.json must agree with `architecture` and `vocab_size`.
+
+    `drop_sliding_window` attends to the whole context although the config says otherwise (Mistral 7B v0.1).
+    """
+
+    asset: Name
+    architecture: Architecture
+    vocab_size: Positive
+    drop_sliding_window: bool = False
 
 
 class RopeChoice(Section):
@@ -153,27 +93,36 @@ class RopeChoice(Section):
 
 
 class Model(Section):
-    """A node of the model tree: pretrained here, or made from a parent with a new rope (and trained, or not)."""
+    """A node of the model tree: pretrained here, published, or made from a parent with a new rope (trained, or not).
+
+    `published` are the names under which the paper's tables list the model that this one stands for.
+    """
 
     pretrain: Pretrain | None = None
+    hub: Published | None = None
     parent: Name | None = Field(default=None, alias="from")
     rope: RopeChoice | None = None
     train: Train | None = None
+    published: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
-        if (self.pretrain is None) == (self.parent is None):
-            raise ValueError("a model needs exactly one of `pretrain` and `from`")
+        if [self.pretrain, self.hub, self.parent].count(None) != 2:
+            raise ValueError("a model needs exactly one of `pretrain`, `hub` and `from`")
         if self.pretrain is not None and (self.rope is not None or self.train is not None):
             raise ValueError("`rope` and `train` have no effect beside `pretrain`; use its phases")
+        if self.hub is not None and self.train is not None:
+            raise ValueError("a published model is not trained itself; add a model with `from` and `train`")
         if self.parent is not None and self.rope is None:
             raise ValueError("a model with `from` needs `rope`")
         return self
 
     @property
-    def kind(self) -> Literal["pretrain", "finetune", "zero-shot"]:
+    def kind(self) -> Literal["pretrain", "hub", "finetune", "zero-shot"]:
         if self.pretrain is not None:
             return "pretrain"
+        if self.hub is not None:
+            return "hub"
         return "finetune" if self.train is not None else "zero-shot"
 
     @property
@@ -194,23 +143,47 @@ class Study(Section):
     notes: tuple[str, ...] = ()
     seed: int = Field(ge=0)
     replicates: Positive = 1
-    corpora: dict[Name, PythonPackages]
-    tokenizer: Tokenizer
+    assets: dict[Name, Asset] = Field(default_factory=dict)
+    corpora: dict[Name, Corpus]
+    tokenizer: Tokenizer | None = None
     models: dict[Name, Model] = Field(min_length=1)
     evaluations: Evaluations
 
-    def root(self, arm: str) -> Architecture:
-        """The architecture that an arm inherits from the pretrained model at the root of its tree."""
+    def root(self, arm: str) -> str:
+        """The arm at the root of an arm's tree: it is pretrained here, or published."""
         while (parent := self.models[arm].parent) is not None:
             arm = parent
-        pretrain = self.models[arm].pretrain
-        assert pretrain is not None
-        return pretrain.architecture
+        return arm
+
+    def architecture(self, arm: str) -> Architecture:
+        """The shape that an arm inherits from its root."""
+        root = self.models[self.root(arm)]
+        origin = root.pretrain or root.hub
+        assert origin is not None
+        return origin.architecture
+
+    def vocab_size(self, arm: str) -> int:
+        """The vocabulary of an arm's root."""
+        published = self.models[self.root(arm)].hub
+        if published is not None:
+            return published.vocab_size
+        assert self.tokenizer is not None
+        return self.tokenizer.vocab_size
+
+    def tokenizer_of(self, arm: str) -> str | None:
+        """The asset whose tokenizer an arm's root reads text with; None: the one that the study trains."""
+        published = self.models[self.root(arm)].hub
+        return published.asset if published is not None else None
 
     def rope(self, arm: str) -> Rope:
-        """The rope of an arm; plain RoPE for a pretrained model."""
+        """The rope of an arm; plain RoPE for a root that declares none."""
         choice = self.models[arm].rope or RopeChoice(method="none", scale=1.0)
-        return choice.make(self.root(arm))
+        return choice.make(self.architecture(arm))
+
+    def corpus_of(self, kind: str, arm: str) -> str:
+        """The corpus on which an evaluation of the study reads an arm."""
+        corpus: str | dict[str, str] = getattr(self.evaluations, kind).corpus
+        return corpus if isinstance(corpus, str) else corpus[self.root(arm)]
 
     @property
     def seeds(self) -> tuple[int, ...]:

@@ -29,10 +29,13 @@ def section(study: Study, stage: str, name: str) -> dict[str, Any]:
     """The part of the study that one job of a stage reads.
 
     Args:
-        stage: tokenizer, corpus, train, or a kind of evaluation.
-        name: the corpus for `corpus`, the model for the others (ignored for `tokenizer`).
+        stage: asset, tokenizer, corpus, train, or a kind of evaluation.
+        name: the asset, the corpus, or for the others the model (ignored for `tokenizer`).
     """
+    if stage == "asset":
+        return {"asset": _dump(study.assets[name])}
     if stage == "tokenizer":
+        assert study.tokenizer is not None
         return {
             "tokenizer": _dump(study.tokenizer),
             "corpus": _dump(study.corpora[study.tokenizer.train_on]),
@@ -46,23 +49,30 @@ def section(study: Study, stage: str, name: str) -> dict[str, Any]:
         "model": name,
         "arm": arm,
         "seed": seed,
-        "architecture": _dump(study.root(arm)),
+        "architecture": _dump(study.architecture(arm)),
         "rope": _dump(model.rope) if model.rope is not None else {"method": "none", "scale": 1.0},
     }
     if stage == "train":
-        parent = study.name(model.parent, seed) if model.parent is not None else None
-        return {
-            **shared,
-            "kind": model.kind,
-            "parent": parent,
-            "depth": _depth(study, arm),
-            "vocab_size": study.tokenizer.vocab_size,
-            "phases": [_dump(phase) for phase in model.phases],
-        }
+        return {**shared, **_origin(study, arm, seed), "phases": [_dump(phase) for phase in model.phases]}
     evaluation = getattr(study.evaluations, stage)
     # Adding a model to the list must not rerun the others; the evaluation's seed is the study's, not the model's,
     # so that every model and seed sees the same documents and keys.
-    return {**shared, "evaluation": _dump(evaluation, exclude={"models"}), "evaluation_seed": study.seed}
+    settings = _dump(evaluation, exclude={"models"}) | {"corpus": study.corpus_of(stage, arm)}
+    return {**shared, "evaluation": settings, "evaluation_seed": study.seed}
+
+
+def _origin(study: Study, arm: str, seed: int) -> dict[str, Any]:
+    """What a model is made from: `parent` or, for a root, `asset` or an `initialisation`."""
+    model = study.models[arm]
+    return {
+        "kind": model.kind,
+        "parent": study.name(model.parent, seed) if model.parent is not None else None,
+        "asset": model.hub.asset if model.hub is not None else None,
+        "drop_sliding_window": model.hub.drop_sliding_window if model.hub is not None else False,
+        "initialisation": model.pretrain.initialisation if model.pretrain is not None else None,
+        "depth": _depth(study, arm),
+        "vocab_size": study.vocab_size(arm),
+    }
 
 
 def _depth(study: Study, arm: str) -> int:

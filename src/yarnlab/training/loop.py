@@ -16,7 +16,8 @@ import torch
 from yarnlab import cost
 from yarnlab.modeling import autocast
 from yarnlab.provenance import peak_memory_bytes
-from yarnlab.study.schema import Architecture, Train
+from yarnlab.study.schema import Architecture
+from yarnlab.study.training import Train
 from yarnlab.training import checkpoint
 from yarnlab.training.checkpoint import Place
 from yarnlab.training.journal import Journal
@@ -84,7 +85,7 @@ def _phase(
 ) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Yield (place, log line) after each optimizer step of one phase, from `place` on."""
     phase = run.phases[index]
-    torch.set_num_threads(phase.threads)
+    torch.set_num_threads(phase.parallel.threads)
     model.train()
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=phase.lr, betas=phase.betas, weight_decay=phase.weight_decay, fused=True

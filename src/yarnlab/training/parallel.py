@@ -11,7 +11,7 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, distributed
 
 from yarnlab.mistakes import is_interruption, is_mistake
+from yarnlab.study.training import Parallel
 
 
 class WorkerFailed(RuntimeError):
@@ -53,6 +54,11 @@ class Group:
             raise WorkerFailed(f"process {self.rank} of {self.size} lost the others: {error}") from None
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
+
+
+def processes(parallel: Parallel) -> AbstractContextManager[Group]:
+    """The processes that a phase asks for, forked from this one."""
+    return forked(parallel.processes)
 
 
 @contextmanager

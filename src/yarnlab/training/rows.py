@@ -13,7 +13,7 @@ import numpy as np
 from yarnlab.corpus.passkey import NAMES, PasskeyText, random_key
 from yarnlab.corpus.tokenizer import BOS_ID
 from yarnlab.corpus.tokens import TokenisedCorpus
-from yarnlab.study.schema import Repeats, Retrieval, Train
+from yarnlab.study.training import Repeats, Retrieval, Train
 
 SHORT_CONTEXTS = 0.4  # of the rows whose questions stand together have them before the row's end
 

@@ -1,0 +1,70 @@
+"""Assets, the tokenizer and corpora."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from yarnlab.contract import StageRun, stage_run
+from yarnlab.stages.layout import Layout, seeds_of
+
+
+def fetch_asset(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
+    """Fetch one pinned repository of the hub and verify every byte of it; the only stage that uses the network."""
+    from yarnlab.hub.fetch import fetch
+    from yarnlab.hub.lock import Asset
+    from yarnlab.provenance import project_root
+
+    folder = layout.asset(name)
+    run = StageRun(layout.root, "asset", name, spec, code, folder / "manifest.json")
+    with stage_run(run):
+        wanted = spec["asset"]
+        asset = Asset(wanted["type"], wanted["repo"], wanted["revision"], tuple(wanted.get("files") or ()))
+        fetched = fetch(asset, project_root() / "config" / "hub.lock.yaml", folder, log=log, lock_missing=True)
+        run.outputs = fetched.paths
+        run.facts = {"commit": fetched.commit, "bytes": fetched.bytes, "conversions": fetched.conversions}
+        run.metrics = {"bytes": float(fetched.bytes)}
+
+
+def make_tokenizer(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
+    """Train and save the study's tokenizer."""
+    from yarnlab.corpus.packages import read_packages, versions
+    from yarnlab.corpus.tokenizer import save_tokenizer, train_tokenizer
+
+    run = StageRun(layout.root, "tokenizer", name, spec, code, layout.tokenizer / "manifest.json", seeds=seeds_of(spec))
+    with stage_run(run):
+        packages = tuple(spec["corpus"]["packages"])
+        wanted = spec["tokenizer"]
+        tokenizer = train_tokenizer(
+            read_packages(packages),
+            vocab_size=wanted["vocab_size"],
+            split_digits=wanted["split_digits"],
+            sample=wanted["sample_documents"],
+            seed=spec["seed"],
+        )
+        run.outputs = save_tokenizer(tokenizer, layout.tokenizer)
+        run.facts = {"versions": versions(packages), "vocab_size": tokenizer.get_vocab_size()}
+
+
+def make_corpus(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
+    """Tokenise one corpus, or take over published token ids."""
+    from yarnlab.corpus.build import build_corpus
+    from yarnlab.provenance import sha256_of
+
+    folder, source = layout.corpus(name), spec["corpus"]
+    tokenizer = layout.tokenizer_of(source.get("tokenizer"))
+    asset = layout.asset(source["asset"]) if "asset" in source else None
+    run = StageRun(layout.root, "corpus", name, spec, code, folder / "manifest.json", seeds=seeds_of(spec))
+    run.inputs = [place / "manifest.json" for place in (tokenizer, asset) if place is not None]
+    with stage_run(run):
+        run.facts = build_corpus(spec, tokenizer, folder, asset=asset, log=log)
+        run.outputs = [folder / "tokens.npy", folder / "documents.json"]
+        run.metrics = {"tokens": run.facts["tokens"], "documents": run.facts["documents"]}
+        run.datasets = [
+            {
+                "name": name,
+                "digest": sha256_of(folder / "tokens.npy"),
+                "context": "tokens",
+                "source": run.facts["source"],
+            }
+        ]
