@@ -141,13 +141,24 @@ class PositionInterpolation(Rope):
 
 @dataclass(frozen=True, kw_only=True)
 class NTKAware(Rope):
-    """NTK-aware: a larger base, so that θ_0 stays and the lowest frequency is divided by s (Eq. 16, 24)."""
+    """NTK-aware: a larger base, so that θ_0 stays and the lowest frequency is divided by s (Eq. 16, 24).
+
+    `theta` gives the larger base itself, as the official 8k run did with 20,000 (train.sh:51).
+    """
 
     method = "ntk-aware"
+    theta: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.theta is not None and (self.dynamic or self.theta <= self.base):
+            raise ValueError(f"theta is the larger base of a static rope, above {self.base:g}; got {self.theta:g}")
 
     @property
     def changed_base(self) -> float:
-        """b' = b·s^(D/(D−2)) (LlamaNTKScaledRotaryEmbedding.py:6)."""
+        """b' = b·s^(D/(D−2)) (LlamaNTKScaledRotaryEmbedding.py:6), or the one given."""
+        if self.theta is not None:
+            return self.theta
         return self.base * self.scale ** (self.head_dim / (self.head_dim - 2))
 
     def inv_freq(self) -> Tensor:

@@ -59,8 +59,8 @@ def _names(study: Study) -> Iterator[Problem]:
         if evaluation is None:
             continue
         at = ("evaluations", kind)
-        for root, corpus in evaluation.corpora.items():
-            where: KeyPath = (*at, "corpus") if root is None else (*at, "corpus", root)
+        for tokenizer, corpus in evaluation.corpora.items():
+            where: KeyPath = (*at, "corpus") if tokenizer is None else (*at, "corpus", tokenizer)
             if corpus not in study.corpora:
                 yield where, f"there is no corpus {corpus!r}{_near(corpus, study.corpora)}"
         for i, arm in enumerate(evaluation.models):
@@ -68,8 +68,8 @@ def _names(study: Study) -> Iterator[Problem]:
                 yield (*at, "models", i), f"there is no model {arm!r}{_near(arm, study.models)}"
             elif evaluation.models.index(arm) != i:
                 yield (*at, "models", i), f"{arm!r} is listed twice"
-            elif None not in evaluation.corpora and study.root(arm) not in evaluation.corpora:
-                yield (*at, "corpus"), f"names no corpus for {study.root(arm)!r}, the root of model {arm!r}"
+            elif None not in evaluation.corpora and study.tokenizer_of(arm) not in evaluation.corpora:
+                yield (*at, "corpus"), f"names no corpus for {study.tokenizer_of(arm)}, the tokenizer of {arm!r}"
 
 
 def _sources(study: Study) -> Iterator[Problem]:
@@ -88,6 +88,9 @@ def _sources(study: Study) -> Iterator[Problem]:
         if model.hub is not None:
             used.add(model.hub.asset)
             yield from _asset(study, ("models", arm, "hub", "asset"), model.hub.asset, "model")
+            if model.hub.tokenizer is not None:
+                used.add(model.hub.tokenizer)
+                yield from _asset(study, ("models", arm, "hub", "tokenizer"), model.hub.tokenizer, "model")
         elif model.pretrain is not None and study.tokenizer is None:
             yield (
                 ("models", arm, "pretrain"),

@@ -21,7 +21,7 @@ def _static_methods(methods: tuple[str, ...]) -> tuple[str, ...]:
 class Evaluation(Section):
     """What every evaluation declares: its text, its models, how it computes.
 
-    `corpus` names one corpus, or one for each root of the models' trees: roots differ in their tokenizers.
+    `corpus` names one corpus, or one for each tokenizer (an asset) of the models.
     """
 
     corpus: Name | dict[Name, Name]
@@ -31,7 +31,7 @@ class Evaluation(Section):
 
     @property
     def corpora(self) -> dict[str | None, str]:
-        """Root → corpus; None stands for every root."""
+        """Tokenizer → corpus; None stands for every tokenizer."""
         return {None: self.corpus} if isinstance(self.corpus, str) else dict(self.corpus.items())
 
     @property

@@ -51,10 +51,12 @@ class Pretrain(Section):
 class Published(Section):
     """A checkpoint of the hub; its config.json must agree with `architecture` and `vocab_size`.
 
+    `tokenizer` is the asset with whose tokenizer its text is tokenised, where that is not the checkpoint's own.
     `drop_sliding_window` attends to the whole context although the config says otherwise (Mistral 7B v0.1).
     """
 
     asset: Name
+    tokenizer: Name | None = None
     architecture: Architecture
     vocab_size: Positive
     drop_sliding_window: bool = False
@@ -171,9 +173,9 @@ class Study(Section):
         return self.tokenizer.vocab_size
 
     def tokenizer_of(self, arm: str) -> str | None:
-        """The asset whose tokenizer an arm's root reads text with; None: the one that the study trains."""
+        """The asset whose tokenizer an arm's text is tokenised with; None: the one that the study trains."""
         published = self.models[self.root(arm)].hub
-        return published.asset if published is not None else None
+        return (published.tokenizer or published.asset) if published is not None else None
 
     def rope(self, arm: str) -> Rope:
         """The rope of an arm; plain RoPE for a root that declares none."""
@@ -183,7 +185,7 @@ class Study(Section):
     def corpus_of(self, kind: str, arm: str) -> str:
         """The corpus on which an evaluation of the study reads an arm."""
         corpus: str | dict[str, str] = getattr(self.evaluations, kind).corpus
-        return corpus if isinstance(corpus, str) else corpus[self.root(arm)]
+        return corpus if isinstance(corpus, str) else corpus[self.tokenizer_of(arm) or ""]
 
     @property
     def seeds(self) -> tuple[int, ...]:
