@@ -289,3 +289,16 @@ def test_ropes_are_values():
     one = make_rope("yarn", scale=2, temperature={"slope": 0.1}, **LLAMA2)
     assert one == make_rope("yarn", scale=2, temperature=Temperature(slope=0.1), **LLAMA2)
     assert hash(one) == hash(make_rope("yarn", scale=2, **LLAMA2))
+
+
+def test_ntk_aware_with_a_given_base():
+    """The official 8k run sets the base to 20,000 (train.sh:51), a little less than b·s^(D/(D−2)) for s = 2."""
+    given = make_rope("ntk-aware", scale=2, original_context=4096, head_dim=128, theta=20000.0)
+    assert torch.equal(given.inv_freq(), make_rope("none", original_context=4096, head_dim=128, base=2e4).inv_freq())
+    assert given.to_hf() == {"rope_type": "default", "rope_theta": 20000.0}
+    rule = make_rope("ntk-aware", scale=2, original_context=4096, head_dim=128)
+    assert rule.changed_base == pytest.approx(20221, abs=1)
+    with pytest.raises(ValueError, match="larger base"):
+        make_rope("ntk-aware", scale=2, original_context=4096, head_dim=128, theta=5000.0)
+    with pytest.raises(ValueError, match="larger base"):
+        make_rope("dynamic-ntk", scale=2, original_context=4096, head_dim=128, theta=2e4)

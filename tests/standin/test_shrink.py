@@ -1,0 +1,24 @@
+"""The shrunken paper study, which the end-to-end test runs against the stand-in hub."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import yaml
+
+from yarnlab.study import load_study
+from yarnlab.study.load import _Loader
+
+from .shrink import shrink
+
+PAPER = Path(__file__).parents[2] / "config" / "studies" / "paper.yaml"
+
+
+def test_it_is_sound_and_has_the_paper_studys_own_keys(tmp_path):
+    data = yaml.load(PAPER.read_text(), Loader=_Loader)
+    file = tmp_path / "paper.yaml"
+    file.write_text(json.dumps(shrink(data)))
+    small = load_study(file)
+    assert set(small.evaluations.model_fields_set) == set(data["evaluations"])
+    assert all(phase.parallel.sharding == "fsdp" for model in small.models.values() for phase in model.phases)
