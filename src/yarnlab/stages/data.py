@@ -13,17 +13,26 @@ def fetch_asset(layout: Layout, name: str, spec: dict[str, Any], code: str, log:
     """Fetch one pinned repository of the hub and verify every byte of it; the only stage that uses the network."""
     from yarnlab.hub.fetch import fetch
     from yarnlab.hub.lock import Asset
-    from yarnlab.provenance import project_root
 
     folder = layout.asset(name)
     run = StageRun(layout.root, "asset", name, spec, code, folder / "manifest.json")
     with stage_run(run):
         wanted = spec["asset"]
         asset = Asset(wanted["type"], wanted["repo"], wanted["revision"], tuple(wanted.get("files") or ()))
-        fetched = fetch(asset, project_root() / "config" / "hub.lock.yaml", folder, log=log, lock_missing=True)
+        fetched = fetch(asset, lock_file(), folder, log=log, lock_missing=True)
         run.outputs = fetched.paths
         run.facts = {"commit": fetched.commit, "bytes": fetched.bytes, "conversions": fetched.conversions}
         run.metrics = {"bytes": float(fetched.bytes)}
+
+
+def lock_file() -> Path:
+    """Where the hub's revisions and hashes are pinned: config/hub.lock.yaml, or YARNLAB_HUB_LOCK."""
+    import os
+
+    from yarnlab.provenance import project_root
+
+    chosen = os.environ.get("YARNLAB_HUB_LOCK")
+    return Path(chosen) if chosen else project_root() / "config" / "hub.lock.yaml"
 
 
 def make_tokenizer(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
