@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 SHARD = "{}-00000-of-00001.parquet".format
-TEXT_PACKAGES = ("networkx", "accelerate", "mpmath")
+TEXT_PACKAGES = ("networkx",)
 
 
 def build(root: Path, study: dict[str, Any]) -> None:
@@ -139,17 +139,18 @@ def _texts() -> Iterator[str]:
     from yarnlab.corpus.packages import read_packages
 
     for document in read_packages(TEXT_PACKAGES):
-        yield document.text
+        if len(document.text) > 2_000:
+            yield document.text
 
 
 def _ids(texts: list[str], tokenizer, length: int, count: int) -> list[list[int]]:
     """`count` rows of `length` ids, cut one after the other from the texts."""
     wanted, stream = length * count, []
-    while len(stream) < wanted:
-        for encoding in tokenizer.encode_batch(texts, add_special_tokens=False):
-            stream += encoding.ids
-            if len(stream) >= wanted:
-                break
+    for text in texts:
+        if len(stream) >= wanted:
+            break
+        stream += tokenizer.encode(text[:20_000], add_special_tokens=False).ids
+    assert len(stream) >= wanted, "the packages have too little text"
     return [stream[i * length : (i + 1) * length] for i in range(count)]
 
 
