@@ -10,8 +10,10 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the state is saved and the same command co
 # By name, so that showing an error of one module does not import all others.
 _MISTAKES = {
     "yarnlab.study.load": ("StudyError",),
+    "yarnlab.hub.api": ("HubError",),
     "yarnlab.corpus.packages": ("CorpusError",),
     "yarnlab.corpus.passkey": ("PromptError",),
+    "yarnlab.checkpoints": ("ArchitectureMismatch",),
     "yarnlab.modeling": ("RopeMismatch",),
     "yarnlab.evaluation.documents": ("EvaluationError",),
     "yarnlab.training.loop": ("TrainingError",),

@@ -1,0 +1,1 @@
+"""Pinned downloads from the hub, every byte verified; no repository's code is run and no pickle is loaded."""
