@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from yarnlab.corpus.tokenizer import BOS_ID, EOS_ID
+from yarnlab.corpus.tokenizer import BOS_ID, EOS_ID, Special, load_tokenizer, special_ids
 
 if TYPE_CHECKING:
     import tokenizers
 
 KEY_DIGITS = 5
+OWN = Special(BOS_ID, EOS_ID)  # of the tokenizer that a study trains itself
 # Names that let one training row hold several keys; the evaluation has one key without a name.
 # fmt: off
 NAMES = (
@@ -41,8 +42,10 @@ class Wording:
 class PasskeyText:
     """Builds statements, questions and prompts as arrays of token ids (int64)."""
 
-    def __init__(self, tokenizer: tokenizers.Tokenizer) -> None:
+    def __init__(self, tokenizer: tokenizers.Tokenizer, special: Special = OWN) -> None:
         self._tokenizer = tokenizer
+        self.bos, self.eos = special.bos, special.eos
+        self._lead = _lead(tokenizer)
         self.opening = self._encode("# There is a pass key hidden below. Memorize it.\n")
         self.end = self._encode("\n")  # what follows an answer in training text: a key ends after five digits
         self._wordings = {name: self._wording(name) for name in ("", *NAMES)}
@@ -50,9 +53,7 @@ class PasskeyText:
     @classmethod
     def load(cls, folder: Path) -> PasskeyText:
         """With the tokenizer of a folder."""
-        from yarnlab.corpus.tokenizer import load_tokenizer
-
-        return cls(load_tokenizer(folder))
+        return cls(load_tokenizer(folder), special_ids(folder))
 
     def key_ids(self, key: str) -> np.ndarray:
         return self._encode(key)
@@ -83,13 +84,13 @@ class PasskeyText:
         if len(filler) < room:
             raise PromptError(f"the filler has {len(filler)} tokens, {room} are needed")
         split = round(depth * room)
-        parts = [np.array([BOS_ID]), self.opening, filler[:split], statement, filler[split:room], question]
+        parts = [np.array([self.bos]), self.opening, filler[:split], statement, filler[split:room], question]
         return np.concatenate(parts).astype(np.int64)
 
     def clean(self, filler: np.ndarray) -> np.ndarray:
         """Filler without BOS and EOS, which would mark document borders inside the prompt."""
         filler = filler.astype(np.int64)
-        return filler[(filler != BOS_ID) & (filler != EOS_ID)]
+        return filler[(filler != self.bos) & (filler != self.eos)]
 
     def digit_ids(self) -> np.ndarray:
         """Ids of every token that begins with a digit: what would lengthen a key if it came next."""
@@ -106,7 +107,19 @@ class PasskeyText:
         )
 
     def _encode(self, text: str) -> np.ndarray:
-        return np.array(self._tokenizer.encode(text, add_special_tokens=False).ids, dtype=np.int64)
+        """The ids that `text` has in the middle of a text."""
+        ids = self._tokenizer.encode(self._lead + text, add_special_tokens=False).ids
+        behind = len(self._tokenizer.encode(self._lead, add_special_tokens=False).ids) if self._lead else 0
+        return np.array(ids[behind:], dtype=np.int64)
+
+
+def _lead(tokenizer: tokenizers.Tokenizer) -> str:
+    """What to put before a fragment so that it is encoded as inside a text.
+
+    Tokenizers in SentencePiece's manner (Llama, Mistral) put a space before every text: a line break, which joins with
+    nothing there, takes it up. Byte-level ones need nothing.
+    """
+    return "\n" if len(tokenizer.encode("7", add_special_tokens=False).ids) > 1 else ""
 
 
 def random_key(rng: np.random.Generator) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from yarnlab.corpus.packages import Document
+from yarnlab.corpus.packages import CorpusError, Document
 
 if TYPE_CHECKING:
     import tokenizers
@@ -60,7 +61,52 @@ def save_tokenizer(tokenizer: tokenizers.Tokenizer, folder: Path) -> list[Path]:
     return files
 
 
+@dataclass(frozen=True)
+class Special:
+    """Ids of the tokens that begin and end a document."""
+
+    bos: int
+    eos: int
+
+
+def special_ids(folder: Path) -> Special:
+    """BOS and EOS of the tokenizer in `folder`, from tokenizer_config.json or, failing that, config.json.
+
+    A tokenizer without BOS (Qwen's) has its EOS stand between documents, on both sides. Raises CorpusError where
+    there is no EOS either.
+    """
+    names = _json(folder / "tokenizer_config.json")
+    numbers = _json(folder / "config.json")
+    tokenizer = load_tokenizer(folder)
+
+    def find(key: str) -> int | None:
+        token = names.get(f"{key}_token")
+        text = token.get("content") if isinstance(token, dict) else token
+        if text is not None and (found := tokenizer.token_to_id(text)) is not None:
+            return found
+        number = numbers.get(f"{key}_token_id")
+        return number[0] if isinstance(number, list) else number
+
+    # Some configs give a BOS id although the tokenizer itself has none; its own word counts.
+    bos = find("bos") if "bos_token" not in names or names["bos_token"] is not None else None
+    eos = find("eos")
+    if eos is None:
+        raise CorpusError(f"the tokenizer in {folder} names no EOS token, so documents can't be set apart")
+    return Special(eos if bos is None else bos, eos)
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
 def load_tokenizer(folder: Path) -> tokenizers.Tokenizer:
+    """The tokenizer.json of a folder. Raises CorpusError where there is none."""
     from tokenizers import Tokenizer
 
-    return Tokenizer.from_file(str(folder / "tokenizer.json"))
+    file = folder / "tokenizer.json"
+    if not file.exists():
+        raise CorpusError(
+            f"{folder} has no tokenizer.json. If it has a tokenizer.model, convert it once: "
+            "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
+        )
+    return Tokenizer.from_file(str(file))

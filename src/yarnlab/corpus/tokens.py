@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from yarnlab.corpus.packages import CorpusError, Document, read_packages, versions
-from yarnlab.corpus.tokenizer import BOS_ID, EOS_ID, load_tokenizer
+from yarnlab.corpus.tokenizer import BOS_ID, EOS_ID, Special, load_tokenizer
 from yarnlab.progress import Progress
-from yarnlab.provenance import replacing, write_json
+from yarnlab.provenance import write_json
 
 if TYPE_CHECKING:
     import tokenizers
 
+HEADER_BYTES = 128  # of a .npy file with one dimension
 BATCH = 256  # documents encoded at once: bounds memory, keeps both cores busy
 
 
@@ -30,13 +33,20 @@ class TokenisedCorpus:
     names: tuple[str, ...]
     starts: tuple[int, ...]
     lengths: tuple[int, ...]
+    bos: int = BOS_ID
+    eos: int = EOS_ID
 
     @classmethod
     def open(cls, folder: Path) -> TokenisedCorpus:
         index = json.loads((folder / "documents.json").read_text(encoding="utf-8"))
+        documents = index["documents"]
         return cls(
-            np.load(folder / "tokens.npy", mmap_mode="r"),
-            *(tuple(document[key] for document in index) for key in ("name", "start", "tokens")),
+            tokens=np.load(folder / "tokens.npy", mmap_mode="r"),
+            names=tuple(document["name"] for document in documents),
+            starts=tuple(document["start"] for document in documents),
+            lengths=tuple(document["tokens"] for document in documents),
+            bos=index["bos"],
+            eos=index["eos"],
         )
 
     def document(self, i: int) -> np.ndarray:
@@ -44,8 +54,62 @@ class TokenisedCorpus:
         return self.tokens[self.starts[i] : self.starts[i] + self.lengths[i]]
 
 
+class CorpusWriter:
+    """Writes tokens.npy and documents.json piece by piece, so that a corpus may be larger than memory.
+
+    On leaving the block both files get their names; after an error neither does.
+    """
+
+    def __init__(self, folder: Path, dtype: type[np.generic], special: Special) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder, self._dtype, self._special = folder, dtype, special
+        self._temporary = folder / ".tokens.npy.partial"
+        self._index: list[dict[str, Any]] = []
+        self.tokens = 0
+
+    @property
+    def documents(self) -> int:
+        return len(self._index)
+
+    def __enter__(self) -> CorpusWriter:
+        self._file = self._temporary.open("wb")
+        self._file.write(self._header())
+        return self
+
+    def add(self, name: str, ids: np.ndarray) -> None:
+        self._file.write(np.asarray(ids).astype(self._dtype).tobytes())
+        self._index.append({"name": name, "start": self.tokens, "tokens": len(ids)})
+        self.tokens += len(ids)
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._file.seek(0)
+            self._file.write(self._header())
+        self._file.close()
+        if kind is not None:
+            self._temporary.unlink()
+            return
+        self._temporary.replace(self._folder / "tokens.npy")
+        special = {"bos": self._special.bos, "eos": self._special.eos}
+        write_json(self._folder / "documents.json", {**special, "documents": self._index})
+
+    def _header(self) -> bytes:
+        """The .npy header for what has been written; of equal length for any number of tokens."""
+        buffer = io.BytesIO()
+        shape = {"descr": np.lib.format.dtype_to_descr(np.dtype(self._dtype)), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(buffer, {**shape, "shape": (self.tokens,)})
+        header = buffer.getvalue()
+        assert len(header) == HEADER_BYTES, len(header)
+        return header
+
+
+def id_type(tokenizer_folder: Path) -> type[np.generic]:
+    """uint16 where it holds every id of the tokenizer, else uint32."""
+    return np.uint16 if load_tokenizer(tokenizer_folder).get_vocab_size() <= 2**16 else np.uint32
+
+
 def build_corpus(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, log: Path | None) -> dict[str, Any]:
-    """Write tokens.npy and documents.json of one corpus section; returns counts and the packages' versions.
+    """Write tokens.npy and documents.json of one section of packages; returns counts and the packages' versions.
 
     Raises CorpusError if fewer documents than asked for are long enough.
     """
@@ -54,27 +118,20 @@ def build_corpus(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, 
     documents = read_packages(packages)
     random.Random(seed).shuffle(documents)
     tokenizer = load_tokenizer(tokenizer_folder)
-    dtype = np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32
-    kept: list[np.ndarray] = []
-    index: list[dict[str, Any]] = []
-    total = 0
-    for name, ids in _encode(documents, tokenizer, source, log):
-        if len(ids) < source.get("min_tokens", 0):
-            continue
-        kept.append(np.array([BOS_ID, *ids, EOS_ID], dtype=dtype))
-        index.append({"name": name, "start": total, "tokens": len(ids) + 2})
-        total += len(ids) + 2
-        if len(kept) == source.get("documents") or total >= source.get("max_tokens", total + 1):
-            break
-    if len(kept) < source.get("documents", 1):
-        raise CorpusError(
-            f"only {len(kept)} documents of {', '.join(packages)} have {source.get('min_tokens', 0)} tokens or more, "
-            f"{source.get('documents', 1)} are asked for; lower `documents` or `min_tokens`, or name more packages"
-        )
-    with replacing(folder / "tokens.npy") as temporary:
-        np.save(temporary, np.concatenate(kept))
-    write_json(folder / "documents.json", index)
-    return {"tokens": total, "documents": len(index), "versions": versions(packages)}
+    with CorpusWriter(folder, id_type(tokenizer_folder), Special(BOS_ID, EOS_ID)) as writer:
+        for name, ids in _encode(documents, tokenizer, source, log):
+            if len(ids) < source.get("min_tokens", 0):
+                continue
+            writer.add(name, np.array([BOS_ID, *ids, EOS_ID]))
+            if writer.documents == source.get("documents") or writer.tokens >= source.get("max_tokens", math.inf):
+                break
+        if writer.documents < source.get("documents", 1):
+            raise CorpusError(
+                f"only {writer.documents} documents of {', '.join(packages)} have {source.get('min_tokens', 0)} tokens "
+                f"or more, {source.get('documents', 1)} are asked for; lower `documents` or `min_tokens`, or name more "
+                "packages"
+            )
+    return {"tokens": writer.tokens, "documents": writer.documents, "versions": versions(packages)}
 
 
 def _encode(

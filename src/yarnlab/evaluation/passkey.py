@@ -14,7 +14,6 @@ import numpy as np
 import torch
 
 from yarnlab.corpus.passkey import PasskeyText, random_key
-from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.last_tokens import last_logits
 from yarnlab.evaluation.task import Outcome, Task
@@ -37,7 +36,7 @@ def evaluate(task: Task) -> Outcome:
 
     settings, count = task.settings, task.settings["trials"]
     progress = task.progress(count * len(settings["lengths"]), "trial")
-    text = PasskeyText(load_tokenizer(task.tokenizer))
+    text = PasskeyText.load(task.tokenizer)
     fillers = document_fillers(text, task.corpus)
     digits = torch.from_numpy(text.digit_ids())
     rows: list[dict[str, Any]] = []

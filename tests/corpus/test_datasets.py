@@ -1,0 +1,191 @@
+"""Corpora from a dataset's files: whatever the format, the same ids; blocks lose nothing uncounted; a kill costs little."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from yarnlab.corpus import datasets
+from yarnlab.corpus.blocks import Dropped, by_chunk, by_document
+from yarnlab.corpus.build import build_corpus
+from yarnlab.corpus.packages import CorpusError
+from yarnlab.corpus.passkey import PasskeyText
+from yarnlab.corpus.tokenizer import load_tokenizer, special_ids
+from yarnlab.corpus.tokens import TokenisedCorpus
+
+TEXTS = [f"Chapter {i}. " + f"The grass is green, {i} times over. " * (3 * i + 2) for i in range(7)]
+
+
+@pytest.fixture(scope="module")
+def llama(tmp_path_factory) -> Path:
+    """A folder with a tokenizer in Llama's manner."""
+    import sys
+
+    sys.path.insert(0, str(Path(__file__).parents[1]))
+    from standin.repositories import llama_tokenizer
+
+    folder = tmp_path_factory.mktemp("llama")
+    llama_tokenizer(TEXTS, 400).save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(json.dumps({"bos_token": {"content": "<s>"}, "eos_token": "</s>"}))
+    return folder
+
+
+@pytest.fixture
+def asset(tmp_path) -> Path:
+    """The same texts in two files of each format."""
+    folder = tmp_path / "asset"
+    (folder / "data").mkdir(parents=True)
+    for number, part in enumerate((TEXTS[:3], TEXTS[3:])):
+        pd.DataFrame({"title": part, "text": part}).to_parquet(folder / f"data/train-{number}.parquet")
+        lines = "".join(json.dumps({"text": text}) + "\n" for text in part)
+        (folder / f"data/{number}.jsonl").write_text(lines)
+        with gzip.open(folder / f"data/{number}.jsonl.gz", "wt") as file:
+            file.write(lines)
+    for i, text in enumerate(TEXTS):
+        (folder / f"data/{i}.txt").write_text(text)
+    return folder
+
+
+FORMATS = {
+    "parquet": ("parquet", "data/*.parquet", "text"),
+    "jsonl": ("jsonl", "data/*.jsonl", "text"),
+    "jsonl.gz": ("jsonl", "data/*.jsonl.gz", "text"),
+    "text": ("text", "data/*.txt", None),
+}
+
+
+def section(form: str = "parquet", **more) -> dict:
+    name, files, column = FORMATS[form]
+    corpus = {"source": "hub-text", "format": name, "files": [files], **({"column": column} if column else {}), **more}
+    return {"corpus": corpus, "seed": 0}
+
+
+def build(spec: dict, llama: Path, asset: Path, folder: Path) -> tuple[dict, TokenisedCorpus]:
+    facts = build_corpus(spec, llama, folder, asset=asset, log=None)
+    return facts, TokenisedCorpus.open(folder)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_every_format_gives_the_same_documents(form, llama, asset, tmp_path):
+    facts, corpus = build(section(form), llama, asset, tmp_path / "out")
+    tokenizer = load_tokenizer(llama)
+    assert facts["documents"] == len(TEXTS)
+    for i, text in enumerate(TEXTS):
+        ids = corpus.document(i)
+        assert (ids[0], ids[-1]) == (corpus.bos, corpus.eos) == (1, 2)
+        assert ids[1:-1].tolist() == tokenizer.encode(text, add_special_tokens=False).ids
+    assert isinstance(corpus.tokens, np.memmap)
+
+
+def test_the_first_documents_that_are_long_enough_are_kept(llama, asset, tmp_path):
+    lengths = [len(load_tokenizer(llama).encode(text, add_special_tokens=False).ids) for text in TEXTS]
+    _, corpus = build(section(min_tokens=lengths[2], documents=2), llama, asset, tmp_path / "out")
+    assert [length - 2 for length in corpus.lengths] == lengths[2:4]
+    with pytest.raises(CorpusError, match=r"only 5 documents of asset have .* 6 are asked for"):
+        build_corpus(section(min_tokens=lengths[2], documents=6), llama, tmp_path / "bad", asset=asset, log=None)
+    assert not (tmp_path / "bad/tokens.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"files": ["test/*"]}, r"no file of asset matches 'test/\*'"),
+        ({"column": "body"}, "has no column 'body'; it has title, text"),
+    ],
+)
+def test_what_a_dataset_lacks_is_named(change, message, llama, asset, tmp_path):
+    with pytest.raises(CorpusError, match=message):
+        build_corpus(section(**change), llama, tmp_path / "out", asset=asset, log=None)
+
+
+def test_published_token_ids_are_kept_and_bookended_once(llama, tmp_path):
+    asset = tmp_path / "asset"
+    asset.mkdir()
+    rows = [[1, *range(10, 40), 2], list(range(50, 90))]
+    pd.DataFrame({"input_ids": rows}).to_parquet(asset / "train-0.parquet")
+    spec = {"corpus": {"source": "hub-tokens", "files": ["train-*"], "column": "input_ids"}, "seed": 0}
+    _, corpus = build(spec, llama, asset, tmp_path / "out")
+    assert corpus.document(0).tolist() == rows[0]
+    assert corpus.document(1).tolist() == [1, *rows[1], 2]
+
+
+def test_a_build_that_was_killed_keeps_the_files_it_had_read(llama, asset, tmp_path, monkeypatch):
+    read = []
+    real = datasets.text_rows
+
+    def spy(file, form, column):
+        read.append(file.name)
+        if file.name == "train-1.parquet" and len(read) == 2:
+            raise KeyboardInterrupt
+        return real(file, form, column)
+
+    monkeypatch.setattr("yarnlab.corpus.build.text_rows", spy)
+    with pytest.raises(KeyboardInterrupt):
+        build_corpus(section(), llama, tmp_path / "out", asset=asset, log=None)
+    _, corpus = build(section(), llama, asset, tmp_path / "out")
+    assert read == ["train-0.parquet", "train-1.parquet", "train-1.parquet"] or read[-1] == "train-1.parquet"
+    _, whole = build(section(), llama, asset, tmp_path / "other")
+    assert np.array_equal(corpus.tokens, whole.tokens)
+    assert not (tmp_path / "out/.shards").exists()
+
+
+documents = st.lists(st.lists(st.integers(3, 99), max_size=40).map(np.array), max_size=12)
+
+
+@given(documents, st.integers(3, 16))
+def test_blocks_by_chunk(texts, length):
+    dropped = Dropped()
+    blocks = list(by_chunk(texts, length, 1, 2, dropped))
+    assert all(len(block) == length and (block[0], block[-1]) == (1, 2) for block in blocks)
+    assert not any(np.isin(block[1:-1], (1, 2)).any() for block in blocks)
+    assert sum(map(len, texts)) == dropped.ids + (length - 2) * len(blocks)
+
+
+@given(documents, st.integers(2, 16))
+def test_blocks_by_document(texts, length):
+    dropped = Dropped()
+    blocks = list(by_document(texts, length, 1, 2, dropped))
+    assert all(len(block) == length for block in blocks)
+    stream = np.concatenate([np.concatenate([[1], text, [2]]) for text in texts]) if texts else np.empty(0)
+    joined = np.concatenate(blocks) if blocks else np.empty(0)
+    assert np.array_equal(joined, stream[: len(joined)])
+    assert len(stream) - len(joined) == dropped.ids < length
+
+
+@pytest.mark.parametrize("bookends", ["chunk", "document"])
+def test_training_blocks_from_text(bookends, llama, asset, tmp_path):
+    facts, corpus = build(section(blocks={"length": 16, "bookends": bookends}), llama, asset, tmp_path / "out")
+    assert set(corpus.lengths) == {16}
+    assert facts["tokens"] == 16 * facts["documents"]
+    assert 0 < facts["dropped_ids"] < 16 * len(TEXTS)
+
+
+def test_special_tokens_of_other_tokenizers(llama, tmp_path):
+    (tmp_path / "tokenizer.json").write_text((llama / "tokenizer.json").read_text())
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text(json.dumps({"bos_token": None, "eos_token": "</s>"}))  # as Qwen's
+    (tmp_path / "config.json").write_text(json.dumps({"bos_token_id": 1, "eos_token_id": 2}))
+    assert (special_ids(tmp_path).bos, special_ids(tmp_path).eos) == (2, 2)
+    config.write_text("{}")
+    assert (special_ids(tmp_path).bos, special_ids(tmp_path).eos) == (1, 2)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(CorpusError, match="names no EOS token"):
+        special_ids(tmp_path)
+
+
+def test_a_passkey_prompt_in_llamas_tokenizer_is_the_natural_one(llama):
+    """Fragments put together are what encoding the whole text gives, keys and all."""
+    text, tokenizer = PasskeyText.load(llama), load_tokenizer(llama)
+    whole = "\n# The pass key is 04711. Remember it. 04711 is the pass key.\n"
+    natural = tokenizer.encode("x" + whole, add_special_tokens=False).ids
+    ours = text.statement(text.key_ids("04711")).tolist()
+    assert natural[-len(ours) :] == ours
+    assert len(text.key_ids("04711")) == 5
+    assert tokenizer.decode(text.question().tolist()).strip().endswith("The pass key is")
