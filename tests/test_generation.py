@@ -11,6 +11,7 @@ from yarnlab.rope import make_rope
 
 DYNAMIC = ("dynamic-pi", "dynamic-ntk", "dynamic-yarn")
 WINDOW, LENGTH = 64, 150
+NEAR = 3e-4  # rounding of fp32 in logits of about 10, by whichever order of additions the machine has
 
 
 def rope_for(method: str, scale: float = 1.0):
@@ -78,13 +79,13 @@ def parallel(model, rope, ids: torch.Tensor, cache: str) -> torch.Tensor:
 
 @pytest.mark.parametrize("method", DYNAMIC)
 def test_a_cache_before_rotation_equals_row_wise_recomputation(tiny_model, ids, method):
-    """Decoded token by token, and in one parallel pass: to 1e-4 on logits of spread > 1, at every length to 2.3 L,
+    """Decoded token by token, and in one parallel pass: to NEAR on logits of spread > 1, at every length to 2.3 L,
     with two layers, grouped heads and two documents."""
     rope = rope_for(method)
     expected = row_by_row(tiny_model, rope, ids)
     assert expected.std() > 1
-    assert (logits_of_every_step(tiny_model, rope, ids) - expected).abs().max() < 1e-4
-    assert (parallel(tiny_model, rope, ids, "pre-rope") - expected).abs().max() < 1e-4
+    assert (logits_of_every_step(tiny_model, rope, ids) - expected).abs().max() < NEAR
+    assert (parallel(tiny_model, rope, ids, "pre-rope") - expected).abs().max() < NEAR
 
 
 @pytest.mark.parametrize("method", DYNAMIC)
@@ -99,8 +100,8 @@ def test_with_one_layer_it_equals_an_ordinary_pass_at_every_length(architecture,
         (logits_of_every_step(model, rope, ids) - at_each_length(model, rope, ids)).abs().amax((0, 2))
         for model in (shallow, deep)
     ]
-    assert difference[0].max() < 1e-4
-    assert difference[1][:WINDOW].max() < 1e-4 < 1e-2 < difference[1][WINDOW + 10 :].min()
+    assert difference[0].max() < NEAR
+    assert difference[1][:WINDOW].max() < NEAR < 1e-2 < difference[1][WINDOW + 10 :].min()
 
 
 @pytest.mark.parametrize("method", DYNAMIC)
@@ -117,10 +118,10 @@ def test_a_cache_after_rotation_is_what_transformers_does_and_wrong_beyond_the_w
             past = out.past_key_values
             stock.append(out.logits)
     stock = torch.cat(stock, dim=1)
-    assert (logits_of_every_step(tiny_model, rope, ids, "post-rope") - stock).abs().max() < 1e-4
-    assert (parallel(tiny_model, rope, ids, "post-rope") - stock).abs().max() < 1e-4
+    assert (logits_of_every_step(tiny_model, rope, ids, "post-rope") - stock).abs().max() < NEAR
+    assert (parallel(tiny_model, rope, ids, "post-rope") - stock).abs().max() < NEAR
     cost = (stock - right).abs().amax((0, 2))
-    assert cost[:WINDOW].max() < 1e-4 < 1e-2 < cost[WINDOW + 10 :].min()
+    assert cost[:WINDOW].max() < NEAR < 1e-2 < cost[WINDOW + 10 :].min()
 
 
 @pytest.mark.parametrize("cache", ["pre-rope", "post-rope"])
@@ -131,7 +132,7 @@ def test_a_static_rope_may_be_cached_either_way(tiny_model, ids, method, cache):
     set_rope(tiny_model, rope)
     expected = one_pass(tiny_model, ids)
     for prompt in (1, 100):
-        assert (logits_of_every_step(tiny_model, rope, ids, cache, prompt=prompt) - expected).abs().max() < 1e-4
+        assert (logits_of_every_step(tiny_model, rope, ids, cache, prompt=prompt) - expected).abs().max() < NEAR
 
 
 def test_a_prompt_is_at_its_own_length(tiny_model, ids):
@@ -140,14 +141,14 @@ def test_a_prompt_is_at_its_own_length(tiny_model, ids):
     rope = rope_for("dynamic-yarn")
     set_rope(tiny_model, rope)
     expected = one_pass(tiny_model, ids[:, :100])
-    assert (logits_of_every_step(tiny_model, rope, ids, prompt=100)[:, :100] - expected).abs().max() < 1e-4
+    assert (logits_of_every_step(tiny_model, rope, ids, prompt=100)[:, :100] - expected).abs().max() < NEAR
     static = rope_for("yarn", scale=4)
     set_rope(tiny_model, static)
     whole = one_pass(tiny_model, ids)
     with key_cache(tiny_model, static), torch.no_grad():
         first = tiny_model(input_ids=ids[:, :40], use_cache=True)
         second = tiny_model(input_ids=ids[:, 40:], past_key_values=first.past_key_values, use_cache=True)
-    assert (torch.cat([first.logits, second.logits], 1) - whole).abs().max() < 1e-4
+    assert (torch.cat([first.logits, second.logits], 1) - whole).abs().max() < NEAR
 
 
 def test_generation_continues_as_recomputation_does(tiny_model, ids):

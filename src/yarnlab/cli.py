@@ -10,9 +10,12 @@ import json
 import sys
 import traceback
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from yarnlab.study import Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -20,6 +23,7 @@ StudyDir = Annotated[Path, typer.Option("--study-dir", help="The study's results
 Spec = Annotated[str | None, typer.Option(help="The section of the study, as JSON; default: from the study file.")]
 Code = Annotated[str | None, typer.Option(help="The stage's code key; default: computed.")]
 Log = Annotated[Path | None, typer.Option(help="A log file that gets plain progress lines and errors.")]
+StudyName = Annotated[str, typer.Argument(help="A study's name, or a study file.")]
 Results = Annotated[Path, typer.Option(help="The folder of all studies' results.")]
 
 
@@ -67,11 +71,18 @@ def _stage(stage: str, name: str, study_dir: Path, spec: str | None, code: str |
     STAGES[stage](Layout(study_dir), name, given, code or code_key(stage), log)
 
 
-def _study_of(study_dir: Path):  # type: ignore[no-untyped-def]
+def _study_of(study_dir: Path) -> Study:
+    return _study_named(study_dir.name)
+
+
+def _study_named(chosen: str) -> Study:
+    """The study of this name, or in this file (ending in .yaml)."""
     from yarnlab.provenance import project_root
     from yarnlab.study import load_study
 
-    return load_study(project_root() / "config" / "studies" / f"{study_dir.name}.yaml")
+    return load_study(
+        Path(chosen) if chosen.endswith(".yaml") else project_root() / "config" / "studies" / f"{chosen}.yaml"
+    )
 
 
 @app.command()
@@ -118,6 +129,37 @@ def check(file: Annotated[Path, typer.Argument(help="A study file, config/studie
 
     study = load_study(file)
     print(f"{file}: sound; {len(study.instances())} models, {len(study.corpora)} corpora")
+
+
+@app.command()
+def plan(
+    study: StudyName,
+    device: Annotated[str | None, typer.Option(help="h100, h200, a100, …, or cpu (this machine).")] = None,
+    mfu: Annotated[float, typer.Option(help="The share of the device's peak that is reached.")] = 0.4,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Say what a study takes before anything starts; fails if something of it cannot fit."""
+    from yarnlab.plan import plan_study, render
+
+    made = plan_study(_study_named(study), device, mfu)
+    print(json.dumps(made.as_dict(), indent=1) if as_json else render(made))
+    made.check()
+
+
+@app.command()
+def lock(
+    study: StudyName,
+    update: Annotated[bool, typer.Option(help="Also what is pinned already: follow branches that moved on.")] = False,
+) -> None:
+    """Pin every download of a study: commits, sizes and hashes, into config/hub.lock.yaml."""
+    from yarnlab.hub.lock import Asset, lock_assets, read_lock
+    from yarnlab.stages.data import lock_file
+
+    wanted = [Asset(a.type, a.repo, a.revision, a.files or ()) for a in _study_named(study).assets.values()]
+    done = lock_assets(wanted, lock_file(), update=update)
+    known = read_lock(lock_file())
+    total = sum(known[asset.key].bytes for asset in wanted)
+    print(f"{lock_file()}: {len(done)} assets pinned now, {len(wanted) - len(done)} before; {total / 1e9:,.1f} GB")
 
 
 @app.command()

@@ -79,6 +79,7 @@ def generate(
     options: transformers' `generate`'s own, such as do_sample or eos_token_id.
     """
     decoder: Any = model
+    ids = ids.to(model.device)
     with key_cache(model, rope, cache):
         out = decoder.generate(
             ids,
@@ -103,7 +104,7 @@ def logits_of_every_step(
     """
     past, parts = None, []
     with key_cache(model, rope, cache):
-        for chunk in ids.split([prompt] + [1] * (ids.shape[1] - prompt), dim=1):
+        for chunk in ids.to(model.device).split([prompt] + [1] * (ids.shape[1] - prompt), dim=1):
             out = model(input_ids=chunk, past_key_values=past, use_cache=True)
             past = out.past_key_values
             parts.append(out.logits)

@@ -11,6 +11,7 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the state is saved and the same command co
 _MISTAKES = {
     "yarnlab.study.load": ("StudyError",),
     "yarnlab.hub.api": ("HubError",),
+    "yarnlab.plan.stages": ("PlanError",),
     "yarnlab.corpus.packages": ("CorpusError",),
     "yarnlab.corpus.passkey": ("PromptError",),
     "yarnlab.checkpoints": ("ArchitectureMismatch",),

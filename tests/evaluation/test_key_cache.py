@@ -10,7 +10,7 @@ from yarnlab.evaluation import key_cache
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.key_cache import evaluate, recomputed_nll
 from yarnlab.evaluation.nll import token_nll
-from yarnlab.generation import logits_of_every_step
+from yarnlab.generation import CACHES, logits_of_every_step
 from yarnlab.modeling import set_rope, use_fast_attention
 from yarnlab.rope import make_rope
 
@@ -28,20 +28,26 @@ def rope_for(method: str):
     return make_rope(method, original_context=64, head_dim=16)
 
 
-@pytest.mark.parametrize("batch", [100, 8192])
-def test_the_table_is_what_decoding_gives(tiny_task, tiny_model, monkeypatch, batch):
+def test_the_table_is_what_decoding_gives(tiny_task, tiny_model, monkeypatch):
     """Each cache's mean NLL in each bucket of L tokens, from two documents in one batch or one by one, to 1e-5."""
-    monkeypatch.setattr(key_cache, "TOKENS_PER_BATCH", batch)
     task = tiny_task(SETTINGS)
     use_fast_attention(tiny_model)
-    table = evaluate(task).table
-    assert len(table) == 2 * 3 * 2 * 3 and set(table["protocol"]) == {"key-cache@1"}
-    assert sorted(set(zip(table["bucket_start"], table["bucket_end"], strict=True))) == [(1, 64), (64, 128), (128, 150)]
-    decoded = table[(table["cache"] != "recomputed") & (table["document"] == task.corpus.names[1])]
-    for (method, cache), rows in decoded.groupby(["method", "cache"]):
-        nll = decoded_nll(tiny_model, rope_for(method), np.asarray(task.corpus.document(1)[:150]), cache)
-        for row in rows.itertuples():
-            assert row.nll == pytest.approx(nll[row.bucket_start - 1 : row.bucket_end - 1].mean(), rel=1e-5)
+    ids = np.asarray(task.corpus.document(1)[:150])
+    decoded = {
+        (method, cache): decoded_nll(tiny_model, rope_for(method), ids, cache)
+        for method in SETTINGS["methods"]
+        for cache in CACHES
+    }
+    for batch in (100, 8192):
+        monkeypatch.setattr(key_cache, "TOKENS_PER_BATCH", batch)
+        table = evaluate(task).table
+        assert len(table) == 2 * 3 * 2 * 3 and set(table["protocol"]) == {"key-cache@1"}
+        buckets = sorted(set(zip(table["bucket_start"], table["bucket_end"], strict=True)))
+        assert buckets == [(1, 64), (64, 128), (128, 150)]
+        second = table[table["document"] == task.corpus.names[1]].set_index(["method", "cache"])
+        for key, nll in decoded.items():
+            for row in second.loc[[key]].itertuples():
+                assert row.nll == pytest.approx(nll[row.bucket_start - 1 : row.bucket_end - 1].mean(), rel=1e-5)
 
 
 def test_caches_agree_up_to_the_original_context_and_differ_beyond(tiny_task):

@@ -88,8 +88,43 @@ def test_refuses_positions_that_do_not_exist(model, ids, count):
         last_logits(model, ids, count)
 
 
-def test_refuses_other_families(model, ids):
-    """A layer with more in it (norms of queries, windows) would silently be computed wrongly."""
-    model.config.model_type = "qwen3"
-    with pytest.raises(ValueError, match="not of qwen3"):
-        last_logits(model, ids, 1)
+def relative(family, **changes):
+    """A tiny model of another family, its biases not zero; grouped heads, a head of its own for the output."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.for_model(
+        family,
+        vocab_size=128,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=8,
+        tie_word_embeddings=False,
+        **changes,
+    )
+    model = AutoModelForCausalLM.from_config(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) / 5)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("family", "changes", "pruned"),
+    [
+        ("mistral", {"sliding_window": None}, True),
+        ("mistral", {"sliding_window": 50}, False),
+        ("qwen2", {}, True),
+        ("qwen3", {}, False),
+        ("phi3", {"pad_token_id": 0}, False),
+    ],
+)
+def test_other_families_give_what_their_whole_pass_gives(ids, family, changes, pruned):
+    """Pruned where the layers are Llama's (Qwen2's projections have biases), whole where they do more."""
+    model = relative(family, **changes)
+    expected, rows = whole(model, ids, 6), []
+    model.model.layers[-1].mlp.register_forward_hook(lambda _, args, __: rows.append(args[0].shape[1]))
+    torch.testing.assert_close(last_logits(model, ids, 6), expected, rtol=0, atol=1e-5 * expected.abs().max().item())
+    assert rows == [6 if pruned else LENGTH]

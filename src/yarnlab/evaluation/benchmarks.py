@@ -93,6 +93,11 @@ def run_paper(task: Task, subjects: tuple[str, ...] | None = None) -> Outcome:
 SUITES = {"held-out-code": run_held_out_code, "paper": run_paper}
 
 
+def _number(value: object) -> float:
+    """lm-eval says 'N/A' for a standard error that it can't give, of a single item for instance."""
+    return float(value) if isinstance(value, int | float) else math.nan
+
+
 def _battery_task(name: str, questions: list[Question], shots: int) -> Any:
     """The battery's questions as an lm-eval task; the last `shots` of them are the examples."""
     from datasets import Dataset
@@ -208,7 +213,7 @@ def _table(task: Task, results: Any, truncated: Counter[str]) -> pd.DataFrame:
                     "task": name,
                     "metric": metric,
                     "value": float(scores[f"{metric},none"]),
-                    "stderr": float(scores[f"{metric}_stderr,none"]),
+                    "stderr": _number(scores[f"{metric}_stderr,none"]),
                     "n": results["n-samples"][name]["effective"],
                     "shots": results["n-shot"][name],
                     "truncated": truncated[name],

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from yarnlab.evaluation.documents import EvaluationError, prefixes
+from yarnlab.evaluation.grids import STEP, TOKENS_PER_BATCH, recomputed_lengths
 from yarnlab.evaluation.nll import token_nll
 from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.generation import CACHES, key_cache
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from yarnlab.rope import Rope
 
 PROTOCOL = "key-cache@1"
-STEP = 8  # recomputations per L tokens; 4 put the NLL of dynamic PI 0.06 nats off that of 8 in the micro study
-TOKENS_PER_BATCH = 8192
 
 
 def evaluate(task: Task) -> Outcome:
@@ -76,9 +75,8 @@ def recomputed_nll(model: PreTrainedModel, rope: Rope, ids: np.ndarray, step: in
     Tokens up to position L come from one pass, which has the same rope for all of them.
     """
     set_rope(model, rope)
-    end, done, parts = ids.shape[1] - 1, 0, []
-    while done < end:
-        reached = min(end, rope.original_context if done == 0 else done + step)
+    done, parts = 0, []
+    for reached in recomputed_lengths(rope.original_context, ids.shape[1], step):
         parts.append(token_nll(model, ids[:, : reached + 1], reached - done))
         done = reached
     return np.concatenate(parts, axis=1)

@@ -16,33 +16,51 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
+FAMILIES = ("llama", "mistral", "qwen2")  # whose layers do what `_last_layer` does, and no more
+
+
 @torch.inference_mode()
 def last_logits(model: PreTrainedModel, ids: Tensor, count: int) -> Tensor:
-    """Logits of the last `count` positions: fp32, (batch, count, vocab), with the caller's autocast.
+    """Logits of the last `count` positions: fp32, (batch, count, vocab), on the device of `ids`, with the caller's
+    autocast.
+
+    Models of other families, or with a sliding window, run all of their last layer; their head sees `count` positions.
 
     Args:
-        model: a Llama-type causal model; the layers below the last run with the attention chosen for it.
-        ids: (batch, seq_len) token ids, without padding.
+        model: a causal model; the layers below the last run with the attention chosen for it.
+        ids: (batch, seq_len) token ids, without padding, on any device.
 
-    Raises ValueError for another kind of model, whose last layer may do more than is done here, and for a `count`
-    that isn't within 1 … seq_len.
+    Raises ValueError for a `count` that isn't within 1 … seq_len.
     """
-    from transformers.masking_utils import create_causal_mask
-
-    if model.config.model_type != "llama":
-        raise ValueError(f"last_logits knows the layers of Llama models, not of {model.config.model_type}")
     if not 1 <= count <= ids.shape[1]:
         raise ValueError(f"count must be 1 to {ids.shape[1]}, the sequence's length, got {count}")
-    decoder: Any = model.model
+    inputs = ids.to(model.device)
+    if _is_prunable(model.config):
+        hidden = _pruned(model.model, inputs, count)
+    else:
+        hidden = model.model(input_ids=inputs, use_cache=False)[0][:, -count:]
+    return model.lm_head(hidden).float().to(ids.device)
+
+
+def _is_prunable(config: Any) -> bool:
+    kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
+    full = kinds == {"full_attention"} and getattr(config, "sliding_window", None) is None
+    return config.model_type in FAMILIES and full
+
+
+def _pruned(decoder: Any, ids: Tensor, count: int) -> Tensor:
+    """Final hidden states of the last `count` positions, (batch, count, hidden_size)."""
+    from transformers.masking_utils import create_causal_mask
+
     hidden = decoder.embed_tokens(ids)
     positions = torch.arange(ids.shape[1], device=ids.device)[None]
     rotation = decoder.rotary_emb(hidden, position_ids=positions)
     mask = create_causal_mask(
-        config=model.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None, position_ids=positions
+        config=decoder.config, inputs_embeds=hidden, attention_mask=None, past_key_values=None, position_ids=positions
     )
     for layer in decoder.layers[:-1]:
         hidden = layer(hidden, attention_mask=mask, position_ids=positions, position_embeddings=rotation)
-    return model.lm_head(decoder.norm(_last_layer(decoder.layers[-1], hidden, rotation, count))).float()
+    return decoder.norm(_last_layer(decoder.layers[-1], hidden, rotation, count))
 
 
 def _last_layer(layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor], count: int) -> Tensor:
@@ -62,9 +80,10 @@ def _last_attention(attention: Any, normed: Tensor, rotation: tuple[Tensor, Tens
     value = _heads(attention.v_proj(normed), attention.head_dim)
     length = normed.shape[1]
     seen = torch.ones(count, length, dtype=torch.bool, device=normed.device).tril(length - count)
-    out = torch.nn.functional.scaled_dot_product_attention(
-        query, key, value, attn_mask=seen, scale=attention.scaling, enable_gqa=query.shape[1] != key.shape[1]
-    )
+    # Repeated, since CUDA's fused kernels take either a mask or shared heads, and the plain one would compute in fp32.
+    groups = query.shape[1] // key.shape[1]
+    key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    out = torch.nn.functional.scaled_dot_product_attention(query, key, value, attn_mask=seen, scale=attention.scaling)
     return attention.o_proj(out.transpose(1, 2).flatten(2))
 
 

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from yarnlab.corpus.tokenizer import load_tokenizer
+from yarnlab.corpus.tokenizer import load_tokenizer, special_ids
+from yarnlab.evaluation.cache import cache_options
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
 from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.modeling import autocast
@@ -82,7 +83,7 @@ def evaluate(task: Task) -> Outcome:
             f"passkey_official generates with a cache of rotated keys, which {task.rope.method} would have to rotate "
             "anew at every token: give it models with static methods, or use the evaluation `passkey`"
         )
-    settings, tokenizer = task.settings, load_tokenizer(task.tokenizer)
+    settings, tokenizer, bos = task.settings, load_tokenizer(task.tokenizer), special_ids(task.tokenizer).bos
     task.model.set_attn_implementation("sdpa")  # takes a cache
     progress = task.progress(settings["trials"] * len(settings["lengths"]), "trial")
     rows: list[dict[str, Any]] = []
@@ -90,7 +91,7 @@ def evaluate(task: Task) -> Outcome:
         garbage = garbage_for(length, lambda n: len(_encode(tokenizer, _typical(n))) + 1)
         for i in range(settings["trials"]):
             trial = draw_trial(task.seed, length, i, garbage)
-            ids = [task.model.config.bos_token_id, *_encode(tokenizer, trial.text)]
+            ids = [bos, *_encode(tokenizer, trial.text)]
             check_vocabulary(max(ids), task.model.config.vocab_size)
             with autocast(settings["precision"]):
                 new = continuation(task.model, ids, settings["new_tokens"], settings["decoding"], trial.draw)
@@ -163,6 +164,7 @@ def continuation(model: PreTrainedModel, ids: Sequence[int], new_tokens: int, de
             use_cache=True,
             pad_token_id=ids[0],  # nothing is padded; unset, it would be warned about
             **DECODING[decoding],
+            **cache_options(model, len(ids) + new_tokens),
         )
     return out[0, len(ids) :].tolist()
 

@@ -7,20 +7,11 @@ frequencies alone: same weights, same temperature rule.
 
 from __future__ import annotations
 
+from yarnlab.evaluation.grids import lengths_within
 from yarnlab.evaluation.perplexity import document_nll, perplexity_table
 from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.modeling import set_rope
 from yarnlab.study.schema import RopeChoice
-
-
-def lengths_within(original_context: int, scale: float, max_length: int) -> tuple[int, ...]:
-    """L, 2L, 4L, … and the end of the extended context, s·L tokens or `max_length` where that is less."""
-    end = min(round(scale * original_context), max_length)
-    lengths, length = [], original_context
-    while length < end:
-        lengths.append(length)
-        length *= 2
-    return (*lengths, end)
 
 
 def evaluate(task: Task) -> Outcome:

@@ -21,6 +21,7 @@ import torch
 
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
+from yarnlab.evaluation.grids import TOKENS_PER_BATCH
 from yarnlab.evaluation.nll import target_nll
 from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.modeling import autocast
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 PROTOCOL = "sliding-window@1"
-TOKENS_PER_BATCH = 8192  # a longer window is a batch by itself
 
 
 @dataclass(frozen=True)

@@ -145,9 +145,7 @@ def _checked_files(snapshots: Mapping[str, str], benchmark: Benchmark) -> dict[s
             if absent:
                 raise EvaluationError(f"{path} lacks the columns {', '.join(absent)}: it is another dataset's")
         if paths and rows < max(1, benchmark.shots if split == benchmark.examples else 0):
-            raise EvaluationError(
-                f"{place / pattern} has {rows} rows, {benchmark.shots} are needed as examples"
-            )
+            raise EvaluationError(f"{place / pattern} has {rows} rows, {benchmark.shots} are needed as examples")
         found[split] = (str(place / pattern), [str(path.resolve()) for path in paths])
     return found
 

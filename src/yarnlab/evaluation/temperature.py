@@ -7,13 +7,13 @@ measured on CPU, batches of short documents are no faster than one at a time.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.evaluation.grids import factors_at
 from yarnlab.evaluation.perplexity import document_nll
 from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.modeling import set_rope
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PROTOCOL = "temperature@1"
-SLOPE = 0.1  # of Eq. 22, whose factor is run beside the grid; the official Mistral code has 0.07
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +57,6 @@ def tempered(rope: Rope, factor: float) -> Tempered:
         head_dim=rope.head_dim,
         base=rope.base,
     )
-
-
-def factors_at(scale: float, grid: tuple[float, ...]) -> list[tuple[str, float]]:
-    """(kind, √(1/t)) of every run at one scale: the grid, the formula 0.1 ln s + 1 (paper Eq. 22, official code),
-    and √(0.1 ln s + 1), which is what one gets by reading the formula as 1/t."""
-    formula = SLOPE * math.log(scale) + 1
-    return [*(("grid", factor) for factor in grid), ("formula", formula), ("reading", math.sqrt(formula))]
 
 
 def segment_means(nll: np.ndarray, segments: int) -> list[dict[str, float | int]]:

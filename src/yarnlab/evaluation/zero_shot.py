@@ -2,19 +2,11 @@
 
 from __future__ import annotations
 
+from yarnlab.evaluation.grids import grid_lengths
 from yarnlab.evaluation.perplexity import document_nll, perplexity_table
 from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.modeling import set_rope
 from yarnlab.study.schema import RopeChoice
-
-
-def grid_lengths(original_context: int, scale: float, max_length: int) -> tuple[int, ...]:
-    """L, 2L, 4L, … up to the extended context s·L, or to `max_length`."""
-    lengths, length = [], original_context
-    while length <= min(scale * original_context, max_length):
-        lengths.append(length)
-        length *= 2
-    return tuple(lengths)
 
 
 def evaluate(task: Task) -> Outcome:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.contract import StageRun, stage_run
+from yarnlab.precision import in_force
 from yarnlab.progress import Progress
 from yarnlab.stages.layout import Layout, columns_of, seeds_of, tags_of
 
@@ -26,12 +27,14 @@ def evaluate(kind: str, layout: Layout, name: str, spec: dict[str, Any], code: s
     settings, path = spec["evaluation"], layout.evaluation(kind, name)
     datasets = settings.get("snapshots", {})
     settings = settings | {"snapshots": {task: str(layout.asset(asset)) for task, asset in datasets.items()}}
+    settings |= {"precision": in_force(settings["precision"])}
     manifest = path.with_suffix(".manifest.json")
     run = StageRun(layout.root, kind, name, spec, code, manifest, tags=tags_of(spec), seeds=seeds_of(spec))
     corpus_manifest = layout.corpus(settings["corpus"]) / "manifest.json"
     run.inputs = [layout.model(name) / "manifest.json", corpus_manifest]
     run.inputs += [layout.asset(asset) / "manifest.json" for asset in datasets.values()]
     run.add_dataset(corpus_manifest, "evaluation")
+    run.facts["precision"] = settings["precision"]
     with stage_run(run):
         torch.set_num_threads(settings["threads"])
         corpus = TokenisedCorpus.open(corpus_manifest.parent)

@@ -4,24 +4,28 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.contract import StageRun, stage_run
+from yarnlab.precision import in_force
 from yarnlab.stages.layout import Layout, seeds_of, tags_of
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    import torch
 
     from yarnlab.rope import Rope
     from yarnlab.study.training import Train
+    from yarnlab.training.objective import Objective
     from yarnlab.training.parallel import Group
 
 
 def make_model(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
     """Make one model: train it, take it over from the hub, or give a parent's weights a new rope.
 
-    The weights of a model that is not trained are linked, never copied.
+    The weights of a model that is not trained are linked, never copied. Processes that a launcher started beside the
+    leading one only compute.
     """
     from yarnlab.modeling import rope_of
     from yarnlab.study.training import Train
@@ -33,16 +37,51 @@ def make_model(layout: Layout, name: str, spec: dict[str, Any], code: str, log: 
     run.metrics_file = layout.training(name) if phases else None
     corpora = [layout.corpus(c) / "manifest.json" for c in sorted({phase.corpus for phase in phases})]
     run.inputs = [_source(layout, spec) / "manifest.json", *corpora]
-    state = layout.state(name, _digest(spec, code))
+    if phases:
+        _train_together(run, layout, rope, phases, corpora, log)
+        return
     with stage_run(run):
-        if phases:
-            _train(run, layout, rope, phases, state, log)
-        else:
-            _link(run, layout, rope)
-        for corpus in corpora:
-            run.add_dataset(corpus, "training")
-    # The state has served; left behind, a forced rerun would find the run finished and train nothing.
-    shutil.rmtree(state.parent, ignore_errors=True)
+        _link(run, layout, rope)
+
+
+def _train_together(
+    run: StageRun, layout: Layout, rope: Rope, phases: tuple[Train, ...], corpora: list[Path], log: Path | None
+) -> None:
+    """Train in the processes that the phases ask for; the leading one has the state's lock and writes everything."""
+    from yarnlab.training.lock import exclusive
+    from yarnlab.training.parallel import processes
+
+    state = layout.state(run.name, _digest(dict(run.spec), run.code))
+    with processes(phases[0].parallel) as group:
+        if not group.leads:
+            if group.await_leader():
+                _train(run, layout, rope, phases, state, log, group)
+            return
+        try:
+            with exclusive(state) as waited:
+                made = waited and _is_made(run)
+                group.announce(not made)
+                if made:
+                    print(f"{run.name}: the job that was waited for has made it", file=sys.stderr, flush=True)
+                else:
+                    with stage_run(run):
+                        _train(run, layout, rope, phases, state, log, group)
+                        for corpus in corpora:
+                            run.add_dataset(corpus, "training")
+                # The state has served; left behind, a forced rerun would find the run finished and train nothing.
+                shutil.rmtree(state.parent, ignore_errors=True)
+        except BaseException:
+            group.announce(False)
+            raise
+
+
+def _is_made(run: StageRun) -> bool:
+    """Whether a finished model of this specification and code is there."""
+    try:
+        made = json.loads(run.manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return made["code"] == run.code and made["spec"] == dict(run.spec)
 
 
 def _digest(spec: dict[str, Any], code: str) -> str:
@@ -73,42 +112,97 @@ def _link(run: StageRun, layout: Layout, rope: Rope) -> None:
     )
 
 
-def _train(run: StageRun, layout: Layout, rope: Rope, phases: tuple[Train, ...], state: Path, log: Path | None) -> None:
-    from yarnlab.modeling import save_model
-    from yarnlab.training.parallel import processes
+def _train(
+    run: StageRun,
+    layout: Layout,
+    rope: Rope,
+    phases: tuple[Train, ...],
+    state: Path,
+    log: Path | None,
+    group: Group,
+) -> None:
+    """Compute this process's part of the training; the leading process saves the model and fills in `run`."""
+    from yarnlab.modeling import check_in_force, save_model
+    from yarnlab.training.objective import facts
+    from yarnlab.training.shards import whole_weights
 
     spec = dict(run.spec)
-    with processes(phases[0].parallel) as group:
-        model = _initial_model(layout, spec, rope)
-        run.metrics = _loop(model, layout, run.name, spec, phases, state, log, group)
-    run.facts["attention"] = model.config._attn_implementation
+    made = _initial_model(layout, spec, rope, phases, group)
+    length = max(phase.seq_len for phase in phases)
+    check_in_force(made.model, rope, length, where=f"{run.name}, as loaded")
+    metrics = _loop(made, layout, run.name, spec, rope, phases, state, log, group)
+    tensors = whole_weights(made.model, _saved_dtype(layout, spec, phases), group.leads)
+    if not group.leads:
+        return
+    run.metrics = metrics
+    run.facts |= facts(made, phases[-1], group)
     run.artifacts = [layout.training(run.name)]
-    run.outputs = save_model(model, rope, _source(layout, spec), layout.model(run.name))
+    check_in_force(made.model, rope, length, where=f"{run.name}, before saving")
+    run.outputs = save_model(made.model, rope, _source(layout, spec), layout.model(run.name), tensors=tensors)
 
 
-def _initial_model(layout: Layout, spec: dict[str, Any], rope: Rope) -> PreTrainedModel:
-    """A new model, or the parent's weights, with this model's rope in force."""
-    from yarnlab.modeling import create_model, load_model, rope_of, set_rope
+def _saved_dtype(layout: Layout, spec: dict[str, Any], phases: tuple[Train, ...]) -> torch.dtype:
+    """bf16 where the parent's weights have 16 bits, as in the official run, or where no more were kept; else fp32."""
+    import torch
+
+    if phases[-1].precision == "pure-bf16":
+        return torch.bfloat16
+    if spec["parent"] is None:
+        return torch.float32
+    config = json.loads((layout.model(spec["parent"]) / "config.json").read_text(encoding="utf-8"))
+    stored = config.get("dtype") or config.get("torch_dtype")
+    return torch.bfloat16 if stored in ("bfloat16", "float16") else torch.float32
+
+
+def _initial_model(
+    layout: Layout, spec: dict[str, Any], rope: Rope, phases: tuple[Train, ...], group: Group
+) -> Objective:
+    """A new model, or the parent's weights, with this model's rope in force, sharded as the phases ask."""
+    from yarnlab.modeling import check_config, create_model, load_model, meta_model, rope_of, set_rope
     from yarnlab.study.schema import Architecture
     from yarnlab.training.initialisation import build_induction_circuit
+    from yarnlab.training.objective import materialise, objective
+    from yarnlab.training.shards import read_weights
 
-    if spec["parent"] is None:
+    parent = layout.model(spec["parent"]) if spec["parent"] is not None else None
+    if parent is None:
         model = create_model(Architecture(**spec["architecture"]), vocab_size=spec["vocab_size"], seed=spec["seed"])
         if spec["initialisation"] == "induction":
             build_induction_circuit(model, rope, seed=spec["seed"])
+        model.to(group.device)
     else:
-        parent = layout.model(spec["parent"])
-        made = json.loads((parent / "manifest.json").read_text(encoding="utf-8"))
-        model = load_model(parent, rope_of(made["spec"]))
+        declared = rope_of(json.loads((parent / "manifest.json").read_text(encoding="utf-8"))["spec"])
+        if phases[0].parallel.sharding == "replicate":
+            model = load_model(parent, declared)
+        else:  # no process ever holds the whole model: its shards are filled from the files
+            model = meta_model(parent)
+            check_config(model.config, declared, where=str(parent))
     set_rope(model, rope)
-    return model
+    made = objective(model, phases[0], group)
+    if parent is not None and made.sharded:
+        materialise(made, group)
+        read_weights(model, parent)
+    _choose_attention(made, rope, phases, group)
+    return made
+
+
+def _choose_attention(made: Objective, rope: Rope, phases: tuple[Train, ...], group: Group) -> None:
+    from yarnlab.modeling import use_fast_attention
+    from yarnlab.training import sequence
+
+    if group.context > 1:
+        made.model.set_attn_implementation(sequence.register(group, rope))
+    else:
+        length = max(phase.seq_len for phase in phases)
+        use_fast_attention(made.model, length=length, precision=phases[0].precision)
 
 
 def _loop(
-    model: PreTrainedModel,
+    made: Objective,
     layout: Layout,
     name: str,
     spec: dict[str, Any],
+    rope: Rope,
     phases: tuple[Train, ...],
     state: Path,
     log: Path | None,
@@ -117,17 +211,16 @@ def _loop(
     """Run the training loop on the rows that seed, depth in the model tree and phase decide."""
     from yarnlab.corpus.passkey import PasskeyText
     from yarnlab.corpus.tokens import TokenisedCorpus
-    from yarnlab.modeling import use_fast_attention
     from yarnlab.study.schema import Architecture
     from yarnlab.training import loop
     from yarnlab.training.rows import RowSource
 
-    use_fast_attention(model)
-    text = PasskeyText.load(_source(layout, spec))
+    # The passkey's wording needs a tokenizer of ours; plain text needs none.
+    text = PasskeyText.load(_source(layout, spec)) if any(phase.rows.retrieval for phase in phases) else None
     rows = tuple(
         RowSource(TokenisedCorpus.open(layout.corpus(phase.corpus)), text, phase, (spec["seed"], spec["depth"], i))
         for i, phase in enumerate(phases)
     )
     architecture = Architecture(**spec["architecture"])
-    metrics = layout.training(name)
-    return loop.train(model, loop.Run(name, architecture, spec["vocab_size"], phases, rows, state, metrics, log, group))
+    run = loop.Run(name, architecture, spec["vocab_size"], rope, phases, rows, state, layout.training(name), log, group)
+    return loop.train(made, run)

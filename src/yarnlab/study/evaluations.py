@@ -21,12 +21,13 @@ def _static_methods(methods: tuple[str, ...]) -> tuple[str, ...]:
 class Evaluation(Section):
     """What every evaluation declares: its text, its models, how it computes.
 
-    `corpus` names one corpus, or one for each tokenizer (an asset) of the models.
+    `corpus` names one corpus, or one for each tokenizer (an asset) of the models. `precision: auto` is bf16 where the
+    machine multiplies it and fp32 elsewhere (precision.py).
     """
 
     corpus: Name | dict[Name, Name]
     models: tuple[Name, ...] = Field(min_length=1)
-    precision: Literal["bf16", "fp32"]
+    precision: Literal["auto", "bf16", "fp32"]
     threads: Positive
 
     @property

@@ -1,0 +1,140 @@
+"""Peak memory of one device by component, in bytes (1 GB = 1e9), in closed form.
+
+What is counted follows the code: chunked cross-entropy (training/loss.py, evaluation/nll.py), FSDP2 with one group per
+layer and fp32 reduction, per-layer activation checkpointing, flash kernels on a GPU and attention by blocks, whose
+probabilities are kept, on a CPU (attention.py). Components add up to the peak: they are what lives at the worst
+moment, the backward pass through one layer.
+"""
+
+from __future__ import annotations
+
+from yarnlab.cost.flops import matmul_parameters, parameters
+from yarnlab.study.schema import Architecture
+from yarnlab.study.training import Train
+
+LOSS_CHUNK = 1024  # positions whose logits exist at once in training and evaluation
+GPU_RUNTIME = 1.5e9  # CUDA context, cuBLAS workspaces, NCCL buffers
+CPU_RUNTIME = 0.5e9  # Python with torch and transformers loaded
+HELD_BACK = 0.05  # share of a device's memory that fragmentation makes useless
+
+Components = dict[str, float]
+
+
+def training(shape: Architecture, vocab_size: int, phase: Train, *, gpu: bool) -> tuple[Components, float]:
+    """(components of one process's device memory, bytes of host memory that offloading takes beside them)."""
+    parallel, weights = phase.parallel, parameters(shape, vocab_size)
+    shards = parallel.world if parallel.sharding == "fsdp" else 1
+    held = 2 if phase.precision == "pure-bf16" else 4
+    compute = 4 if phase.precision == "fp32" else 2
+    tokens = phase.micro_batch * phase.seq_len / parallel.context
+    layer = matmul_parameters(shape) / shape.num_hidden_layers
+    head = vocab_size * shape.hidden_size
+    ends = head * (1 if shape.tie_word_embeddings else 2)
+    found = {
+        "weights": held * weights / shards,
+        "gradients": held * weights / shards,
+        "AdamW moments": 2 * held * weights / shards,
+    }
+    if parallel.sharding == "fsdp":
+        # Two layers are gathered at a time (one computes, the next one arrives), and embedding and head all the while;
+        # a layer's and the head's gradients are whole before they are reduced, in fp32.
+        found["gathered layers"] = compute * (2 * layer + ends) + (compute + 4) * layer + 4 * head
+    else:
+        # Autocast keeps bf16 copies of the matrices; a message to other processes is a copy of all gradients.
+        copies = compute * (matmul_parameters(shape) + head) if compute != held else 0.0
+        found["bf16 copies"] = copies
+        found["head's gradient"] = 4.0 * head
+        found["gradient message"] = held * weights if parallel.world > 1 else 0.0
+    activations, host = _activations(shape, phase, tokens, compute, gpu=gpu)
+    found |= activations
+    # Logits of a chunk (products, their fp32 copy, their gradient), final hidden states and their gradient.
+    chunk = min(LOSS_CHUNK, tokens) * vocab_size
+    found["logits"] = chunk * (4 + 2 * compute) + 2 * tokens * shape.hidden_size * compute
+    found["runtime"] = GPU_RUNTIME if gpu else CPU_RUNTIME
+    return {name: size for name, size in found.items() if size}, host
+
+
+def _activations(
+    shape: Architecture, phase: Train, tokens: float, compute: int, *, gpu: bool
+) -> tuple[Components, float]:
+    checkpointing, layers = phase.parallel.activation_checkpointing, shape.num_hidden_layers
+    boundary = tokens * shape.hidden_size * compute
+    inside = layer_activations(shape, tokens, compute)
+    if not gpu:
+        inside["attention"] += kept_probabilities(shape, phase, compute)
+    if phase.parallel.context > 1:  # keys and values of the whole sequence, and their gradients
+        whole = tokens * phase.parallel.context * shape.num_key_value_heads * shape.head_dim
+        inside["attention"] += 4 * whole * compute
+    # The MLP's product, activated gate and up projection have theirs at once, and so has the residual stream.
+    gradients = tokens * (3 * shape.intermediate_size + shape.hidden_size) * compute
+    if checkpointing == "none":
+        return {
+            "activations": layers * (boundary + sum(inside.values())),
+            "gradients within a layer": gradients,
+        }, 0.0
+    kept = {"layer boundaries": boundary * (layers if checkpointing == "full" else min(3, layers))}
+    host = boundary * layers if checkpointing == "offload" else 0.0
+    return {**kept, **inside, "gradients within a layer": gradients}, host
+
+
+def layer_activations(shape: Architecture, tokens: float, compute: int) -> Components:
+    """What one layer keeps for its backward pass, `compute` bytes a number, with a flash kernel.
+
+    MLP: gate, up, activated gate and their product. Attention: queries and keys before and after the rotation, values,
+    output. Norms: two, each with an fp32 copy of its input, its normalised output in both forms.
+    """
+    queries = shape.num_attention_heads * shape.head_dim
+    keys = shape.num_key_value_heads * shape.head_dim
+    return {
+        "MLP": 4 * tokens * shape.intermediate_size * compute,
+        "attention": 3 * tokens * (queries + keys) * compute,
+        "norms": 2 * tokens * shape.hidden_size * (4 + 2 * compute),
+    }
+
+
+def kept_probabilities(shape: Architecture, phase: Train, compute: int) -> float:
+    """Attention probabilities of one layer that the CPU kernel keeps: the lower triangle, in blocks of 512 queries."""
+    pairs = phase.seq_len * (phase.seq_len + min(512, phase.seq_len)) / 2
+    return phase.micro_batch * shape.num_attention_heads * pairs * compute
+
+
+def key_value_bytes(shape: Architecture, tokens: int, number: int = 2) -> float:
+    """A key-value cache of one sequence, `number` bytes a number."""
+    return 2.0 * shape.num_hidden_layers * shape.num_key_value_heads * shape.head_dim * tokens * number
+
+
+def evaluation(
+    shape: Architecture,
+    vocab_size: int,
+    tokens: int,
+    *,
+    precision: str,
+    gpu: bool,
+    logit_rows: int = LOSS_CHUNK,
+    cached: float = 0.0,
+) -> Components:
+    """Components of a forward pass over `tokens` tokens that are in the model at once (batch × length).
+
+    Args:
+        logit_rows: positions whose logits exist at once.
+        cached: bytes of key-value cache on the device.
+
+    Weights are bf16 on a GPU with precision bf16; on a CPU they are fp32, and autocast keeps a copy in bf16.
+    """
+    compute = 2 if precision == "bf16" else 4
+    weights = parameters(shape, vocab_size)
+    held = compute if gpu else 4
+    found = {
+        "weights": float(held * weights),
+        "bf16 copies": 0.0 if held == compute else compute * matmul_parameters(shape),
+        # The residual stream, its norm in both forms, and beside them the MLP's three or the attention's six tensors.
+        "residual stream": tokens * shape.hidden_size * (2 * compute + 4.0),
+        "widest layer": max(
+            3 * tokens * shape.intermediate_size * compute,
+            layer_activations(shape, tokens, compute)["attention"],
+        ),
+        "logits": float(min(logit_rows, tokens) * vocab_size * (compute + 2 * 4)),
+        "key-value cache": cached,
+        "runtime": GPU_RUNTIME if gpu else CPU_RUNTIME,
+    }
+    return {name: size for name, size in found.items() if size}

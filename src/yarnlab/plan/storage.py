@@ -1,0 +1,58 @@
+"""What a study downloads and what its assets and corpora take on disk, as far as that is known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from yarnlab.cost import flops
+from yarnlab.plan.stages import Stage
+from yarnlab.study.data import HubText, PythonPackages
+from yarnlab.study.schema import Study
+
+
+def locked_sizes(study: Study, lock: Path) -> dict[str, float]:
+    """Asset → bytes of the files that it needs, for those that config/hub.lock.yaml has. Raises LockError."""
+    from yarnlab.hub.lock import Asset, read_lock
+
+    locked, sizes = read_lock(lock), {}
+    for name, declared in study.assets.items():
+        asset = Asset(declared.type, declared.repo, declared.revision, declared.files or ())
+        entry = locked.get(asset.key)
+        if entry is not None and asset.files in entry.selections:
+            sizes[name] = float(sum(file.size for file in entry.of(asset)))
+    return sizes
+
+
+def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
+    """Every asset and corpus, with a note on what is not known."""
+    sizes = locked_sizes(study, lock)
+    weights = {
+        model.hub.asset: 2.0 * flops.parameters(model.hub.architecture, model.hub.vocab_size)
+        for model in study.models.values()
+        if model.hub is not None
+    }
+    for name, asset in study.assets.items():
+        size = sizes.get(name, weights.get(name))
+        note = None
+        if size is None:
+            note = f"asset {name}: size not recorded; `yarnlab lock` asks the hub ({asset.repo})"
+        yield Stage("asset", name, download=size, disk=size or 0.0), note
+    for name, corpus in study.corpora.items():
+        vocabulary = max(
+            (study.vocab_size(arm) for arm in study.models if _reads(study, arm, corpus)), default=2**16 + 1
+        )
+        tokens, note = corpus.max_tokens, None
+        if tokens is None and corpus.documents is not None:
+            length = corpus.blocks.length if isinstance(corpus, HubText) and corpus.blocks else corpus.min_tokens
+            tokens = corpus.documents * (length or 0)
+        if not tokens:
+            note = f"corpus {name}: neither `max_tokens` nor `documents` bounds it; its size on disk is not counted"
+        yield Stage("corpus", name, disk=(2.0 if vocabulary <= 2**16 else 4.0) * (tokens or 0)), note
+
+
+def _reads(study: Study, arm: str, corpus: Any) -> bool:
+    """Whether an arm's tokenizer is the one that a corpus is tokenised with."""
+    wanted = None if isinstance(corpus, PythonPackages) else corpus.tokenizer
+    return study.tokenizer_of(arm) == wanted

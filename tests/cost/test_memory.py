@@ -1,0 +1,120 @@
+"""Memory budgets: what a layer really keeps, published shapes worked out by hand, and what each setting is for."""
+
+from __future__ import annotations
+
+import pytest
+from shapes import LLAMA_2_7B, LLAMA_2_13B, model_of, tiny
+
+from yarnlab.cost import memory, parameters
+from yarnlab.study.training import Parallel, Rows, Train
+
+GB = 1e9
+
+
+def phase(**changes) -> Train:
+    parallel = {"nodes": 1, "processes": 8, "threads": 8, "sharding": "fsdp", "activation_checkpointing": "full"}
+    parallel |= {key: changes.pop(key) for key in [*changes] if key in Parallel.model_fields}
+    settings = {
+        "corpus": "text",
+        "rows": Rows(),
+        "steps": 400,
+        "seq_len": 65536,
+        "global_batch": 64,
+        "micro_batch": 1,
+        "lr": 2e-5,
+        "schedule": "constant",
+        "warmup_steps": 20,
+        "betas": (0.9, 0.95),
+        "weight_decay": 0.0,
+        "max_grad_norm": 1.0,
+        "precision": "bf16",
+        "checkpoint_minutes": 15.0,
+    }
+    return Train(**(settings | changes), parallel=Parallel(**parallel))
+
+
+def total(shape=LLAMA_2_7B, **changes) -> float:
+    return sum(memory.training(shape, 32000, phase(**changes), gpu=True)[0].values())
+
+
+@pytest.mark.parametrize(
+    ("shape", "states", "gradients", "boundaries", "mlp", "attention"),
+    [(LLAMA_2_7B, 10.1, 3.4, 17.2, 5.8, 3.2), (LLAMA_2_13B, 19.5, 6.5, 26.8, 7.2, 4.0)],
+)
+def test_training_at_65536_tokens_on_eight_gpus(shape, states, gradients, boundaries, mlp, attention):
+    """GB on each of eight GPUs, worked out by hand from 12 bytes of fp32 weight and moments, 4 of gradient, and
+    N·width·2 bytes of activations; independently of this code."""
+    found, host = memory.training(shape, 32000, phase(), gpu=True)
+    assert (found["weights"] + found["AdamW moments"]) / GB == pytest.approx(states, rel=0.02)
+    assert found["gradients"] / GB == pytest.approx(gradients, rel=0.02)
+    assert found["layer boundaries"] / GB == pytest.approx(boundaries, rel=0.02)
+    assert found["MLP"] / GB == pytest.approx(mlp, rel=0.02)
+    assert found["attention"] / GB == pytest.approx(attention, rel=0.02)
+    assert host == 0
+
+
+def test_logits_exist_in_chunks_only():
+    """All logits of 65,536 tokens in fp32 would be 8.4 GB, and two more of that in the loss."""
+    found, _ = memory.training(LLAMA_2_7B, 32000, phase(), gpu=True)
+    assert found["logits"] < 65536 * 32000 * 4 / 5
+
+
+@pytest.mark.parametrize("groups", [1, 2])
+def test_a_layer_keeps_what_torch_saves_for_its_backward_pass(groups):
+    """The distinct storages that autograd saves, two layers minus one, in bf16 with torch's own attention."""
+    import torch
+
+    shape, length = tiny(tied=False, groups=groups), 64
+    saved = []
+    for layers in (1, 2):
+        model = model_of(shape.model_copy(update={"num_hidden_layers": layers}), 32).bfloat16()
+        model.set_attn_implementation("sdpa")
+        weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+        kept: dict[int, torch.Tensor] = {}
+
+        def keep(tensor, kept=kept, weights=weights):
+            if tensor.untyped_storage().data_ptr() not in weights:
+                kept[tensor.untyped_storage().data_ptr()] = tensor
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            model.model(torch.arange(32).repeat(2)[None])
+        saved.append(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
+    counted = sum(memory.layer_activations(shape, length, compute=2).values())
+    assert saved[1] - saved[0] == pytest.approx(counted, rel=0.15)
+
+
+def test_each_setting_saves_what_it_is_for():
+    assert total(activation_checkpointing="none") > 5 * total()
+    assert total() - total(activation_checkpointing="offload") == pytest.approx(29 * 65536 * 4096 * 2)
+    assert total(context=2) < total() - 0.4 * (17.2 + 5.8) * GB
+    assert total(processes=16) < total(processes=8) < total(sharding="replicate")
+    assert total(micro_batch=2) > total() + 17 * GB
+    assert total(precision="pure-bf16") < total() < total(precision="fp32")
+
+
+def test_offloaded_boundaries_are_counted_on_the_host():
+    _, host = memory.training(LLAMA_2_13B, 32000, phase(activation_checkpointing="offload"), gpu=True)
+    assert host / GB == pytest.approx(26.8, rel=0.01)
+
+
+def test_a_cpu_keeps_attention_probabilities_and_a_gpu_does_not():
+    shape = tiny(tied=True, groups=1)
+    settings = phase(seq_len=4096, sharding="replicate", processes=1, activation_checkpointing="none", global_batch=1)
+    on_cpu, on_gpu = (memory.training(shape, 512, settings, gpu=gpu)[0]["activations"] for gpu in (False, True))
+    triangle = 3 * 4 * 4096**2 / 2 * 2  # layers, heads, pairs, bytes
+    assert triangle < on_cpu - on_gpu < 1.2 * triangle
+
+
+def test_one_pass_over_131072_tokens():
+    """About 27 GB for a 7B: 13.5 of weights, 1.1 for each tensor as wide as the model, 2.9 as wide as its MLP."""
+    found = memory.evaluation(LLAMA_2_7B, 32000, 131072, precision="bf16", gpu=True)
+    assert sum(found.values()) / GB == pytest.approx(27, rel=0.1)
+    assert found["weights"] == 2 * parameters(LLAMA_2_7B, 32000)
+    assert found["logits"] < 2**30
+
+
+@pytest.mark.parametrize(("shape", "size"), [(LLAMA_2_7B, 68.7), (LLAMA_2_13B, 107.4)])
+def test_the_key_value_cache_of_131072_tokens(shape, size):
+    """2 · layers · heads · head_dim · 2 bytes a token."""
+    assert memory.key_value_bytes(shape, 131072) / GB == pytest.approx(size, rel=0.001)
