@@ -22,6 +22,7 @@ _MISTAKES = {
     "yarnlab.training.rows": ("RowError",),
     "yarnlab.training.checkpoint": ("StateBusy",),
     "yarnlab.analysis.load": ("ResultsError",),
+    "yarnlab.analysis.reference": ("ReferenceDataError",),
 }
 
 

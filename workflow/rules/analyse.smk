@@ -82,6 +82,16 @@ rule claims:
         "python -m yarnlab claims --study-dir {params.results:q} 2> {log}"
 
 
+# What the paper calls its tables and figures, each a target: `snakemake table_2`.
+for target, file in PAPER_TARGETS.items():
+
+    rule:
+        name:
+            target
+        input:
+            f"<results>/{file}",
+
+
 rule tables:
     """All tables."""
     input:

@@ -7,7 +7,7 @@ SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
 from yarnlab import tracking, warm
-from yarnlab.analysis.contents import FIGURE_NEEDS, TABLE_NEEDS
+from yarnlab.analysis.contents import FIGURE_NEEDS, PAPER_TARGETS, TABLE_NEEDS
 from yarnlab.study import StudyError
 from yarnlab.study.evaluations import KINDS
 from yarnlab.workflow import Workflow

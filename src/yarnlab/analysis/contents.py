@@ -4,6 +4,8 @@ Light, since the workflow reads it at every start. Kinds of results: the evaluat
 (step logs), manifests (every stage's). Without the first kind there is no table; the others add to it.
 """
 
+from yarnlab.analysis.published_needs import PUBLISHED_NEEDS
+
 TABLE_NEEDS: dict[str, tuple[str, ...]] = {
     "perplexity": ("perplexity",),
     "ablation": ("perplexity", "passkey"),
@@ -21,6 +23,7 @@ TABLE_NEEDS: dict[str, tuple[str, ...]] = {
     "training": ("training",),
     "cost": ("manifests",),
 }
+TABLE_NEEDS |= PUBLISHED_NEEDS
 FIGURE_NEEDS: dict[str, tuple[str, ...]] = {
     "figure_1": ("perplexity",),
     "bucket_nll": ("perplexity",),
@@ -37,4 +40,16 @@ FIGURE_NEEDS: dict[str, tuple[str, ...]] = {
     "entropy": ("entropy",),
     "dynamic": ("dynamic",),
     "cost": ("manifests",),
+}
+
+# The paper's names for its tables and figures → the files that hold ours.
+PAPER_TARGETS = {
+    **{f"table_{i}": f"tables/table_{i}.csv" for i in range(1, 7)},
+    "ablation": "tables/camera_ready_ablation.csv",
+    "figure_1": "figures/figure_1.svg",
+    "figure_2": "figures/temperature_curve.svg",
+    "figure_3": "figures/temperature_segments.svg",
+    "figure_4": "figures/temperature_histogram.svg",
+    "figure_5": "figures/dynamic.svg",
+    "figure_6": "figures/figure_1.svg",
 }
