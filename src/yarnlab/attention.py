@@ -1,35 +1,52 @@
-"""Exact causal attention by blocks of queries, for CPUs: two to three times as fast as torch's CPU kernels there.
+"""Exact causal attention: by blocks of queries on CPUs, through torch's fused kernels on GPUs, and which one to take.
 
-Plain matrix products on blocks of queries against the keys before them; the probabilities are kept for the backward
-pass. Memory grows with seq_len², which short study rows allow and a GPU's flash kernels need not.
+On CPUs, plain matrix products on blocks of queries against the keys before them are two to three times as fast as
+torch's kernels; the probabilities are kept for the backward pass. Memory grows with seq_len², which short study rows
+allow and a GPU's fused kernels need not.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import importlib.util
+import os
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 NAME = "yarnlab_blockwise"
+FUSED = "yarnlab_fused"
+VARIABLE = "YARNLAB_ATTENTION"  # an implementation's name, to be used whatever else is installed
 BLOCK = 512  # queries per block; 256 to 1,024 are within 5 % of each other
 
 
+class AttentionError(ValueError):
+    """Attention that a kernel can't compute, or a kernel that is not there; the message says which to use instead."""
+
+
 class _BlockwiseAttention(torch.autograd.Function):
-    """q (scaled), k, v: (batch·heads, seq_len, head_dim) → the same shape."""
+    """q (scaled): (batch·heads, queries, head_dim), k, v: (batch·heads, keys, head_dim) → q's shape.
+
+    The queries are the last of the keys' positions.
+    """
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         length, block = q.shape[1], min(BLOCK, q.shape[1])
+        before = k.shape[1] - length
         out = torch.empty_like(q)
         hidden = torch.full((block, block), -torch.inf, dtype=q.dtype).triu(1)
         kept = []
         for first in range(0, length, block):
             last = min(length, first + block)
-            scores = torch.bmm(q[:, first:last], k[:, :last].transpose(1, 2))
-            scores[:, :, first:] += hidden[: last - first, : last - first]
+            scores = torch.bmm(q[:, first:last], k[:, : before + last].transpose(1, 2))
+            scores[:, :, before + first :] += hidden[: last - first, : last - first]
             p = torch.softmax(scores, -1)
-            out[:, first:last] = torch.bmm(p, v[:, :last])
+            out[:, first:last] = torch.bmm(p, v[:, : before + last])
             if any(ctx.needs_input_grad):
                 kept.append(p)
         ctx.save_for_backward(q, k, v, *kept)
@@ -44,18 +61,53 @@ class _BlockwiseAttention(torch.autograd.Function):
         # fp32 sums: each key gathers gradients from every later block.
         grad_k, grad_v = torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v, dtype=torch.float32)
         for i, p in enumerate(kept):
-            first = i * ctx.block
+            first, keys = i * ctx.block, p.shape[2]
             last = first + p.shape[1]
             g = grad[:, first:last]
-            grad_v[:, :last] += torch.bmm(p.transpose(1, 2), g)
-            dp = torch.bmm(g, v[:, :last].transpose(1, 2))
+            grad_v[:, :keys] += torch.bmm(p.transpose(1, 2), g)
+            dp = torch.bmm(g, v[:, :keys].transpose(1, 2))
             ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
-            grad_q[:, first:last] = torch.bmm(ds, k[:, :last])
-            grad_k[:, :last] += torch.bmm(ds.transpose(1, 2), q[:, first:last])
+            grad_q[:, first:last] = torch.bmm(ds, k[:, :keys])
+            grad_k[:, :keys] += torch.bmm(ds.transpose(1, 2), q[:, first:last])
         return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype)
 
 
-def blockwise_attention(
+def causal_tail(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    """Attention of the last positions of a sequence to all before them: (batch, heads, positions, head_dim) each.
+
+    The queries are the positions with which the keys end; key and value may have fewer heads. Returns query's shape.
+    """
+    if query.device.type != "cpu":
+        return _fused_tail(query, key, value, scaling)
+    batch, heads, length, dim = query.shape
+    groups = heads // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    q, k, v = (t.to(dtype).reshape(batch * heads, -1, dim) for t in (query * (scaling or dim**-0.5), key, value))
+    return _BlockwiseAttention.apply(q, k, v).view(batch, heads, length, dim)
+
+
+def _fused_tail(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    """The same through scaled_dot_product_attention: cuDNN's kernel from Hopper on, else FlashAttention's."""
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.nn.attention.bias import causal_lower_right
+    from torch.nn.functional import scaled_dot_product_attention
+
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    if query.shape[2] != key.shape[2]:
+        bias = causal_lower_right(query.shape[2], key.shape[2])
+        return scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scaling)
+    order = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
+    if torch.cuda.get_device_capability(query.device) >= (9, 0):
+        order.insert(0, SDPBackend.CUDNN_ATTENTION)
+    with sdpa_kernel(order, set_priority=True):
+        return scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
+
+
+def causal_attention(
     module: nn.Module,
     query: Tensor,
     key: Tensor,
@@ -63,28 +115,80 @@ def blockwise_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
-    **_: Any,
+    **options: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: (batch, heads, seq_len, head_dim) each → (batch, seq_len, heads, head_dim).
 
-    Raises ValueError for a mask, dropout or a cache: it is causal self-attention over whole sequences only.
+    Raises AttentionError for whatever is not causal self-attention over whole sequences.
     """
-    if attention_mask is not None or dropout or query.shape[2] != key.shape[2]:
-        raise ValueError(f"{NAME} attends causally over whole, unpadded sequences without dropout")
-    batch, heads, length, dim = query.shape
-    groups = heads // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
-    q, k, v = (t.to(dtype).reshape(batch * heads, length, dim) for t in (query * (scaling or dim**-0.5), key, value))
-    out = _BlockwiseAttention.apply(q, k, v)
-    return out.view(batch, heads, length, dim).transpose(1, 2).contiguous(), None
+    refuse(attention_mask, dropout, options, length=key.shape[2])
+    if query.shape[2] != key.shape[2]:
+        raise AttentionError(f"{query.shape[2]} queries to {key.shape[2]} keys: a key cache needs attention sdpa")
+    return causal_tail(query, key, value, scaling).transpose(1, 2).contiguous(), None
 
 
-def register() -> str:
-    """Make the kernel known to transformers under `NAME` (masks are not built for it); returns the name."""
+def refuse(mask: Tensor | None, dropout: float, options: Mapping[str, Any], *, length: int) -> None:
+    """Raise AttentionError for what an attention without masks would silently leave out.
+
+    Args:
+        options: the further arguments of transformers' attention interface.
+        length: keys of the sequence; a sliding window of at least that many hides nothing.
+    """
+    window = options.get("sliding_window")
+    asked = {
+        "an attention mask": mask is not None,
+        "dropout": bool(dropout),
+        f"a sliding window of {window} in a sequence of {length} tokens": window is not None and window < length,
+        "soft-capped scores": options.get("softcap") is not None,
+        "attention sinks": options.get("s_aux") is not None,
+        "attention to later positions": options.get("is_causal") is False,
+    }
+    if any(asked.values()):
+        what = ", ".join(name for name, present in asked.items() if present)
+        raise AttentionError(f"causal attention over whole, unpadded sequences has no {what}: use {VARIABLE}=sdpa")
+
+
+def without_mask(*_: Any, attention_mask: Tensor | None = None, **__: Any) -> None:
+    """transformers' mask interface: no mask; AttentionError for one that hides a token, instead of ignoring it."""
+    if attention_mask is not None and not bool(attention_mask.all()):
+        raise AttentionError(f"padded sequences need attention with masks: use {VARIABLE}=sdpa")
+
+
+def register(name: str = NAME) -> str:
+    """Make causal_attention known to transformers under `name` (masks are not built for it); returns the name."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(NAME, blockwise_attention)
-    AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
-    return NAME
+    AttentionInterface.register(name, causal_attention)
+    AttentionMaskInterface.register(name, without_mask)
+    return name
+
+
+def choose(
+    model: PreTrainedModel,
+    *,
+    length: int | None = None,
+    half: bool | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> str:
+    """The name of the fastest exact attention for the model, its device and what is installed.
+
+    YARNLAB_ATTENTION overrides. A model with a sliding window shorter than `length` (or with any, where no length is
+    given) needs masks, or flash-attn. On GPUs: FlashAttention 3, then cuDNN's kernel or torch's own FlashAttention 2
+    (on an H100 648, 595 and 370 TFLOP/s forward at 16k, head dimension 128, by the FlashAttention-3 paper).
+
+    Args:
+        half: whether attention computes in 16 bits; default: whether the weights are.
+    """
+    if (given := environment.get(VARIABLE)) is not None:
+        return register(given) if given in (NAME, FUSED) else given
+    window = getattr(model.config, "sliding_window", None)
+    masked = window is not None and (length is None or window < length)
+    if model.device.type == "cpu":
+        return "sdpa" if masked else register(NAME)
+    half = model.dtype in (torch.bfloat16, torch.float16) if half is None else half
+    major = torch.cuda.get_device_capability(model.device)[0]
+    if half and major == 9 and importlib.util.find_spec("flash_attn_interface"):
+        return "flash_attention_3"
+    if masked:
+        return "flash_attention_2" if half and importlib.util.find_spec("flash_attn") else "sdpa"
+    return register(FUSED)

@@ -6,7 +6,9 @@ after every load and before every save the tables in force are compared with the
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOLERANCE = 1e-6  # relative, on inv_freq: rounding of fp32 is 1e-7, a wrong method is 1e-2 or more
+SHARD_SIZE = "5GB"  # of the files that a model is saved in
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model")
 
 
 class RopeMismatch(ValueError):
@@ -28,20 +32,37 @@ class RopeMismatch(ValueError):
 
 
 class RotaryEmbedding(nn.Module):
-    """cos and sin for any `Rope`, in fp32; stateless, so a dynamic rope depends on this input's length alone."""
+    """cos and sin for any `Rope`, in fp32; stateless, so a dynamic rope depends on this input's length alone.
+
+    It holds no parameter and no buffer: casting or sharding a model can't change its frequencies.
+    """
 
     def __init__(self, rope: Rope) -> None:
         super().__init__()
         self.rope = rope
+        self._static: dict[torch.device, Tensor] = {}  # a static rope's frequencies by device
 
     @torch.no_grad()
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
         """(cos, sin), each (batch, seq_len, head_dim) in x's dtype, scaled by the attention factor."""
-        rope = self.rope.at(int(position_ids.max()) + 1)
-        angles = position_ids[..., None].float() * rope.inv_freq().to(x.device)
+        # Only a dynamic rope asks for the length: reading it makes the host wait for a GPU.
+        rope = self.rope.at(int(position_ids.max()) + 1) if self.rope.dynamic else self.rope
+        angles = self.angles(rope, position_ids.to(x.device))
         angles = torch.cat((angles, angles), dim=-1)
         factor = rope.attention_factor
         return (angles.cos() * factor).to(x.dtype), (angles.sin() * factor).to(x.dtype)
+
+    def angles(self, rope: Rope, position_ids: Tensor) -> Tensor:
+        """fp32, (batch, seq_len, head_dim / 2): what each pair is turned by."""
+        return position_ids[..., None].float() * self._frequencies(rope, position_ids.device)
+
+    def _frequencies(self, rope: Rope, device: torch.device) -> Tensor:
+        if rope.dynamic or rope is not self.rope:
+            return rope.inv_freq().to(device)
+        if device not in self._static:
+            with torch.inference_mode(False):  # or later training could not use it
+                self._static[device] = rope.inv_freq().to(device)
+        return self._static[device]
 
 
 def rope_of(spec: dict[str, Any]) -> Rope:
@@ -94,11 +115,19 @@ def load_model(folder: Path, declared: Rope, *, precision: str = "fp32") -> PreT
     logging.disable_progress_bar()  # a bar for every tensor of a study's many small models
     device = compute_device()
     dtype = torch.bfloat16 if precision == "bf16" and device.type == "cuda" else torch.float32
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
     check_rope(model, declared, where=str(folder))
     model.to(device)
     set_rope(model, declared)
     return model.eval()
+
+
+def meta_model(folder: Path) -> PreTrainedModel:
+    """The fp32 model of a checkpoint's config on the meta device: shapes and names, no weights."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
 
 
 def set_rope(model: PreTrainedModel, rope: Rope) -> None:
@@ -111,6 +140,25 @@ def set_rope(model: PreTrainedModel, rope: Rope) -> None:
 def check_rope(model: PreTrainedModel, declared: Rope, *, where: str) -> None:
     """Compare the tables that stock transformers builds from the model's config with the declared method's."""
     check_config(model.config, declared, where=where)
+
+
+def check_in_force(model: PreTrainedModel, rope: Rope, length: int, *, where: str) -> None:
+    """RopeMismatch unless the model computes with `rope`, in fp32, and tells `length` positions apart.
+
+    To be asserted wherever something could have changed it: after loading, sharding, resuming, before saving. A cast
+    of positions or frequencies to bf16, for example, makes most positions beyond 256 equal to a neighbour.
+    """
+    rotary: Any = model.model.rotary_emb
+    if not isinstance(rotary, RotaryEmbedding) or rotary.rope != rope:
+        raise RopeMismatch(f"{where}: the model's rotary embedding is {rotary!r}, not the declared {rope.method}")
+    fixed = rope.at(length)
+    positions = torch.arange(length, device=model.device)
+    angles = rotary.angles(fixed if rope.dynamic else rotary.rope, positions[None])[0]
+    expected = torch.outer(torch.arange(length).float(), fixed.inv_freq())
+    if angles.dtype != torch.float32 or not torch.allclose(angles.cpu(), expected, rtol=TOLERANCE, atol=0):
+        raise RopeMismatch(f"{where}: the angles in force ({angles.dtype}) are not those of the declared {rope.method}")
+    if not bool((angles[:, 0].diff() > 0).all()):
+        raise RopeMismatch(f"{where}: some of {length} positions can't be told apart: their angles are equal")
 
 
 def check_config(config: Any, declared: Rope, *, where: str) -> None:
@@ -132,19 +180,35 @@ def check_config(config: Any, declared: Rope, *, where: str) -> None:
         )
 
 
-def save_model(model: PreTrainedModel, rope: Rope, tokenizer_folder: Path, folder: Path) -> list[Path]:
+def save_model(
+    model: PreTrainedModel,
+    rope: Rope,
+    tokenizer_folder: Path,
+    folder: Path,
+    *,
+    tensors: Mapping[str, Tensor] | None = None,
+) -> list[Path]:
     """Write a checkpoint that stock transformers loads with the same tables; returns its files.
 
-    The weights go to safetensors. Raises RopeMismatch (and leaves no checkpoint behind) if they would differ.
+    The weights go to safetensors files of up to 5 GB. Raises RopeMismatch (and leaves no checkpoint behind) if the
+    tables would differ.
+
+    Args:
+        tensors: whole weights by name, all of one dtype, to write instead of the model's own (which may be sharded).
     """
     model.config.rope_parameters = rope.to_hf()
     model.config.max_position_embeddings = rope.context
     check_rope(model, rope, where=f"saving to {folder}")
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(temporary)
-    for name in ("tokenizer.json", "tokenizer_config.json"):
-        shutil.copy(tokenizer_folder / name, temporary / name)
+    model.save_pretrained(
+        temporary, state_dict=dict(tensors) if tensors is not None else None, max_shard_size=SHARD_SIZE
+    )
+    if tensors is not None:
+        _state_dtype(temporary / "config.json", next(iter(tensors.values())).dtype)
+    for name in TOKENIZER_FILES:
+        if (tokenizer_folder / name).exists():
+            shutil.copy(tokenizer_folder / name, temporary / name)
     folder.mkdir(parents=True, exist_ok=True)
     for file in sorted(temporary.iterdir()):
         file.replace(folder / file.name)
@@ -152,11 +216,23 @@ def save_model(model: PreTrainedModel, rope: Rope, tokenizer_folder: Path, folde
     return sorted(f for f in folder.iterdir() if f.is_file() and f.name != "manifest.json")
 
 
-def use_fast_attention(model: PreTrainedModel) -> str:
-    """Choose the fastest exact attention for the model's device; returns its name, for the record."""
+def _state_dtype(config_file: Path, dtype: torch.dtype) -> None:
+    """transformers writes the dtype of the model's own weights, and loads in what is written."""
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    config["dtype"] = str(dtype).removeprefix("torch.")
+    config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def use_fast_attention(model: PreTrainedModel, *, length: int | None = None, precision: str | None = None) -> str:
+    """Choose the fastest exact attention for the model's device; returns its name, for the record.
+
+    Args:
+        length: the longest input, where it is known: a sliding window that is no shorter needs no mask.
+        precision: a study's, where the weights' dtype does not say what is computed in.
+    """
     from yarnlab import attention
 
-    name = attention.register() if model.device.type == "cpu" else "sdpa"
+    name = attention.choose(model, length=length, half=None if precision is None else precision != "fp32")
     model.set_attn_implementation(name)
     return name
 

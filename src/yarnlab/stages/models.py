@@ -127,6 +127,7 @@ def _train(
     from yarnlab.training.shards import whole_weights
 
     spec = dict(run.spec)
+    phases = tuple(phase.model_copy(update={"precision": in_force(phase.precision)}) for phase in phases)
     made = _initial_model(layout, spec, rope, phases, group)
     length = max(phase.seq_len for phase in phases)
     check_in_force(made.model, rope, length, where=f"{run.name}, as loaded")
@@ -165,6 +166,7 @@ def _initial_model(
     from yarnlab.training.shards import read_weights
 
     parent = layout.model(spec["parent"]) if spec["parent"] is not None else None
+    model: Any
     if parent is None:
         model = create_model(Architecture(**spec["architecture"]), vocab_size=spec["vocab_size"], seed=spec["seed"])
         if spec["initialisation"] == "induction":

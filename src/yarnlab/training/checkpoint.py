@@ -1,26 +1,37 @@
 """Checkpoints from which training continues bit for bit: weights, AdamW moments and the place in the run.
 
 No random state: rows follow from (seed, step) and the models have no dropout. Everything is safetensors and JSON,
-so nothing that is loaded can execute code. A checkpoint is complete or absent: it is renamed into place.
+so nothing that is loaded can execute code. A checkpoint is complete or absent: it is renamed into place when every
+process has written its part. Sharded models are written as one file of rows for each process, whole ones as one file
+by the leader; either can be read by any number of processes.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from yarnlab.training.lock import StateBusy as StateBusy
+from yarnlab.training.parallel import Group
+from yarnlab.training.shards import part, rows, rows_of
 
 KEPT = 2  # the newest and the one before, should the newest prove unreadable
+FORMAT = 2
+MOMENTS = ("exp_avg", "exp_avg_sq")
+UNFINISHED = ".checkpoint.partial"
 
 
-class StateBusy(RuntimeError):
-    """Another process trains from the same state folder."""
+class CheckpointFailed(OSError):
+    """A checkpoint could not be written; those before it are as they were."""
 
 
 @dataclass(frozen=True)
@@ -44,75 +55,146 @@ class Place:
         )
 
 
-@contextmanager
-def exclusive(state: Path, writes: bool = True) -> Iterator[None]:
-    """Hold the state folder's lock, so that there are never two writers of one state; readers need none.
+def save(state: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place: Place, group: Group) -> None:
+    """Write checkpoint-<total_steps>, then drop all but the newest two. Every process of the group calls it.
 
-    Raises StateBusy if another live process holds it; a dead one's lock is gone with it.
+    Raises CheckpointFailed, in all processes, if any of them can't write its part.
     """
-    import fcntl
+    sharded = any(isinstance(p, DTensor) for p in model.parameters())
+    files = group.size if sharded else 1
+    target, temporary = state / f"checkpoint-{place.total_steps:08d}", state / UNFINISHED
+    reason: OSError | None = None
+    try:
+        temporary.mkdir(parents=True, exist_ok=True)
+        if sharded or group.leads:
+            _write(temporary / _file(group.rank if sharded else 0, files), model, optimizer)
+    except OSError as error:
+        reason = error
+    if not group.all_agree(reason is None):
+        shutil.rmtree(temporary, ignore_errors=True)
+        why = f"{reason}" if reason is not None else "another process could not write its part"
+        raise CheckpointFailed(f"{target}: {why}. The checkpoints before it are kept; run the same command again")
+    if group.leads:
+        _write_text(temporary / "place.json", json.dumps({"format": FORMAT, "files": files, **asdict(place)}))
+        shutil.rmtree(target, ignore_errors=True)
+        temporary.rename(target)
+        for old in _checkpoints(state)[KEPT:]:
+            shutil.rmtree(old)
+    group.all_agree(True)  # nobody starts the next one before this has its name
 
-    if not writes:
-        yield
-        return
-    state.mkdir(parents=True, exist_ok=True)
-    with (state / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise StateBusy(
-                f"{state} is in use by another training process; wait for it or stop it, then run again"
-            ) from None
-        yield
 
-
-def save(state: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place: Place) -> None:
-    """Write checkpoint-<total_steps>, then drop all but the newest two."""
+def _write(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """This process's rows of every weight and moment."""
     from safetensors.torch import save_file
 
-    tensors = {f"model.{name}": p.detach().clone() for name, p in model.named_parameters()}
-    for i, values in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{i}.{key}": value for key, value in values.items()}
-    target, temporary = state / f"checkpoint-{place.total_steps:08d}", state / ".checkpoint.partial"
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    save_file(tensors, temporary / "state.safetensors")
-    (temporary / "place.json").write_text(json.dumps(asdict(place)), encoding="utf-8")
-    shutil.rmtree(target, ignore_errors=True)
-    temporary.rename(target)
-    for old in _checkpoints(state)[KEPT:]:
-        shutil.rmtree(old)
+    tensors = {}
+    for name, parameter in model.named_parameters():
+        tensors[f"model.{name}"] = part(parameter.detach())
+        moments = optimizer.state[parameter]
+        tensors |= {f"optimizer.{name}.{key}": part(moments[key]) for key in MOMENTS}
+        tensors[f"optimizer.{name}.step"] = moments["step"]
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+    _sync(file)
 
 
-def newest(state: Path) -> tuple[Place, dict[str, torch.Tensor]] | None:
-    """The newest readable checkpoint, or None: an unreadable one is passed over for the one before it."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
+@dataclass(frozen=True)
+class Found:
+    """A readable checkpoint: where it is, and the model that it continues."""
 
-    for folder in _checkpoints(state):
-        try:
-            place = Place(**json.loads((folder / "place.json").read_text(encoding="utf-8")))
-            return place, load_file(folder / "state.safetensors")
-        except (OSError, ValueError, TypeError, SafetensorError):
-            continue
+    folder: Path
+    place: Place
+    files: int
+    model: nn.Module
+
+    def restore(self, optimizer: torch.optim.Optimizer | None) -> None:
+        """Copy this process's rows into the model and, unless None, the optimizer."""
+        with ExitStack() as opened, torch.no_grad():
+            stored = _Stored(self.folder, self.files, opened)
+            for name, parameter in self.model.named_parameters():
+                stored.fill(parameter, f"model.{name}")
+                if optimizer is None:
+                    continue
+                moments = {key: torch.zeros_like(parameter) for key in MOMENTS}
+                for key, moment in moments.items():
+                    stored.fill(moment, f"optimizer.{name}.{key}")
+                step = stored.handles[0].get_tensor(f"optimizer.{name}.step").to(part(parameter).device)
+                optimizer.state[parameter] = {"step": step, **moments}
+
+
+class _Stored:
+    """The files of one checkpoint, open; any rows of any tensor."""
+
+    def __init__(self, folder: Path, files: int, opened: ExitStack) -> None:
+        from safetensors import safe_open
+
+        paths = [folder / _file(i, files) for i in range(files)]
+        self.handles: list[Any] = [opened.enter_context(safe_open(path, framework="pt")) for path in paths]
+
+    def fill(self, tensor: Tensor, name: str) -> None:
+        """Copy a tensor's rows, of those that this process holds, from whichever files have them."""
+        mine, local, size = rows(tensor), part(tensor), len(self.handles)
+        for i, handle in enumerate(self.handles):
+            start, stop = rows_of(tensor.shape[0], i, size)
+            first, last = max(start, mine.start), min(stop, mine.stop)
+            if first < last:
+                local[first - mine.start : last - mine.start] = handle.get_slice(name)[first - start : last - start]
+
+
+def newest(state: Path, model: nn.Module, group: Group) -> Found | None:
+    """The newest checkpoint that every process can read, or None; an unreadable one is passed over.
+
+    All processes agree on it: the leader's list counts, and each says whether it can open all files.
+    """
+    for number in group.tell([int(folder.name.split("-")[1]) for folder in _checkpoints(state)]):
+        found = _readable(state / f"checkpoint-{number:08d}", model)
+        if group.all_agree(found is not None):
+            return found
     return None
 
 
-def restore(tensors: dict[str, torch.Tensor], model: nn.Module, optimizer: torch.optim.Optimizer | None) -> None:
-    """Copy a checkpoint's tensors into the model and, unless None, the optimizer."""
-    with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            parameter.copy_(tensors[f"model.{name}"])
-    if optimizer is None:
-        return
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimizer."):
-            _, i, key = name.split(".", 2)
-            state.setdefault(int(i), {})[key] = tensor
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+def _readable(folder: Path, model: nn.Module) -> Found | None:
+    from safetensors import SafetensorError
+
+    try:
+        place = json.loads((folder / "place.json").read_text(encoding="utf-8"))
+        if place.pop("format", 1) != FORMAT:
+            return None
+        files = place.pop("files")
+        with ExitStack() as opened:
+            stored = _Stored(folder, files, opened)  # checks each file's header against its size
+            for handle in stored.handles:
+                if not {f"model.{name}" for name, _ in model.named_parameters()} <= set(handle.keys()):
+                    return None
+        return Found(folder, Place(**place), files, model)
+    except (OSError, ValueError, TypeError, KeyError, SafetensorError):
+        return None
+
+
+def remove_unfinished(state: Path, group: Group) -> None:
+    """Remove what a killed run left halfway. Every process of the group calls it."""
+    if group.leads:
+        shutil.rmtree(state / UNFINISHED, ignore_errors=True)
+    group.all_agree(True)
+
+
+def _file(i: int, files: int) -> str:
+    return f"rows-{i:05d}-of-{files:05d}.safetensors"
 
 
 def _checkpoints(state: Path) -> list[Path]:
     """Complete checkpoints, the newest first."""
     return sorted(state.glob("checkpoint-*"), reverse=True)
+
+
+def _write_text(file: Path, text: str) -> None:
+    file.write_text(text, encoding="utf-8")
+    _sync(file)
+
+
+def _sync(file: Path) -> None:
+    """Have the file on disk before anything says that it is: a machine may fail right after."""
+    handle = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

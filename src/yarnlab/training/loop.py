@@ -1,4 +1,4 @@
-"""The training loop: bf16 autocast, AdamW, accumulation weighted by tokens, exact resume, one log line per step."""
+"""The training loop: AdamW, accumulation weighted by tokens, exact resume, one log line per step."""
 
 from __future__ import annotations
 
@@ -14,20 +14,23 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from yarnlab import cost
-from yarnlab.modeling import autocast
+from yarnlab.modeling import check_in_force
 from yarnlab.provenance import peak_memory_bytes
 from yarnlab.study.schema import Architecture
 from yarnlab.study.training import Train
 from yarnlab.training import checkpoint
 from yarnlab.training.checkpoint import Place
 from yarnlab.training.journal import Journal
-from yarnlab.training.loss import linear_cross_entropy
+from yarnlab.training.objective import Objective
+from yarnlab.training.objective import check as check_objective
 from yarnlab.training.parallel import Group
 from yarnlab.training.rows import RowSource
 from yarnlab.training.schedule import learning_rate
+from yarnlab.training.sequence import local_positions
+from yarnlab.training.shards import part, whole
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from yarnlab.rope import Rope
 
 
 class TrainingError(RuntimeError):
@@ -45,6 +48,7 @@ class Run:
     label: str
     architecture: Architecture
     vocab_size: int
+    rope: Rope
     phases: tuple[Train, ...]
     rows: tuple[RowSource, ...]
     state: Path
@@ -53,45 +57,44 @@ class Run:
     group: Group = field(default_factory=Group)
 
 
-def train(model: PreTrainedModel, run: Run) -> dict[str, float]:
+def train(made: Objective, run: Run) -> dict[str, float]:
     """Train through all phases, from the newest checkpoint if there is one; returns summary metrics.
 
-    Every process of `run.group` calls this with the same model; the leading one writes log and checkpoints.
-    Raises TrainingError on a loss that is not finite, Interrupted after SIGTERM, StateBusy if another run trains
-    from the same state.
+    Every process of `run.group` calls this with the same model; the leading one writes the log. Nobody else may use
+    `run.state`: see lock.exclusive. Raises TrainingError on a loss that is not finite, Interrupted after SIGTERM.
     """
-    with checkpoint.exclusive(run.state, run.group.leads), _termination() as terminated:
-        found = checkpoint.newest(run.state)
-        place, tensors = found if found is not None else (Place(), None)
+    with _termination() as terminated:
+        checkpoint.remove_unfinished(run.state, run.group)
+        found = checkpoint.newest(run.state, made.model, run.group)
+        place = found.place if found is not None else Place()
         last: dict[str, Any] = {}
         with Journal(run.label, run.metrics, run.log, sum(p.steps for p in run.phases), place, run.group) as journal:
             for index in range(place.phase, len(run.phases)):
                 if index != place.phase:
                     place = replace(place, phase=index, step=0)
-                for after, line in _phase(model, run, index, place, tensors, terminated):
+                for after, line in _phase(made, run, index, place, found, terminated):
                     place, last = after, line
                     journal.step(line)
-                tensors = None
+                found = None
+    check_in_force(made.model, run.rope, run.phases[-1].seq_len, where=f"{run.label}, after training")
     return {"final_loss": last.get("loss", math.nan), "tokens": place.tokens, "train_seconds": place.seconds}
 
 
 def _phase(
-    model: PreTrainedModel,
-    run: Run,
-    index: int,
-    place: Place,
-    tensors: dict[str, torch.Tensor] | None,
-    terminated: list[bool],
+    made: Objective, run: Run, index: int, place: Place, found: checkpoint.Found | None, terminated: list[bool]
 ) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Yield (place, log line) after each optimizer step of one phase, from `place` on."""
-    phase = run.phases[index]
+    phase, group = run.phases[index], run.group
     torch.set_num_threads(phase.parallel.threads)
-    model.train()
+    made.train()
+    made.precision = phase.precision
     optimizer = torch.optim.AdamW(
-        model.parameters(), lr=phase.lr, betas=phase.betas, weight_decay=phase.weight_decay, fused=True
+        made.model.parameters(), lr=phase.lr, betas=phase.betas, weight_decay=phase.weight_decay, fused=True
     )
-    if tensors is not None:
-        checkpoint.restore(tensors, model, optimizer if place.step else None)
+    if found is not None:
+        found.restore(optimizer if place.step else None)
+    check_objective(made, phase, group)
+    check_in_force(made.model, run.rope, phase.seq_len, where=f"{run.label}, phase {phase.name}")
     utilisation = _Utilisation(run, phase)
     saved = time.monotonic()
     while place.step < phase.steps:
@@ -104,10 +107,10 @@ def _phase(
             schedule=phase.schedule,
             final_lr_share=phase.final_lr_share,
         )
-        for group in optimizer.param_groups:
-            group["lr"] = lr
-        losses, stop = accumulate(model, run.rows[index], place.step, phase, run.group, terminated)
-        norm = float(torch.nn.utils.clip_grad_norm_(model.parameters(), phase.max_grad_norm))
+        for settings in optimizer.param_groups:
+            settings["lr"] = lr
+        losses, stop = accumulate(made, run.rows[index], place.step, phase, group, terminated)
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(made.model.parameters(), phase.max_grad_norm)))
         if not math.isfinite(losses["loss"]) or not math.isfinite(norm):
             raise TrainingError(
                 f"{run.label}, phase {phase.name}, step {place.step + 1}: loss {losses['loss']}, gradient norm {norm}; "
@@ -120,48 +123,51 @@ def _phase(
         line = {"step": place.total_steps, "phase": phase.name, "tokens": place.tokens, **losses}
         line |= {"lr": lr, "grad_norm": norm, **utilisation.of(seconds), "seconds": place.seconds}
         yield place, line
-        due = time.monotonic() - saved > 60 * phase.checkpoint_minutes
-        if run.group.leads and (stop or due):
-            checkpoint.save(run.state, model, optimizer, place)
+        # The clocks of two processes differ, so the leader's decides when a checkpoint is due.
+        due = group.leads and time.monotonic() - saved > 60 * phase.checkpoint_minutes
+        if stop or not group.all_agree(not due):
+            checkpoint.save(run.state, made.model, optimizer, place, group)
             saved = time.monotonic()
         if stop:
             raise Interrupted(f"{run.label}: stopped after step {place.total_steps}; run the same command to continue")
 
 
 def accumulate(
-    model: PreTrainedModel, rows: RowSource, step: int, phase: Train, group: Group, terminated: list[bool]
+    made: Objective, rows: RowSource, step: int, phase: Train, group: Group, terminated: list[bool]
 ) -> tuple[dict[str, Any], bool]:
     """Leave in `.grad` the gradient of Σ w·NLL / Σ w over one global batch, however it is split.
 
     Returns the plain mean losses in nats (over all tokens, text tokens, answer tokens; None where there are none),
     and whether any process of the group was told to stop.
     """
-    share = group.share(phase.global_batch)
-    batch = rows.batch(step, share)
+    batch = rows.batch(step, group.share(phase.global_batch))
+    positions = local_positions(phase.seq_len, group)
     # Σ w, then (Σ NLL, count) over tokens that count, text and answers, then whether to stop; fp64.
     sums = torch.zeros(8, dtype=torch.float64)
     for first in range(0, len(batch.ids), phase.micro_batch):
-        part = slice(first, first + phase.micro_batch)
-        ids, weights = torch.from_numpy(batch.ids[part]), torch.from_numpy(batch.weights[part])
-        with autocast(phase.precision):
-            hidden = model.model(input_ids=ids[:, :-1], use_cache=False)[0]
-        weighted_sum, nll = linear_cross_entropy(
-            hidden.flatten(0, 1),
-            model.lm_head.weight,
-            ids[:, 1:].reshape(-1),
-            weights.flatten(),
-            dtype=torch.bfloat16 if phase.precision == "bf16" else torch.float32,
+        rows_here = slice(first, first + phase.micro_batch)
+        ids, targets = torch.from_numpy(batch.ids[rows_here, :-1]), torch.from_numpy(batch.ids[rows_here, 1:])
+        weights, answers = torch.from_numpy(batch.weights[rows_here]), torch.from_numpy(batch.answers[rows_here])
+        if positions is not None:
+            ids, targets, weights, answers = (t[:, positions] for t in (ids, targets, weights, answers))
+        weighted_sum, nll = made(
+            ids.to(group.device, non_blocking=True),
+            targets.to(group.device, non_blocking=True),
+            weights.to(group.device, non_blocking=True),
+            None if positions is None else positions[None].to(group.device),
         )
         weighted_sum.backward()
-        counted, answers = weights.flatten() > 0, torch.from_numpy(batch.answers[part]).flatten()
+        nll, weights, answers = nll.cpu(), weights.flatten(), answers.flatten()
         sums[0] += weights.sum(dtype=torch.float64)
+        counted = weights > 0
         for i, mask in enumerate((counted, counted & ~answers, answers)):
             sums[1 + 2 * i] += nll[mask].sum(dtype=torch.float64)
             sums[2 + 2 * i] += mask.sum()
-    gradients = [p.grad for p in model.parameters() if p.grad is not None]
+    gradients = [part(p.grad) for p in made.model.parameters() if p.grad is not None]
     sums[7] = bool(terminated)
     group.add_up([sums])
-    group.add_up(gradients)
+    if not made.sharded:  # shards are added up in the backward pass
+        group.add_up(gradients)
     torch._foreach_div_(gradients, float(sums[0]))
     means = [float(sums[i] / sums[i + 1]) if sums[i + 1] else None for i in (1, 3, 5)]
     return dict(zip(("loss", "text_loss", "answer_loss"), means, strict=True)), bool(sums[7])
@@ -178,6 +184,7 @@ class _Utilisation:
             for name in ("causal", "palm")
         }
         self._peak = cost.peak_flops()[0] * run.group.size
+        self._gpu = run.group.device.type == "cuda"
 
     def of(self, seconds: float) -> dict[str, float]:
         return {
@@ -185,6 +192,7 @@ class _Utilisation:
             "mfu_causal": self._flops["causal"] / seconds / self._peak,
             "mfu_palm": self._flops["palm"] / seconds / self._peak,
             "peak_memory_gib": peak_memory_bytes() / 2**30,
+            **({"peak_gpu_memory_gib": torch.cuda.max_memory_allocated() / 2**30} if self._gpu else {}),
         }
 
 

@@ -1,19 +1,22 @@
-"""Data parallelism on one machine's CPUs: processes that each compute a part of every global batch.
+"""The processes that train one model together: forked from this one, or started by a launcher on one node or several.
 
-Gradients are sums over the batch, already divided by its total weight, so adding them up over the processes gives the
-gradient of the whole batch, however it is split. Every process then makes the same optimizer step.
+Gradients are sums over the batch, divided by its total weight in the end, so adding them up over the processes gives
+the gradient of the whole batch, however it is split. Every process then makes the same optimizer step.
 """
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import sys
 import tempfile
+import time
 import traceback
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
 
 import torch
 from torch import Tensor, distributed
@@ -21,33 +24,51 @@ from torch import Tensor, distributed
 from yarnlab.mistakes import is_interruption, is_mistake
 from yarnlab.study.training import Parallel
 
+LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets for each process
+COLLECTIVE = timedelta(hours=1)  # the slowest file system writes a checkpoint in less
+WAIT = timedelta(days=30)  # for the leader, who may wait for another job's end
+GRACE_S = 10.0  # after the leader failed, others get this long to end by themselves
+
 
 class WorkerFailed(RuntimeError):
     """A training process ended early; its own message is in the log above."""
 
 
+class GroupError(WorkerFailed):
+    """The processes or devices that a study asks for are not there; the message says what is, and what to change."""
+
+
 @dataclass(frozen=True)
 class Group:
-    """This process's place among those that train one model."""
+    """This process's place among those that train one model. `context` processes in a row share each sequence."""
 
     rank: int = 0
     size: int = 1
+    context: int = 1
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    store: distributed.Store | None = None
+    sequence_group: distributed.ProcessGroup | None = None
 
     @property
     def leads(self) -> bool:
-        """Whether this process writes the log, the checkpoints and the model."""
+        """Whether this process writes the log and the model."""
         return self.rank == 0
 
     def share(self, rows: int) -> slice:
-        """The rows of a global batch that are this process's."""
-        each = rows // self.size
-        return slice(self.rank * each, (self.rank + 1) * each)
+        """The rows of a global batch that are this process's; those that share a sequence have the same ones."""
+        each = rows * self.context // self.size
+        replica = self.rank // self.context
+        return slice(replica * each, (replica + 1) * each)
 
     def add_up(self, tensors: list[Tensor]) -> None:
-        """Replace each tensor (all of one dtype) by its sum over the processes, in one message."""
-        if self.size == 1:
+        """Replace each tensor (all of one dtype and device) by its sum over the processes, in one message.
+
+        Sums are computed in fp32 at least.
+        """
+        if self.size == 1 or not tensors:
             return
         flat = torch.cat([t.flatten() for t in tensors])
+        flat = flat.float() if flat.dtype in (torch.bfloat16, torch.float16) else flat
         try:
             distributed.all_reduce(flat)
         except RuntimeError as error:
@@ -55,33 +76,73 @@ class Group:
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
+    def all_agree(self, here: bool) -> bool:
+        """Whether it is so in every process. Each waits for all, so it is a barrier too."""
+        missing = torch.tensor([float(not here)])
+        self.add_up([missing])
+        return not missing.item()
 
-def processes(parallel: Parallel) -> AbstractContextManager[Group]:
-    """The processes that a phase asks for, forked from this one."""
-    return forked(parallel.processes)
+    def tell(self, numbers: list[int]) -> list[int]:
+        """The leader's list, in every process; the others' is not looked at."""
+        if self.size == 1:
+            return numbers
+        count = torch.tensor([len(numbers) if self.leads else 0])
+        self.add_up([count])
+        told = torch.tensor(numbers if self.leads else [0] * int(count), dtype=torch.int64)
+        self.add_up([told])
+        return told.tolist()
+
+    def announce(self, go: bool) -> None:
+        """Let the others go on from `await_leader`, or end there."""
+        if self.store is not None and self.leads:
+            self.store.set("go", "yes" if go else "no")
+
+    def await_leader(self) -> bool:
+        """Wait, for days if need be, until the leader has announced whether there is something to do."""
+        if self.store is None or self.leads:
+            return True
+        self.store.wait(["go"], WAIT)
+        return self.store.get("go") == b"yes"
 
 
 @contextmanager
-def forked(processes: int) -> Iterator[Group]:
-    """Run the block in `processes` copies of this process, forked so that none imports torch again.
+def processes(parallel: Parallel) -> Iterator[Group]:
+    """The processes that a phase asks for: the launcher's if there is one, else forked from this one.
+
+    Each has a device of its own: a GPU where there are enough, else it computes on CPUs. Raises GroupError if the
+    launcher started another number of processes, or if there are too few GPUs.
+    """
+    if all(name in os.environ for name in LAUNCHED):
+        with _launched(parallel) as group:
+            yield group
+    elif parallel.nodes > 1:
+        raise GroupError(
+            f"{parallel.nodes} nodes are asked for, and no launcher started this process (RANK is not set): run the "
+            "study with --profile cluster, or set nodes: 1 in its parallel block"
+        )
+    else:
+        with forked(parallel) as group:
+            yield group
+
+
+@contextmanager
+def forked(parallel: Parallel) -> Iterator[Group]:
+    """Run the block in copies of this process, forked so that none imports torch again.
 
     Only the first copy leaves the block; the others end with it. Must be entered before torch has computed anything:
-    its threads do not survive a fork. Raises WorkerFailed if another copy ended with an error.
+    its threads, and CUDA, do not survive a fork. Raises WorkerFailed if another copy ended with an error.
     """
-    if processes == 1:
-        yield Group()
-        return
-    # The processes meet through a file and talk on the loopback interface alone.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    count, gpus = parallel.processes, _use_gpus(parallel)
     with tempfile.TemporaryDirectory(prefix="yarnlab-") as folder:
         children: list[int] = []
-        for rank in range(1, processes):
-            child = os.fork()
+        for rank in range(1, count):
+            leader, child = os.getpid(), os.fork()
             if child == 0:
                 status = 1
                 try:
-                    with _joined(rank, processes, Path(folder)):
-                        yield Group(rank, processes)
+                    _end_with(leader)
+                    with _joined(parallel, rank, rank, gpus, distributed.FileStore(f"{folder}/meeting", count)) as own:
+                        yield own
                     status = 0
                 except BaseException as error:
                     if not (is_mistake(error) or is_interruption(error)):  # the leading process reports those
@@ -91,18 +152,105 @@ def forked(processes: int) -> Iterator[Group]:
                     os._exit(status)
             children.append(child)
         try:
-            with _joined(0, processes, Path(folder)):
-                yield Group(0, processes)
-        finally:
-            statuses = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-        if any(statuses):
-            raise WorkerFailed(f"{sum(map(bool, statuses))} of {processes} training processes ended with an error")
+            with _joined(parallel, 0, 0, gpus, distributed.FileStore(f"{folder}/meeting", count)) as group:
+                yield group
+        except BaseException:
+            _bury(children, time.monotonic() + GRACE_S)
+            raise
+        statuses = _bury(children, float("inf"))
+    if any(statuses):
+        raise WorkerFailed(f"{sum(map(bool, statuses))} of {count} training processes ended with an error")
 
 
 @contextmanager
-def _joined(rank: int, size: int, folder: Path) -> Iterator[None]:
-    distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=size)
+def _launched(parallel: Parallel) -> Iterator[Group]:
+    """The group that torchrun, or our own agent, started this process for."""
+    rank, size, local = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    if size != parallel.world:
+        raise GroupError(
+            f"the study asks for {parallel.nodes} x {parallel.processes} = {parallel.world} processes, the launcher "
+            f"started {size}: correct the study's parallel block or the launcher's arguments"
+        )
+    gpus = _use_gpus(parallel)
+    store, rank, size = next(distributed.rendezvous("env://", timeout=COLLECTIVE))
+    store.set_timeout(COLLECTIVE)
+    with _joined(parallel, rank, local, gpus, distributed.PrefixStore("yarnlab", store)) as group:
+        yield group
+        if size > 1:
+            distributed.barrier()  # rank 0 may hold the store: it ends last
+
+
+@contextmanager
+def _joined(parallel: Parallel, rank: int, local: int, gpus: bool, store: distributed.Store) -> Iterator[Group]:
+    device = torch.device("cuda", local) if gpus else torch.device("cpu")
+    if gpus:
+        torch.cuda.set_device(device)
+    if parallel.world == 1 and parallel.sharding == "replicate":
+        yield Group(device=device)
+        return
+    if os.environ.get("MASTER_ADDR", "127.0.0.1") in ("127.0.0.1", "localhost"):
+        # All processes are here: they need no other interface, and a host name may resolve to one that is down.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    distributed.init_process_group(
+        "cpu:gloo,cuda:nccl" if gpus else "gloo",
+        store=distributed.PrefixStore("group", store),
+        rank=rank,
+        world_size=parallel.world,
+        timeout=COLLECTIVE,
+        device_id=device if gpus else None,
+    )
     try:
-        yield
+        yield Group(rank, parallel.world, parallel.context, device, store, _sequence_group(parallel, rank))
     finally:
         distributed.destroy_process_group()
+
+
+def _sequence_group(parallel: Parallel, rank: int) -> distributed.ProcessGroup | None:
+    """The processes that share this one's sequences. All processes make all groups, in the same order."""
+    if parallel.context == 1:
+        return None
+    starts = range(0, parallel.world, parallel.context)
+    groups = [distributed.new_group(list(range(s, s + parallel.context)), timeout=COLLECTIVE) for s in starts]
+    found = groups[rank // parallel.context]
+    assert isinstance(found, distributed.ProcessGroup)
+    return found
+
+
+def _use_gpus(parallel: Parallel) -> bool:
+    """Whether each process computes on a GPU. Counted through NVML: CUDA must not be initialised before a fork.
+
+    Whole models on fewer GPUs than processes are small ones, made for CPUs: then GPUs are hidden from this process.
+    """
+    count = torch.cuda.device_count()
+    if count >= parallel.processes:
+        return True
+    if parallel.sharding == "replicate" and not all(name in os.environ for name in LAUNCHED):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+        return False
+    if count:
+        raise GroupError(
+            f"{parallel.processes} processes need a GPU each, this node shows {count}: ask for more GPUs, set "
+            f"processes: {count} in the study's parallel block, or hide them (CUDA_VISIBLE_DEVICES=) to use CPUs"
+        )
+    return False
+
+
+def _end_with(parent: int) -> None:
+    """Have the kernel end this process when its parent ends, however that does (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
+
+
+def _bury(children: list[int], deadline: float) -> list[int]:
+    """Exit codes of the children, all of which have ended by then: those that live after the deadline are killed."""
+    codes = []
+    for child in children:
+        while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            if time.monotonic() > deadline:
+                os.kill(child, signal.SIGKILL)
+                deadline = float("inf")
+            time.sleep(0.01)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    return codes

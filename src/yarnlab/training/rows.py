@@ -1,4 +1,4 @@
-"""Training rows: plain text, text that hides keys and asks for them, and repeated segments.
+"""Training rows: spans or whole blocks of text, text that hides keys and asks for them, and repeated segments.
 
 A row follows from (order, row number) alone: every model with the same `order` sees the same rows in the same order,
 and training resumes without any saved random state.
@@ -7,14 +7,15 @@ and training resumes without any saved random state.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 
 import numpy as np
 
 from yarnlab.corpus.passkey import NAMES, PasskeyText, random_key
-from yarnlab.corpus.tokenizer import BOS_ID
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.study.training import Repeats, Retrieval, Train
 
+PASSES = 2**32  # sets the random streams of passes over the blocks apart from those of rows, which have lower numbers
 SHORT_CONTEXTS = 0.4  # of the rows whose questions stand together have them before the row's end
 
 
@@ -36,17 +37,21 @@ class RowSource:
 
     Args:
         corpus: training text.
-        text: builds key statements and questions.
+        text: builds key statements and questions; only needed where rows ask for keys.
         phase: seq_len, global_batch and the mixture.
         order: the integers that fix the order of the data: seed, depth in the model tree, phase.
+
+    Raises RowError if rows ask for keys and there is no text to ask with.
     """
 
-    def __init__(self, corpus: TokenisedCorpus, text: PasskeyText, phase: Train, order: tuple[int, ...]) -> None:
+    def __init__(self, corpus: TokenisedCorpus, text: PasskeyText | None, phase: Train, order: tuple[int, ...]) -> None:
+        if text is None and phase.rows.retrieval is not None:
+            raise RowError(f"phase {phase.name} asks for keys, and there is no tokenizer to write them with")
+        self._corpus = corpus
         self._tokens = corpus.tokens
-        self._text = text
+        self._passkey = text
         self._phase = phase
         self._order = order
-        self._vocabulary = int(corpus.tokens.max()) + 1
 
     def batch(self, step: int, share: slice = slice(None)) -> Batch:
         """The rows of optimizer step `step` (0-based within the phase), or a share of them."""
@@ -65,11 +70,40 @@ class RowSource:
             return self._retrieval(rng, length, retrieval)
         if repeats is not None and share < (retrieval.share if retrieval else 0) + repeats.share:
             return self._repeated(rng, length, repeats)
+        if self._phase.rows.text == "blocks":
+            return self._block(number)
         return self._span(rng, length), np.ones(length, np.float32), np.zeros(length, bool)
+
+    def _block(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The first seq_len ids of a document; there is none behind them, so the last has no target.
+
+        As in the official run, whose labels are the block's own ids, shifted (finetune.py @995db5b).
+        """
+        count, length = len(self._corpus.names), self._phase.seq_len
+        index = int(_permutation(self._order, number // count, count)[number % count])
+        ids = self._corpus.document(index)[:length].astype(np.int64)
+        if len(ids) < length:
+            raise RowError(
+                f"block {self._corpus.names[index]} of corpus {self._phase.corpus} has {len(ids)} tokens, seq_len is "
+                f"{length}: lower seq_len, set the corpus's min_tokens to {length}, or take rows of text: spans"
+            )
+        weights = np.ones(length + 1, np.float32)
+        weights[-1] = 0
+        return np.append(ids, ids[-1]), weights, np.zeros(length + 1, bool)
 
     def _span(self, rng: np.random.Generator, length: int) -> np.ndarray:
         start = int(rng.integers(len(self._tokens) - length))
         return self._tokens[start : start + length].astype(np.int64)
+
+    @property
+    def _text(self) -> PasskeyText:
+        assert self._passkey is not None
+        return self._passkey
+
+    @cached_property
+    def _vocabulary(self) -> int:
+        """One more than the largest id of the corpus; reads all of it."""
+        return int(self._tokens.max()) + 1
 
     def _repeated(
         self, rng: np.random.Generator, length: int, repeats: Repeats
@@ -88,7 +122,7 @@ class RowSource:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keys hidden anywhere in text and asked for after that."""
         count = int(rng.integers(retrieval.min_keys, retrieval.max_keys + 1))
-        head = np.concatenate([[BOS_ID], self._text.opening])
+        head = np.concatenate([[self._text.bos], self._text.opening])
         pieces = self._asked_together(rng, count) if retrieval.asked == "together" else self._asked_apart(rng, count)
         room = length - len(head) - sum(len(piece.ids) for piece in pieces)
         if room < 0:
@@ -131,6 +165,12 @@ class RowSource:
     def _question(self, key: np.ndarray, name: str, place: float) -> _Piece:
         end = self._text.end
         return _Piece(place, np.concatenate([self._text.question(name), key, end]), answer=len(key) + len(end))
+
+
+@lru_cache(maxsize=4)
+def _permutation(order: tuple[int, ...], number: int, count: int) -> np.ndarray:
+    """The order of `count` blocks in the pass of that number over them."""
+    return np.random.default_rng([*order, PASSES + number]).permutation(count)
 
 
 @dataclass(frozen=True)

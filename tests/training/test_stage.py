@@ -1,0 +1,196 @@
+"""The stage: a parent's weights, trained in shards, saved so that stock transformers loads what was trained."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from tiny_runs import VOCABULARY, parallel, phase
+
+from yarnlab.stages.layout import Layout
+from yarnlab.stages.models import make_model
+from yarnlab.study.training import Parallel
+
+PLAIN, YARN = {"method": "none", "scale": 1.0}, {"method": "yarn", "scale": 4.0}
+
+
+def spec(shape, name: str, parent: str | None, ways: dict) -> dict:
+    chosen = phase(steps=3).model_copy(update={"parallel": Parallel.model_validate(ways)})
+    return {
+        "model": name,
+        "arm": name,
+        "seed": 0,
+        "architecture": shape.model_dump(),
+        "rope": PLAIN if parent is None else YARN,
+        "kind": "pretrain" if parent is None else "finetune",
+        "parent": parent,
+        "asset": None,
+        "drop_sliding_window": False,
+        "initialisation": "normal" if parent is None else None,
+        "depth": 0 if parent is None else 1,
+        "vocab_size": VOCABULARY,
+        "phases": [chosen.model_dump(mode="json")],
+    }
+
+
+@pytest.fixture
+def layout(tiny_data, tmp_path) -> Layout:
+    """A results folder with tokenizer and corpus."""
+    root = tmp_path / "results"
+    shutil.copytree(tiny_data, root / "data")
+    for part in ("tokenizer", "train"):
+        (root / "data" / part / "manifest.json").write_text(json.dumps({"datasets": []}))
+    return Layout(root)
+
+
+def make(layout: Layout, given: dict) -> None:
+    make_model(layout, given["model"], given, "v2", layout.root / f"{given['model']}.log")
+
+
+def to_bf16(folder: Path) -> None:
+    """A parent as they are published: 16 bits, in several files."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.bfloat16)
+    (folder / "model.safetensors").unlink()
+    model.save_pretrained(folder, max_shard_size="20KB")
+
+
+def stock_logits(folder: Path, out: Path) -> None:
+    """What stock transformers computes from a folder, in the dtype that it finds there."""
+    from transformers import AutoModelForCausalLM
+
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    with torch.no_grad():
+        logits = model.float()(torch.arange(200)[None] * 7 % VOCABULARY).logits
+    torch.save(logits, out)
+
+
+def our_logits(folder: Path, out: Path) -> None:
+    from yarnlab.modeling import load_model, rope_of
+
+    model = load_model(folder, rope_of(json.loads((folder / "manifest.json").read_text())["spec"]))
+    with torch.no_grad():
+        torch.save(model(torch.arange(200)[None] * 7 % VOCABULARY).logits, out)
+
+
+@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["tied", "untied"])
+def test_shards_of_a_published_parent_become_a_stock_checkpoint(layout, architecture, tmp_path, forked_job, tied):
+    """A bf16 parent in several files, read by two processes as shards, trained and saved: bf16 again, with the rope in
+    the config, the same weights (to bf16's rounding) as those of a run with whole models; stock transformers computes
+    from it what we do. The manifest says what was in force; no state is left."""
+    base = spec(architecture, "base", None, parallel())
+    code, said = forked_job(make, layout, base)
+    assert code == 0, said
+    if not tied:
+        base["architecture"] = untie(layout.model("base"), base["architecture"])
+    code, said = forked_job(to_bf16, layout.model("base"))
+    assert code == 0, said
+    shape = architecture.model_copy(update={"tie_word_embeddings": tied})
+    for name, ways in (("sharded", parallel(2, "fsdp", activation_checkpointing="full")), ("whole", parallel(2))):
+        code, said = forked_job(make, layout, spec(shape, name, "base", ways))
+        assert code == 0, said
+    sharded, whole = (stored(layout.model(name)) for name in ("sharded", "whole"))
+    assert sharded.keys() == whole.keys() and len(sharded) == 20 + (not tied)
+    for name, tensor in whole.items():
+        assert tensor.dtype == sharded[name].dtype == torch.bfloat16
+        assert (tensor.float() - sharded[name].float()).abs().max() <= 2**-8 * tensor.float().abs().max(), name
+    assert any(
+        not torch.equal(tensor, parent)
+        for tensor, parent in zip(sharded.values(), stored(layout.model("base")).values(), strict=True)
+    )
+    manifest = json.loads((layout.model("sharded") / "manifest.json").read_text())
+    facts = {"sharding": "fsdp", "precision": "fp32", "weights_dtype": "float32", "world": 2, "device": "cpu"}
+    assert manifest["facts"].items() >= facts.items() and manifest["facts"]["activation_checkpointing"] == "full"
+    config = json.loads((layout.model("sharded") / "config.json").read_text())
+    assert config["dtype"] == "bfloat16" and config["rope_parameters"]["rope_type"] == "yarn"
+    assert config["architectures"] == ["LlamaForCausalLM"]
+    assert not (layout.root / "state" / "sharded").exists()
+    for job in (stock_logits, our_logits):
+        code, said = forked_job(job, layout.model("sharded"), tmp_path / job.__name__)
+        assert code == 0, said
+    theirs, ours = (torch.load(tmp_path / job.__name__) for job in (stock_logits, our_logits))
+    assert (theirs - ours).abs().max() < 1e-4 * theirs.std()
+
+
+def untie(folder: Path, shape: dict) -> dict:
+    """Give the checkpoint in a folder a head of its own."""
+    from safetensors.torch import load_file, save_file
+
+    weights = load_file(folder / "model.safetensors")
+    weights["lm_head.weight"] = weights["model.embed_tokens.weight"].flip(0).contiguous()
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"tie_word_embeddings": False}))
+    return shape | {"tie_word_embeddings": False}
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def test_a_second_job_waits_and_finds_the_model_made(layout, architecture, forked_job):
+    """Both are asked for the same model at once: one trains it, the other waits and ends well, having written nothing."""
+
+    code, said = forked_job(_two_jobs, layout, spec(architecture, "base", None, parallel()))
+    assert code == 0, said
+    assert "waiting for process" in said and "the job that was waited for has made it" in said
+    assert said.count("base: 3/3") == 1
+
+
+def _two_jobs(layout: Layout, given: dict) -> None:
+    from yarnlab.training import loop
+
+    state = layout.root / "state"
+    if (second := os.fork()) == 0:
+        while not list(state.glob("*/*/lock")):
+            time.sleep(0.01)
+        make(layout, given)
+        os._exit(0)
+    original = loop.train
+
+    def slowly(*arguments):
+        time.sleep(1.5)
+        return original(*arguments)
+
+    loop.train = slowly
+    make(layout, given)
+    written = (layout.model("base") / "manifest.json").stat().st_mtime_ns
+    assert os.waitstatus_to_exitcode(os.waitpid(second, 0)[1]) == 0
+    assert (layout.model("base") / "manifest.json").stat().st_mtime_ns == written
+    assert not list(state.glob("*/*"))
+
+
+@pytest.mark.slow
+def test_a_killed_job_leaves_no_model_and_its_processes_end(layout, architecture, forked_job):
+    """kill -9 of the leading process: the other one ends too, no manifest is there, and the next call makes it."""
+    given = spec(architecture, "base", None, parallel(2, "fsdp"))
+    code, said = forked_job(_killed, layout, given)
+    assert code == 0, said
+    assert not (layout.model("base") / "manifest.json").exists()
+    code, said = forked_job(make, layout, given)
+    assert code == 0, said
+    assert (layout.model("base") / "manifest.json").exists()
+
+
+def _killed(layout: Layout, given: dict) -> None:
+    import psutil
+
+    if (child := os.fork()) == 0:
+        make(layout, given)
+        os._exit(0)
+    while not (layout.training("base")).exists() or not layout.training("base").read_text():
+        time.sleep(0.01)
+    workers = psutil.Process(child).children()
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    assert len(workers) == 1 and not alive
