@@ -36,18 +36,20 @@ class SetupError(Exception):
 
 
 class Environment:
-    """The files of one environment: `cpu` in .venv or `gpu` in .venv-gpu."""
+    """The files of one environment: `cpu` in .venv, `gpu` in .venv-gpu, or `cluster`, what is added to either."""
 
     def __init__(self, kind: str) -> None:
         self.kind = kind
-        self.folder = ROOT / {"cpu": ".venv", "gpu": ".venv-gpu"}[kind]
+        self.folder = ROOT / {"cpu": ".venv", "gpu": ".venv-gpu", "cluster": ".venv-cluster"}[kind]
         self.lock = ROOT / "envs" / f"{kind}.lock"
-        self.python = self.folder / "bin" / "python"
+        self.python = Path(sys.executable) if kind == "cluster" else self.folder / "bin" / "python"
         self.stamp = self.folder / "stamp"
         self.log = self.folder / "setup.log"
 
     def wanted_stamp(self) -> bytes:
         """Everything the environment is made from; the root too, since scripts in it hold absolute paths."""
+        if self.kind == "cluster":
+            return self.lock.read_bytes().rstrip(b"\n")
         files = (self.lock, ROOT / "pyproject.toml")
         return b"\n".join([os.fsencode(ROOT), *(file.read_bytes().rstrip(b"\n") for file in files)])
 
@@ -151,11 +153,24 @@ def create(environment: Environment) -> None:
             f"not enough disk space for {environment.folder}: {free:.1f} GB free, about {need} GB needed. "
             + SPACE_ADVICE
         )
+    refuse_another_projects(environment)
     for entry in environment.folder.iterdir():
         shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
     title = f"creating {environment.folder.name} with Python {platform.python_version()}"
     command = [sys.executable, "-I", "-m", "venv", "--prompt", "yarnlab", str(environment.folder)]
     step(environment, title, command)
+
+
+def refuse_another_projects(environment: Environment) -> None:
+    """A link to the environment of another copy of the project must not empty that one. Raises SetupError."""
+    if not (environment.folder.is_symlink() and environment.stamp.exists()):
+        return
+    owner = Path(os.fsdecode(environment.stamp.read_bytes().partition(b"\n")[0]))
+    if owner != ROOT and (owner / environment.folder.name).resolve() == environment.folder.resolve():
+        raise SetupError(
+            f"{environment.folder} leads to the environment of {owner}, which would be emptied. Remove the link to "
+            "get an environment of its own here."
+        )
 
 
 def look_for_cpu_torch(environment: Environment) -> None:
@@ -198,6 +213,20 @@ def install(environment: Environment) -> None:
             say(f"no flash-attn here; attention runs through PyTorch's SDPA. The reason: {environment.log}")
 
 
+def install_plugins(environment: Environment) -> None:
+    """Puts the lock's packages, which are pure Python, into a folder of their own for PYTHONPATH."""
+    packages = environment.folder / "packages"
+    environment.stamp.unlink(missing_ok=True)
+    shutil.rmtree(packages, ignore_errors=True)
+    # Everything that they need is in the environment already, and must stay as that one's lock says.
+    arguments = ["install", "--no-deps", "--target", str(packages), "-r", str(environment.lock)]
+    step(
+        environment,
+        f"installing Snakemake's SLURM plugin from envs/{environment.lock.name}",
+        pip(environment, *arguments),
+    )
+
+
 def set_up(environment: Environment) -> None:
     """Makes the environment fresh; does nothing if a call that held the lock before has just done it."""
     environment.folder.mkdir(exist_ok=True)
@@ -205,7 +234,7 @@ def set_up(environment: Environment) -> None:
         if environment.is_fresh():
             return
         began, stamp = time.monotonic(), environment.wanted_stamp()
-        install(environment)
+        install_plugins(environment) if environment.kind == "cluster" else install(environment)
         new = environment.stamp.with_suffix(".new")
         new.write_bytes(stamp)
         new.replace(environment.stamp)

@@ -75,6 +75,14 @@ def test_without_a_listener_the_command_runs_by_itself(tmp_path, monkeypatch):
     assert warm.hand_over(["table", "x"]) is None
 
 
+def test_where_jobs_run_elsewhere_there_is_none(monkeypatch):
+    """On a cluster's login node nothing is started, and jobs inherit no socket that they might find there."""
+    monkeypatch.setenv(warm.SOCKET, "/some/socket")
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
+    warm.start(local=False)
+    assert warm.SOCKET not in os.environ
+
+
 def test_light_commands_are_not_handed_over(listening, monkeypatch):
     """They would only wait for the imports of others."""
     monkeypatch.setenv(warm.SOCKET, listening[0][warm.SOCKET])

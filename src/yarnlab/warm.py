@@ -32,8 +32,15 @@ MODULES = ("pandas", "pyarrow.parquet", "altair", "torch", "transformers.models.
 STEP_S = 0.05  # how often a job's end and its client's are looked for
 
 
-def start() -> None:
-    """Start the warm process for the calling one, and tell jobs of it through the environment."""
+def start(*, local: bool = True) -> None:
+    """Start the warm process for the calling one, and tell jobs of it through the environment.
+
+    Not where jobs run elsewhere (`local` false): a login node is no place for it, and a job that finds the socket,
+    since it shares the machine or its /tmp, would compute there instead of in its own allocation.
+    """
+    if not local:
+        os.environ.pop(SOCKET, None)
+        return
     folder = tempfile.mkdtemp(prefix="yarnlab-")
     command = [sys.executable, "-m", "yarnlab.warm", folder, str(os.getpid())]
     try:

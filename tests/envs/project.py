@@ -52,6 +52,7 @@ class Project:
             shutil.copy2(SOURCES / name, self.root / "envs" / name)
         for kind in ("cpu", "gpu"):
             self.lock(kind).write_text("torch==2.13.0\n")
+        self.lock("cluster").write_text("a-plugin==1\n")
         (self.root / "pyproject.toml").write_text("[project]\n")
         self.calls_file = folder / "calls"
         self.stand_in = folder / "python-stand-in"

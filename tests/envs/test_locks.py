@@ -26,7 +26,7 @@ def top_level() -> list[Requirement]:
     return [Requirement(line.split("#")[0]) for line in lines("requirements.in")]
 
 
-@pytest.mark.parametrize("kind", ["cpu", "gpu"])
+@pytest.mark.parametrize("kind", ["cpu", "gpu", "cluster"])
 def test_every_package_is_pinned_once_to_a_public_version(kind: str) -> None:
     """One `name==version` a line, sorted, and no local version such as +cpu that only one index serves."""
     entries = lines(f"{kind}.lock")
@@ -70,3 +70,18 @@ def test_no_orphans() -> None:
             if needed.marker is None or any(needed.marker.evaluate({"extra": e}) for e in ("", *extras)):
                 waiting.append((needed.name, frozenset(needed.extras)))
     assert {canonicalize_name(name) for name, _ in reached} == set(cpu)
+
+
+def test_the_cluster_lock_fits_on_the_cpu_lock() -> None:
+    """It adds packages and changes none, is what its .in says, and needs nothing that is in neither lock."""
+    cluster, cpu = pins("cluster"), pins("cpu")
+    wanted = [Requirement(line.split("#")[0]) for line in lines("requirements-cluster.in")]
+    assert {canonicalize_name(requirement.name) for requirement in wanted} == set(cluster)
+    assert all(requirement.specifier.contains(cluster[canonicalize_name(requirement.name)]) for requirement in wanted)
+    assert not set(cluster) & set(cpu)
+    # The requirements of these versions, from their metadata; pip is not asked, since it is told --no-deps.
+    needed = ["numpy<3,>=2.4.5", "pandas<4,>=2.3.3", "pyyaml<7,>=6.0.3", "throttler<2,>=1.2.2"]
+    needed += ["snakemake-interface-common<2,>=1.23.0", "snakemake-interface-executor-plugins<10,>=9.4.0"]
+    assert cluster == {"snakemake-executor-plugin-slurm": "2.8.0", "snakemake-executor-plugin-slurm-jobstep": "0.6.1"}
+    for requirement in map(Requirement, needed):
+        assert requirement.specifier.contains(cpu[canonicalize_name(requirement.name)]), requirement

@@ -59,7 +59,7 @@ def test_usage(project: Project) -> None:
     for arguments in ([], ["--gpu"]):
         result = project.run(*arguments)
         assert (result.returncode, result.stdout) == (2, "")
-        assert result.stderr.startswith("usage: envs/run [--gpu] CMD")
+        assert result.stderr.startswith("usage: envs/run [--gpu] [--cluster] CMD")
     asked = project.run("--help")
     assert asked.returncode == 0 and asked.stdout.startswith("usage: envs/run") and asked.stderr == ""
     assert project.calls() == []

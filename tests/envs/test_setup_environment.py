@@ -186,3 +186,50 @@ def test_gpu_environment(project: Project) -> None:
     assert not any("+cpu" in call for call in calls)
     assert not (project.root / ".venv").exists()
     shutil.rmtree(project.root / ".venv-gpu")
+
+
+def test_link_to_another_copys_environment_is_refused(ready: Project) -> None:
+    """Set up through a link, the other copy's environment would be emptied; it is left as it is."""
+    copy = ready.root.with_name("copy")
+    shutil.copytree(ready.root, copy, ignore=shutil.ignore_patterns(".venv*"))
+    (copy / ".venv").symlink_to(ready.root / ".venv")
+    original, ready.root = ready.root, copy
+    result = ready.run("echo", "ran")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert f"leads to the environment of {original.resolve()}" in result.stderr and "Remove the link" in result.stderr
+    assert (original / ".venv" / "stamp").exists() and (original / ".venv" / "bin" / "python").exists()
+
+
+PLUGIN = "-m pip install --no-deps --target"
+
+
+def test_cluster_adds_the_plugin_beside_the_environment(ready: Project) -> None:
+    """--cluster installs its lock once, into its own folder, which jobs find by PYTHONPATH; without it nothing changes."""
+    show = ("sh", "-c", 'echo "$VIRTUAL_ENV $PYTHONPATH"')
+    result = ready.run("--cluster", *show, PYTHONPATH="/mine")
+    folder = ready.root.resolve() / ".venv-cluster" / "packages"
+    assert result.stdout.strip() == f"{ready.root.resolve() / '.venv'} {folder}:/mine"
+    (call,) = ready.calls()
+    assert call == f"{PLUGIN} {folder} -r {ready.root.resolve() / 'envs' / 'cluster.lock'}"
+    assert ready.run("--cluster", "true").stderr == "" and ready.calls() == []
+    assert str(folder) not in ready.run(*show).stdout
+
+
+def test_a_changed_cluster_lock_renews_the_plugin_alone(ready: Project) -> None:
+    """Both options work together, and a new pin touches neither environment."""
+    assert ready.run("--cluster", "true").returncode == 0
+    ready.calls()
+    ready.lock("cluster").write_text("a-plugin==2\n")
+    assert ready.run("true").returncode == 0 and ready.calls() == []
+    assert ready.run("--cluster", "true").returncode == 0
+    assert [call.startswith(PLUGIN) for call in ready.calls()] == [True]
+    result = ready.run("--cluster", "--gpu", "sh", "-c", 'echo "$VIRTUAL_ENV"')
+    assert result.stdout.strip().endswith("/.venv-gpu")
+
+
+def test_a_plugin_that_cannot_be_installed_leaves_no_stamp(ready: Project) -> None:
+    result = ready.run("--cluster", "echo", "ran", PIP_FAILS_ON="--target", PIP_SAYS="ERROR: no matching cheese")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "SLURM plugin" in result.stderr and "no matching cheese" in result.stderr
+    assert not (ready.root / ".venv-cluster" / "stamp").exists()
+    assert ready.run("--cluster", "echo", "ran").stdout == "ran\n"

@@ -6,8 +6,9 @@ from pathlib import Path
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
-from yarnlab import tracking, warm
+from yarnlab import cluster, tracking, warm
 from yarnlab.analysis.contents import FIGURE_NEEDS, PAPER_TARGETS, TABLE_NEEDS
+from yarnlab.resources import JobResources
 from yarnlab.study import StudyError
 from yarnlab.study.evaluations import KINDS
 from yarnlab.workflow import Workflow
@@ -17,6 +18,7 @@ try:
 except StudyError as mistake:
     sys.exit(f"The study file has mistakes:\n{mistake}")
 flow.export_environment(SOURCE)
+machine = JobResources(flow.study)
 
 
 pathvars:
@@ -31,5 +33,10 @@ wildcard_constraints:
 
 
 onstart:
+    cluster.check(workflow)
     tracking.start_mirror(Path(flow.root))
-    warm.start()
+    warm.start(local=workflow.local_exec)
+
+
+onerror:
+    print(*cluster.explain(log), sep="\n", file=sys.stderr)

@@ -17,13 +17,16 @@ for kind in KINDS:
         conda:
             "../../envs/conda.yaml"
         threads: flow.evaluation_threads(kind)
+        resources:
+            **machine.of_evaluation(),
         params:
+            launch=machine.launch_evaluation,
             kind=kind,
             results=flow.folder,
             spec=flow.spec(kind),
             code=flow.code(kind),
         shell:
-            "python -m yarnlab evaluate {params.kind} {wildcards.model} --study-dir {params.results:q}"
+            "{params.launch} evaluate {params.kind} {wildcards.model} --study-dir {params.results:q}"
             " --spec {params.spec:q} --code {params.code:q} --log {log:q}"
 
 

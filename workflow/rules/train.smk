@@ -16,12 +16,15 @@ rule train:
     conda:
         "../../envs/conda.yaml"
     threads: flow.train_threads
+    resources:
+        **machine.of_training(),
     params:
+        launch=machine.launch_training,
         results=flow.folder,
         spec=flow.spec("train"),
         code=flow.code("train"),
     shell:
-        "python -m yarnlab train {wildcards.model} --study-dir {params.results:q}"
+        "{params.launch} train {wildcards.model} --study-dir {params.results:q}"
         " --spec {params.spec:q} --code {params.code:q} --log {log:q}"
 
 

@@ -1,0 +1,91 @@
+"""The profiles: every rule has its line, every line has its rule, and what must never be there is not."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yte
+
+from yarnlab import cluster
+
+ROOT = Path(__file__).resolve().parents[2]
+# Rules of the workflow as Snakemake has them: (name, runs on the calling machine, makes files).
+RULES = """
+import json, sys
+from pathlib import Path
+from snakemake.api import ConfigSettings, ResourceSettings, SnakemakeApi
+with SnakemakeApi() as api:
+    made = api.workflow(ResourceSettings(cores=1), ConfigSettings(config={"study": "smoke"}), snakefile=Path("Snakefile"))
+    workflow = made._workflow
+    print(json.dumps([(r.name, r.name in workflow._localrules, bool(r.output)) for r in workflow.rules]))
+"""
+
+
+@pytest.fixture(scope="module")
+def rules() -> list[tuple[str, bool, bool]]:
+    command = [sys.executable, "-c", RULES]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    assert done.returncode == 0, done.stderr[-2000:]
+    return [tuple(rule) for rule in json.loads(done.stdout.splitlines()[-1])]
+
+
+def profile(name: str, monkeypatch: pytest.MonkeyPatch, account: str = "ours") -> dict[str, Any]:
+    """What Snakemake reads when it is called with --profile NAME in the project's root."""
+    monkeypatch.setattr(cluster, "site", lambda **_: cluster.Site(account, "batch", "accelerated"))
+    monkeypatch.setattr(cluster, "gpus_of_this_machine", lambda: 4)
+    with open(ROOT / name / "profile.v9+.yaml") as file:
+        return yte.process_yaml(file, require_use_yte=True)
+
+
+def test_the_cluster_profile_names_every_submitted_rule_and_no_other(rules, monkeypatch):
+    """Snakemake ignores the name of a rule that does not exist, so a renamed rule would lose its resources."""
+    submitted = {name for name, local, makes in rules if makes and not local}
+    resources = profile("cluster", monkeypatch)["set-resources"]
+    assert set(resources) == submitted
+    assert all({"mem_mb", "runtime"} <= set(given) for given in resources.values())
+
+
+def test_jobs_ask_for_account_and_partition_of_the_site(monkeypatch):
+    settings = profile("cluster", monkeypatch)
+    assert settings["default-resources"] == {
+        "slurm_account": "ours",
+        "slurm_partition": "batch",
+        "mem_mb": 8000,
+        "runtime": 60,
+    }
+    assert "slurm-no-account" not in settings
+
+
+def test_a_site_without_accounts(monkeypatch):
+    settings = profile("cluster", monkeypatch, account="")
+    assert settings["slurm-no-account"] is True
+    assert "slurm_account" not in settings["default-resources"]
+
+
+def test_what_keeps_a_run_alive(monkeypatch):
+    """Requeue (a preempted job is waited for without end otherwise), retries here and not in rules, no outputs of
+    failed jobs; `tasks` in the defaults would start one task a GPU."""
+    settings = profile("cluster", monkeypatch)
+    assert (
+        settings["executor"] == "slurm" and settings["slurm-requeue"] is True and settings["rerun-incomplete"] is True
+    )
+    assert settings["retries"] >= 1
+    assert not any("retries" in file.read_text() for file in (ROOT / "workflow" / "rules").glob("*.smk"))
+    assert not {"keep-incomplete", "immediate-submit"} & set(settings)
+    assert "tasks" not in settings["default-resources"]
+
+
+def test_the_node_profile_runs_here_and_counts_gpus(monkeypatch):
+    settings = profile("node", monkeypatch)
+    assert "executor" not in settings
+    assert settings["resources"] == {"needed_gpus": 4}
+
+
+def test_both_profiles_select_the_paper_study(monkeypatch):
+    assert profile("cluster", monkeypatch)["config"] == profile("node", monkeypatch)["config"] == ["study=paper"]
