@@ -1,272 +1,248 @@
-"""Every way in which a download goes wrong: one message, nothing good lost, nothing bad kept."""
+"""What a fetch brings, keeps and fetches again."""
 
 from __future__ import annotations
 
-import errno
+import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-from yarnlab.hub import fetch as fetching
-from yarnlab.hub.api import HubError
-from yarnlab.hub.fetch import Patience, fetch
+from yarnlab.hub.faults import Interrupted, Offline
+from yarnlab.hub.fetch import fetch
 from yarnlab.hub.lock import Asset, lock_assets, read_lock
 
-from .mini_hub import MiniHub
-
-QUICK = Patience(tries=2, pause=0.01)
-NAME, DATA = "owner/model", "owner/data"
-MODEL, DATASET = Asset("model", NAME, "main"), Asset("dataset", DATA, "main", ("data/*.parquet",))
-BIG = "model-00001-of-00002.safetensors"
+from .conftest import BIG, DATASET, FILES, MODEL, NAME, QUICK, SECOND
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
-    files = {
-        "config.json": b"{}",
-        "tokenizer.json": b"{}" * 50,
-        BIG: bytes(range(256)) * 4000,
-        "model-00002-of-00002.safetensors": b"second" * 900,
-        "model.safetensors.index.json": b"{}",
-        "pytorch_model.bin": b"old",
-        "modeling.py": b"raise SystemExit",
-        "README.md": b"hello",
-    }
-    for name, content in files.items():
-        path = tmp_path / "hub/models" / NAME / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(content)
-    for i in range(90):  # more than one page of the tree
-        path = tmp_path / "hub/datasets" / DATA / f"data/train-{i:05d}.parquet"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(f"rows {i}".encode())
-    with MiniHub(tmp_path / "hub") as served:
-        for key, value in served.env(tmp_path / "home").items():
-            monkeypatch.setenv(key, value)
-        for key in ("HF_HUB_OFFLINE", "HF_TOKEN", "HF_HUB_CACHE", "HF_TOKEN_PATH"):
-            monkeypatch.delenv(key, raising=False)
-        yield served
+def names_in(folder: Path) -> set[str]:
+    return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-@pytest.fixture
-def get(hub, tmp_path):
-    def run(asset: Asset = MODEL, **options):
-        options = {"lock_missing": True, "patience": QUICK, "workers": 2, **options}
-        return fetch(asset, tmp_path / "hub.lock.yaml", tmp_path / "assets" / asset.repo, **options)
-
-    return run
-
-
-def address(hub: MiniHub, file: str) -> str:
-    return f"/{NAME}/resolve/{hub.commit('models', NAME)}/{file}"
-
-
-def downloads(hub: MiniHub) -> list[str]:
-    return [path.rpartition("/")[2] for path, *_ in hub.requests if "/resolve/" in path]
-
-
-def test_a_model_comes_whole_without_code_and_without_second_weights(hub, get, tmp_path):
+def test_a_model_comes_whole_without_code_and_each_weight_once(hub, get, folder):
     made = get()
-    names = {path.name for path in made.paths}
-    assert names == {"config.json", "tokenizer.json", BIG, "model-00002-of-00002.safetensors",
-                     "model.safetensors.index.json", "asset.json"}  # fmt: skip
+    assert names_in(folder) == {*FILES, "asset.json"} == {path.relative_to(folder).as_posix() for path in made.paths}
+    for name, content in FILES.items():
+        assert (folder / name).read_bytes() == content
     assert made.commit == hub.commit("models", NAME)
-    record = json.loads((tmp_path / "assets" / NAME / "asset.json").read_text())
-    assert record["files"][BIG]["size"] == 256 * 4000
-    assert (tmp_path / "assets" / NAME / BIG).read_bytes() == hub.repositories["models", NAME].files[BIG]
+    assert made.bytes == sum(len(content) for content in FILES.values()) and made.conversions == []
 
 
-def test_a_tree_of_several_pages_is_locked_whole(hub, get):
-    assert len(get(DATASET).paths) == 91
-
-
-def test_what_is_there_and_right_is_not_fetched_again(hub, get):
+def test_asset_json_lists_every_file_by_size_and_sha256(get, folder):
     get()
+    record = json.loads((folder / "asset.json").read_text())
+    assert record["files"] == {
+        name: {"size": len(content), "sha256": hashlib.sha256(content).hexdigest()} for name, content in FILES.items()
+    }
+    assert (record["repo"], record["revision"]) == (NAME, "main")
+
+
+def test_the_number_of_workers_changes_nothing(hub, lock, tmp_path):
+    records = []
+    for workers in (1, 8):
+        folder = tmp_path / str(workers)
+        made = fetch(DATASET, lock, folder, workers=workers, lock_missing=True, patience=QUICK)
+        assert made.paths == sorted(made.paths, key=lambda path: (path.name == "asset.json", path))
+        records.append((folder / "asset.json").read_bytes())
+    assert records[0] == records[1] and len(json.loads(records[0])["files"]) == 90
+
+
+def test_what_is_there_and_right_is_not_fetched_again(hub, get, folder):
+    get()
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     hub.requests.clear()
     get()
     assert hub.requests == []
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
 
 
-def test_only_the_file_that_changed_on_disk_is_fetched_again(hub, get, tmp_path):
+def test_only_the_file_that_changed_on_disk_is_fetched_again(hub, get, folder):
     get()
-    file = tmp_path / "assets" / NAME / BIG
-    content = file.read_bytes()
-    file.write_bytes(content[:-1] + b"?")  # the same size
+    content = (folder / SECOND).read_bytes()
+    (folder / SECOND).write_bytes(content[:-1] + b"?")  # the same size
     hub.requests.clear()
     get()
-    assert downloads(hub) == [BIG]
-    assert file.read_bytes() == content
+    assert hub.downloads() == [SECOND]
+    assert (folder / SECOND).read_bytes() == content
 
 
-def test_an_interrupted_download_goes_on_where_it_was(hub, get, tmp_path):
-    hub.faults[address(hub, BIG)] = "truncated"
-    with pytest.raises(HubError, match=r"breaks off again and again .* are kept. Run again"):
+def test_an_interrupted_download_goes_on_where_it_was(hub, get, folder, address):
+    hub.faults[address(BIG)] = "truncated"
+    with pytest.raises(
+        Interrupted, match=r"breaks off again and again .*, after [\d,]+ of 1,024,000 bytes, .* are kept"
+    ):
         get()
-    kept = (tmp_path / "assets" / NAME / f"{BIG}.partial").stat().st_size
+    kept = (folder / f"{BIG}.partial").stat().st_size
     assert 0 < kept < 256 * 4000
-    assert not (tmp_path / "assets" / NAME / "asset.json").exists()
+    assert not (folder / "asset.json").exists()
+    assert all((folder / name).exists() for name in FILES if name != BIG)  # its fault is no other file's
     hub.faults.clear()
     hub.requests.clear()
     get()
-    assert (address(hub, BIG), f"bytes={kept}-", None) in hub.requests
-    assert (tmp_path / "assets" / NAME / BIG).read_bytes() == hub.repositories["models", NAME].files[BIG]
+    assert [r.range for r in hub.requests if r.path.endswith(BIG)] == [f"bytes={kept}-"] * 2  # the hub, its storage
+    assert names_in(folder) == {*FILES, "asset.json"}
+    assert (folder / BIG).read_bytes() == FILES[BIG]
 
 
-def test_a_connection_that_breaks_once_is_taken_up_by_the_same_call(hub, get):
-    hub.faults[address(hub, BIG)] = "truncated once"
-    get()
-    assert downloads(hub).count(BIG) == 2
-
-
-def test_corruption_of_the_same_size_is_found_and_never_kept(hub, get, tmp_path):
-    hub.faults[address(hub, BIG)] = "corrupt"
-    with pytest.raises(HubError, match="arrived twice with another hash"):
-        get()
-    left = {path.name for path in (tmp_path / "assets" / NAME).iterdir()}
-    assert BIG not in left and f"{BIG}.partial" not in left and "asset.json" not in left
-    hub.faults[address(hub, BIG)] = "corrupt once"
-    get()
-
-
-def test_a_server_in_trouble_is_asked_again_and_then_named(hub, get):
-    hub.faults[address(hub, "config.json")] = "500"
-    with pytest.raises(HubError, match=r"answered 500 for config.json of owner/model; try again later"):
-        get()
-    assert downloads(hub).count("config.json") == QUICK.tries
-
-
-@pytest.mark.parametrize(
-    ("asset", "message"),
-    [
-        (Asset("model", "owner/none", "main"), "there is no model owner/none .* correct `repo`"),
-        (Asset("model", NAME, "v9"), "has no revision v9: correct `revision`"),
-        (Asset("model", NAME, "0" * 40), "correct `revision`|has no"),
-        (Asset("dataset", DATA, "main", ("test/*",)), r"has no file that matches test/\*"),
-        (Asset("model", NAME, "main", ("*.py",)), "could run code"),
-    ],
-)
-def test_what_does_not_exist_is_named(hub, get, asset, message):
-    with pytest.raises(HubError, match=message):
-        get(asset)
-
-
-def test_gated_weights_say_what_to_do(hub, get, monkeypatch):
-    hub.gated.add(NAME)
-    with pytest.raises(HubError, match=r"is gated: accept its licence at .*/owner/model, then set HF_TOKEN"):
-        get()
-    monkeypatch.setenv("HF_TOKEN", "hf_other")
-    with pytest.raises(HubError, match=r"this token has no access: accept the licence"):
-        get()
-    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(HubError, match=r"refuses the token .* wrong or has expired"):
-        get()
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    get()
-
-
-def test_a_token_is_never_written_down(hub, get, monkeypatch, tmp_path, capfd):
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    hub.faults[address(hub, BIG)] = "truncated"
-    with pytest.raises(HubError) as caught:
-        get(log=tmp_path / "log")
+def test_a_process_that_is_killed_leaves_a_beginning_that_the_next_continues(hub, get, folder, lock, address):
+    lock_assets([MODEL], lock, patience=QUICK)
+    hub.faults[address(BIG)] = "slow"
+    program = (
+        "import sys; from pathlib import Path; from yarnlab.hub.fetch import fetch; from yarnlab.hub.lock import Asset\n"
+        f"fetch(Asset('model', {NAME!r}, 'main'), Path(sys.argv[1]), Path(sys.argv[2]), workers=2)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program, str(lock), str(folder)], env=dict(os.environ))
+    partial = folder / f"{BIG}.partial"
+    while not (partial.exists() and partial.stat().st_size > 1 << 17):
+        assert process.poll() is None, "it ended before it could be killed"
+    process.kill()
+    process.wait()
     hub.faults.clear()
-    get(log=tmp_path / "log")
-    assert any(sent == f"Bearer {hub.token}" for *_, sent in hub.requests)
-    texts = [p.read_text(errors="replace") for p in tmp_path.rglob("*") if p.is_file() and p.parts[-2] != "home"]
-    assert not any(hub.token in text for text in [*texts, str(caught.value), repr(caught.value), *capfd.readouterr()])
-
-
-def test_a_token_does_not_follow_a_redirect_to_another_host(hub, get, monkeypatch, tmp_path):
-    """Large files are served by another host, which has no business with the token."""
-    from http.server import BaseHTTPRequestHandler, HTTPServer
-
-    class Redirect(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(302)
-            self.send_header("Location", hub.url.replace("127.0.0.1", "localhost") + self.path)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
-
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Redirect)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{server.server_address[1]}")
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1,localhost")
+    hub.requests.clear()
+    kept = partial.stat().st_size
     get()
-    assert hub.requests and all(sent is None for *_, sent in hub.requests)
-    server.shutdown()
-    server.server_close()
+    assert f"bytes={kept}-" in [request.range for request in hub.requests]
+    assert names_in(folder) == {*FILES, "asset.json"}
+    assert (folder / BIG).read_bytes() == FILES[BIG]
 
 
-def test_an_unreachable_hub(hub, get, monkeypatch):
+def test_a_connection_that_breaks_once_is_taken_up_by_the_same_call(hub, get, folder, address):
+    hub.faults[address(BIG)] = "truncated once"
+    get()
+    assert hub.downloads().count(BIG) == 2
+    assert (folder / BIG).read_bytes() == FILES[BIG]
+
+
+def test_a_server_without_ranges_starts_again(hub, get, folder, address):
+    partial = folder / f"{BIG}.partial"
+    partial.parent.mkdir(parents=True)
+    partial.write_bytes(FILES[BIG][:5000])
+    hub.faults[address(BIG)] = "no ranges"
+    get()
+    assert (folder / BIG).read_bytes() == FILES[BIG]
+
+
+@pytest.mark.parametrize("left", [b"of another revision", b"too long" * 200_000])
+def test_a_beginning_that_belongs_to_something_else_is_given_up(get, folder, left):
+    folder.mkdir(parents=True)
+    (folder / f"{BIG}.partial").write_bytes(left)
+    get()
+    assert (folder / BIG).read_bytes() == FILES[BIG]
+
+
+def test_text_that_is_compressed_on_the_way_is_hashed_as_it_is_meant(hub, get, folder, address):
+    hub.faults[address("tokenizer.json")] = "compressed"
+    get()
+    assert (folder / "tokenizer.json").read_bytes() == FILES["tokenizer.json"]
+
+
+def test_another_commit_leaves_nothing_of_the_first(hub, get, folder, lock):
+    get()
+    other = {"config.json": b'{"new": 1}', "model.safetensors": b"one shard now"}
+    commit = hub.push("models", NAME, other)
+    made = get(Asset("model", NAME, commit))
+    assert names_in(folder) == {*other, "asset.json"} and made.commit == commit
+
+
+def test_while_files_are_replaced_the_folder_does_not_pass_for_whole(hub, get, folder, address):
+    get()
+    commit = hub.push("models", NAME, {**FILES, "config.json": b'{"new": 1}', SECOND: b"changed"})
+    hub.faults[address(SECOND)] = "corrupt"
+    with pytest.raises(Exception, match="arrived twice"):
+        get(Asset("model", NAME, commit))
+    assert (folder / "config.json").read_bytes() == b'{"new": 1}' and not (folder / "asset.json").exists()
+    get()  # back to the first
+    assert names_in(folder) == {*FILES, "asset.json"}
+
+
+def test_a_fault_before_anything_is_replaced_leaves_the_old_asset_whole(hub, get, folder, monkeypatch):
+    get()
+    commit = hub.push("models", NAME, {**FILES, "config.json": b'{"new": 1}'})
+    asset = Asset("model", NAME, commit)
+    lock_assets([asset], folder.parents[1] / "hub.lock.yaml", patience=QUICK)
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    with pytest.raises(HubError, match=r"cannot be reached .* HF_ENDPOINT names a mirror"):
-        get()
+    with pytest.raises(Exception, match="cannot be reached"):
+        get(asset)
+    assert (folder / "asset.json").exists() and (folder / "config.json").read_bytes() == FILES["config.json"]
 
 
-def test_offline_from_a_filled_cache(hub, get, monkeypatch, tmp_path):
-    lock_assets([MODEL], tmp_path / "hub.lock.yaml")
-    commit = hub.commit("models", NAME)
-    snapshot = tmp_path / "home/hub/models--owner--model/snapshots" / commit
-    shutil.copytree(tmp_path / "hub/models" / NAME, snapshot)
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    hub.requests.clear()
-    get()
-    assert hub.requests == []
-    # A cached file that is not right is no substitute.
-    shutil.rmtree(tmp_path / "assets")
-    (snapshot / BIG).write_bytes(b"?" * 256 * 4000)
-    with pytest.raises(HubError, match="HF_HUB_OFFLINE is set and something has to be fetched"):
-        get()
+def test_two_processes_that_fetch_at_once_share_the_work(hub, lock, folder, address):
+    lock_assets([MODEL], lock, patience=QUICK)
+    hub.faults[address(BIG)] = "slow"
+    made: list[object] = []
 
+    def run() -> None:
+        made.append(fetch(MODEL, lock, folder, workers=2, patience=QUICK).paths)
 
-def test_a_full_disk_is_foreseen_and_survived(hub, get, monkeypatch, tmp_path):
-    usage = shutil.disk_usage(tmp_path)
-    with monkeypatch.context() as patched:
-        patched.setattr(fetching.shutil, "disk_usage", lambda _: usage._replace(free=1000))
-        with pytest.raises(HubError, match=r"is full: .* are needed and 0.0 GB are free"):
-            get()
-    real = Path.open
-
-    def full(self, mode="r", *args, **kwargs):
-        if self.name == f"{BIG}.partial" and "r" not in mode:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(self, mode, *args, **kwargs)
-
-    monkeypatch.setattr(Path, "open", full)
-    with pytest.raises(HubError, match=r"the disk of .* is full: model-00001"):
-        get()
-    monkeypatch.setattr(Path, "open", real)
-    get()
-
-
-def test_a_branch_that_moved_on_is_not_followed(hub, get, tmp_path):
-    old = get().commit
-    hub.repositories["models", NAME].commit = "f" * 40
-    assert get().commit == old
-    lock_assets([MODEL], tmp_path / "hub.lock.yaml", update=True)
-    assert read_lock(tmp_path / "hub.lock.yaml")[MODEL.key].commit == "f" * 40
-
-
-def test_an_asset_that_nobody_locked_is_refused_where_that_is_asked(hub, get):
-    with pytest.raises(HubError, match="run `yarnlab lock STUDY`"):
-        get(lock_missing=False)
-
-
-def test_two_that_lock_at_once_lose_nothing(hub, tmp_path):
-    lock = tmp_path / "hub.lock.yaml"
-    threads = [threading.Thread(target=lock_assets, args=([asset], lock)) for asset in (MODEL, DATASET)]
+    threads = [threading.Thread(target=run) for _ in range(2)]  # the lock is held by open files, not by processes
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert set(read_lock(lock)) == {MODEL.key, DATASET.key}
-    text = lock.read_text()
-    lock_assets([MODEL, DATASET], lock)
-    assert lock.read_text() == text
+    assert len(made) == 2 and made[0] == made[1]
+    assert sorted(hub.downloads()) == sorted(FILES)  # each once
+    assert names_in(folder) == {*FILES, "asset.json"}
+
+
+def fill_cache(hub, tmp_path: Path, *, linked: bool) -> Path:
+    """The layout of huggingface_hub: snapshots of links into blobs."""
+    repository = tmp_path / "home/hub/models--owner--model"
+    snapshot = repository / "snapshots" / hub.commit("models", NAME)
+    for name, content in FILES.items():
+        place = repository / "blobs" / hashlib.sha256(content).hexdigest() if linked else snapshot / name
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.write_bytes(content)
+        if linked:
+            snapshot.mkdir(parents=True, exist_ok=True)
+            (snapshot / name).symlink_to(os.path.relpath(place, snapshot))
+    return snapshot
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_offline_from_a_filled_cache(hub, get, folder, lock, monkeypatch, tmp_path, linked):
+    lock_assets([MODEL], lock, patience=QUICK)
+    snapshot = fill_cache(hub, tmp_path, linked=linked)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    hub.requests.clear()
+    get()
+    assert hub.requests == [] and names_in(folder) == {*FILES, "asset.json"}
+    assert (folder / BIG).stat().st_ino == (snapshot / BIG).stat().st_ino  # linked, not copied
+    assert not (folder / BIG).is_symlink()
+
+
+def test_a_cached_file_that_is_wrong_is_fetched_or_missed(hub, get, folder, lock, monkeypatch, tmp_path):
+    lock_assets([MODEL], lock, patience=QUICK)
+    snapshot = fill_cache(hub, tmp_path, linked=False)
+    (snapshot / BIG).write_bytes(b"?" * len(FILES[BIG]))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(Offline, match=rf"{BIG} missing or wrong, and HF_HUB_OFFLINE forbids to fetch"):
+        get()
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    hub.requests.clear()
+    get()
+    assert hub.downloads() == [BIG]
+
+
+def test_a_cache_on_another_file_system_is_copied(hub, get, folder, monkeypatch, tmp_path):
+    fill_cache(hub, tmp_path, linked=True)
+
+    def refuse(*_: object) -> None:
+        raise OSError(18, "Invalid cross-device link")
+
+    monkeypatch.setattr("yarnlab.hub.cache.os.link", refuse)
+    get()
+    assert hub.downloads() == [] and (folder / BIG).read_bytes() == FILES[BIG]
+    shutil.rmtree(tmp_path / "home")
+    assert (folder / BIG).read_bytes() == FILES[BIG]
+
+
+def test_progress_and_what_was_trusted_are_on_the_log(get, lock, tmp_path):
+    get(log=tmp_path / "log")
+    text = (tmp_path / "log").read_text()
+    assert f"main was not pinned and is trusted as it is now: {read_lock(lock)[MODEL.key].commit}" in text
+    assert "2/2 megabytes" in text and f"{len(FILES)} files are there and right" in text

@@ -1,49 +1,43 @@
 """Fetch an asset: what is there and right is kept, what is missing or wrong is fetched, every byte is hashed.
 
-A file gets its name only once its hash is right. Until then it is NAME.partial, from which the next call goes on.
-`asset.json` is written last.
+A file gets its name only once its hash is right. `asset.json` is written last and taken away before anything that it
+lists is replaced, so that a folder with `asset.json` is whole.
 """
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import os
+import json
+import math
 import shutil
+import sys
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import httpx2
-
-from yarnlab.hub.api import HubError, client, home, refusal, unreachable
-from yarnlab.hub.convert import convert
+from yarnlab.hub import cache, settings
+from yarnlab.hub.api import Hub, Patience
+from yarnlab.hub.exclusive import exclusively
+from yarnlab.hub.faults import HubError, LockError, NoSuchFile, NoSuchRevision, Offline
 from yarnlab.hub.lock import Asset, Locked, LockedFile, lock_assets, read_lock
+from yarnlab.hub.record import Folder, Record
+from yarnlab.hub.selection import weights
+from yarnlab.hub.transfer import Stopped, Transfer, disk_full, is_right, partial
 from yarnlab.progress import Progress
-from yarnlab.provenance import sha256_of, write_json
 
-CHUNK = 1 << 20
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How often a request without progress is repeated, and the first pause in seconds (it doubles)."""
-
-    tries: int = 5
-    pause: float = 1.0
+WEIGHT_INDEX = "model.safetensors.index.json"
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """paths: the asset's files, asset.json among them. conversions: what was made of .bin weights."""
+    """paths: the asset's files, asset.json among them. conversions: what was made of .bin weights (JSON)."""
 
     commit: str
     paths: list[Path]
     bytes: int
-    conversions: dict[str, Any] = field(default_factory=dict)
+    conversions: list[dict[str, str]] = field(default_factory=list)
 
 
 def fetch(
@@ -58,224 +52,202 @@ def fetch(
 ) -> Fetched:
     """Bring `folder` to what the lock says of `asset`, from the hub's cache or from the hub.
 
-    With `lock_missing` an asset that nobody has locked yet is locked now. Raises HubError with one message; good files
-    and the beginnings of others stay.
+    With `lock_missing` an asset that nobody has locked yet is locked now. Two processes may fetch into one folder: the
+    second waits and finds everything there. Raises HubError with one message; good files and the beginnings of others
+    stay.
     """
-    locked = read_lock(lock_file).get(asset.key)
-    progress = None
-    if locked is None:
-        if not lock_missing:
-            raise HubError(f"{asset.key} is not in {lock_file}: run `yarnlab lock STUDY`")
-        lock_assets([asset], lock_file)
-        locked = read_lock(lock_file)[asset.key]
-        _say(log, f"{asset.key} was not pinned: it is now, at {locked.commit}, in {lock_file}")
-    folder.mkdir(parents=True, exist_ok=True)
-    good = {
-        file.path
-        for file in locked.files
-        if _good(folder / file.path, file) or _from_cache(asset, locked, file, folder)
-    }
-    missing = [file for file in locked.files if file.path not in good]
-    if missing:
-        (folder / "asset.json").unlink(missing_ok=True)
-        _check_space(folder, missing)
-        progress = Progress(f"fetch {asset.repo}", sum(file.size for file in missing), log=log, unit="byte")
-        _fetch_all(asset, locked, missing, folder, progress, workers, patience or Patience())
-    conversions = convert(folder, [file.path for file in locked.files])
-    made = [Path(name) for name in conversions.get("files", ())]
-    names = sorted({*(Path(file.path) for file in locked.files if not _converted(file.path, conversions)), *made})
-    hashes = {file.path: file.sha256 for file in locked.files}
-    entries = {
-        str(name): {"size": (folder / name).stat().st_size, "sha256": hashes.get(str(name)) or sha256_of(folder / name)}
-        for name in names
-    }
-    write_json(
-        folder / "asset.json",
-        {"type": asset.type, "repo": asset.repo, "revision": asset.revision, "commit": locked.commit,
-         "files": entries, "conversions": conversions},
-    )  # fmt: skip
+    say = _Voice(asset, log)
+    locked = _pinned(asset, lock_file, lock_missing, patience, say)
+    with exclusively(folder / ".fetch.lock", waiting=lambda: say("another process fetches it too: waiting for that")):
+        job = _Job(asset, locked, Folder(folder), lock_file, say, workers, patience or Patience())
+        record = job.run()
     return Fetched(
-        locked.commit, [folder / name for name in names] + [folder / "asset.json"], locked.bytes, conversions
+        locked.commit,
+        [folder / name for name in (*record.files, "asset.json")],
+        sum(size for size, _ in record.files.values()),
+        [conversion.as_dict() for conversion in record.conversions],
     )
 
 
-def _say(log: Path | None, text: str) -> None:
-    import sys
+@dataclass(frozen=True)
+class _Voice:
+    """Messages for the terminal and the log."""
 
-    print(text, file=sys.stderr)
-    if log is not None:
-        with log.open("a", encoding="utf-8") as file:
-            file.write(text + "\n")
+    asset: Asset
+    log: Path | None
 
-
-def _converted(path: str, conversions: dict[str, Any]) -> bool:
-    return path in conversions.get("sources", {})
-
-
-def _good(path: Path, wanted: LockedFile) -> bool:
-    """Whether the file on disk is the one wanted, to the last byte."""
-    if not path.is_file() or path.stat().st_size != wanted.size:
-        return False
-    digest = _hash_of(wanted)
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK):
-            digest.update(chunk)
-    return digest.hexdigest() == (wanted.sha256 or wanted.git_sha1)
+    def __call__(self, text: str) -> None:
+        line = f"{time.strftime('%H:%M:%S')} {self.asset.repo}: {text}"
+        print(line, file=sys.stderr, flush=True)
+        if self.log is not None:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
 
 
-def _hash_of(wanted: LockedFile) -> Any:
-    """A hash that has read nothing of the content yet."""
-    if wanted.sha256:
-        return hashlib.sha256()
-    return hashlib.sha1(b"blob %d\0" % wanted.size, usedforsecurity=False)  # git's, not for secrecy
-
-
-def _from_cache(asset: Asset, locked: Locked, file: LockedFile, folder: Path) -> bool:
-    """Take a file over from the hub's own cache, if it is there and right."""
-    name = f"{asset.type}s--{asset.repo.replace('/', '--')}"
-    cache = Path(os.environ.get("HF_HUB_CACHE", home() / "hub"))
-    source = cache / name / "snapshots" / locked.commit / file.path
-    if not _good(source, file):
-        return False
-    target = folder / file.path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f"{target.name}.partial")
-    temporary.unlink(missing_ok=True)
-    try:
-        os.link(source.resolve(), temporary)
-    except OSError:
-        shutil.copyfile(source, temporary)
-    temporary.replace(target)
-    return True
-
-
-def _check_space(folder: Path, missing: list[LockedFile]) -> None:
-    there = sum(p.stat().st_size for f in missing if (p := _partial(folder / f.path)).exists())
-    needed, free = sum(file.size for file in missing) - there, shutil.disk_usage(folder).free
-    if needed > free:
-        raise _disk_full(folder, f"{needed / 1e9:,.1f} GB are needed and {free / 1e9:,.1f} GB are free")
-
-
-def _disk_full(folder: Path, how: str) -> HubError:
-    return HubError(f"the disk of {folder} is full: {how}. Free some, or put `results` on another disk; then run again")
-
-
-def _partial(path: Path) -> Path:
-    return path.with_name(f"{path.name}.partial")
-
-
-def _fetch_all(
-    asset: Asset,
-    locked: Locked,
-    missing: list[LockedFile],
-    folder: Path,
-    progress: Progress,
-    workers: int,
-    patience: Patience,
-) -> None:
-    """Fetch files side by side; the first failure stops the others at their next chunk, and all keep what they have."""
-    stop, counting = threading.Event(), threading.Lock()
-
-    def count(size: int) -> None:
-        with counting:
-            progress.advance(size)
-
-    with client() as http, ThreadPoolExecutor(max_workers=workers) as pool:
-        jobs = [
-            pool.submit(_Transfer(http, asset, locked.commit, f, folder, count, stop, patience).run) for f in missing
-        ]
-        failures = []
-        for job in jobs:
-            try:
-                job.result()
-            except HubError as error:
-                stop.set()
-                failures.append(error)
-    if failures:
-        raise failures[0]
-
-
-class _Stopped(HubError):
-    """Another file failed; this one's beginning stays."""
+def _pinned(asset: Asset, lock_file: Path, lock_missing: bool, patience: Patience | None, say: _Voice) -> Locked:
+    locked = read_lock(lock_file).get(asset.key)
+    if locked is None or asset.files not in locked.selections:
+        if not lock_missing:
+            raise LockError(f"{asset.key} is not pinned in {lock_file}: run `yarnlab lock STUDY` and commit that file")
+        if settings.offline():
+            raise Offline(
+                f"{asset.key} is not pinned in {lock_file} and HF_HUB_OFFLINE forbids to ask the hub: run "
+                "`yarnlab lock STUDY` on a machine with a network and bring that file along"
+            )
+        lock_assets([asset], lock_file, patience=patience)
+        locked = read_lock(lock_file)[asset.key]
+        say(f"{asset.revision} was not pinned and is trusted as it is now: {locked.commit}, written to {lock_file}")
+    return locked
 
 
 @dataclass
-class _Transfer:
-    http: httpx2.Client
+class _Job:
     asset: Asset
-    commit: str
-    file: LockedFile
-    folder: Path
-    count: Any
-    stop: threading.Event
+    locked: Locked
+    folder: Folder
+    lock_file: Path
+    say: _Voice
+    workers: int
     patience: Patience
 
-    def run(self) -> None:
-        target = self.folder / self.file.path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        partial = _partial(target)
-        for _ in range(2):  # corruption on the way is worth one more try
-            self._complete(partial)
-            if _good(partial, self.file):
-                partial.replace(target)
-                return
-            partial.unlink()
-        raise HubError(
-            f"{self.asset.repo}: {self.file.path} arrived twice with another hash than the lock's. "
-            "The mirror or a proxy alters it: try another HF_ENDPOINT; nothing of it was kept"
-        )
+    def run(self) -> Record:
+        wanted = self.locked.of(self.asset)
+        missing = self._missing(wanted)
+        bins = set(weights(file.path for file in wanted)) if self.asset.type == "model" else set()
+        if missing:
+            self._check_space(missing, bins)
+            self._bring(wanted, missing)
+        self._check_index(wanted)
+        record = self.folder.complete(self.asset, self.locked.commit, wanted, bins)
+        if missing:
+            self.say(f"{len(record.files)} files are there and right, at {self.locked.commit}")
+        return record
 
-    def _complete(self, partial: Path) -> None:
-        """Extend `partial` to the file's full size, with patience while it grows."""
-        tries, pause = 0, self.patience.pause
-        while True:
-            size = partial.stat().st_size if partial.exists() else 0
-            if size == self.file.size and partial.exists():
-                return
-            if size > self.file.size:
-                partial.unlink()
-                continue
-            problem = self._once(partial, size)
-            if problem is None:
-                continue
-            grown = partial.exists() and partial.stat().st_size > size
-            tries = 1 if grown else tries + 1
-            if tries >= self.patience.tries:
-                raise problem
-            time.sleep(pause)
-            pause = pause if grown else 2 * pause
+    def _missing(self, wanted: list[LockedFile]) -> list[LockedFile]:
+        """What is not there or not right. A .bin counts as there if what was made of it is."""
 
-    def _once(self, partial: Path, size: int) -> HubError | None:
-        """One request from byte `size` on; an error that may pass is returned, one that will not is raised."""
-        repository, path = self.asset.repository, self.file.path
-        try:
-            url = repository.file(self.commit, path)
-            headers = {"Range": f"bytes={size}-"} if size else {}
-            with self.http.stream("GET", url, headers=headers) as answer:
-                if answer.status_code >= 500:
-                    return refusal(answer, repository, path)
-                if answer.status_code not in (200, 206):
-                    raise refusal(answer, repository, path)
-                again = size and answer.status_code == 200  # the server does not know ranges
-                with partial.open("wb" if again else "ab") as file:
-                    for chunk in answer.iter_raw():
-                        if self.stop.is_set():
-                            raise _Stopped(f"{path}: stopped")
-                        file.write(chunk)
-                        self.count(len(chunk))
-        except httpx2.HTTPError as error:
-            if partial.exists() and partial.stat().st_size:
-                return HubError(
-                    f"{self.asset.repo}: {path} breaks off again and again ({type(error).__name__}) after "
-                    f"{partial.stat().st_size:,} of {self.file.size:,} bytes, which are kept. Run again to go on"
-                )
-            return unreachable(repository, error)
-        except OSError as error:
-            if error.errno == errno.ENOSPC:
-                raise _disk_full(self.folder, f"{path} has {self.file.size:,} bytes") from None
-            raise
-        if partial.stat().st_size < self.file.size:
-            return HubError(
-                f"{self.asset.repo}: {path} ends after {partial.stat().st_size:,} of {self.file.size:,} bytes"
+        def right(file: LockedFile) -> bool:
+            return is_right(self.folder.path / file.path, file) or self.folder.has_converted(file)
+
+        with ThreadPoolExecutor(self.workers) as pool:
+            return [file for file, good in zip(wanted, pool.map(right, wanted), strict=True) if not good]
+
+    def _check_space(self, missing: list[LockedFile], bins: set[str]) -> None:
+        have = sum(p.stat().st_size for f in missing if (p := partial(self.folder.path / f.path)).is_file())
+        # A .bin goes only when its conversion is recorded: for a while both are there.
+        needed = sum(file.size * (2 if file.path in bins else 1) for file in missing) - have
+        free = shutil.disk_usage(self.folder.path).free
+        if needed > free:
+            raise disk_full(
+                self.folder.path,
+                f"{self.asset.repo} needs {needed / 1e9:,.1f} GB more and {free / 1e9:,.1f} GB are free",
             )
-        return None
+
+    def _bring(self, wanted: list[LockedFile], missing: list[LockedFile]) -> None:
+        names = [file.path for file in wanted]
+        rest = []
+        for file in missing:
+            source = cache.cached(self.asset, self.locked.commit, file)
+            if source is not None and cache.take_over(source, file, self.folder.path / file.path):
+                self.folder.place(file.path, names)
+            else:
+                rest.append(file)
+        if taken := len(missing) - len(rest):
+            self.say(f"{taken} of {len(missing)} missing files taken over from {settings.cache()}")
+        if not rest:
+            return
+        if settings.offline():
+            raise Offline(
+                f"{self.asset.repo}: {_some(file.path for file in rest)} missing or wrong, and HF_HUB_OFFLINE forbids "
+                f"to fetch. Unset it, or fill {settings.cache()} on a machine with a network: hf download "
+                f"{self.asset.repo} --repo-type {self.asset.type} --revision {self.locked.commit}"
+            )
+        _fetch_all(self, rest, names)
+
+    def _check_index(self, wanted: list[LockedFile]) -> None:
+        """Every shard that an index of weights names must be among the files."""
+        names = {file.path for file in wanted}
+        if self.asset.type == "model" and WEIGHT_INDEX in names:
+            content = json.loads((self.folder.path / WEIGHT_INDEX).read_text(encoding="utf-8"))
+            if lost := sorted(set(content.get("weight_map", {}).values()) - names):
+                raise NoSuchFile(
+                    f"{self.asset.repo}: {WEIGHT_INDEX} names {_some(lost)}, which the lock does not have: the "
+                    "repository is incomplete at this commit, or the asset's `files` leave them out"
+                )
+
+
+def _fetch_all(job: _Job, files: list[LockedFile], names: list[str]) -> None:
+    """Fetch files side by side. A fault of one file leaves the others to finish; one that concerns all stops them."""
+    stop = threading.Event()
+    counter = _Counter(job.say, sum(file.size for file in files))
+    faults: dict[str, HubError] = {}
+    with Hub(job.patience, stop) as hub, ThreadPoolExecutor(job.workers) as pool:
+
+        def one(file: LockedFile) -> None:
+            if stop.is_set():
+                return
+            target = job.folder.path / file.path
+            try:
+                Transfer(hub, job.asset.repository, job.locked.commit, file, target, counter.add, stop).run()
+            except HubError as error:
+                if error.concerns_all:
+                    stop.set()
+                raise
+            job.folder.place(file.path, names)
+
+        jobs: dict[Future[None], str] = {pool.submit(one, file): file.path for file in files}
+        try:
+            for done in as_completed(jobs):
+                try:
+                    done.result()
+                except Stopped:
+                    continue
+                except HubError as error:
+                    faults[jobs[done]] = error
+        except BaseException:  # an interrupt, or a bug: end the others at their next chunk
+            stop.set()
+            raise
+    if faults:
+        raise _summary(job, faults)
+
+
+def _summary(job: _Job, faults: dict[str, HubError]) -> HubError:
+    """One error for all: the one that concerns all files if there is one, else the first file's."""
+    chosen = next((e for e in faults.values() if e.concerns_all), faults[min(faults)])
+    if isinstance(chosen, NoSuchRevision):
+        return LockError(
+            f"{job.asset.repo} no longer has commit {job.locked.commit}, which {job.lock_file} pins for "
+            f"{job.asset.revision}. Lock it anew (`yarnlab lock --update STUDY`) if the study may use another, "
+            "or take the old one from a mirror or a cache"
+        )
+    others = [path for path, error in faults.items() if error is not chosen]
+    if not others or chosen.concerns_all:
+        return chosen
+    return type(chosen)(f"{chosen}. Also not fetched: {_some(sorted(others))}")
+
+
+class _Counter:
+    """Bytes of several threads as one progress in megabytes."""
+
+    def __init__(self, say: _Voice, total: int) -> None:
+        self._progress = Progress(
+            f"fetch {say.asset.repo}", max(1, math.ceil(total / 1e6)), log=say.log, unit="megabyte"
+        )
+        self._total, self._bytes, self._shown = total, 0, 0
+        self._lock = threading.Lock()
+
+    def add(self, size: int) -> None:
+        with self._lock:
+            self._bytes += size
+            now = math.ceil(self._bytes / 1e6) if self._bytes == self._total else int(self._bytes / 1e6)
+            if now != self._shown:
+                self._progress.advance(now - self._shown)
+                self._shown = now
+
+
+def _some(names: Iterable[str]) -> str:
+    listed = list(names)
+    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")
+
+
+__all__ = ["Asset", "Fetched", "Patience", "fetch"]

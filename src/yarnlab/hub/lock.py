@@ -1,42 +1,33 @@
 """config/hub.lock.yaml: which commit every asset is, and the size and hash of each file that is fetched from it.
 
-Large files have the sha256 that the hub lists; small ones have git's sha1 of their content. An entry, once written, is
-never changed by a fetch: a branch that moves on is followed only when somebody locks it again.
+Large files have the sha256 that the hub lists; small ones have git's sha1 of their content, so that locking needs no
+download. An entry is changed by nobody but `lock_assets`: a branch that moves on is followed only with `update`.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
+import hashlib
+import json
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from yarnlab.hub.api import HubError, Repository, client, commit_of, tree
+from yarnlab.hub.api import Hub, Patience, Repository
+from yarnlab.hub.exclusive import exclusively
+from yarnlab.hub.faults import HubError, LockError
+from yarnlab.hub.selection import check_name, choose
 from yarnlab.provenance import replacing
 
+__all__ = ["Asset", "HubError", "LockError", "Locked", "LockedFile", "lock_assets", "moved", "read_lock"]
+
 HEADER = """\
-# Every download, pinned: `yarnlab lock STUDY` writes this file, every fetch verifies against it.
-# sha256 is that of the content, git_sha1 that of git's blob.
+# Every download, pinned: `yarnlab lock STUDY` writes this file, every fetch verifies each byte against it. Commit it.
+# Per asset: the commit that its revision stood for, which files were asked for ([] = the usual ones), and of each file
+# the size in bytes with sha256 (of the content) or git_sha1 (of git's blob).
 """
-MODEL_FILES = (
-    "config.json",
-    "generation_config.json",
-    "tokenizer*",
-    "special_tokens_map.json",
-    "vocab.json",
-    "merges.txt",
-)
-WEIGHTS = ("*.safetensors", "*.safetensors.index.json")
-OLD_WEIGHTS = ("pytorch_model*.bin", "pytorch_model.bin.index.json")
-# What could run code when it is loaded; plain tensors in .bin files are converted (convert.py).
-REFUSED = ("*.py", "*.pkl", "*.pickle", "*.pt", "*.pth", "*.ckpt", "*.joblib", "*.msgpack", "*.h5")
+COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -50,8 +41,8 @@ class Asset:
 
     @property
     def key(self) -> str:
-        chosen = f"#{','.join(self.files)}" if self.files else ""
-        return f"{self.type}:{self.repo}@{self.revision}{chosen}"
+        """Its entry in the lock."""
+        return f"{self.type}:{self.repo}@{self.revision}"
 
     @property
     def repository(self) -> Repository:
@@ -67,84 +58,106 @@ class LockedFile:
     sha256: str | None = None
     git_sha1: str | None = None
 
+    @property
+    def digest(self) -> str:
+        return self.sha256 or self.git_sha1 or ""
+
+    def hasher(self) -> hashlib._Hash:
+        """A hash that has read nothing of the content yet."""
+        if self.sha256:
+            return hashlib.sha256()
+        return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)  # git's name for the content
+
 
 @dataclass(frozen=True)
 class Locked:
-    """An asset's commit and files."""
+    """A commit, the selections of files that were looked up at it, and those files by path."""
 
     commit: str
-    files: tuple[LockedFile, ...]
+    selections: frozenset[tuple[str, ...]]
+    files: Mapping[str, LockedFile]
+
+    def of(self, asset: Asset) -> list[LockedFile]:
+        """What `asset` needs, sorted by path."""
+        return [self.files[path] for path in choose(self.files, asset.repo, asset.type, asset.files)]
 
     @property
     def bytes(self) -> int:
-        return sum(file.size for file in self.files)
+        return sum(file.size for file in self.files.values())
 
 
 def read_lock(lock_file: Path) -> dict[str, Locked]:
-    """Asset key → what is pinned. Raises HubError for a file that is not a lock."""
+    """Asset key → what is pinned; {} without a file. Raises LockError for a file that is not a lock."""
+    import yaml
+
     if not lock_file.exists():
         return {}
     try:
         content = yaml.safe_load(lock_file.read_text(encoding="utf-8")) or {}
-        return {key: _entry(value) for key, value in content.items()}
-    except (yaml.YAMLError, KeyError, TypeError, AttributeError) as error:
-        raise HubError(f"{lock_file} cannot be read ({error}): restore it, or remove it and lock again") from None
+        return {str(key): _entry(value) for key, value in content.items()}
+    except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, HubError) as error:
+        why = " ".join(str(error).split())
+        raise LockError(
+            f"{lock_file} cannot be read ({why}): restore it from git, or remove it and lock again"
+        ) from None
 
 
-def lock_assets(assets: Iterable[Asset], lock_file: Path, *, update: bool = False) -> list[Asset]:
-    """Pin what is not pinned yet (with `update`, everything anew); returns the assets that were.
+def lock_assets(
+    assets: Iterable[Asset], lock_file: Path, *, update: bool = False, patience: Patience | None = None
+) -> list[Asset]:
+    """Pin what is not pinned yet, with `update` everything anew; returns the assets that were.
 
-    Only metadata is fetched. Two processes may do this at once. Raises HubError.
+    Only metadata is fetched. Two processes may do this at once: the first to write an entry decides. More files of a
+    commit that is pinned already are looked up at that commit. Raises HubError.
     """
-    wanted = [asset for asset in assets if update or asset.key not in read_lock(lock_file)]
+    known = read_lock(lock_file)
+    wanted = [a for a in assets if update or a.key not in known or a.files not in known[a.key].selections]
     if not wanted:
         return []
-    with client() as http:
-        found = {asset.key: _resolve(http, asset) for asset in wanted}
-    with _exclusive(lock_file):
-        known = read_lock(lock_file)
-        for key, locked in found.items():
-            if update or key not in known:
-                known[key] = locked
-        _write(lock_file, known)
+    found: list[tuple[Asset, Locked]] = []
+    with Hub(patience) as hub:
+        for asset in wanted:
+            commit = None if update or asset.key not in known else known[asset.key].commit
+            found.append((asset, _resolve(hub, asset, commit)))
+        with exclusively(lock_file.with_name(f".{lock_file.name}.lock")):
+            entries = read_lock(lock_file)
+            for asset, locked in found:
+                entries[asset.key] = _merged(hub, asset, entries.get(asset.key), locked, update)
+            _write(lock_file, entries)
     return wanted
 
 
-def _resolve(http: Any, asset: Asset) -> Locked:
-    pinned = re.fullmatch(r"[0-9a-f]{40}", asset.revision) is not None
-    commit = asset.revision if pinned else commit_of(http, asset.repository, asset.revision)
-    listed = tree(http, asset.repository, commit)
-    names = set(choose([entry["path"] for entry in listed], asset))
-    files = [_file(entry) for entry in listed if entry["path"] in names]
-    return Locked(commit, tuple(sorted(files, key=lambda file: file.path)))
+def moved(assets: Iterable[Asset], lock_file: Path, *, patience: Patience | None = None) -> dict[str, str]:
+    """Locked assets whose branch or tag stands for another commit by now: key → that commit. Raises HubError."""
+    known, found = read_lock(lock_file), {}
+    with Hub(patience) as hub:
+        for asset in assets:
+            if asset.key in known and not COMMIT.fullmatch(asset.revision):
+                now = hub.commit(asset.repository, asset.revision)
+                if now != known[asset.key].commit:
+                    found[asset.key] = now
+    return found
 
 
-def choose(paths: list[str], asset: Asset) -> list[str]:
-    """The files of a repository that an asset needs. Raises HubError where there are none or they can't be trusted."""
-    if asset.files:
-        chosen = [path for path in paths if _matches(path, asset.files)]
-        if bad := [path for path in chosen if _matches(path, REFUSED)]:
-            raise HubError(
-                f"{asset.repo}: {bad[0]} could run code when it is loaded and is never fetched; narrow `files`"
-            )
-    elif asset.type == "dataset":
-        chosen = [path for path in paths if not _matches(path, REFUSED) and not path.startswith(".")]
-    else:
-        top = [path for path in paths if "/" not in path]
-        weights = [path for path in top if _matches(path, WEIGHTS)] or [p for p in top if _matches(p, OLD_WEIGHTS)]
-        chosen = [path for path in top if _matches(path, MODEL_FILES)] + weights
-        if not weights:
-            raise HubError(f"{asset.repo} has neither safetensors nor pytorch_model.bin weights at this commit")
-    if not chosen:
-        raise HubError(f"{asset.repo} has no file that matches {', '.join(asset.files) or 'the usual names'}")
-    return sorted(chosen)
+def _resolve(hub: Hub, asset: Asset, commit: str | None) -> Locked:
+    if commit is None:
+        pinned = COMMIT.fullmatch(asset.revision) is not None
+        commit = asset.revision if pinned else hub.commit(asset.repository, asset.revision)
+    listed = {entry["path"]: entry for entry in hub.tree(asset.repository, commit)}
+    chosen = choose(listed, asset.repo, asset.type, asset.files)
+    return Locked(commit, frozenset([asset.files]), {path: _listed(listed[path]) for path in chosen})
 
 
-def _matches(path: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatch(path, pattern) for pattern in patterns)
+def _merged(hub: Hub, asset: Asset, there: Locked | None, found: Locked, update: bool) -> Locked:
+    """An entry with `found` in it; the commit that is there stays, unless `update` found another."""
+    if there is None or (update and there.commit != found.commit):
+        return found
+    if there.commit != found.commit:  # another process was first, and the branch moved between the two
+        found = _resolve(hub, asset, there.commit)
+    return Locked(there.commit, there.selections | found.selections, {**there.files, **found.files})
 
 
-def _file(entry: dict[str, Any]) -> LockedFile:
+def _listed(entry: dict[str, Any]) -> LockedFile:
     lfs = entry.get("lfs")
     if lfs:
         return LockedFile(entry["path"], int(lfs["size"]), sha256=lfs.get("oid") or lfs["sha256"])
@@ -152,34 +165,25 @@ def _file(entry: dict[str, Any]) -> LockedFile:
 
 
 def _entry(value: dict[str, Any]) -> Locked:
-    files = tuple(LockedFile(path, **fields) for path, fields in value["files"].items())
-    return Locked(value["commit"], files)
+    files = {}
+    for path, fields in value["files"].items():
+        check_name(path, "the lock")
+        file = files[path] = LockedFile(path, **fields)
+        if not isinstance(file.size, int) or len(file.digest) != (64 if file.sha256 else 40):
+            raise ValueError(f"{path} has no valid size and hash")
+    if not COMMIT.fullmatch(value["commit"]):
+        raise ValueError(f"{value['commit']!r} is no commit")
+    return Locked(value["commit"], frozenset(tuple(patterns) for patterns in value["selections"]), files)
 
 
-def _write(lock_file: Path, entries: dict[str, Locked]) -> None:
-    content = {
-        key: {
-            "commit": locked.commit,
-            "files": {
-                file.path: {"size": file.size}
-                | ({"sha256": file.sha256} if file.sha256 else {"git_sha1": file.git_sha1})
-                for file in locked.files
-            },
-        }
-        for key, locked in sorted(entries.items())
-    }
+def _write(lock_file: Path, entries: Mapping[str, Locked]) -> None:
+    """Sorted, a line a file, strings quoted: hashes of digits alone would be numbers."""
+    lines = []
+    for key, locked in sorted(entries.items()):
+        selections = ", ".join(json.dumps(list(patterns)) for patterns in sorted(locked.selections))
+        lines += [f"{json.dumps(key)}:", f'  commit: "{locked.commit}"', f"  selections: [{selections}]", "  files:"]
+        for path, file in sorted(locked.files.items()):
+            hashed = f'sha256: "{file.sha256}"' if file.sha256 else f'git_sha1: "{file.git_sha1}"'
+            lines.append(f"    {json.dumps(path)}: {{size: {file.size}, {hashed}}}")
     with replacing(lock_file) as temporary:
-        text = yaml.safe_dump(content, sort_keys=False, width=120) if content else ""
-        temporary.write_text(HEADER + text, encoding="utf-8")
-
-
-@contextmanager
-def _exclusive(lock_file: Path) -> Iterator[None]:
-    """Hold the lock file's folder, so that two processes that lock at once lose nothing."""
-    lock_file.parent.mkdir(parents=True, exist_ok=True)
-    folder = os.open(lock_file.parent, os.O_RDONLY)
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(folder)
+        temporary.write_text(HEADER + "".join(f"{line}\n" for line in lines), encoding="utf-8")

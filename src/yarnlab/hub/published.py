@@ -1,81 +1,170 @@
 """Configs of published checkpoints in the form that stock transformers reads today.
 
-The released YaRN checkpoints carry `rope_scaling` blocks for code of their own. What that code computed is written
-here as stock `rope_parameters`; that the frequencies agree is checked when a checkpoint is adopted
-(modeling.check_config) and, against the official classes' values, in the tests.
+The released YaRN checkpoints carry `rope_scaling` blocks for code of their own, which is never run here. What that code
+computed is written down as stock `rope_parameters`; that the frequencies agree is checked when a checkpoint is adopted
+(modeling.check_config) and, against the official classes' values, in the tests. File names and lines are those of the
+official repository, github.com/jquesnelle/yarn @995db5b.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from yarnlab.hub.api import HubError
+from yarnlab.hub.faults import UnknownConfig
 
-# Keys of the repositories' own code, which is never run.
+DEFAULT_THETA = 10000.0
+# Of the repositories' own code or of one machine, without a meaning for the stock classes.
 DROPPED = (
+    "_flash_attn_2_enabled",
+    "_name_or_path",
     "auto_map",
+    "max_sequence_length",
+    "pretraining_tp",
     "rope_scaling",
     "rope_theta",
-    "transformers_version",
-    "_name_or_path",
-    "use_cache",
     "torch_dtype",
-    "architectures",
-    "pretraining_tp",
-    "_flash_attn_2_enabled",
-    "max_sequence_length",
+    "transformer_engine",
+    "transformers_version",
+    "use_cache",
+    "use_flash_attention",
 )
-MISTRAL_SLOPE, MISTRAL_ALPHA, MISTRAL_BETA = 0.07, 2, 128  # modeling_mistral_yarn.py:147-150, 254
+# Switches of LLongMA's own code, harmless only as published: (key, the values that change nothing).
+OLD_SWITCHES: tuple[tuple[str, tuple[object, ...]], ...] = (
+    ("ntk_alpha", (None, 1)),
+    ("part_ntk_scale", (None, 1)),
+    ("position_interpolation_scale", (None, 1)),
+    ("use_xpos", (None, False)),
+)
+# rope_scaling blocks of today's transformers, which mean the same there.
+STOCK = ("llama3", "longrope", "proportional")
+STOCK_YARN_KEYS = {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
 
 
-def translate_config(config: dict[str, Any]) -> dict[str, Any]:
+@dataclass(frozen=True)
+class OfficialConstants:
+    """What an official YaRN class has in its signature: no config can change it."""
+
+    beta_fast: float
+    beta_slow: float
+    slope: float  # mscale = slope·ln s + 1
+
+    def attention_factor(self, scale: float) -> float:
+        return self.slope * math.log(scale) + 1.0 if scale > 1 else 1.0
+
+
+OFFICIAL = {
+    "llama": OfficialConstants(beta_fast=32, beta_slow=1, slope=0.1),  # LlamaYaRNScaledRotaryEmbedding.py:5-27
+    "mistral": OfficialConstants(beta_fast=128, beta_slow=2, slope=0.07),  # modeling_mistral_yarn.py:147-150, 254
+}
+
+
+def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config.json as keyword arguments of the stock config class, `model_type` among them.
 
-    Raises HubError for a rope that has no stock form here.
+    `rope_parameters` is complete wherever the config says anything about the rope. For the YaRN-Mistral releases
+    `sliding_window` is None: their windows (65,536 and 131,072) are the whole context, and a window that is not longer
+    than the input costs a mask of its square (docs/deviations.md).
+
+    Raises UnknownConfig naming the repository and the key for whatever has no stock form.
     """
-    kept = {key: value for key, value in config.items() if key not in DROPPED}
+    name = str(config.get("_name_or_path") or "config.json")
     family = config.get("model_type")
-    if family is None:
-        raise HubError("config.json has no model_type")
-    if "rope_parameters" not in config:
-        kept["rope_parameters"] = _rope(config, str(family))
-    dtype = config.get("dtype") or config.get("torch_dtype")
-    return kept | ({"dtype": dtype} if dtype else {})
+    if not isinstance(family, str):
+        raise UnknownConfig(f"{name}: config.json has no `model_type`, so that no stock class can be chosen")
+    if config.get("quantization_config"):
+        raise UnknownConfig(f"{name}: `quantization_config` is set: use the unquantised repository")
+    for key, neutral in OLD_SWITCHES:
+        if config.get(key) not in neutral:
+            raise UnknownConfig(f"{name}: `{key}: {config[key]}` has no stock form; this checkpoint can't be evaluated")
+    dropped = {*DROPPED, *(key for key, _ in OLD_SWITCHES)}
+    stock = {key: value for key, value in config.items() if key not in dropped}
+    if not config.get("rope_parameters"):
+        rope = _rope(config, family, name)
+        stock |= {"rope_parameters": rope} if rope else {}
+    if dtype := config.get("dtype") or config.get("torch_dtype"):
+        stock["dtype"] = dtype
+    if family == "mistral" and _is_official(config):
+        stock["sliding_window"] = None
+    return stock
 
 
-def _rope(config: dict[str, Any], family: str) -> dict[str, Any]:
-    theta = float(config.get("rope_theta") or 10000.0)
+def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any] | None:
+    """Stock `rope_parameters`, or None where the config leaves everything to the class."""
     scaling = config.get("rope_scaling")
+    if not scaling and config.get("rope_theta") is None and family not in OFFICIAL:
+        return None
+    # Some writers copy the base into the block.
+    theta = float((scaling or {}).get("rope_theta") or config.get("rope_theta") or DEFAULT_THETA)
     if not scaling:
         return {"rope_type": "default", "rope_theta": theta}
     kind = scaling.get("rope_type") or scaling.get("type")
+    if kind in STOCK:
+        return {**{k: v for k, v in scaling.items() if k != "type"}, "rope_type": kind, "rope_theta": theta}
+    if kind == "yarn":
+        return _yarn(scaling, theta, family, name, official=_is_official(config))
     if kind in ("linear", "dynamic"):
-        return {"rope_type": kind, "rope_theta": theta, "factor": float(scaling["factor"])}
-    if kind == "ntk":  # the official NTK-aware class: the base itself is larger (train.sh:46-52)
-        head_dim = config["hidden_size"] // config["num_attention_heads"]
-        return {"rope_type": "default", "rope_theta": theta * float(scaling["factor"]) ** (head_dim / (head_dim - 2))}
-    if kind != "yarn":
-        if "rope_type" in scaling:  # a block of today's transformers
-            return {**scaling, "rope_theta": theta}
-        raise HubError(f"config.json: rope_scaling type {kind!r} has no stock form that is known here")
-    factor = float(scaling["factor"])
-    original = scaling.get("original_max_position_embeddings")
-    if original is None:
-        raise HubError(
-            "config.json: rope_scaling has no original_max_position_embeddings, without which YaRN is undefined"
-        )
-    yarn = {
+        _only(scaling, {"factor"}, name)
+        return {"rope_type": kind, "rope_theta": theta, "factor": _number(scaling, "factor", name)}
+    if kind == "ntk":  # the base itself is larger (LlamaNTKScaledRotaryEmbedding.py:6)
+        _only(scaling, {"factor"}, name)
+        head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
+        larger = theta * _number(scaling, "factor", name) ** (head_dim / (head_dim - 2))
+        return {"rope_type": "default", "rope_theta": larger}
+    if kind == "default":
+        return {"rope_type": "default", "rope_theta": theta}
+    raise UnknownConfig(
+        f"{name}: `rope_scaling.type: {kind}` has no stock form that yarnlab knows. Declare the model that it was made "
+        "from, with a `rope` of this method"
+    )
+
+
+def _is_official(config: Mapping[str, Any]) -> bool:
+    """Whether a yarn block was written for the official classes and not for today's transformers.
+
+    `finetuned` is a key of theirs alone; the camera-ready's LLaMA-1 release lacks it but names their file.
+    """
+    scaling = config.get("rope_scaling") or {}
+    files = " ".join(str(value) for value in (config.get("auto_map") or {}).values())
+    kind = scaling.get("rope_type") or scaling.get("type")
+    return kind == "yarn" and config.get("model_type") in OFFICIAL and ("finetuned" in scaling or "_yarn." in files)
+
+
+def _yarn(scaling: Mapping[str, Any], theta: float, family: str, name: str, *, official: bool) -> dict[str, Any]:
+    factor = _number(scaling, "factor", name)
+    common = {
         "rope_type": "yarn",
-        "rope_theta": theta
-        if family == "mistral"
-        else 10000.0,  # the official Llama class ignores rope_theta (:494-499)
         "factor": factor,
-        "original_max_position_embeddings": int(original),
+        "original_max_position_embeddings": int(_number(scaling, "original_max_position_embeddings", name)),
     }
-    if "finetuned" not in scaling:
-        return {**yarn, **{k: v for k, v in scaling.items() if k not in ("type", "rope_type")}, "rope_theta": theta}
-    if family == "mistral":
-        slope = MISTRAL_SLOPE * math.log(factor) + 1.0 if factor > 1 else 1.0
-        yarn |= {"beta_slow": MISTRAL_ALPHA, "beta_fast": MISTRAL_BETA, "attention_factor": slope}
-    return yarn
+    if not official:
+        _only(scaling, {"factor", "original_max_position_embeddings", *STOCK_YARN_KEYS}, name)
+        return {**common, "rope_theta": theta, **{k: v for k, v in scaling.items() if k in STOCK_YARN_KEYS}}
+    _only(scaling, {"factor", "original_max_position_embeddings", "finetuned"}, name)
+    constants = OFFICIAL[family]
+    return {
+        **common,
+        # No base is passed to the class, which then takes 10,000 whatever rope_theta says (_init_rope of
+        # modeling_llama_yarn.py:494-499 and of modeling_mistral_yarn.py).
+        "rope_theta": DEFAULT_THETA,
+        "beta_fast": float(constants.beta_fast),
+        "beta_slow": float(constants.beta_slow),
+        "truncate": True,
+        "attention_factor": constants.attention_factor(factor),
+    }
+
+
+def _number(scaling: Mapping[str, Any], key: str, name: str) -> float:
+    value = scaling.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+        raise UnknownConfig(f"{name}: `rope_scaling.{key}` is {value!r} and has to be a number above 0")
+    return float(value)
+
+
+def _only(scaling: Mapping[str, Any], known: set[str], name: str) -> None:
+    """A key that is not understood could change the frequencies."""
+    if unknown := sorted(scaling.keys() - known - {"type", "rope_type", "rope_theta"}):
+        kind = scaling.get("rope_type") or scaling.get("type")
+        raise UnknownConfig(f"{name}: `rope_scaling.{unknown[0]}` is not known for type {kind}")
