@@ -215,6 +215,35 @@ def check_report(study_dir: Annotated[Path, typer.Argument(help="The study's res
     print(f"{study_dir / 'report.html'}: complete")
 
 
+@app.command()
+def compare(
+    a: Annotated[str, typer.Argument(help="A study's name, or the results folder of one (also of another commit).")],
+    b: Annotated[str, typer.Argument(help="The other.")],
+    output: Annotated[Path | None, typer.Option(help="A folder; default: comparisons/A--B beside B.")] = None,
+    results: Results = Path("results"),
+) -> None:
+    """Set two studies' settings and results side by side: comparison.html, .md and .csv."""
+    from yarnlab.report.comparison import write_comparison
+
+    def folder(chosen: str) -> Path:
+        return Path(chosen) if "/" in chosen or (Path(chosen) / "study.json").is_file() else results / chosen
+
+    for path in write_comparison(folder(a), folder(b), output):
+        print(path)
+
+
+@app.command()
+def gallery(
+    study_dir: StudyDir,
+    images: Annotated[Path, typer.Option(help="Where the two pictures go.")] = Path("docs/images"),
+    readme: Annotated[Path, typer.Option(help="The page whose block of results is written anew.")] = Path("README.md"),
+) -> None:
+    """Make the README's two pictures and its block of results from a study's report."""
+    from yarnlab.report.gallery import write_gallery
+
+    print(write_gallery(study_dir, images, readme))
+
+
 @app.command("init-tracking")
 def init_tracking(results: Results = Path("results")) -> None:
     """Create or upgrade the MLflow database, before anything uses it."""

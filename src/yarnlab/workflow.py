@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.code import code_key
+from yarnlab.provenance import project_root
 from yarnlab.study import Study, canonical, load_study, section, study_digest
 from yarnlab.study.data import PythonPackages
 from yarnlab.study.evaluations import KINDS
@@ -156,6 +157,12 @@ class Workflow:
             elif name == "manifests":
                 files += self.manifests()
         return files
+
+    @staticmethod
+    def published() -> list[str]:
+        """The paper's numbers (config/reference), relative to the working directory."""
+        folder = Path(os.path.relpath(project_root() / "config" / "reference"))
+        return sorted(str(path) for path in folder.glob("*.csv"))
 
     def manifests(self) -> list[str]:
         """Every manifest that the study's stages write."""

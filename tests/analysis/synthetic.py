@@ -164,15 +164,17 @@ def _further_kinds(directory: Path, name: str, m: dict, effect: np.ndarray, skip
 
 
 def _documents(rows: dict, effect: np.ndarray, n: np.ndarray, curve: np.ndarray, rng) -> pd.DataFrame:
-    frames = []
-    for d, shift in enumerate(effect):
-        nll = curve + shift + rng.normal(0, 0.012, len(n))
-        start = np.concatenate([[1], n[:-1]])
-        sums = nll * (n - 1)
-        bucket = np.diff(np.concatenate([[0.0], sums])) / (n - start)
-        frame = pd.DataFrame({"document": f"doc-{d:02d}", "length": n, "tokens": n - 1, "nll": nll})
-        frames.append(frame.assign(bucket_start=start, bucket_nll=bucket))
-    return pd.concat(frames, ignore_index=True).assign(corpus="math", protocol="truncated-prefix@1", **rows)
+    shape = (len(effect), len(n))
+    nll = curve + effect[:, None] + rng.normal(0, 0.012, shape)
+    start = np.concatenate([[1], n[:-1]])
+    bucket = np.diff(nll * (n - 1), prepend=0.0, axis=1) / (n - start)
+    names = [f"doc-{d:02d}" for d in range(len(effect))]
+    columns = {"length": n, "tokens": n - 1, "bucket_start": start}
+    frame = pd.DataFrame(
+        {"document": np.repeat(names, len(n)), "nll": nll.ravel(), "bucket_nll": bucket.ravel()}
+        | {name: np.tile(values, len(effect)) for name, values in columns.items()}
+    )
+    return frame.assign(corpus="math", protocol="truncated-prefix@1", **rows)
 
 
 def _passkey(rows: dict, m: dict, trials: int, rng) -> pd.DataFrame:

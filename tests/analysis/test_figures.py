@@ -1,17 +1,38 @@
 """Figures: that each is drawn from its data, in one colour per method, and says so when there is none."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import vl_convert
+from altair.utils import schemapi
 
 from analysis.synthetic import with_frames, write_study
-from yarnlab.analysis import contents, figures
+from yarnlab.analysis import contents, figures, plots_published, plots_rope, statistics
 from yarnlab.analysis.figures import FIGURES, specification, write_figure
-from yarnlab.analysis.load import Results
-from yarnlab.analysis.style import LOOKS
+from yarnlab.analysis.load import Results, load
+from yarnlab.analysis.reference import load_reference
+from yarnlab.analysis.style import LOOKS, PUBLISHED
 from yarnlab.analysis.tables import TABLES
+
+
+@pytest.fixture(scope="module")
+def results(results: Results) -> Iterator[Results]:
+    """The session's study under few resamples: no test here reads the bounds of an interval."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(statistics, "RESAMPLES", 300)
+        statistics.draws.cache_clear()
+        yield replace(results)  # another identity: what was cached for other tests has all resamples
+    statistics.draws.cache_clear()
+
+
+@pytest.fixture
+def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Altair's check of every part, which the specifications of the module have passed."""
+    monkeypatch.setattr(schemapi, "DEBUG_MODE", False)
 
 
 @pytest.fixture(scope="module")
@@ -34,15 +55,21 @@ def colours(node: Any) -> dict[str, str]:
     return found
 
 
+def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every row of a specification's data."""
+    return [row for rows in spec["datasets"].values() for row in rows]
+
+
 def test_the_workflow_knows_every_table_and_figure() -> None:
     """The light list that the workflow reads names exactly what can be written."""
     assert set(contents.TABLE_NEEDS) == set(TABLES)
-    assert set(contents.FIGURE_NEEDS) == set(FIGURES)
+    assert set(contents.FIGURE_NEEDS) == set(figures.DRAWN)
 
 
 def test_specifications_are_valid_json_with_data(specs: dict[str, dict[str, Any]]) -> None:
-    """No figure is empty, holds NaN, or points to the network."""
+    """No figure is empty, holds NaN, or points to the network; Vega-Lite's compiler takes every one."""
     for name, spec in specs.items():
+        assert vl_convert.vegalite_to_vega(spec)["marks"], name
         text = json.dumps(spec, allow_nan=False)
         assert any(spec["datasets"].values()), name
         assert "http" not in text, name
@@ -65,12 +92,74 @@ def test_looks_differ_in_black_and_white_too() -> None:
     assert len({look.light for look in LOOKS.values()}) == len({look.dark for look in LOOKS.values()}) == len(LOOKS)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_changed_number_changes_its_figures_only(results: Results, specs: dict[str, dict[str, Any]]) -> None:
     """Passkey hits appear in the passkey figure and in no other."""
     frame = results.frame("passkey")
     mutant = with_frames(results, passkey=frame.assign(hit=~frame["hit"]))
     changed = {name for name, wanted in FIGURES.items() if specification(mutant, wanted) != specs[name]}
     assert changed == {"passkey"}
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_changed_sweep_changes_its_figures_only(results: Results, specs: dict[str, dict[str, Any]]) -> None:
+    """Losses of the temperature sweep appear in its figures and in no other, the paper's points staying as they are."""
+    frame = results.frame("temperature")
+    mutant = with_frames(results, temperature=frame.assign(nll=frame["nll"] + 0.01 * frame["factor"] * frame["scale"]))
+    wanted = {name for name in FIGURES if name.startswith("temperature_")}
+    spec = {name: specification(mutant, FIGURES[name]) for name in wanted | {"frequencies", "entropy"}}
+    assert {name for name in spec if spec[name] != specs[name]} == wanted
+    theirs = [
+        [row for row in rows_of(s["temperature_sweep"]) if row.get("who") == "the paper’s"] for s in (specs, spec)
+    ]
+    assert theirs[0] == theirs[1] and len(theirs[0]) > 20
+
+
+def test_the_papers_curves_lie_behind_ours_in_grey(specs: dict[str, dict[str, Any]]) -> None:
+    """Every point of the paper's Figure 1 is the authors' divided by their value at L; ours is 1 at L by construction."""
+    rows = rows_of(specs["figure_1_relative"])
+    ours = {row["model"]: row["y"] for row in rows if "model" in row and row["x"] == 1}
+    assert set(ours.values()) == {1.0} and {"base", "YaRN s=16", "YaRN s=32", "PI s=16"} <= set(ours)
+    raw = load_reference().figure("Figure 1")
+    curve = raw[raw["model"] == "NousResearch/Yarn-Llama-2-7b-64k"].set_index("x")["value"]
+    theirs = {row["x"]: row["y"] for row in rows if row.get("published") == "YaRN 7B s=16"}
+    assert theirs[16] == pytest.approx(curve[65536] / curve[4096], rel=1e-4)
+    assert len({row["published"] for row in rows if "published" in row}) == raw["model"].nunique()
+    text = json.dumps(specs["figure_1_relative"])
+    assert text.count(PUBLISHED) >= 2 and PUBLISHED not in {look.light for look in LOOKS.values()}
+
+
+def test_an_analogue_is_never_drawn_over_the_paper_in_tokens(results: Results, tmp_path: Path) -> None:
+    """Absolute perplexities of other models on other text stay out; those of a model that stands for one come in."""
+    assert plots_published.in_tokens(results) == []
+    study = write_study(tmp_path / "study", ablation=False, skip=("training", "passkey", "zero_shot"))
+    plan = json.loads((study / "study.json").read_text())
+    plan["models"]["yarn-s16"] |= {"published": ["NousResearch/Yarn-Llama-2-7b-64k"], "original_context": 4096}
+    (study / "study.json").write_text(json.dumps(plan))
+    rows = plots_published.in_tokens(load(study))
+    assert {row["published"] for row in rows} == {"YaRN 7B s=16"}
+    assert "YaRN 7B s=16" in json.dumps(specification(load(study), FIGURES["figure_1"]))
+
+
+def test_the_picture_of_frequencies_is_what_the_models_get(results: Results, specs: dict[str, dict[str, Any]]) -> None:
+    """PI divides all by s; NTK-aware keeps the first and divides the last; YaRN's are NTK-by-parts' (paper §3)."""
+    rows = [row for row in rows_of(specs["frequencies"]) if "method" in row]
+    kept = {(row["method"], row["d"]): row["kept"] for row in rows}
+    last = max(row["d"] for row in rows)
+    assert {kept["PI", d] for d in range(last + 1)} == {1 / 16}
+    assert {kept["RoPE", d] for d in range(last + 1)} == {1}
+    assert kept["NTK-aware", 0] == 1 and kept["NTK-aware", last] == pytest.approx(1 / 16, rel=1e-4)
+    assert all(kept["YaRN", d] == kept["NTK-by-parts", d] for d in range(last + 1))
+    assert kept["YaRN", 0] == 1 and kept["YaRN", last] == 1 / 16
+
+
+def test_the_head_is_the_models_own(results: Results, tmp_path: Path) -> None:
+    """From the base's config.json, in the current form of transformers; before there is one, the paper's."""
+    assert plots_rope.head_of(results) == plots_rope.Head(128, 10_000.0, 256)
+    config = {"head_dim": 32, "num_attention_heads": 4, "rope_parameters": {"rope_theta": 500_000.0}}
+    (tmp_path / "models/base").mkdir(parents=True)
+    (tmp_path / "models/base/config.json").write_text(json.dumps(config))
+    assert plots_rope.head_of(replace(results, directory=tmp_path)) == plots_rope.Head(32, 500_000.0, 256)
 
 
 def test_figures_are_written_as_page_svg_and_png(study_dir: Path) -> None:

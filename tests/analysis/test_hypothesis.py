@@ -110,8 +110,8 @@ def test_a_resampled_statistic_is_the_bootstrap_of_the_mean_where_it_is_the_mean
 @pytest.mark.parametrize("seeds", [1, 3])
 def test_many_observations_take_the_normal_interval(seeds: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tens of thousands of items need no resamples: the two intervals agree where both can be had."""
-    values = np.random.default_rng(15).normal(0.4, 1, (seeds, 3000)) + np.arange(seeds)[:, None] * 0.01
-    weights = np.random.default_rng(16).random(3000) + 0.5
+    values = np.random.default_rng(15).normal(0.4, 1, (seeds, 1200)) + np.arange(seeds)[:, None] * 0.01
+    weights = np.random.default_rng(16).random(1200) + 0.5
     boot = statistics.mean(values, weights=weights)
     monkeypatch.setattr(statistics, "LARGE", 1000)
     normal = statistics.mean(values, weights=weights)

@@ -14,8 +14,11 @@ from yarnlab.analysis.load import Results, ResultsError, load
 from yarnlab.analysis.tables import TABLES, write_table
 
 
-def test_every_table_is_written_in_three_forms(study_dir: Path) -> None:
+def test_every_table_is_written_in_three_forms(
+    study_dir: Path, results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """csv, md and tex exist, hold the same models, and hold no NaN as text."""
+    monkeypatch.setattr(tables, "load", lambda _: results)  # once, not for each table
     for name in TABLES:
         csv, md, tex = (path.read_text() for path in write_table(study_dir, name))
         assert len(csv.splitlines()) > 3

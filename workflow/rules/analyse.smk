@@ -6,6 +6,9 @@ figure:     evaluations -> figures/{figure}.html, .svg, .png
 claims:     everything -> claims.json
 """
 
+# The paper's numbers, which stand beside ours.
+PUBLISHED = flow.published()
+
 
 wildcard_constraints:
     table="|".join(TABLE_NEEDS),
@@ -32,8 +35,14 @@ rule table:
     """One table."""
     input:
         lambda wildcards: flow.needs(TABLE_NEEDS[wildcards.table]),
+        published=PUBLISHED,
     output:
-        multiext("<results>/tables/{table}", ".csv", ".md", ".tex"),
+        report(
+            multiext("<results>/tables/{table}", ".csv", ".md", ".tex"),
+            caption="../captions/table.rst",
+            category="Tables",
+            subcategory="{table}",
+        ),
     log:
         "<logs>/tables/{table}.log",
     localrule: True
@@ -50,8 +59,14 @@ rule figure:
     """One figure."""
     input:
         lambda wildcards: flow.needs(FIGURE_NEEDS[wildcards.figure]),
+        published=PUBLISHED,
     output:
-        multiext("<results>/figures/{figure}", ".html", ".svg", ".png"),
+        report(
+            multiext("<results>/figures/{figure}", ".html", ".svg", ".png"),
+            caption="../captions/figure.rst",
+            category="Figures",
+            subcategory="{figure}",
+        ),
     log:
         "<logs>/figures/{figure}.log",
     localrule: True

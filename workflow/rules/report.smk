@@ -1,4 +1,7 @@
-"""report: everything -> report.html, one self-contained page."""
+"""report:  everything -> report.html, one self-contained page
+compare: two studies' results -> results/comparisons/A--B/comparison.html, .md, .csv
+gallery: report.html -> the README's two pictures and its block of results
+"""
 
 
 rule report:
@@ -10,7 +13,7 @@ rule report:
         runs="<results>/tracking/runs.json",
         manifests=flow.manifests(),
     output:
-        "<results>/report.html",
+        report("<results>/report.html", caption="../captions/report.rst", category="Report"),
     log:
         "<logs>/report.log",
     localrule: True
@@ -21,3 +24,24 @@ rule report:
         code=flow.code("report"),
     shell:
         "python -m yarnlab report --study-dir {params.results:q} 2> {log}"
+
+
+rule compare:
+    """Two finished studies side by side: `snakemake compare --config first=STUDY second=STUDY` (or results folders)."""
+    localrule: True
+    params:
+        a=str(config.get("first", "micro")),
+        b=str(config.get("second", "smoke")),
+    shell:
+        "python -m yarnlab compare {params.a:q} {params.b:q}"
+
+
+rule gallery:
+    """The README's pictures and results, from this study's report; asked for by name only."""
+    input:
+        rules.report.output,
+    localrule: True
+    params:
+        results=flow.folder,
+    shell:
+        "python -m yarnlab gallery --study-dir {params.results:q}"

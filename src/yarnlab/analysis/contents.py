@@ -26,12 +26,15 @@ TABLE_NEEDS: dict[str, tuple[str, ...]] = {
 TABLE_NEEDS |= PUBLISHED_NEEDS
 FIGURE_NEEDS: dict[str, tuple[str, ...]] = {
     "figure_1": ("perplexity",),
+    "figure_1_relative": ("perplexity",),
+    "frequencies": ("manifests",),
     "bucket_nll": ("perplexity",),
     "ablation": ("perplexity",),
     "training_loss": ("training",),
     "passkey": ("passkey",),
     "zero_shot": ("zero_shot",),
     "benchmarks": ("benchmarks",),
+    "temperature_sweep": ("temperature",),
     "temperature_curve": ("temperature",),
     "temperature_segments": ("temperature",),
     "temperature_histogram": ("temperature",),
@@ -39,6 +42,7 @@ FIGURE_NEEDS: dict[str, tuple[str, ...]] = {
     "ramp": ("ramp",),
     "entropy": ("entropy",),
     "dynamic": ("dynamic",),
+    "dynamic_relative": ("dynamic",),
     "cost": ("manifests",),
 }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ class Model:
     trained_length: int | None
     kind: str
     ramp: str = "dimension"
+    original_context: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,8 +111,13 @@ class Results:
         return [m.name for m in self.models.values() if m.arm == arm]
 
     def base(self) -> Model | None:
-        """The pretrained model that the others start from."""
-        return next((m for m in self.arms().values() if m.kind == "pretrain"), None)
+        """The model that the others start from; of several roots the one with the most methods fine-tuned from it."""
+        roots = [m for m in self.arms().values() if m.kind in ("pretrain", "hub")]
+        return max(roots, key=self._methods_from, default=None)
+
+    def _methods_from(self, root: Model) -> int:
+        arms = self.arms().values()
+        return len({m.method for m in arms if m.kind == "finetune" and self.parent_arm(m) == root.arm})
 
     def tuned(self, method: str, scale: float | None = None, parent: str | None = None) -> Model | None:
         """The first fine-tuned arm with this method, and this scale and parent arm where given."""
@@ -178,7 +184,7 @@ def load(directory: Path | str) -> Results:
         head["notes"] = tuple(study.get("notes", ()))
     except (ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{path} cannot be read ({type(error).__name__}: {error}): rerun the study") from error
-    return Results(
+    found = Results(
         directory=directory,
         models=models,
         evaluations=evaluations,
@@ -186,6 +192,10 @@ def load(directory: Path | str) -> Results:
         manifests=_manifests(directory, models, evaluations),
         **head,
     )
+    base = found.base()
+    if base is None or not base.original_context:
+        return found
+    return replace(found, original_context=base.original_context)
 
 
 def _model_fields(entry: dict[str, Any]) -> dict[str, Any]:
@@ -199,6 +209,7 @@ def _model_fields(entry: dict[str, Any]) -> dict[str, Any]:
         "trained_length": None if length is None else int(length),
         "kind": entry["kind"],
         "ramp": entry.get("ramp") or "dimension",
+        "original_context": int(entry.get("original_context") or 0),
     }
 
 

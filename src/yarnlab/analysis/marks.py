@@ -47,10 +47,22 @@ def legend(name: str, scale: Any, filled: bool = True) -> Any:
 
 
 def key(filled: bool = True) -> Any:
-    """The one legend of colour, dash and shape; a filled marker's outline would carry the line's dashes."""
+    """The one legend of colour and shape, or (not filled) of colour and dash: a marker outlined in dashes is a blot."""
     import altair as alt
 
     return alt.Legend(title=None, columns=4, symbolStrokeWidth=0 if filled else 2)
+
+
+def dashed(lines: Any, who: str, scale: Any) -> Any:
+    """The lines, dashed by `who` without a word in the legend: a legend's markers would be outlined in dashes."""
+    import altair as alt
+
+    # The field is a copy and the scale lists one name more: Vega-Lite merges legends of one field or one domain, even
+    # where a legend is switched off.
+    apart = alt.Scale(domain=[*scale.domain, ""], range=[*scale.range, [1, 0]])
+    return lines.transform_calculate(line=f"datum.{who}").encode(
+        strokeDash=alt.StrokeDash("line:N", scale=apart, legend=None)
+    )
 
 
 def log_scale(values: pd.Series) -> Any:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
 
-from yarnlab.analysis import tidy
+from yarnlab.analysis import plots_published, tidy
 from yarnlab.analysis.format import windows
 from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.marks import (
     WIDE,
     colour_scale,
+    dashed,
     decades,
     key,
     legend,
@@ -32,13 +35,20 @@ SMOOTHING = 10
 
 
 def figure_1(results: Results) -> Any:
-    """Perplexity of the whole window against its length: the paper's Figure 1 in miniature."""
-    rows = []
+    """Perplexity of the whole window against its length, over the paper's for models that stand for published ones."""
+    rows: list[dict[str, Any]] = []
+    marked = powers(results.original_context)
     for model, name in named_arms(results):
         for length in _lengths(results, model):
-            e = geometric_mean_perplexity(nll(results, model.arm, length).to_numpy())
-            rows.append({"model": name, "N": length, "perplexity": e.value, "low": e.low, "high": e.high, "n": e.n})
-    return _curves(results, rounded(rows), "perplexity", "perplexity (geometric mean over documents)", log=True)
+            table = nll(results, model.arm, length).to_numpy()
+            row = {"model": name, "N": length, "n": table.size}
+            if length in marked:  # only markers show an interval
+                e = geometric_mean_perplexity(table)
+                rows.append(row | {"perplexity": e.value, "low": e.low, "high": e.high})
+            else:
+                rows.append(row | {"perplexity": math.exp(min(table.mean(), 700.0))})
+    title = "perplexity (geometric mean over documents)"
+    return _curves(results, rounded(rows), "perplexity", title, log=True, published=plots_published.in_tokens(results))
 
 
 def bucket_nll(results: Results) -> Any:
@@ -179,7 +189,7 @@ def zero_shot(results: Results) -> Any:
         "y": alt.Y("perplexity:Q", scale=log_scale(data["perplexity"]), title="perplexity", axis=decades()),
         "color": legend("method:N", colour),
     }
-    lines = base.mark_line(clip=True).encode(strokeDash=alt.StrokeDash("method:N", scale=dash, legend=key()), **enc)
+    lines = dashed(base.mark_line(clip=True).encode(**enc), "method", dash)
     points = base.mark_point(filled=True, size=34, opacity=1).encode(
         shape=alt.Shape("method:N", scale=shape, legend=key()), tooltip=tooltip("method"), **enc
     )
@@ -214,7 +224,9 @@ def cost(results: Results) -> Any:
     )
 
 
-def _curves(results: Results, data: Any, column: str, title: str, log: bool) -> Any:
+def _curves(
+    results: Results, data: Any, column: str, title: str, log: bool, published: Sequence[dict[str, Any]] = ()
+) -> Any:
     import altair as alt
 
     arms = [m for m, name in named_arms(results) if any(row["model"] == name for row in data.values)]
@@ -230,12 +242,7 @@ def _curves(results: Results, data: Any, column: str, title: str, log: bool) -> 
     scale = log_scale(values) if log else alt.Scale(zero=False)
     y = alt.Y(f"{column}:Q", title=title, scale=scale, axis=decades() if log else alt.Axis())
     base = alt.Chart(data)
-    lines = base.mark_line(clip=True).encode(
-        x=x,
-        y=y,
-        color=legend("model:N", colour),
-        strokeDash=alt.StrokeDash("model:N", scale=dash, legend=key()),
-    )
+    lines = dashed(base.mark_line(clip=True).encode(x=x, y=y, color=legend("model:N", colour)), "model", dash)
     points = (
         base.mark_point(filled=True, size=55, opacity=1, clip=True)
         .transform_filter(alt.FieldOneOfPredicate(field="N", oneOf=powers(results.original_context)))
@@ -252,7 +259,13 @@ def _curves(results: Results, data: Any, column: str, title: str, log: bool) -> 
     text = marks.mark_text(angle=270, align="right", baseline="bottom", dx=-4, dy=-4, color=QUIET).encode(
         x="N:Q", y=alt.value(0), text="text:N"
     )
-    return alt.layer(rules, lines, points, text).properties(width=WIDE, height=400)
+    chart = alt.layer(rules, lines, points, text)
+    if published:
+        behind = [row | {"marked": row["N"] in powers(results.original_context)} for row in published]
+        tips = [alt.Tooltip("N:Q", format=","), alt.Tooltip("perplexity:Q", format=".4g")]
+        chart = alt.layer(plots_published.background(behind, x, y, tips), chart)
+        chart = chart.resolve_scale(shape="independent", color="independent", strokeDash="independent")
+    return chart.properties(width=WIDE, height=400)
 
 
 def _windows(results: Results) -> list[dict[str, Any]]:

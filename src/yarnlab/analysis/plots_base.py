@@ -12,6 +12,7 @@ from yarnlab.analysis.load import Results
 from yarnlab.analysis.marks import (
     WIDE,
     colour_scale,
+    dashed,
     decades,
     key,
     legend,
@@ -74,7 +75,7 @@ def entropy(results: Results) -> Any:
     y = alt.Y("entropy:Q", title="mean entropy of the attention (nats)", scale=alt.Scale(zero=False))
     base = alt.Chart(rounded(curves[["method", "scale", "entropy", "low", "high", "n"]].to_dict("records")))
     common = {"x": x, "y": y, "color": legend("method:N", colour)}
-    lines = base.mark_line().encode(strokeDash=alt.StrokeDash("method:N", scale=dash, legend=key()), **common)
+    lines = dashed(base.mark_line().encode(**common), "method", dash)
     whiskers = base.mark_rule().encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=legend("method:N", colour))
     points = base.mark_point(filled=True, size=55, opacity=1).encode(
         shape=alt.Shape("method:N", scale=shape, legend=key()),
@@ -126,7 +127,7 @@ def dynamic(results: Results) -> Any:
         "y": alt.Y("perplexity:Q", scale=log_scale(data["perplexity"]), title="perplexity", axis=decades()),
         "color": legend("method:N", colour),
     }
-    lines = base.mark_line(clip=True).encode(strokeDash=alt.StrokeDash("method:N", scale=dash, legend=key()), **common)
+    lines = dashed(base.mark_line(clip=True).encode(**common), "method", dash)
     points = base.mark_point(filled=True, size=34, opacity=1, clip=True).encode(
         shape=alt.Shape("method:N", scale=shape, legend=key()), tooltip=tooltip("method"), **common
     )

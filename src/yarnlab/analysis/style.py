@@ -47,7 +47,8 @@ LOOKS = {
 
 # Chart furniture that the page recolours in dark mode, beside the methods' colours.
 INK, QUIET, GRID, PAPER = "#1d2430", "#5b6472", "#e3e6eb", "#ffffff"
-DARK = {INK: "#e8ebf0", QUIET: "#a3acba", GRID: "#333b48", PAPER: "#151a22"}
+PUBLISHED = "#8a929f"  # the paper's own curves, behind ours
+DARK = {INK: "#e8ebf0", QUIET: "#a3acba", GRID: "#333b48", PAPER: "#151a22", PUBLISHED: "#7f8998"}
 DARK |= {look.light: look.dark for look in LOOKS.values()}
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 LIMIT = 5 * 1024 * 1024
 SECTIONS = (
     "headline",
+    "method",
     "perplexity",
     "ablation",
     "training",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -15,11 +16,15 @@ from yarnlab.analysis.measure import NotMeasured
 from yarnlab.analysis.output import write
 from yarnlab.analysis.style import DARK
 from yarnlab.report.check import check_report
+from yarnlab.report.missing import command_for, paper_mark
 
 __all__ = ["check_report", "write_report"]
 
 DASHBOARD = "http://127.0.0.1:5000/"
 TEMPLATES = Path(__file__).parent / "templates"
+# Tables that set the paper's printed numbers beside ours; they have a section of their own.
+PUBLISHED = re.compile(r"verdicts|table_\d+|camera_ready_\w+|stated_values|benchmark_results|published_curves")
+VERDICTS = {"reproduced": "holds", "differs": "holds-in-part", "contradicted": "fails", "not comparable": "undecided"}
 
 
 def write_report(study_dir: Path, *, command: str) -> Path:
@@ -33,16 +38,18 @@ def write_report(study_dir: Path, *, command: str) -> Path:
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters["number"] = claims.number
+    environment.filters["parted"] = parted
     page = environment.get_template("report.html.j2").render(
         results=results,
         command=command,
         css=(TEMPLATES / "report.css").read_text(),
         script=(TEMPLATES / "report.js").read_text(),
         bundle=_bundle(),
-        dark=json.dumps(DARK),
-        figures={name: _figure(results, name) for name in figures.FIGURES},
-        tables={name: _table(results, name, links) for name in tables.TABLES},
-        verdicts=_verdicts(results, links),
+        palette=DARK,
+        figures={name: _figure(results, name, command) for name in figures.FIGURES},
+        tables={name: _table(results, name, links, command) for name in tables.TABLES},
+        published=[name for name in tables.TABLES if PUBLISHED.fullmatch(name)],
+        verdicts=_verdicts(results, links, command),
         statuses=claims.STATUSES,
         criteria_version=CRITERIA_VERSION,
         origin=_origin(results),
@@ -52,24 +59,39 @@ def write_report(study_dir: Path, *, command: str) -> Path:
     return write(study_dir / "report.html", page)
 
 
-def _figure(results: Results, name: str) -> dict[str, Any]:
+def parted(cell: str) -> tuple[str, str, str]:
+    """A cell's number, what stands below it (interval or verdict), and the class that colours a verdict."""
+    if cell == claims.NOT_RUN:
+        return "", cell, "not-run"
+    for verdict, shade in VERDICTS.items():
+        if cell.endswith(verdict):
+            return cell.removesuffix(verdict).rstrip(), verdict, shade
+    number, bracket, interval = cell.partition(" [")
+    return number, bracket.lstrip() + interval, ""
+
+
+def _figure(results: Results, name: str, command: str) -> dict[str, Any]:
     wanted = figures.FIGURES[name]
-    entry = {"name": name, "title": wanted.title, "alt": wanted.alt, "spec": None, "reason": None}
+    files = [f"figures/{name}.{suffix}" for suffix in ("svg", "png", "html")]
+    entry: dict[str, Any] = {"name": name, "title": wanted.title, "alt": wanted.alt, "spec": None, "reason": None}
+    entry["files"] = [path for path in files if (results.directory / path).is_file()]
     try:
         text = json.dumps(figures.specification(results, wanted), separators=(",", ":"), allow_nan=False)
     except NotMeasured as absent:
-        return entry | {"reason": str(absent)}
+        return entry | {"reason": str(absent), "command": command_for(results, wanted.needs, command)}
     # '</' inside a script element would end it early.
     return entry | {"spec": text.replace("</", "<\\/")}
 
 
-def _table(results: Results, name: str, links: dict[str, dict[str, str]]) -> dict[str, Any]:
+def _table(results: Results, name: str, links: dict[str, dict[str, str]], command: str) -> dict[str, Any]:
     wanted = tables.TABLES[name]
+    files = [f"tables/{name}.{suffix}" for suffix in ("csv", "md", "tex")]
     entry: dict[str, Any] = {"name": name, "title": wanted.title, "sections": [], "reason": None}
+    entry["files"] = [path for path in files if (results.directory / path).is_file()]
     try:
         _, sections = tables.built(results, wanted)
     except NotMeasured as absent:
-        return entry | {"reason": str(absent)}
+        return entry | {"reason": str(absent), "command": command_for(results, wanted.needs[:1], command)}
     return entry | {"sections": [_section(section, links) for section in sections]}
 
 
@@ -81,14 +103,16 @@ def _section(section: Section, links: dict[str, dict[str, str]]) -> dict[str, An
     return {"caption": section.caption, "columns": [str(c) for c in section.frame.columns], "rows": rows}
 
 
-def _verdicts(results: Results, links: dict[str, dict[str, str]]) -> list[dict[str, Any]]:
+def _verdicts(results: Results, links: dict[str, dict[str, str]], command: str) -> list[dict[str, Any]]:
     out = []
     for claim, verdict in claims.evaluate(results):
         arms = dict.fromkeys(source for part in verdict.parts for source in part.models)
         sources = [path for source in arms for path in _sources(results, claim.needs[0], source)]
         parts = [{"status": part.status, "text": claims.describe(part)} for part in verdict.parts]
         links_of = _known(list(dict.fromkeys(sources)), links)
-        out.append({"claim": claim, "verdict": verdict, "parts": parts, "links": links_of})
+        entry = {"claim": claim, "verdict": verdict, "parts": parts, "links": links_of}
+        run = command_for(results, claim.needs, command) if verdict.status == claims.NOT_RUN else ""
+        out.append(entry | {"command": run, "mark": paper_mark(claim.reference)})
     return out
 
 

@@ -1,10 +1,9 @@
-// Draws every embedded specification at the width of its column, again when the width or the colour scheme changes.
-const dark = window.matchMedia("(prefers-color-scheme: dark)");
+// Draws every embedded specification at the width of its column, again when the width changes. Colours are CSS
+// variables, so the colour scheme and printing recolour the charts without drawing them again.
 const AXES = 64; // pixels that axis labels take beside a panel
 
-function recoloured(text, night) {
-  if (!night) return text;
-  return text.replace(/#[0-9a-f]{6}/g, (colour) => DARK[colour] ?? colour);
+function recoloured(text) {
+  return text.replace(/"#([0-9a-f]{6})"/g, (whole, digits) => (PALETTE.includes(digits) ? `"var(--c${digits})"` : whole));
 }
 
 function legends(node, columns) {
@@ -25,6 +24,13 @@ function fitted(spec, width) {
     return spec;
   }
   const room = width - (spec.usermeta.margin || AXES);
+  if (spec.concat) {
+    // Panels side by side have an axis each.
+    const columns = Math.max(1, Math.min(most, Math.floor(width / 260)));
+    spec.columns = columns;
+    spec.concat.forEach((panel) => { panel.width = Math.floor(width / columns) - AXES - 24; });
+    return spec;
+  }
   const columns = Math.max(1, Math.min(most, Math.floor(room / (most > 2 ? 130 : 300))));
   spec.columns = columns;
   spec.spec.width = Math.max(90, Math.floor(room / columns) - 24);
@@ -36,18 +42,35 @@ async function draw(plot) {
   const text = document.querySelector(`script[data-spec="${name}"]`).textContent;
   const width = plot.clientWidth;
   if (width === 0) return; // inside a closed <details>; drawn when it opens
-  const key = `${width} ${dark.matches}`;
-  if (plot.dataset.drawn === key) return;
-  plot.dataset.drawn = key;
-  const spec = fitted(JSON.parse(recoloured(text, dark.matches)), width);
-  await vegaEmbed(plot, spec, { actions: false, renderer: "svg", mode: "vega-lite" });
+  if (plot.dataset.drawn === String(width)) return;
+  plot.dataset.drawn = width;
+  const spec = fitted(JSON.parse(recoloured(text)), width);
+  await vegaEmbed(plot, spec, { actions: false, renderer: "svg", mode: "vega-lite", tooltip: { theme: "report" } });
   plot.dataset.ready = "true";
 }
 
 const drawAll = () => document.querySelectorAll(".plot").forEach(draw);
 let waiting;
 window.addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(drawAll, 150); });
-dark.addEventListener("change", drawAll);
 document.addEventListener("toggle", drawAll, true);
-window.addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((d) => { d.open = true; }));
+
+// A link to something inside a closed <details> opens it.
+function reveal() {
+  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
+  for (let node = target; node; node = node.parentElement) if (node.tagName === "DETAILS") node.open = true;
+  if (target) target.scrollIntoView();
+}
+window.addEventListener("hashchange", reveal);
+
+// On paper everything is open; what was closed closes again afterwards.
+let closed = [];
+window.addEventListener("beforeprint", () => {
+  const now = [...document.querySelectorAll("details:not([open])")];
+  closed.push(...now); // a browser may announce one print twice
+  now.forEach((d) => { d.open = true; });
+  drawAll();
+});
+window.addEventListener("afterprint", () => closed.splice(0).forEach((d) => { d.open = false; }));
+
 drawAll();
+reveal();

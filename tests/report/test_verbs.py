@@ -1,0 +1,82 @@
+"""`yarnlab compare` and `yarnlab gallery` as a user calls them."""
+
+import html
+import json
+import shutil
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from yarnlab import cli
+from yarnlab.analysis.claims import write_claims
+from yarnlab.report import gallery as gallery_module
+from yarnlab.report.gallery import BEGIN, END
+
+
+@pytest.fixture
+def yarnlab(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """The command in this process; a mistake exits with its code."""
+
+    def call(*arguments: str) -> None:
+        monkeypatch.setattr(sys, "argv", ["yarnlab", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        if ended.value.code:
+            raise ended.value
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def judged(reported: Path) -> Path:
+    """A finished study: report and claims."""
+    write_claims(reported)
+    return reported
+
+
+def test_compare_writes_three_files(judged: Path, tmp_path: Path, yarnlab, capsys) -> None:
+    """A study and a copy with one claim overturned: named in all three forms, nothing else is called changed."""
+    other = tmp_path / "other"
+    shutil.copytree(judged, other)
+    document = json.loads((other / "claims.json").read_text())
+    document["claims"][0]["status"] = "fails"
+    (other / "claims.json").write_text(json.dumps(document))
+    yarnlab("compare", str(judged), str(other))
+    written = [Path(line) for line in capsys.readouterr().out.split()]
+    assert [path.name for path in written] == ["comparison.html", "comparison.md", "comparison.csv"]
+    assert all(path.parent == tmp_path / "comparisons" / f"{judged.name}--other" for path in written)
+    for path in written:
+        assert html.escape(document["claims"][0]["title"]) in path.read_text() or path.suffix != ".html"
+    assert "fails" in written[2].read_text()
+
+
+def test_compare_of_no_study_is_one_message(tmp_path: Path, yarnlab, capsys) -> None:
+    with pytest.raises(SystemExit):
+        yarnlab("compare", str(tmp_path), str(tmp_path), "--results", str(tmp_path))
+    assert "is no results folder" in capsys.readouterr().err
+
+
+def test_the_gallery_writes_pictures_record_and_readme(judged: Path, tmp_path: Path, yarnlab, monkeypatch) -> None:
+    """Without a browser the figures stand in; the README changes between its markers only."""
+    monkeypatch.setattr(gallery_module, "BROWSERS", ())
+    for name in ("ablation", "figure_1"):
+        (judged / "figures").mkdir(exist_ok=True)
+        (judged / "figures" / f"{name}.png").write_bytes(b"picture")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n{BEGIN}\nstale words\n{END}\nafter\n")
+    yarnlab("gallery", "--study-dir", str(judged), "--images", str(tmp_path / "images"), "--readme", str(readme))
+    record = json.loads((tmp_path / "images" / "gallery.json").read_text())
+    assert set(record["pictures"]) == {"micro-report.png", "micro-figure.png"} and record["finished"]
+    text = readme.read_text()
+    assert text.startswith("before\n") and text.endswith(f"{END}\nafter\n") and "stale words" not in text
+    assert "| claim | verdict | number |" in text and record["commit"] in text
+
+
+def test_the_gallery_refuses_a_readme_without_its_markers(judged: Path, tmp_path: Path, yarnlab, capsys) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("mine\n")
+    with pytest.raises(SystemExit):
+        yarnlab("gallery", "--study-dir", str(judged), "--images", str(tmp_path), "--readme", str(readme))
+    assert readme.read_text() == "mine\n" and BEGIN in capsys.readouterr().err
