@@ -123,7 +123,7 @@ def test_valid_study(tmp_path):
         (
             "precision: bf16\n          parallel",
             "precision: fp8\n          parallel",
-            "input should be 'bf16', 'fp32' or 'pure-bf16'",
+            "input should be 'auto', 'bf16', 'fp32' or 'pure-bf16'",
         ),
         ("seed: 1", "seed: 1\nseed: 2", "seed: the key is given twice"),
     ],

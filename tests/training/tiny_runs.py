@@ -61,7 +61,6 @@ def model_of(shape: Architecture, seed: int = 0):
         model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach().flip(0).clone())
         model.config.tie_word_embeddings = False
     set_rope(model, yarn(shape))
-    use_fast_attention(model)
     return model
 
 
@@ -82,10 +81,12 @@ def train_tiny(data: Path, out: Path, shape: Architecture, phases: tuple[Train, 
 
     out.mkdir(parents=True, exist_ok=True)
     with processes(phases[0].parallel) as group:
-        model = model_of(shape)
+        model: Any = model_of(shape).to(group.device)
         made = objective(model, phases[0], group)
         if group.context > 1:
             model.set_attn_implementation(sequence.register(group, yarn(shape)))
+        else:
+            use_fast_attention(model, precision=phases[0].precision)
         corpus, text = TokenisedCorpus.open(data / "train"), PasskeyText.load(data / "tokenizer")
         rows = tuple(RowSource(corpus, text, chosen, (0, 0, i)) for i, chosen in enumerate(phases))
         run = loop.Run("demo", shape, VOCABULARY, yarn(shape), phases, rows, out / "state", out / "log", None, group)

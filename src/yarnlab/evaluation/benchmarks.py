@@ -241,7 +241,7 @@ def _with_mmlu(table: pd.DataFrame, weighted: dict[str, Any]) -> pd.DataFrame:
         **whole,
         "metric": "acc_weighted",
         "value": float(weighted["acc,none"]),
-        "stderr": float(weighted["acc_stderr,none"]),
+        "stderr": _number(weighted["acc_stderr,none"]),
     }
     return pd.concat([table, pd.DataFrame([macro, micro])], ignore_index=True)
 

@@ -182,8 +182,18 @@ def run(command: list[str], here: Place, processes: int, extra: Mapping[str, str
         for child in children:
             child.send_signal(number)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, pass_on)
+    before = {number: signal.signal(number, pass_on) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)}
+    try:
+        codes = _wait_for(children)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    failed = [code for code in codes if code not in (0, EXIT_INTERRUPTED)]
+    return failed[0] if failed else max(codes)
+
+
+def _wait_for(children: list[subprocess.Popen[bytes]]) -> list[int]:
+    """The exit codes in the order in which the processes ended, 128 + n for signal n."""
     codes: list[int] = []
     running, deadline = list(children), float("inf")
     while running:
@@ -197,8 +207,7 @@ def run(command: list[str], here: Place, processes: int, extra: Mapping[str, str
         if running and time.monotonic() > deadline:
             for child in running:
                 child.kill()
-    failed = [code for code in codes if code not in (0, EXIT_INTERRUPTED)]
-    return failed[0] if failed else max(codes)
+    return codes
 
 
 def main(arguments: list[str]) -> int:

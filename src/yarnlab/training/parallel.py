@@ -184,6 +184,8 @@ def _launched(parallel: Parallel) -> Iterator[Group]:
 def _joined(parallel: Parallel, rank: int, local: int, gpus: bool, store: distributed.Store) -> Iterator[Group]:
     device = torch.device("cuda", local) if gpus else torch.device("cpu")
     if gpus:
+        # Long rows leave gaps in memory that later ones do not fit into; segments that can grow have none.
+        os.environ.setdefault("PYTORCH_CUDA_ALLOC_CONF", "expandable_segments:True")
         torch.cuda.set_device(device)
     if parallel.world == 1 and parallel.sharding == "replicate":
         yield Group(device=device)
