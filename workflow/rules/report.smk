@@ -28,20 +28,28 @@ rule report:
 
 rule compare:
     """Two finished studies side by side: `snakemake compare --config first=STUDY second=STUDY` (or results folders)."""
+    log:
+        "results/comparisons/compare.log",
     localrule: True
+    conda:
+        "../../envs/conda.yaml"
     params:
         a=str(config.get("first", "micro")),
         b=str(config.get("second", "smoke")),
     shell:
-        "python -m yarnlab compare {params.a:q} {params.b:q}"
+        "python -m yarnlab compare {params.a:q} {params.b:q} 2> {log}"
 
 
 rule gallery:
     """The README's pictures and results, from this study's report; asked for by name only."""
     input:
         rules.report.output,
+    log:
+        "<logs>/gallery.log",
     localrule: True
+    conda:
+        "../../envs/conda.yaml"
     params:
         results=flow.folder,
     shell:
-        "python -m yarnlab gallery --study-dir {params.results:q}"
+        "python -m yarnlab gallery --study-dir {params.results:q} 2> {log}"
