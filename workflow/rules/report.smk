@@ -37,7 +37,7 @@ rule compare:
         a=str(config.get("first", "micro")),
         b=str(config.get("second", "smoke")),
     shell:
-        "python -m yarnlab compare {params.a:q} {params.b:q} 2> {log}"
+        "python -m yarnlab compare {params.a:q} {params.b:q} 2>&1 | tee {log}"
 
 
 rule gallery:
@@ -52,4 +52,4 @@ rule gallery:
     params:
         results=flow.folder,
     shell:
-        "python -m yarnlab gallery --study-dir {params.results:q} 2> {log}"
+        "python -m yarnlab gallery --study-dir {params.results:q} 2>&1 | tee {log}"
