@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from lab import run
+from lab import NODES, run
 
 ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.cluster
@@ -36,7 +36,8 @@ evaluations:
   benchmarks: {models: [yarn-s16]}
 """
 EVALUATION = "results/queued/evaluations/perplexity/base.manifest.json"
-MEASURED = ["seconds", "tokens_per_second", "mfu_causal", "mfu_palm", "peak_memory_gib"]  # of a run, not of a model
+# Columns about a run, not about a model.
+OF_A_RUN = ["seconds", "tokens_per_second", "mfu_causal", "mfu_palm", "peak_memory_gib", "run"]
 QUICK = ["--slurm-init-seconds-before-status-checks", "1", "--latency-wait", "10"]
 
 
@@ -172,7 +173,7 @@ def queued(slurm: dict[str, str], folders: dict[str, Path], local: Path) -> Iter
         trainers = stop_in_the_middle(first, results, "base", 10)
         notes["environments"] = [variables(process) for process in trainers]
         preempted = job_of("rule_train_wildcards_base")
-        urgent = ["-p", "urgent", "-A", "lab", "-N", "2", "--exclusive", "-D", str(folder), "-o", os.devnull]
+        urgent = ["-p", "urgent", "-A", "lab", "-N", str(NODES), "--exclusive", "-D", str(folder), "-o", os.devnull]
         run("sbatch", *urgent, "--wrap", "sleep 1")
         first.wait_for(lambda: job_of("rule_train_wildcards_base", "PENDING") == preempted, "requeue of base")
         start_at_once(preempted)
@@ -216,8 +217,8 @@ def test_weights_and_tables_are_those_of_a_local_run(queued, local):
         )
     for table in sorted((local / "tables").glob("*.csv")):
         if table.name != "cost.csv":  # it holds nothing but what was measured of the machine
-            one, two = (pd.read_csv(root / "tables" / table.name) for root in (results, local))
-            pd.testing.assert_frame_equal(*(each.drop(columns=MEASURED, errors="ignore") for each in (one, two)))
+            one, two = (pd.read_csv(root / "tables" / table.name, dtype=str) for root in (results, local))
+            pd.testing.assert_frame_equal(*(each.drop(columns=OF_A_RUN, errors="ignore") for each in (one, two)))
     assert (results / "report.html").exists()
 
 
