@@ -24,6 +24,8 @@ def summarise(study: Study) -> dict[str, Any]:
             "trained_length": max((phase.seq_len for phase in model.phases), default=None),
             "steps": sum(phase.steps for phase in model.phases),
             "original_context": study.architecture(arm).original_context,
+            "head_dim": study.architecture(arm).head_dim,
+            "rope_theta": study.architecture(arm).rope_theta,
             "published": list(model.published),
         }
     return {
@@ -34,6 +36,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "replicates": study.replicates,
         "study_sha256": study_digest(study),
         "original_context": study.architecture(next(iter(study.models))).original_context,
+        "claims": {"form": study.claims.form, "roots": study.claims.roots},
         "models": models,
         "evaluations": {kind: _evaluation(evaluation) for kind, evaluation in study.evaluations},
     }

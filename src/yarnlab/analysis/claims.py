@@ -10,7 +10,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from yarnlab.analysis.statistics import Estimate
 
 HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN = "holds", "holds in part", "fails", "undecided", "not run"
 STATUSES = (HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN)
+ACROSS = ("27", "28", "29")  # at full scale these compare models of several roots
 
 
 @dataclass(frozen=True)
@@ -47,8 +48,21 @@ class Verdict:
 
 
 @dataclass(frozen=True)
+class Form:
+    """One form of a claim: the criterion, the kinds of results that it needs, and the function that judges."""
+
+    criterion: str
+    needs: tuple[str, ...]
+    judge: Callable[[Results], Iterable[Part]] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Claim:
-    """A claim of the paper and the criterion it is judged by; `reference`: what the paper's own data say."""
+    """A claim of the paper and the criterion it is judged by, in the scale-free form.
+
+    reference: what the paper's own data say. role: which of the study's roots it is about (family.py). The form at
+    full scale stands in criteria_full_scale.py where it differs.
+    """
 
     id: str
     title: str
@@ -57,6 +71,14 @@ class Claim:
     needs: tuple[str, ...]
     judge: Callable[[Results], Iterable[Part]] = field(repr=False)
     reference: str = ""
+    role: str = "ablation"
+
+    def in_form(self, form: str) -> Claim:
+        """The claim as it is judged on a study of this form: scale-free or full-scale."""
+        from yarnlab.analysis.criteria_full_scale import FULL_SCALE
+
+        other = FULL_SCALE.get(self.id) if form == "full-scale" else None
+        return self if other is None else replace(self, criterion=other.criterion, needs=other.needs, judge=other.judge)
 
 
 def interval(name: str, estimate: Estimate, sign: str, threshold: float = 0.0, models: Iterable[str] = ()) -> Part:
@@ -157,28 +179,31 @@ def _threshold(x: float, percent: bool) -> str:
 
 
 def judge(claim: Claim, results: Results) -> Verdict:
-    """The verdict on one claim; 'not run' with the reason when something it needs is absent."""
-    reason = results.missing(claim.needs)
-    if reason is None:
-        try:
-            return combine(claim.judge(results))
-        except NotMeasured as absent:
-            reason = str(absent)
-    return Verdict(NOT_RUN, reason)
+    """The verdict on one claim, as it stands; 'not run' with the reason when something it needs is absent."""
+    from yarnlab.analysis.family import EVERY, family
+
+    try:
+        own = family(results, EVERY if results.form == "full-scale" and claim.id in ACROSS else claim.role)
+        reason = own.missing(claim.needs)
+        return Verdict(NOT_RUN, reason) if reason is not None else combine(claim.judge(own))
+    except NotMeasured as absent:
+        return Verdict(NOT_RUN, str(absent))
 
 
 def evaluate(results: Results) -> list[tuple[Claim, Verdict]]:
-    """Every claim with its verdict, in the order of `criteria.CLAIMS`."""
+    """Every claim, in the study's form, with its verdict, in the order of `criteria.CLAIMS`."""
     from yarnlab.analysis.criteria import CLAIMS
 
-    return [(claim, judge(claim, results)) for claim in CLAIMS]
+    claims = [claim.in_form(results.form) for claim in CLAIMS]
+    return [(claim, judge(claim, results)) for claim in claims]
 
 
 def criteria_sha256() -> str:
     """Hash of all criteria: the same text for the same version."""
     from yarnlab.analysis.criteria import CLAIMS
 
-    return hashlib.sha256(json.dumps([[c.id, c.criterion] for c in CLAIMS]).encode()).hexdigest()
+    texts = [[c.id, *(c.in_form(form).criterion for form in ("scale-free", "full-scale"))] for c in CLAIMS]
+    return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
 def write_claims(study_dir: Path) -> Path:
@@ -192,6 +217,7 @@ def write_claims(study_dir: Path) -> Path:
         "study": results.study,
         "study_sha256": results.study_sha256,
         "original_context": results.original_context,
+        "form": results.form,
         "criteria_version": CRITERIA_VERSION,
         "criteria_sha256": criteria_sha256(),
         "counts": {s: sum(v.status == s for _, v in verdicts) for s in STATUSES},
@@ -207,6 +233,7 @@ def _entry(claim: Claim, verdict: Verdict) -> dict[str, Any]:
         "title": claim.title,
         "source": claim.source,
         "criterion": claim.criterion,
+        "role": claim.role,
         "paper_data": claim.reference,
         "needs": list(claim.needs),
         "status": verdict.status,

@@ -11,9 +11,10 @@ from yarnlab.analysis import judge_tuned as tuned
 from yarnlab.analysis import judge_zero_shot as zero
 from yarnlab.analysis.claims import Claim
 from yarnlab.analysis.criteria_base import UNTRAINED
+from yarnlab.analysis.criteria_exact import EXACT
 from yarnlab.analysis.criteria_models import FINE_TUNED
 
-CRITERIA_VERSION = "2"
+CRITERIA_VERSION = "3"
 
 ACCEPTANCE = [
     Claim(
@@ -44,6 +45,7 @@ ACCEPTANCE = [
         "and above 2 (two parts).",
         ("perplexity",),
         long.collapse,
+        role="extension",
     ),
     Claim(
         "accept-continuation",
@@ -54,6 +56,7 @@ ACCEPTANCE = [
         "and at s'L below that midway; 95 % intervals of both ratios below 1.",
         ("perplexity",),
         long.keeps_falling,
+        role="extension",
     ),
     Claim(
         "accept-passkey-base",
@@ -63,6 +66,7 @@ ACCEPTANCE = [
         "% interval reaches it.",
         ("passkey",),
         long.base_retrieves,
+        role="extension",
     ),
     Claim(
         "accept-passkey-first",
@@ -72,6 +76,7 @@ ACCEPTANCE = [
         "% interval reaches it.",
         ("passkey",),
         long.first_retrieves,
+        role="extension",
     ),
     Claim(
         "accept-passkey-continued",
@@ -80,7 +85,8 @@ ACCEPTANCE = [
         "Observed accuracy ≥ 80 % at N = s'L; undecided where lower but the 95 % interval reaches it.",
         ("passkey",),
         long.second_retrieves,
+        role="extension",
     ),
 ]
 
-CLAIMS = [*ACCEPTANCE, *UNTRAINED, *FINE_TUNED]
+CLAIMS = [*ACCEPTANCE, *EXACT, *UNTRAINED, *FINE_TUNED]

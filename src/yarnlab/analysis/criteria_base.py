@@ -17,6 +17,7 @@ UNTRAINED = [
         "beyond. 95 % intervals, paired by document. The size of the cost is the result.",
         ("key_cache",),
         dynamic.claim_6,
+        role="extension",
     ),
     Claim(
         "7",

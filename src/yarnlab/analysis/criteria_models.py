@@ -5,6 +5,7 @@ from __future__ import annotations
 from yarnlab.analysis import judge_long as long
 from yarnlab.analysis import judge_mechanism as mechanism
 from yarnlab.analysis import judge_protocols as protocols
+from yarnlab.analysis import judge_transfer as transfer
 from yarnlab.analysis import judge_tuned as tuned
 from yarnlab.analysis.claims import Claim
 
@@ -67,6 +68,7 @@ FINE_TUNED = [
         ("perplexity",),
         tuned.claim_22,
         "supported in part",
+        role="extension",
     ),
     Claim(
         "23",
@@ -76,6 +78,7 @@ FINE_TUNED = [
         ("perplexity",),
         long.claim_23,
         "supported",
+        role="extension",
     ),
     Claim(
         "24",
@@ -85,6 +88,7 @@ FINE_TUNED = [
         ("perplexity",),
         long.claim_24,
         "supported",
+        role="extension",
     ),
     Claim(
         "25",
@@ -94,6 +98,7 @@ FINE_TUNED = [
         ("perplexity",),
         long.claim_25,
         "supported; the stronger wording 'continued declining' is contradicted",
+        role="extension",
     ),
     Claim(
         "26",
@@ -103,6 +108,7 @@ FINE_TUNED = [
         ("perplexity",),
         long.claim_26,
         "supported as ≤ 2 %; contradicted as 'equivalent'",
+        role="extension",
     ),
     Claim(
         "26-control",
@@ -113,6 +119,18 @@ FINE_TUNED = [
         ("perplexity",),
         long.claim_26_control,
         "not tested in the paper",
+        role="extension",
+    ),
+    Claim(
+        "27",
+        "Beyond its window PI breaks down, NTK-aware more gently",
+        "v2 Table 2",
+        "Fine-tuned at s: PI's ppl(2sL) / ppl(sL) above 10, and NTK-aware's rise over PI's below 1. 95 % intervals, "
+        "paired by document.",
+        ("perplexity",),
+        transfer.claim_27,
+        "supported, by models trained on other data",
+        role="extension",
     ),
     Claim(
         "28",
@@ -124,6 +142,7 @@ FINE_TUNED = [
         ("sliding_window",),
         protocols.claim_28,
         "supported for YaRN against PI, by other models",
+        role="extension",
     ),
     Claim(
         "29",
@@ -135,6 +154,7 @@ FINE_TUNED = [
         ("passkey",),
         long.claim_29,
         "supported",
+        role="extension",
     ),
     Claim(
         "30",
@@ -149,6 +169,7 @@ FINE_TUNED = [
         ),
         protocols.claim_30,
         "supported in part",
+        role="extension",
     ),
     Claim(
         "31",
@@ -163,6 +184,7 @@ FINE_TUNED = [
         ),
         protocols.claim_31,
         "supported",
+        role="extension",
     ),
     Claim(
         "32",
@@ -176,6 +198,27 @@ FINE_TUNED = [
         ),
         protocols.claim_32,
         "supported",
+        role="extension",
+    ),
+    Claim(
+        "33",
+        "YaRN needs 2.5 times fewer steps than PI",
+        "v2 abstract, §4",
+        "On the same batches: YaRN's 20-step mean training loss up to step S/2.5 is at most PI's over its last 20 of S "
+        "steps. 95 % interval of the difference.",
+        ("training",),
+        transfer.claim_33,
+        "not tested in the paper at equal data",
+    ),
+    Claim(
+        "34",
+        "Rows of 2L tokens are enough to extend further",
+        "v2 App. B.4, Table 6",
+        "YaRN at s ≥ 4, fine-tuned on rows of at most 2L tokens: ppl(sL) / ppl(sL/2) below 1. 95 % interval, paired.",
+        ("perplexity",),
+        transfer.claim_34,
+        "supported, with constants that the paper does not print",
+        role="portability",
     ),
     Claim(
         "35",

@@ -57,6 +57,7 @@ class Model:
     kind: str
     ramp: str = "dimension"
     original_context: int = 0
+    published: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,7 +65,8 @@ class Results:
     """Everything the analysis reads. `frames`: one table for each kind of results found on disk.
 
     The kinds are the evaluations, their further tables ('benchmarks.samples') and 'training'. Compared and hashed
-    by identity, so that what is derived from it can be cached.
+    by identity, so that what is derived from it can be cached. `form` and `roots`: how claims are judged and which
+    root each group of claims is about (study/schema.py: Claims).
     """
 
     directory: Path
@@ -77,6 +79,8 @@ class Results:
     frames: dict[str, pd.DataFrame] = field(default_factory=dict)
     manifests: list[dict[str, Any]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
+    form: str = "scale-free"
+    roots: dict[str, str | None] = field(default_factory=dict)
 
     def has(self, need: str) -> bool:
         """Is there anything of an evaluation, of 'training' or of 'manifests'?"""
@@ -119,6 +123,17 @@ class Results:
         arms = self.arms().values()
         return len({m.method for m in arms if m.kind == "finetune" and self.parent_arm(m) == root.arm})
 
+    def root(self, arm: str) -> str:
+        """The arm at the root of an arm's tree."""
+        arms = self.arms()
+        while (parent := self.parent_arm(arms[arm])) is not None:
+            arm = parent
+        return arm
+
+    def standing_for(self, published: str) -> Model | None:
+        """The first arm that stands for a model of the paper's tables."""
+        return next((m for m in self.arms().values() if published in m.published), None)
+
     def tuned(self, method: str, scale: float | None = None, parent: str | None = None) -> Model | None:
         """The first fine-tuned arm with this method, and this scale and parent arm where given."""
         for model in self.arms().values():
@@ -149,7 +164,13 @@ class Results:
         return sorted((m for m in arms if m.scale == scale), key=lambda m: (m.method != "yarn", m.ramp == "rotations"))
 
     def extended(self) -> Model | None:
-        """The YaRN arm of the ablation (s=16 in the paper)."""
+        """The YaRN arm that another one continues at a larger scale (s=16 in the paper), else the ablation's."""
+        base = self.base()
+        arms = [m for m in self.arms().values() if m.method == "yarn" and m.kind == "finetune"]
+        for model in arms:
+            own = base is not None and self.parent_arm(model) == base.arm
+            if own and any(self.parent_arm(m) == model.arm and m.scale > model.scale for m in arms):
+                return model
         return next((m for m in self.ablation() if m.method == "yarn"), None)
 
     def continued(self) -> Model | None:
@@ -182,6 +203,8 @@ def load(directory: Path | str) -> Results:
         evaluations = {kind: study["evaluations"].get(kind) for kind in KINDS}
         head = {key: study[key] for key in ("study", "title", "original_context", "study_sha256")}
         head["notes"] = tuple(study.get("notes", ()))
+        judged = study.get("claims") or {}
+        head |= {"form": judged.get("form", "scale-free"), "roots": judged.get("roots", {})}
     except (ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{path} cannot be read ({type(error).__name__}: {error}): rerun the study") from error
     found = Results(
@@ -210,6 +233,7 @@ def _model_fields(entry: dict[str, Any]) -> dict[str, Any]:
         "kind": entry["kind"],
         "ramp": entry.get("ramp") or "dimension",
         "original_context": int(entry.get("original_context") or 0),
+        "published": tuple(entry.get("published") or ()),
     }
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -64,10 +64,15 @@ def proportion(hits: int, trials: int) -> Estimate:
 
 def difference_of_proportions(a: Estimate, b: Estimate) -> Estimate:
     """a - b with Newcombe's hybrid score interval (Newcombe 1998, method 10); the trials may be unpaired."""
+    return replace(difference_of_means(a, b), over="trials each", unit="difference of proportions", method="Newcombe")
+
+
+def difference_of_means(a: Estimate, b: Estimate) -> Estimate:
+    """a - b of unpaired means, the interval from both of theirs (MOVER, Zou & Donner 2008)."""
     value = a.value - b.value
     low = value - math.hypot(a.value - a.low, b.high - b.value)
     high = value + math.hypot(a.high - a.value, b.value - b.low)
-    return Estimate(value, low, high, min(a.n, b.n), "trials each", "difference of proportions", "Newcombe")
+    return Estimate(value, low, high, min(a.n, b.n), f"{a.over} each", f"difference in {a.unit}", f"MOVER; {a.method}")
 
 
 def paired_difference_of_proportions(a: Array, b: Array) -> Estimate:

@@ -21,6 +21,7 @@ def find_problems(study: Study) -> list[Problem]:
         return tree  # the rest follows parents, which must exist and end first
     return [
         *_names(study),
+        *_roots(study),
         *_sources(study),
         *_shapes(study),
         *_training(study),
@@ -49,6 +50,14 @@ def _tree(study: Study) -> Iterator[Problem]:
                 ("models", arm, "from"),
                 f"a cycle: {' -> '.join([*seen, arm])}; a tree must start at a `pretrain` model",
             )
+
+
+def _roots(study: Study) -> Iterator[Problem]:
+    for role, arm in study.claims.roots.items():
+        if arm is not None and arm not in study.models:
+            yield ("claims", role), f"there is no model {arm!r}{_near(arm, study.models)}"
+        elif arm is not None and study.models[arm].parent is not None:
+            yield ("claims", role), f"{arm!r} has a parent; expected a model that others start from"
 
 
 def _names(study: Study) -> Iterator[Problem]:

@@ -134,6 +134,24 @@ class Model(Section):
         return (self.train,) if self.train is not None else ()
 
 
+class Claims(Section):
+    """How the paper's claims are judged on this study.
+
+    form: `full-scale` compares with the paper's own lengths and numbers, `scale-free` with multiples of L. The others
+    name the root that a group of claims is about; a study with one root need not name it.
+    """
+
+    form: Literal["scale-free", "full-scale"] = "scale-free"
+    ablation: Name | None = None  # methods against each other: claims 6 to 21 (the paper's LLaMA 7B)
+    extension: Name | None = None  # the long runs: claims 22 to 33 (the paper's Llama 2 7B)
+    portability: Name | None = None  # another architecture: claim 34 (the paper's Mistral 7B)
+
+    @property
+    def roots(self) -> dict[str, str | None]:
+        """Group of claims → the root it is about, None where it is not named."""
+        return {role: getattr(self, role) for role in ("ablation", "extension", "portability")}
+
+
 class Study(Section):
     """A whole study. With `replicates` = n, every model exists once for each of n consecutive seeds.
 
@@ -150,6 +168,7 @@ class Study(Section):
     tokenizer: Tokenizer | None = None
     models: dict[Name, Model] = Field(min_length=1)
     evaluations: Evaluations
+    claims: Claims = Claims()
 
     def root(self, arm: str) -> str:
         """The arm at the root of an arm's tree: it is pretrained here, or published."""
