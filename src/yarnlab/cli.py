@@ -163,6 +163,35 @@ def lock(
 
 
 @app.command()
+def overlap(
+    a: Annotated[str, typer.Argument(help="A corpus of the study.")],
+    b: Annotated[str, typer.Argument(help="Another one of the same tokenizer.")],
+    study_dir: StudyDir,
+) -> None:
+    """Say how much text two tokenised corpora share; writes overlap/A--B.json."""
+    from yarnlab.corpus.overlap import WINDOW
+    from yarnlab.corpus.overlap import overlap as compared
+    from yarnlab.corpus.packages import CorpusError
+    from yarnlab.corpus.tokens import TokenisedCorpus
+    from yarnlab.provenance import write_json
+
+    for name in (a, b):
+        if not (study_dir / "data" / name / "documents.json").is_file():
+            raise CorpusError(
+                f"{study_dir}/data/{name} is not there yet: run `envs/run snakemake --cores all "
+                f"--config study={study_dir.name} -- {study_dir}/data/{name}/manifest.json`"
+            )
+    first, second = (TokenisedCorpus.open(study_dir / "data" / name) for name in (a, b))
+    found = compared(first, second)
+    for i, name in enumerate((a, b)):
+        print(f"{name}: {found.tokens[i]:,} tokens in {found.blocks[i]:,} blocks")
+    print(f"equal blocks: {found.equal_blocks:,}")
+    for share, i, where in ((found.a_in_b, 0, f"{a} also in {b}"), (found.b_in_a, 1, f"{b} also in {a}")):
+        print(f"stretches of {WINDOW} tokens of {where}: {100 * share:.1f} % (n = {found.drawn[i]:,} drawn)")
+    write_json(study_dir / "overlap" / f"{a}--{b}.json", found.as_dict())
+
+
+@app.command()
 def describe(study_dir: StudyDir, summary: Annotated[str, typer.Option(help="The summary, as JSON.")]) -> None:
     """Write study.json: the study's models and evaluations, for tables, claims and report."""
     from yarnlab.provenance import write_json
