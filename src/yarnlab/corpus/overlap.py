@@ -51,7 +51,7 @@ def overlap(a: TokenisedCorpus, b: TokenisedCorpus, drawn: int = DRAWN) -> Overl
     """
     if (a.bos, a.eos) != (b.bos, b.eos):
         raise CorpusError(
-            f"the two corpora have other BOS and EOS ids ({a.bos}, {a.eos}; {b.bos}, {b.eos}), so they were made by other "
+            f"the two corpora have other BOS and EOS ids ({a.bos}, {a.eos}; {b.bos}, {b.eos}), so they come from other "
             "tokenizers: compare corpora of one tokenizer"
         )
     rate = max(1, max(len(a.tokens), len(b.tokens)) // drawn)
