@@ -38,11 +38,11 @@ rule table:
         published=PUBLISHED,
     output:
         report(
-            multiext("<results>/tables/{table}", ".csv", ".md", ".tex"),
+            "<results>/tables/{table}.csv",
             caption="../captions/table.rst",
             category="Tables",
-            subcategory="{table}",
         ),
+        multiext("<results>/tables/{table}", ".md", ".tex"),
     log:
         "<logs>/tables/{table}.log",
     localrule: True
@@ -62,11 +62,11 @@ rule figure:
         published=PUBLISHED,
     output:
         report(
-            multiext("<results>/figures/{figure}", ".html", ".svg", ".png"),
+            "<results>/figures/{figure}.svg",
             caption="../captions/figure.rst",
             category="Figures",
-            subcategory="{figure}",
         ),
+        multiext("<results>/figures/{figure}", ".html", ".png"),
     log:
         "<logs>/figures/{figure}.log",
     localrule: True
