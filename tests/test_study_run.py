@@ -218,3 +218,22 @@ def test_a_killed_training_resumes(tmp_path, finished):
     assert "continuing after step" in done.stdout + done.stderr
     one, two = ((f / "results/smoke/models/base/model.safetensors").read_bytes() for f in (finished, tmp_path))
     assert one == two
+
+
+@pytest.mark.slow
+def test_reports_comparison_and_gallery_are_targets(finished):
+    """Snakemake's own report with our captions, the study beside itself, and a README's block of results."""
+    done = snakemake(finished, "--report", "snakemake-report.html")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "one number a" in (finished / "snakemake-report.html").read_text()
+    config = ["compare", "--config", "first=smoke", "second=smoke"]
+    command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(finished), "--cores", "1"]
+    done = subprocess.run([*command, *config], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "smoke" in (finished / "results/comparisons/smoke--smoke/comparison.md").read_text()
+    (finished / "README.md").write_text("<!-- results:begin -->\n<!-- results:end -->\n")
+    done = snakemake(finished, "gallery")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "| claim | verdict | number |" in (finished / "README.md").read_text()
+    record = json.loads((finished / "docs/images/gallery.json").read_text())
+    assert all((finished / "docs/images" / name).stat().st_size > 10_000 for name in record["pictures"])
