@@ -65,7 +65,6 @@ def write_model(folder: Path, repo: str, origin: dict[str, Any] | None, tokenize
     assert origin is not None, f"no model of the study is made from {repo}"
     shape = origin["architecture"]
     config = {
-        "architectures": ["MistralForCausalLM" if shape["family"] == "mistral" else "LlamaForCausalLM"],
         "model_type": shape["family"],
         "vocab_size": origin["vocab_size"],
         **{key: shape[key] for key in (
@@ -83,7 +82,9 @@ def write_model(folder: Path, repo: str, origin: dict[str, Any] | None, tokenize
         **_old_keys(repo, shape),
     }  # fmt: skip
     torch.manual_seed(seed)
-    stock = {k: v for k, v in config.items() if k not in ("architectures", "rope_scaling", "auto_map", "model_type")}
+    if shape["head_dim"] != shape["hidden_size"] // shape["num_attention_heads"]:
+        config["head_dim"] = shape["head_dim"]
+    stock = {k: v for k, v in config.items() if k not in ("rope_scaling", "auto_map", "model_type")}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(shape["family"], **stock)).to(torch.bfloat16)
     folder.mkdir(parents=True, exist_ok=True)
     if repo == "conceptofmind/LLongMA-2-7b":
@@ -92,7 +93,7 @@ def write_model(folder: Path, repo: str, origin: dict[str, Any] | None, tokenize
         model.save_pretrained(folder, max_shard_size="200KB")
     for file in ("generation_config.json", "config.json"):
         (folder / file).unlink(missing_ok=True)
-    (folder / "config.json").write_text(json.dumps(config, indent=2))
+    (folder / "config.json").write_text(json.dumps({"architectures": [type(model).__name__], **config}, indent=2))
     (folder / "generation_config.json").write_text(
         json.dumps({"bos_token_id": 1, "eos_token_id": 2, "do_sample": True, "temperature": 0.6, "top_p": 0.9})
     )
