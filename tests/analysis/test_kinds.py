@@ -1,16 +1,18 @@
 """Tables and figures of the further evaluations, on invented data whose truth is known."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from altair.utils import schemapi
 
 from analysis import synthetic_kinds as truth
 from analysis.synthetic import with_frames, write_study
-from yarnlab.analysis import tidy, tidy_dynamic, tidy_mechanism, tidy_protocols
+from yarnlab.analysis import statistics, tidy, tidy_dynamic, tidy_mechanism, tidy_protocols
 from yarnlab.analysis.figures import FIGURES, specification
 from yarnlab.analysis.load import Results, load
 from yarnlab.analysis.measure import NotMeasured
@@ -194,9 +196,20 @@ def test_a_sweep_that_cannot_be_fitted_gives_a_reason(results: Results) -> None:
         built(mutant, TABLES["temperature"])
 
 
+@pytest.fixture
+def quick(results: Results, monkeypatch: pytest.MonkeyPatch) -> Iterator[Results]:
+    """The study under few resamples and without Altair's checks: what is drawn is read, not its intervals."""
+    monkeypatch.setattr(statistics, "RESAMPLES", 100)
+    monkeypatch.setattr(schemapi, "DEBUG_MODE", False)
+    statistics.draws.cache_clear()
+    yield replace(results)
+    statistics.draws.cache_clear()
+
+
 @pytest.mark.parametrize("name", NEW_FIGURES)
-def test_a_changed_kind_changes_its_figures(results: Results, name: str) -> None:
+def test_a_changed_kind_changes_its_figures(quick: Results, name: str) -> None:
     """Each new figure is drawn from its own evaluation."""
+    results = quick
     kind = FIGURES[name].needs[0]
     key = "benchmarks.samples" if kind == "benchmarks" else kind
     columns = {"benchmarks": ("acc",), "entropy": ("entropy",), "dynamic": ("nll", "tail_nll")}.get(kind, ("nll",))
