@@ -11,24 +11,14 @@ from typing import Any
 
 import pytest
 import yaml
+from standin.shrink import SHAPE as SMALL
 
 from yarnlab.study.load import _Loader
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
 pytestmark = pytest.mark.slow
 
-SHAPE = {
-    "hidden_size": 32,
-    "intermediate_size": 64,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "num_key_value_heads": 4,
-    "head_dim": 8,
-    "original_context": 64,
-    "rope_theta": 1e4,
-    "tie_word_embeddings": False,
-}
+SHAPE = {**SMALL, "original_context": 64, "rope_theta": 1e4, "tie_word_embeddings": False}
 FAMILIES: dict[str, dict[str, Any]] = {
     "llama": {},
     "mistral": {"num_key_value_heads": 2, "rope_theta": 1e6},
