@@ -204,7 +204,7 @@ FINE_TUNED = [
         "33",
         "YaRN needs 2.5 times fewer steps than PI",
         "v2 abstract, §4",
-        "On the same batches: YaRN's 20-step mean training loss up to step S/2.5 is at most PI's over its last 20 of S "
+        "On the same batches: YaRN's 10-step mean training loss up to step S/2.5 is at most PI's over its last 10 of S "
         "steps. 95 % interval of the difference.",
         ("training",),
         transfer.claim_33,

@@ -13,7 +13,7 @@ from yarnlab.analysis.measure import NotMeasured, gap, losses, nll
 from yarnlab.analysis.statistics import difference_of_means, mean
 from yarnlab.analysis.style import label
 
-STRETCH = 20  # steps that a training loss is averaged over
+STRETCH = 10  # steps that a training loss is averaged over
 FEWER = 2.5  # times fewer steps than PI (abstract)
 
 
