@@ -85,8 +85,7 @@ def results_block(study_dir: Path) -> str:
     total = sum(counts.values())
     summary = ", ".join(f"{n} {_plural(status, n)}" for status, n in counts.items())
     lines = [
-        f"What one run shows ({study['title']}; {commit}{origin['finished']}; 95 % intervals in brackets; every number",
-        "is in the report):",
+        f"What one run shows ({study['title']}; {commit}{origin['finished']}):",
         "",
         "| claim | verdict | number |",
         "|---|---|---|",
