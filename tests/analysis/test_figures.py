@@ -10,8 +10,9 @@ import pytest
 import vl_convert
 from altair.utils import schemapi
 
+from analysis.light import light
 from analysis.synthetic import with_frames, write_study
-from yarnlab.analysis import contents, figures, plots_published, plots_rope, statistics
+from yarnlab.analysis import contents, figures, plots_published, plots_rope
 from yarnlab.analysis.figures import FIGURES, specification, write_figure
 from yarnlab.analysis.load import Results, load
 from yarnlab.analysis.reference import load_reference
@@ -22,11 +23,8 @@ from yarnlab.analysis.tables import TABLES
 @pytest.fixture(scope="module")
 def results(results: Results) -> Iterator[Results]:
     """The session's study under few resamples: no test here reads the bounds of an interval."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "RESAMPLES", 300)
-        statistics.draws.cache_clear()
+    with light(checked=True):
         yield replace(results)  # another identity: what was cached for other tests has all resamples
-    statistics.draws.cache_clear()
 
 
 @pytest.fixture

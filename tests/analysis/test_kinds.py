@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from altair.utils import schemapi
 
 from analysis import synthetic_kinds as truth
+from analysis.light import light
 from analysis.synthetic import with_frames, write_study
-from yarnlab.analysis import statistics, tidy, tidy_dynamic, tidy_mechanism, tidy_protocols
+from yarnlab.analysis import tidy, tidy_dynamic, tidy_mechanism, tidy_protocols
 from yarnlab.analysis.figures import FIGURES, specification
 from yarnlab.analysis.load import Results, load
 from yarnlab.analysis.measure import NotMeasured
@@ -197,13 +197,10 @@ def test_a_sweep_that_cannot_be_fitted_gives_a_reason(results: Results) -> None:
 
 
 @pytest.fixture
-def quick(results: Results, monkeypatch: pytest.MonkeyPatch) -> Iterator[Results]:
-    """The study under few resamples and without Altair's checks: what is drawn is read, not its intervals."""
-    monkeypatch.setattr(statistics, "RESAMPLES", 100)
-    monkeypatch.setattr(schemapi, "DEBUG_MODE", False)
-    statistics.draws.cache_clear()
-    yield replace(results)
-    statistics.draws.cache_clear()
+def quick(results: Results) -> Iterator[Results]:
+    """The study where what is drawn is read, not its intervals."""
+    with light(100):
+        yield replace(results)
 
 
 @pytest.mark.parametrize("name", NEW_FIGURES)

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.light import light
 from analysis.synthetic import L, with_frames
 from yarnlab import rope
-from yarnlab.analysis import claims, statistics
+from yarnlab.analysis import claims
 from yarnlab.analysis.criteria import CLAIMS
 from yarnlab.analysis.load import Results
 
@@ -21,11 +22,8 @@ Mutation = Callable[[Results], Results]
 @pytest.fixture(scope="module")
 def results(results: Results):
     """The session's study under few resamples: the effects here are far larger than their intervals."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "RESAMPLES", 300)
-        statistics.draws.cache_clear()
+    with light():
         yield replace(results)
-    statistics.draws.cache_clear()
 
 
 def swap(kind: str, column: str, a: str, b: str) -> Mutation:

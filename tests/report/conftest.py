@@ -4,25 +4,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from altair.utils import schemapi
+from analysis.light import light
 from analysis.synthetic import write_study
 
-from yarnlab.analysis import statistics
 from yarnlab.report import render
 
 COMMAND = "envs/run snakemake --cores all --config study=micro"
-RESAMPLES = 300  # of bootstraps whose bounds no test here reads
 
 
 @pytest.fixture(scope="package", autouse=True)
-def light() -> Iterator[None]:
-    """What costs seconds and is tested elsewhere: thousands of resamples, Altair's check of every specification."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(statistics, "RESAMPLES", RESAMPLES)
-        patch.setattr(schemapi, "DEBUG_MODE", False)
-        statistics.draws.cache_clear()
+def cheap() -> Iterator[None]:
+    """No test here reads a bound of an interval."""
+    with light():
         yield
-    statistics.draws.cache_clear()
 
 
 @pytest.fixture(scope="package")

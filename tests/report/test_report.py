@@ -57,6 +57,7 @@ def test_the_further_evaluations_stand_on_the_page(reported: Path) -> None:
     assert 'href="evaluations/benchmarks/base.manifest.json"' in page
 
 
+@pytest.mark.slow
 def test_without_tracking_there_are_no_run_links(tmp_path: Path, write_report: Write) -> None:
     """Runs are linked where they were published; where nothing was, no link leads to a dashboard."""
     study = write_study(tmp_path / "study", skip=("perplexity", "zero_shot", "passkey"))
@@ -68,7 +69,9 @@ def test_without_tracking_there_are_no_run_links(tmp_path: Path, write_report: W
     assert "127.0.0.1" not in visible(study)
 
 
-@pytest.mark.parametrize("skip", [("perplexity", "training"), ("zero_shot", "passkey")])
+@pytest.mark.parametrize(
+    "skip", [("perplexity", "training"), pytest.param(("zero_shot", "passkey"), marks=pytest.mark.slow)]
+)
 def test_what_is_absent_says_not_run_and_how_to_run_it(
     tmp_path: Path, skip: tuple[str, ...], write_report: Write
 ) -> None:
@@ -97,6 +100,7 @@ def test_a_study_that_has_only_begun_has_a_report(tmp_path: Path, write_report: 
     assert "<h1>&lt;b&gt;bold&lt;/b&gt; &amp; co</h1>" in (study / "report.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", ["base", "yarn-s16"])
 def test_one_models_missing_evaluations_leave_the_rest(tmp_path: Path, model: str, write_report: Write) -> None:
     """Half-finished studies are the usual case: one model's files are absent, the page is still sound."""
@@ -115,6 +119,7 @@ def test_one_models_missing_evaluations_leave_the_rest(tmp_path: Path, model: st
     assert f"{COMMAND} --until perplexity" in visible(study)
 
 
+@pytest.mark.slow
 def test_a_study_of_one_document_and_several_seeds(tmp_path: Path, write_report: Write) -> None:
     """One document has no interval: nothing is claimed to hold on it, and nothing breaks."""
     study = write_study(tmp_path / "study", seeds=(1, 2), documents=1, trials=5)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from analysis.synthetic import write_study
 
 from yarnlab import cli
 from yarnlab.analysis.claims import write_claims
@@ -30,10 +31,15 @@ def yarnlab(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 @pytest.fixture(scope="module")
-def judged(reported: Path) -> Path:
-    """A finished study: report and claims."""
-    write_claims(reported)
-    return reported
+def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study: claims, and files in the places of report and pictures."""
+    study = write_study(tmp_path_factory.mktemp("results") / "micro", skip=("zero_shot",))
+    write_claims(study)
+    (study / "report.html").write_text("<h1>report</h1>")
+    (study / "figures").mkdir()
+    for name in ("ablation", "figure_1"):
+        (study / "figures" / f"{name}.png").write_bytes(b"picture")
+    return study
 
 
 def test_compare_writes_three_files(judged: Path, tmp_path: Path, yarnlab, capsys) -> None:
@@ -61,9 +67,6 @@ def test_compare_of_no_study_is_one_message(tmp_path: Path, yarnlab, capsys) -> 
 def test_the_gallery_writes_pictures_record_and_readme(judged: Path, tmp_path: Path, yarnlab, monkeypatch) -> None:
     """Without a browser the figures stand in; the README changes between its markers only."""
     monkeypatch.setattr(gallery_module, "BROWSERS", ())
-    for name in ("ablation", "figure_1"):
-        (judged / "figures").mkdir(exist_ok=True)
-        (judged / "figures" / f"{name}.png").write_bytes(b"picture")
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nstale words\n{END}\nafter\n")
     yarnlab("gallery", "--study-dir", str(judged), "--images", str(tmp_path / "images"), "--readme", str(readme))

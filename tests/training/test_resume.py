@@ -42,7 +42,7 @@ SETUPS = [
         pytest.param("kill 0 1", marks=pytest.mark.slow),
         pytest.param("kill 0 3", marks=pytest.mark.slow),
         pytest.param("kill last 6", marks=pytest.mark.slow),
-        "term last 4",
+        pytest.param("term last 4", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_continues_bit_for_bit(

@@ -80,7 +80,8 @@ def our_logits(folder: Path, out: Path) -> None:
         torch.save(model(torch.arange(200)[None] * 7 % VOCABULARY).logits, out)
 
 
-@pytest.mark.parametrize("tied", [True, pytest.param(False, marks=pytest.mark.slow)], ids=["tied", "untied"])
+@pytest.mark.slow
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_shards_of_a_published_parent_become_a_stock_checkpoint(layout, architecture, tmp_path, forked_job, tied):
     """A bf16 parent in several files, read by two processes as shards, trained and saved: bf16 again, with the rope in
     the config, the same weights (to bf16's rounding) as those of a run with whole models; stock transformers computes
