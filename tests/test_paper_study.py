@@ -11,6 +11,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
 
@@ -85,6 +86,15 @@ def test_every_stage_left_its_manifest(finished):
         for name in study["evaluations"][kind]["models"]:
             assert (finished / "evaluations" / kind / f"{name}.manifest.json").exists(), (kind, name)
     assert (finished / "report.html").stat().st_size > 100_000
+
+
+def test_every_published_cell_has_a_value_or_says_not_run(finished):
+    """All 489, each with a verdict; what was not run names the command that runs it or the reason why none does."""
+    table = pd.read_csv(finished / "tables/verdicts.csv", dtype=str)
+    assert len(table) == 489 and table["verdict"].notna().all()
+    absent = table[table["verdict"] == "not run"]
+    assert len(absent) < 489 and (absent["reason"].notna() | absent["command"].notna()).all()
+    assert table.loc[table["verdict"] != "not run", "ours"].notna().all()
 
 
 def test_training_ran_sharded_over_two_processes(finished):

@@ -22,7 +22,7 @@ from lab import ACCOUNT, Lab, environment, obstacle
 from yarnlab.study.evaluations import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
-GROUP = 7  # evaluations in one SLURM job, in the last of the four runs
+
 
 STUDY = sys.argv[2] if len(sys.argv) > 2 else "smoke"
 
@@ -62,17 +62,11 @@ def main(folder: Path) -> None:
         lab = Lab(Path(place) / "lab")
         try:
             lab.start()
-            on_slurm = ["--profile", "cluster", *quick, *again, *targets]
-            queued = seconds(folder, *on_slurm, site={**environment(), **site})
-            groups = ["--groups", *(f"{kind}=small" for kind in KINDS), "--group-components", f"small={GROUP}"]
-            grouped = seconds(folder, *groups, *on_slurm, site={**environment(), **site})
+            queued = seconds(folder, "--profile", "cluster", *quick, *again, *targets, site={**environment(), **site})
         finally:
             lab.stop()
     print(f"SLURM: {queued:.1f} s: {(queued - alone) / count:.1f} s a job over local execution with imports,")
     print(f"{(queued - warm) / count:.1f} s over the warm process")
-    print(
-        f"SLURM, {GROUP} evaluations in a job: {grouped:.1f} s: {(grouped - alone) / count:.1f} s each over local execution"
-    )
 
 
 if __name__ == "__main__":
