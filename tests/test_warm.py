@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -73,6 +74,33 @@ def test_without_a_listener_the_command_runs_by_itself(tmp_path, monkeypatch):
     assert warm.hand_over(["table", "x"]) is None
     monkeypatch.delenv(warm.SOCKET)
     assert warm.hand_over(["table", "x"]) is None
+
+
+@pytest.mark.parametrize(("job", "code"), [(b"", None), (b"1\n", 1)], ids=["before", "after"])
+def test_a_listener_that_dies_ends_in_no_traceback(tmp_path, monkeypatch, job, code):
+    """Before it has taken the job, the command runs by itself; after, the job died with it and has failed."""
+
+    def die(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        received = b""
+        while not received.endswith(b'"}}'):  # all of the request but its newline
+            received += connection.recv(1)
+        connection.sendall(job)
+        connection.close()  # with that unread: the client's connection is reset
+
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)}
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        monkeypatch.setenv(warm.SOCKET, str(tmp_path / "socket"))
+        thread = threading.Thread(target=die, args=(listener,))
+        thread.start()
+        try:
+            assert warm.hand_over(["table", "x"]) == code
+        finally:
+            thread.join()
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
 
 
 def test_where_jobs_run_elsewhere_there_is_none(monkeypatch):

@@ -58,15 +58,15 @@ def hand_over(arguments: list[str]) -> int | None:
     if SOCKET not in os.environ or not arguments or arguments[0] not in VERBS:
         return None
     with socket.socket(socket.AF_UNIX) as connection:
+        answers = connection.makefile("r", encoding="ascii")
         try:
             connection.connect(os.environ[SOCKET])
-        except OSError:
+            request = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
+            socket.send_fds(connection, [b"\0"], [0, 1, 2])
+            connection.sendall(json.dumps(request).encode() + b"\n")
+            job = answers.readline()
+        except OSError:  # nobody listens, or it was killed before it took the job
             return None
-        request = {"arguments": arguments, "folder": os.getcwd(), "environment": dict(os.environ)}
-        socket.send_fds(connection, [b"\0"], [0, 1, 2])
-        connection.sendall(json.dumps(request).encode() + b"\n")
-        answers = connection.makefile("r", encoding="ascii")
-        job = answers.readline()
         if not job:
             return None
 
@@ -76,7 +76,10 @@ def hand_over(arguments: list[str]) -> int | None:
 
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, pass_on)
-        end = answers.readline()
+        try:
+            end = answers.readline()
+        except OSError:
+            end = ""
         return int(end) if end else 1  # the warm process was killed, and its jobs with it
 
 
