@@ -91,6 +91,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--repeats", type=int, default=3, help="timed micro-batches, the median counts")
     parser.add_argument("--precision", choices=("bf16", "pure-bf16", "fp32"), default="bf16")
     parser.add_argument("--checkpointing", choices=("none", "full", "offload"), default="full")
+    parser.add_argument(
+        "--loss", choices=("auto", "torch", "liger"), default="auto", help="kernel of the cross-entropy"
+    )
     parser.add_argument("--tiny", action="store_true", help="a tiny shape and 512 tokens, to try the script on a CPU")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"), help="the JSON file")
     arguments = parser.parse_args()
@@ -139,6 +142,7 @@ def phase_of(arguments: argparse.Namespace) -> Train:
         weight_decay=0.0,
         max_grad_norm=1.0,
         precision=arguments.precision,
+        loss=arguments.loss,
         parallel=Parallel(
             processes=1, threads=1, sharding="fsdp", activation_checkpointing=arguments.checkpointing, context=1
         ),
@@ -187,7 +191,8 @@ def measure(
                 part(parameter).fill_(1)
     attention = use_fast_attention(model, length=phase.seq_len, precision=phase.precision)
     if layers == arguments.layers[0]:
-        print(f"attention {attention}, {arguments.precision}, layers {arguments.checkpointing} recomputed")
+        ways = f"attention {attention}, loss {made.loss}, {arguments.precision}"
+        print(f"{ways}, layers {arguments.checkpointing} recomputed")
         print(
             f"{'layers':>6} {'micro-batch':>12} {'optimizer':>10} {'weights':>9} {'gradients':>9} {'moments':>9} "
             f"{'activations':>11}"

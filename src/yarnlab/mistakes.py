@@ -18,6 +18,7 @@ _MISTAKES = {
     "yarnlab.modeling": ("RopeMismatch",),
     "yarnlab.evaluation.documents": ("EvaluationError",),
     "yarnlab.training.loop": ("TrainingError",),
+    "yarnlab.training.loss": ("LossUnavailable",),
     "yarnlab.training.parallel": ("WorkerFailed",),
     "yarnlab.training.rows": ("RowError",),
     "yarnlab.training.checkpoint": ("StateBusy",),

@@ -81,10 +81,13 @@ def test_a_gpu_takes_a_kernel_without_masks():
     assert use_fast_attention(model, length=4096) in (attention.FUSED, "flash_attention_3")
 
 
+@pytest.mark.parametrize("name", ["torch", "liger"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_the_chunked_loss_equals_the_plain_one(dtype):
+def test_the_chunked_loss_equals_the_plain_one(dtype, name):
     """Over several chunks with weights: loss, NLL and gradients equal those of all logits at once, fp32 to 1e-4, bf16 to
     twice what rounding the logits' factors costs the plain one."""
+    if name == "liger":
+        pytest.importorskip("liger_kernel")
     torch.manual_seed(0)
     hidden, head = (torch.randn(n, 256, device="cuda", requires_grad=True) for n in (3000, 4000))
     targets, weights = torch.randint(0, 4000, (3000,), device="cuda"), torch.rand(3000, device="cuda")
@@ -94,27 +97,41 @@ def test_the_chunked_loss_equals_the_plain_one(dtype):
         each = torch.nn.functional.cross_entropy(logits, targets, reduction="none")
         return [each.detach(), *torch.autograd.grad((each * weights).sum(), (hidden, head))]
 
-    total, nll = linear_cross_entropy(hidden, head, targets, weights, dtype=dtype)
+    total, nll = linear_cross_entropy(hidden, head, targets, weights, dtype=dtype, kernel=name)
     ours = [nll, *torch.autograd.grad(total, (hidden, head))]
     for mine, exact, rounded in zip(ours, plain(torch.float32), plain(dtype), strict=True):
         assert (mine - exact).norm() <= 2 * (rounded - exact).norm() + 1e-4 * exact.norm()
 
 
-def test_the_chunked_loss_equals_ligers():
-    """Liger's fused kernel, the one in common use: the same loss and gradients to bf16's rounding."""
+@pytest.mark.parametrize("name", ["torch", "liger"])
+def test_the_chunked_loss_equals_ligers(name):
+    """Liger's own fused loss, the one in common use, at Llama 2's vocabulary: the same to bf16's rounding."""
     pytest.importorskip("liger_kernel")
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
     torch.manual_seed(0)
-    hidden, head = (torch.randn(n, 256, device="cuda", dtype=torch.bfloat16, requires_grad=True) for n in (3000, 4000))
-    targets = torch.randint(0, 4000, (3000,), device="cuda")
+    hidden, head = ((torch.randn(n, 512, device="cuda") / 8).bfloat16().requires_grad_() for n in (3000, 32000))
+    targets = torch.randint(0, 32000, (3000,), device="cuda")
     theirs = LigerFusedLinearCrossEntropyLoss(reduction="sum")(head, hidden, targets)
-    ours, _ = linear_cross_entropy(hidden, head, targets, torch.ones(3000, device="cuda"), dtype=torch.bfloat16)
+    weights = torch.ones(3000, device="cuda")
+    ours, _ = linear_cross_entropy(hidden, head, targets, weights, dtype=torch.bfloat16, kernel=name)
     assert ours.item() == pytest.approx(theirs.item(), rel=1e-3)
     for a, b in zip(
         torch.autograd.grad(ours, (hidden, head)), torch.autograd.grad(theirs, (hidden, head)), strict=True
     ):
         assert (a.float() - b.float()).norm() < 0.02 * b.float().norm()
+
+
+def test_ligers_kernel_does_not_make_the_host_wait():
+    pytest.importorskip("liger_kernel")
+    hidden, head = (torch.randn(n, 256, device="cuda", requires_grad=True) for n in (3000, 4000))
+    targets, weights = torch.randint(0, 4000, (3000,), device="cuda"), torch.rand(3000, device="cuda")
+    linear_cross_entropy(hidden, head, targets, weights, dtype=torch.bfloat16, kernel="liger")  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        linear_cross_entropy(hidden, head, targets, weights, dtype=torch.bfloat16, kernel="liger")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 def test_rotation_does_not_make_the_host_wait():

@@ -67,6 +67,16 @@ def test_bf16_is_near_fp32(trained, precision):
         assert a["loss"] == pytest.approx(b["loss"], rel=5e-3)
 
 
+def test_either_loss_learns_the_same(trained):
+    """Liger's kernel, which is the default here, and torch's: the same losses to 1e-5 in fp32."""
+    pytest.importorskip("liger_kernel")
+    usual, _, facts = trained("usual", precision="fp32")
+    plain, _, more = trained("plain", precision="fp32", loss="torch")
+    assert (facts["loss"], more["loss"]) == ("liger", "torch")
+    for a, b in zip(usual, plain, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-5)
+
+
 @pytest.mark.parametrize("mode", ["full", "offload"])
 def test_recomputed_layers_learn_the_same(trained, mode):
     """From host memory too."""

@@ -107,7 +107,14 @@ def test_shards_of_a_published_parent_become_a_stock_checkpoint(layout, architec
         for tensor, parent in zip(sharded.values(), stored(layout.model("base")).values(), strict=True)
     )
     manifest = json.loads((layout.model("sharded") / "manifest.json").read_text())
-    facts = {"sharding": "fsdp", "precision": "fp32", "weights_dtype": "float32", "world": 2, "device": "cpu"}
+    facts = {
+        "sharding": "fsdp",
+        "precision": "fp32",
+        "weights_dtype": "float32",
+        "world": 2,
+        "device": "cpu",
+        "loss": "torch",
+    }
     assert manifest["facts"].items() >= facts.items() and manifest["facts"]["activation_checkpointing"] == "full"
     config = json.loads((layout.model("sharded") / "config.json").read_text())
     assert config["dtype"] == "bfloat16" and config["rope_parameters"]["rope_type"] == "yarn"

@@ -84,8 +84,9 @@ class Train(Section):
     """One training phase: a fresh AdamW, linear warm-up, then a constant rate, a cosine or a line down.
 
     `precision`: `bf16` computes in bf16 with fp32 weights, `pure-bf16` also keeps the weights in bf16, as the
-    official run did; `auto` is bf16 where the machine multiplies it and fp32 elsewhere (precision.py). `parallel` is
-    part of the study, since it changes the order of additions and with it the last bits of the weights.
+    official run did; `auto` is bf16 where the machine multiplies it and fp32 elsewhere (precision.py). `loss` is the
+    cross-entropy's kernel; `auto` is Liger's on GPUs where it is installed (training/loss.py). `parallel` is part of
+    the study, since it changes the order of additions and with it the last bits of the weights.
     """
 
     name: Name = "train"
@@ -103,5 +104,6 @@ class Train(Section):
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     precision: Literal["auto", "bf16", "fp32", "pure-bf16"]
+    loss: Literal["auto", "torch", "liger"] = "auto"
     parallel: Parallel
     checkpoint_minutes: float = Field(gt=0)

@@ -21,6 +21,7 @@ from yarnlab.study.training import Train
 from yarnlab.training import checkpoint
 from yarnlab.training.checkpoint import Place
 from yarnlab.training.journal import Journal
+from yarnlab.training.loss import choose
 from yarnlab.training.objective import Objective
 from yarnlab.training.objective import check as check_objective
 from yarnlab.training.parallel import Group
@@ -87,7 +88,7 @@ def _phase(
     phase, group = run.phases[index], run.group
     torch.set_num_threads(phase.parallel.threads)
     made.train()
-    made.precision = phase.precision
+    made.precision, made.loss = phase.precision, choose(phase.loss, run.group.device)
     optimizer = torch.optim.AdamW(
         made.model.parameters(), lr=phase.lr, betas=phase.betas, weight_decay=phase.weight_decay, fused=True
     )

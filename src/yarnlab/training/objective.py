@@ -15,7 +15,7 @@ from torch.distributed.tensor import DTensor
 
 from yarnlab.modeling import autocast
 from yarnlab.study.training import Train
-from yarnlab.training.loss import linear_cross_entropy
+from yarnlab.training.loss import choose, linear_cross_entropy
 from yarnlab.training.parallel import Group
 from yarnlab.training.recompute import recompute_layers
 from yarnlab.training.shards import part
@@ -29,12 +29,13 @@ class NotInForce(RuntimeError):
 
 
 class Objective(nn.Module):
-    """Σ w·NLL of a batch. The model is `model`; `precision` is that of the current phase."""
+    """Σ w·NLL of a batch. The model is `model`; `precision` and `loss` (its kernel) are those of the current phase."""
 
-    def __init__(self, model: PreTrainedModel, precision: str) -> None:
+    def __init__(self, model: PreTrainedModel, precision: str, loss: str) -> None:
         super().__init__()
         self.model = model
         self.precision = precision
+        self.loss = loss
 
     def forward(
         self, ids: Tensor, targets: Tensor, weights: Tensor, positions: Tensor | None = None
@@ -57,6 +58,7 @@ class Objective(nn.Module):
             targets.reshape(-1),
             weights.flatten(),
             dtype=torch.float32 if self.precision == "fp32" else torch.bfloat16,
+            kernel=self.loss,
         )
 
     @property
@@ -72,7 +74,7 @@ def objective(model: PreTrainedModel, phase: Train, group: Group) -> Objective:
     """
     layers = model.model.layers
     recompute_layers(layers, phase.parallel.activation_checkpointing)
-    made = Objective(model, phase.precision)
+    made = Objective(model, phase.precision, choose(phase.loss, group.device))
     if phase.parallel.sharding == "fsdp":
         _shard(made, layers, phase.precision, group)
     elif phase.precision == "pure-bf16":
@@ -148,6 +150,7 @@ def facts(made: Objective, phase: Train, group: Group) -> dict[str, Any]:
         "attention": made.model.config._attn_implementation,
         "sharding": "fsdp" if made.sharded else "replicate",
         "precision": phase.precision,
+        "loss": made.loss,
         "weights_dtype": str(parameter.dtype).removeprefix("torch."),
         "activation_checkpointing": phase.parallel.activation_checkpointing,
         "world": group.size,
