@@ -17,18 +17,12 @@ def copy(tmp_path, monkeypatch) -> Path:
     target = tmp_path / "yarnlab"
     shutil.copytree(code.SOURCE, target, ignore=shutil.ignore_patterns("__pycache__"))
     monkeypatch.setattr(code, "SOURCE", target)
-    _forget()
     yield target
-    _forget()
-
-
-def _forget() -> None:
-    code._imports.cache_clear()
-    code._stripped.cache_clear()
+    code._sources.cache_clear()
 
 
 def keys() -> dict[str, str]:
-    _forget()
+    code._sources.cache_clear()
     return {stage: code.code_key(stage) for stage in [*code.ENTRY, *KINDS, *code.VERSIONED]}
 
 
@@ -75,3 +69,28 @@ def test_templates_count(copy):
     template = next((copy / "report" / "templates").iterdir())
     template.write_text(template.read_text() + " ")
     assert {stage for stage, key in keys().items() if before[stage] != key} == {"report"}
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"reader": "another", "files": {}}', "[1]"])
+def test_what_is_kept_saves_reading_and_is_never_trusted_blindly(copy, monkeypatch, text):
+    """A second start parses nothing, one after an edit that file alone; whatever else lies there is replaced."""
+    before, really, read = keys(), code._read, []
+    monkeypatch.setattr(code, "_read", lambda source: read.append(source) or really(source))
+    assert keys() == before and not read
+    edit(copy / "evaluation" / "passkey.py", "TOP_P = 0.6, 0.9", "TOP_P = 0.6, 0.8")
+    assert keys()["passkey"] != before["passkey"] and len(read) == 1
+    edit(copy / "evaluation" / "passkey.py", "TOP_P = 0.6, 0.8", "TOP_P = 0.6, 0.9")
+    (kept,) = (copy / "__pycache__").glob("sources.*.json")
+    kept.write_text(text)
+    assert keys() == before
+    assert keys() == before and len(read) == 1 + len([*copy.rglob("*.py")])
+
+
+def test_where_nothing_can_be_kept_the_keys_are_the_same(copy):
+    """As in a read-only installation; a folder in the file's place stops root too."""
+    before = keys()
+    (kept,) = (copy / "__pycache__").glob("sources.*.json")
+    kept.unlink()
+    kept.mkdir()
+    assert keys() == before
+    assert [*(copy / "__pycache__").iterdir()] == [kept]
