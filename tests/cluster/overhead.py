@@ -62,10 +62,13 @@ def main(folder: Path) -> None:
         lab = Lab(Path(place) / "lab")
         try:
             lab.start()
-            queued = seconds(folder, "--profile", "cluster", *quick, *again, *targets, site={**environment(), **site})
+            profile = ["--profile", "cluster", *quick, *again]
+            queued = seconds(folder, *profile, *targets, site={**environment(), **site})
+            plain = seconds(folder, "--no-hooks", *profile, *targets, site={**environment(), **site})
         finally:
             lab.stop()
-    print(f"SLURM: {queued:.1f} s: {(queued - alone) / count:.1f} s a job over local execution with imports,")
+    print(f"SLURM: {queued:.1f} s; without hooks {plain:.1f} s")
+    print(f"{(plain - alone) / count:.1f} s a job over local execution with imports, both without hooks,")
     print(f"{(queued - warm) / count:.1f} s over the warm process")
 
 

@@ -25,13 +25,13 @@ class StudyError(ValueError):
     """A mistake in a study file; the message is ready to be shown: one line per mistake."""
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 2e-5 is a number: YAML 1.1 reads it as a string."""
+class _Loader(yaml.CSafeLoader):
+    """Safe YAML in which 2e-5 is a number: YAML 1.1 reads it as a string. In C, as every start of Snakemake waits."""
 
 
 _Loader.yaml_implicit_resolvers = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
