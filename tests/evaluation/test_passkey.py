@@ -8,7 +8,9 @@ import torch
 
 from yarnlab.corpus.passkey import PasskeyText, random_key
 from yarnlab.corpus.tokenizer import load_tokenizer
-from yarnlab.evaluation.passkey import TOP_P, _nucleus_probability, evaluate, score_answers
+from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.evaluation.passkey import TOP_P, _nucleus_probability, draw_trial, evaluate, score_answers
+from yarnlab.modeling import create_model
 
 
 @pytest.fixture
@@ -99,3 +101,29 @@ def test_trials_are_the_same_questions_for_every_model(tiny_task):
         assert (cell["prompt_tokens"] + 5 <= length).all()
     assert one["key"].str.fullmatch(r"\d{5}").all()
     assert set(one["protocol"]) == {"passkey-teacher-forced@2"}
+
+
+def test_broken_weights_are_an_error_and_no_miss(tiny_task, tiny_model):
+    """NaN logits have an argmax too: it would be recorded as 0 %."""
+    with torch.no_grad():
+        tiny_model.model.norm.weight.fill_(torch.nan)
+    with pytest.raises(EvaluationError, match="not finite"):
+        evaluate(tiny_task({"lengths": [128], "trials": 10}, model=tiny_model))
+
+
+def test_text_of_another_tokenizer_is_refused(tiny_task, architecture):
+    """Ids that the model does not have would be an index error in the embedding, or garbage on a GPU."""
+    model = create_model(architecture, vocab_size=100, seed=0).eval()
+    with pytest.raises(EvaluationError, match="ends at 99"):
+        evaluate(tiny_task({"lengths": [128], "trials": 10}, model=model))
+
+
+def test_filler_runs_on_into_the_first_document_again(text):
+    """One document of just the needed length is enough wherever the filler starts in it."""
+    fillers = [np.arange(10, 10 + 256, dtype=np.int64)]
+    starts = set()
+    for trial in range(20):
+        drawn = draw_trial(text, fillers, 256, trial, 20, seed=0)
+        assert drawn["prompt_tokens"] + len(drawn["answer"]) == 256
+        starts.add(int(drawn["prompt"][1 + len(text.opening)]))
+    assert len(starts) > 10

@@ -233,3 +233,11 @@ def test_a_tokenizer_of_another_model_is_refused(tiny_task, architecture):
     model = create_model(architecture, vocab_size=100, seed=0).eval()
     with pytest.raises(EvaluationError, match="ends at 99"):
         evaluate(tiny_task(SETTINGS, model=model))
+
+
+def test_broken_weights_are_an_error_and_no_miss(tiny_task, tiny_model):
+    """Greedy decoding of NaN logits writes something too: it would be recorded as a miss."""
+    with torch.no_grad():
+        tiny_model.model.norm.weight.fill_(torch.nan)
+    with pytest.raises(EvaluationError, match="not finite"):
+        evaluate(tiny_task(SETTINGS, model=tiny_model))

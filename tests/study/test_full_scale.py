@@ -71,7 +71,11 @@ MISTAKES = [
     ({"assets": {"llama-2-7b": {"repo": "no-owner"}}}, "assets.llama-2-7b.repo"),
     ({"assets": {"unused": {"type": "dataset", "repo": "a/b", "revision": "main"}}}, "is used by no corpus"),
     ({"corpora": {"pg19": {"asset": "pg20"}}}, "there is no asset 'pg20'"),
-    ({"corpora": {"pg19": {"tokenizer": "mistral-7b"}}}, "is tokenised for mistral-7b, the model reads llama-2-7b"),
+    ({"corpora": {"pg19": {"tokenizer": "mistral-7b"}}}, "is tokenised by mistral-7b, the model yarn-7b-s16 reads ids"),
+    (
+        {"evaluations": {"perplexity": {"corpus": {"mistral-7b": "proofpile"}}}},
+        "evaluations.perplexity.corpus.mistral-7b: is tokenised by llama-2-7b, the model mistral-7b reads ids",
+    ),
     ({"corpora": {"proofpile": {"documents": None}}}, "needs `min_tokens` and `documents`"),
     ({"corpora": {"pg19": {"min_tokens": 8192}}}, "blocks need documents of at least seq_len"),
     ({"corpora": {"redpajama": {"column": None}}}, "format jsonl needs a `column`"),

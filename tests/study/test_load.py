@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from yarnlab.study import StudyError, canonical, load_study, section
+from yarnlab.study.fields import FactorGrid
 from yarnlab.study.load import _Loader
 
 STUDIES = Path(__file__).resolve().parents[2] / "config" / "studies"
@@ -117,6 +118,9 @@ def test_valid_study(tmp_path):
         ("seq_len: 256", "seq_len: 512", "512 is longer than the model's context of 256 tokens"),
         ("micro_batch: 2", "micro_batch: 3", "3 rows on each of 1 replicas must divide global_batch 4"),
         ("packages: [sympy]", "packages: [transformers]", "transformers is training text too"),
+        ("start: 64,", "start: 1,", "lengths.start: input should be greater than or equal to 2"),
+        ("stop: 512", "stop: 32", "evaluations.perplexity.lengths: stop 32 is below start 64"),
+        ("seq_len: 256", "seq_len: 1000", "1000 needs a corpus of more tokens; train has at most 1000"),
         ("title: a demo\n", "", "title: is missing"),
         ("study: demo", "study: other", "is 'other', but the file is named demo.yaml"),
         ("betas: [0.9, 0.95]", "betas: [0.9]", "models.base.pretrain.phases.0.betas"),
@@ -185,6 +189,22 @@ BATTERY = "suite: held-out-code, items: 20, shots: 0, batch_size: 8, add_bos: tr
         ),
         ("benchmarks: {%s, " + BATTERY.replace("held-out-code", "paper") + "}", "suite paper has no use for `items`"),
         ("passkey_official: {%s, lengths: [512], trials: 2, new_tokens: 10, decoding: best}", "'greedy' or 'released'"),
+        ("passkey: {%s, lengths: [128, 128], trials: 10}", "passkey.lengths: 128 is listed twice"),
+        ("zero_shot: {%s, methods: [pi, pi], scales: [2], max_length: 128}", "methods: 'pi' is listed twice"),
+        ("zero_shot: {%s, methods: [pi], scales: [2, 2.0], max_length: 128}", "scales: 2.0 is listed twice"),
+        ("zero_shot: {%s, methods: [pi], scales: [0.5], max_length: 128}", "should be greater than or equal to 1"),
+        ("entropy: {%s, methods: [pi], scales: [2], length: 65}", "65 is longer than the original context of base"),
+        ("key_cache: {%s, methods: [dynamic-pi], length: 64, documents: 1}", "64 must exceed the original context"),
+        (
+            "temperature: {%s, method: pi, scales: [2], factors: {start: 1, stop: 2, step: 0.5}, segments: 65, "
+            "documents: 1, max_length: 128}",
+            "evaluations.temperature.segments: 65 segments need 2 tokens each, base is read for 128",
+        ),
+        (
+            "temperature: {%s, method: pi, scales: [2], factors: {start: 2, stop: 1, step: 0.5}, segments: 2, "
+            "documents: 1, max_length: 128}",
+            "evaluations.temperature.factors: stop 1 is below start 2",
+        ),
     ],
 )
 def test_mistakes_in_evaluations(tmp_path, evaluation, message):
@@ -194,6 +214,34 @@ def test_mistakes_in_evaluations(tmp_path, evaluation, message):
         load_study(file)
     assert message in str(caught.value)
     assert f"{file}:{len(VALID.splitlines()) + 1}: " in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("evaluation", "message"),
+    [
+        ("", "perplexity.models.1: long rescales with the input's length, which perplexity cannot follow"),
+        (
+            "  passkey_official: {corpus: held, models: [long], precision: bf16, threads: 1, lengths: [512], trials: 2, "
+            "new_tokens: 10, decoding: greedy}\n",
+            "passkey_official.models.0: long rescales",
+        ),
+    ],
+)
+def test_a_dynamic_model_is_kept_from_protocols_that_cannot_run_it(tmp_path, evaluation, message):
+    """Before its parent is trained, not after."""
+    text = VALID.replace("    train: {<<: *phase, seq_len: 256}\n", "").replace("method: yarn", "method: dynamic-yarn")
+    with pytest.raises(StudyError) as caught:
+        load_study(write(tmp_path, text + evaluation))
+    assert message in str(caught.value)
+
+
+@given(start=st.integers(1, 200), steps=st.integers(0, 40), step=st.integers(1, 50), spare=st.floats(0, 0.99))
+def test_a_grid_of_factors_ends_where_it_says(start, steps, step, spare):
+    """In hundredths: `steps` steps from start and nothing beyond stop, wherever between two values that lies."""
+    start, step = start / 100, step / 100
+    values = FactorGrid(start=start, stop=start + (steps + spare) * step, step=step).values()
+    assert len(values) == steps + 1
+    assert values[0] == start and values[-1] == pytest.approx(start + steps * step)
 
 
 def test_longer_cycle(tmp_path):

@@ -15,6 +15,7 @@ import torch
 
 from yarnlab.corpus.passkey import PasskeyText, random_key
 from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
 from yarnlab.evaluation.last_tokens import last_logits
 from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.modeling import autocast
@@ -31,6 +32,8 @@ def evaluate(task: Task) -> Outcome:
     """One row per trial; trials of a length lie at evenly spread depths, (i + ½)/n.
 
     Keys, fillers and depths depend on (seed, length, trial) alone: every model is asked the same questions.
+
+    Raises EvaluationError for text with ids that the model does not have, and for logits that are not finite.
     """
     import pandas as pd
 
@@ -38,10 +41,11 @@ def evaluate(task: Task) -> Outcome:
     progress = task.progress(count * len(settings["lengths"]), "trial")
     text = PasskeyText.load(task.tokenizer)
     fillers = document_fillers(text, task.corpus)
-    digits = torch.from_numpy(text.digit_ids())
+    digits, vocab_size = torch.from_numpy(text.digit_ids()), task.model.config.vocab_size
     rows: list[dict[str, Any]] = []
     for length in settings["lengths"]:
         trials = [draw_trial(text, fillers, length, i, count, task.seed) for i in range(count)]
+        check_vocabulary(max(int(t[ids].max()) for t in trials for ids in ("prompt", "answer")), vocab_size)
         for batch in batches(trials, max(1, TOKENS_PER_BATCH // length)):
             with autocast(settings["precision"]):
                 scores = score_answers(
@@ -68,11 +72,17 @@ def score_answers(
         prompts: (batch, prompt length) token ids.
         answers: (batch, answer length) token ids of the keys.
         digits: ids of the tokens that begin with a digit.
+
+    Raises EvaluationError if a logit is not finite: its choice would look like a miss.
     """
     count = answers.shape[1]
     ids = torch.from_numpy(np.concatenate([prompts, answers], axis=1))
     gold = torch.from_numpy(answers)
     logits = last_logits(model, ids, count + 1)
+    if not logits.isfinite().all():
+        raise EvaluationError(
+            f"the model's logits at the end of {ids.shape[1]} tokens are not finite: its weights or rope are broken"
+        )
     choices = logits.argmax(-1)
     hits = (choices[:, :-1] == gold).all(1) & ~torch.isin(choices[:, -1], digits)
     log_p = logits[:, :-1].log_softmax(-1)
@@ -113,7 +123,7 @@ def draw_trial(
     key = random_key(rng)
     answer = text.key_ids(key)
     start = int(rng.integers(len(fillers[turn])))
-    filler = np.concatenate([*fillers[turn:], *fillers[:turn]])
+    filler = np.concatenate([*fillers[turn:], *fillers[: turn + 1]])  # a late start may need the first one again
     depth = (trial + 0.5) / trials
     prompt = text.prompt(answer, filler[start : start + length], depth, length)
     return {

@@ -152,6 +152,8 @@ def continuation(model: PreTrainedModel, ids: Sequence[int], new_tokens: int, de
     Args:
         decoding: a name in `DECODING`.
         seed: of the sampling; torch's own generator is left as it was.
+
+    Raises EvaluationError if a logit is not finite: greedy decoding would go on as if nothing were wrong.
     """
     prompt = torch.tensor([ids], device=model.device)
     generate: Any = model.generate
@@ -163,10 +165,20 @@ def continuation(model: PreTrainedModel, ids: Sequence[int], new_tokens: int, de
             max_new_tokens=new_tokens,
             use_cache=True,
             pad_token_id=ids[0],  # nothing is padded; unset, it would be warned about
+            logits_processor=[_refuse_broken],
             **DECODING[decoding],
             **cache_options(model, len(ids) + new_tokens),
         )
     return out[0, len(ids) :].tolist()
+
+
+def _refuse_broken(ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+    """Scores as they are, at every step of `generate`; EvaluationError if they are not finite."""
+    if not scores.isfinite().all():
+        raise EvaluationError(
+            f"the model's logits after {ids.shape[1]} tokens are not finite: its weights or rope are broken"
+        )
+    return scores
 
 
 def first_integer(text: str) -> int | None:

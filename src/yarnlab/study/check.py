@@ -5,13 +5,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Iterator
 
-from yarnlab.study.data import Corpus, HubText, HubTokens, PythonPackages
-from yarnlab.study.evaluations import Evaluation, Perplexity
+from yarnlab.study.check_evaluations import KeyPath, Problem, evaluation_problems, foreign
+from yarnlab.study.data import Corpus, HubText, PythonPackages
 from yarnlab.study.schema import Architecture, Study
 from yarnlab.study.training import Train
-
-KeyPath = tuple[str | int, ...]
-Problem = tuple[KeyPath, str]
 
 
 def find_problems(study: Study) -> list[Problem]:
@@ -25,7 +22,7 @@ def find_problems(study: Study) -> list[Problem]:
         *_sources(study),
         *_shapes(study),
         *_training(study),
-        *_lengths(study),
+        *evaluation_problems(study),
         *_disjoint(study),
         *_unused(study),
     ]
@@ -187,8 +184,13 @@ def _training(study: Study) -> Iterator[Problem]:
                     f"blocks need documents of at least seq_len {phase.seq_len} tokens: give corpus {phase.corpus} "
                     "`blocks` or `min_tokens`",
                 )
-        if isinstance(corpus, HubText | HubTokens) and corpus.tokenizer != study.tokenizer_of(arm):
-            yield (*path, "corpus"), f"is tokenised for {corpus.tokenizer}, the model reads {study.tokenizer_of(arm)}"
+        if corpus is not None and (problem := foreign(study, corpus, arm)):
+            yield (*path, "corpus"), problem
+        if corpus is not None and corpus.max_tokens is not None and corpus.max_tokens <= phase.seq_len:
+            yield (
+                (*path, "seq_len"),
+                f"{phase.seq_len} needs a corpus of more tokens; {phase.corpus} has at most {corpus.max_tokens}",
+            )
         if phase.warmup_steps >= phase.steps:
             yield (*path, "warmup_steps"), f"must be below steps ({phase.steps}), got {phase.warmup_steps}"
         if phase.schedule == "constant" and phase.final_lr_share:
@@ -200,36 +202,6 @@ def _training(study: Study) -> Iterator[Problem]:
             yield (*path, "rows", "retrieval", "min_keys"), "must not exceed max_keys"
         if repeats and repeats.min_segment > repeats.max_segment:
             yield (*path, "rows", "repeats", "min_segment"), "must not exceed max_segment"
-
-
-def _lengths(study: Study) -> Iterator[Problem]:
-    for kind, evaluation in study.evaluations:
-        if evaluation is None:
-            continue
-        for name in sorted({*evaluation.corpora.values()} & set(study.corpora)):
-            yield from _fits(kind, evaluation, name, study.corpora[name])
-
-
-def _fits(kind: str, evaluation: Evaluation, name: str, corpus: Corpus) -> Iterator[Problem]:
-    at = ("evaluations", kind)
-    if corpus.min_tokens is None or corpus.documents is None:
-        yield ("corpora", name), f"is used by evaluations.{kind} and needs `min_tokens` and `documents`"
-        return
-    asked = getattr(evaluation, "documents", None)
-    if asked is not None and asked > corpus.documents:
-        yield (*at, "documents"), f"corpus {name} has {corpus.documents} documents, got {asked}"
-    key, longest = evaluation.longest
-    where: KeyPath = (*at, key)
-    if isinstance(evaluation, Perplexity):
-        where = (*where, "stop")
-        if not evaluation.lengths.values():
-            yield where, f"is below start {evaluation.lengths.start}"
-    if longest > corpus.min_tokens:
-        yield (
-            where,
-            f"{longest} tokens are longer than the documents of corpus {name} "
-            f"(corpora.{name}.min_tokens is {corpus.min_tokens})",
-        )
 
 
 def _disjoint(study: Study) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from yarnlab.rope import METHODS, make_rope
-from yarnlab.study.fields import FactorGrid, LengthGrid, Name, Positive, Section
+from yarnlab.study.fields import Distinct, FactorGrid, LengthGrid, Name, Positive, Scales, Section
 
 
 def _static_methods(methods: tuple[str, ...]) -> tuple[str, ...]:
@@ -40,6 +40,11 @@ class Evaluation(Section):
         """(key, tokens): the key that decides how many tokens of a document are needed at least."""
         raise NotImplementedError
 
+    @property
+    def reads_corpus(self) -> bool:
+        """Whether its text comes from `corpus`; else from the protocol itself or from datasets of its own."""
+        return True
+
 
 class Perplexity(Evaluation):
     """truncated-prefix@1: one pass over each document gives every length (paper's Proof-pile protocol)."""
@@ -54,8 +59,8 @@ class Perplexity(Evaluation):
 class ZeroShot(Evaluation):
     """Methods × scales on models as they are, without fine-tuning."""
 
-    methods: tuple[str, ...] = Field(min_length=1)
-    scales: tuple[float, ...] = Field(min_length=1)
+    methods: Distinct[str]
+    scales: Scales
     max_length: Positive
 
     _static = field_validator("methods")(_static_methods)
@@ -69,7 +74,7 @@ class Passkey(Evaluation):
     """passkey-teacher-forced@2: `trials` per length, depths spread evenly, five-digit keys; documents take turns
     as filler, without their numbers."""
 
-    lengths: tuple[Positive, ...] = Field(min_length=1)
+    lengths: Distinct[Positive]
     trials: int = Field(ge=10)
 
     @property
@@ -105,8 +110,8 @@ class Dynamic(Evaluation):
     length flatters its end.
     """
 
-    methods: tuple[str, ...] = Field(min_length=1)
-    lengths: tuple[Positive, ...] = Field(min_length=1)
+    methods: Distinct[str]
+    lengths: Distinct[Positive]
     tail: Positive
 
     @model_validator(mode="after")
@@ -127,7 +132,7 @@ class Dynamic(Evaluation):
 class KeyCache(Evaluation):
     """What it costs a dynamic method to cache keys after the rotation instead of before it, over `length` tokens."""
 
-    methods: tuple[str, ...] = Field(min_length=1)
+    methods: Distinct[str]
     length: Positive
     documents: Positive
 
@@ -153,7 +158,7 @@ class Temperature(Evaluation):
     """
 
     method: Literal["ntk-by-parts", "pi", "ntk-aware"]
-    scales: tuple[float, ...] = Field(min_length=1)
+    scales: Scales
     factors: FactorGrid
     segments: Positive
     documents: Positive
@@ -169,7 +174,7 @@ class Ramp(Evaluation):
 
     method: Literal["yarn", "ntk-by-parts"]
     variants: dict[Name, dict[str, Any]] = Field(min_length=1)
-    scales: tuple[float, ...] = Field(min_length=1)
+    scales: Scales
     documents: Positive
     max_length: Positive
 
@@ -187,8 +192,8 @@ class Ramp(Evaluation):
 class Entropy(Evaluation):
     """Mean entropy of the attention weights by layer and head within the original context, by method and scale."""
 
-    methods: tuple[str, ...] = Field(min_length=1)
-    scales: tuple[float, ...] = Field(min_length=1)
+    methods: Distinct[str]
+    scales: Scales
     length: int = Field(ge=2)
 
     _static = field_validator("methods")(_static_methods)
@@ -201,7 +206,7 @@ class Entropy(Evaluation):
 class PasskeyOfficial(Evaluation):
     """official@1: the official prompt, garbage cut by characters, the first integer in `new_tokens` tokens."""
 
-    lengths: tuple[Positive, ...] = Field(min_length=1)
+    lengths: Distinct[Positive]
     trials: Positive
     new_tokens: Positive
     decoding: Literal["greedy", "released"]  # released: sampled with temperature 0.6 and top-p 0.9
@@ -209,6 +214,10 @@ class PasskeyOfficial(Evaluation):
     @property
     def longest(self) -> tuple[str, int]:
         return "lengths", 2  # the prompt brings its own text
+
+    @property
+    def reads_corpus(self) -> bool:
+        return False
 
 
 class Benchmarks(Evaluation):
@@ -236,6 +245,10 @@ class Benchmarks(Evaluation):
     @property
     def longest(self) -> tuple[str, int]:
         return "corpus", 2
+
+    @property
+    def reads_corpus(self) -> bool:
+        return self.suite == "held-out-code"
 
 
 class Evaluations(Section):

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import math
+from collections.abc import Hashable
+from typing import Annotated, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+T = TypeVar("T", bound=Hashable)
+
+
+def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
+    """The values; ValueError for one that is there twice: its results would be counted twice, or not at all."""
+    twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
+    if twice is not None:
+        raise ValueError(f"{twice!r} is listed twice")
+    return values
+
 
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Distinct = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_each_once)]
+Scales = Distinct[Annotated[float, Field(ge=1)]]
 
 
 class Section(BaseModel):
@@ -16,21 +31,35 @@ class Section(BaseModel):
 
 
 class LengthGrid(Section):
-    start: Positive
+    """Lengths in tokens; one of N tokens has N − 1 targets, so the shortest has two."""
+
+    start: int = Field(ge=2)
     stop: Positive
     step: Positive
+
+    @model_validator(mode="after")
+    def _rises(self) -> LengthGrid:
+        if self.stop < self.start:
+            raise ValueError(f"stop {self.stop} is below start {self.start}")
+        return self
 
     def values(self) -> tuple[int, ...]:
         return tuple(range(self.start, self.stop + 1, self.step))
 
 
 class FactorGrid(Section):
-    """Attention factors √(1/t) from `start` to `stop` in steps of `step`."""
+    """Attention factors √(1/t) from `start` to at most `stop` in steps of `step`."""
 
     start: float = Field(gt=0)
     stop: float = Field(gt=0)
     step: float = Field(gt=0)
 
+    @model_validator(mode="after")
+    def _rises(self) -> FactorGrid:
+        if self.stop < self.start:
+            raise ValueError(f"stop {self.stop:g} is below start {self.start:g}")
+        return self
+
     def values(self) -> tuple[float, ...]:
-        count = round((self.stop - self.start) / self.step)
+        count = math.floor((self.stop - self.start) / self.step + 1e-9)  # rounding must not lose the last one
         return tuple(round(self.start + i * self.step, 6) for i in range(count + 1))

@@ -16,6 +16,7 @@ from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.study.training import Repeats, Retrieval, Train
 
 PASSES = 2**32  # sets the random streams of passes over the blocks apart from those of rows, which have lower numbers
+SPARE = 64  # tokens by which filler is drawn too long, as BOS and EOS are taken out of it
 SHORT_CONTEXTS = 0.4  # of the rows whose questions stand together have them before the row's end
 
 
@@ -41,12 +42,18 @@ class RowSource:
         phase: seq_len, global_batch and the mixture.
         order: the integers that fix the order of the data: seed, depth in the model tree, phase.
 
-    Raises RowError if rows ask for keys and there is no text to ask with.
+    Raises RowError if rows ask for keys and there is no text to ask with, or if the corpus is too short for a row.
     """
 
     def __init__(self, corpus: TokenisedCorpus, text: PasskeyText | None, phase: Train, order: tuple[int, ...]) -> None:
         if text is None and phase.rows.retrieval is not None:
             raise RowError(f"phase {phase.name} asks for keys, and there is no tokenizer to write them with")
+        least = phase.seq_len + 1 + SPARE
+        if phase.rows.text == "spans" and len(corpus.tokens) <= least:
+            raise RowError(
+                f"corpus {phase.corpus} has {len(corpus.tokens)} tokens, and a row of seq_len {phase.seq_len} is cut "
+                f"from more than {least}: name more text, or lower seq_len"
+            )
         self._corpus = corpus
         self._tokens = corpus.tokens
         self._passkey = text
@@ -130,7 +137,7 @@ class RowSource:
                 f"a retrieval row of {count} keys needs {length - room - 1} tokens, seq_len is {length - 1}: "
                 "lower max_keys"
             )
-        filler = self._text.clean(self._span(rng, room + 64))[:room]
+        filler = self._text.clean(self._span(rng, room + SPARE))[:room]
         filler = np.concatenate([filler, np.resize(self._text.opening, room - len(filler))])
         return _assemble(head, filler, pieces, retrieval.answer_weight)
 
