@@ -15,7 +15,7 @@ _MISTAKES = {
     "yarnlab.corpus.packages": ("CorpusError",),
     "yarnlab.corpus.passkey": ("PromptError",),
     "yarnlab.checkpoints": ("ArchitectureMismatch",),
-    "yarnlab.modeling": ("RopeMismatch",),
+    "yarnlab.modeling": ("RopeMismatch", "NoGPU"),
     "yarnlab.evaluation.documents": ("EvaluationError",),
     "yarnlab.training.loop": ("TrainingError",),
     "yarnlab.training.loss": ("LossUnavailable",),

@@ -7,6 +7,7 @@ after every load and before every save the tables in force are compared with the
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from yarnlab.processes import ON_GPU
 from yarnlab.rope import Rope
 from yarnlab.study.schema import Architecture, RopeChoice
 
@@ -95,9 +97,20 @@ def create_model(architecture: Architecture, *, vocab_size: int, seed: int) -> P
     return LlamaForCausalLM(config)
 
 
+class NoGPU(RuntimeError):
+    """A process that was started to compute on a GPU finds none."""
+
+
 def compute_device() -> torch.device:
-    """The GPU of this process where there is one, else the CPU."""
-    return torch.device("cuda", torch.cuda.current_device()) if torch.cuda.is_available() else torch.device("cpu")
+    """The GPU of this process where there is one, else the CPU. Raises NoGPU if the launcher promised one."""
+    if torch.cuda.is_available():
+        return torch.device("cuda", torch.cuda.current_device())
+    if ON_GPU in os.environ:
+        raise NoGPU(
+            f"this job was given a GPU, and torch {torch.__version__} sees none: set the environment up with "
+            "`envs/run --gpu`, and look whether `nvidia-smi` works on this machine"
+        )
+    return torch.device("cpu")
 
 
 def load_model(folder: Path, declared: Rope, *, precision: str = "fp32") -> PreTrainedModel:

@@ -1,10 +1,12 @@
-"""Telling whether another process still lives."""
+"""What processes know of each other: whether another one still lives, and what this one was started for."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
+
+ON_GPU = "YARNLAB_ON_GPU"  # set for a process that was started to compute on a GPU; on a CPU it would take weeks
 
 
 def watch(pid: int) -> Callable[[], bool]:

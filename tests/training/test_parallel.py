@@ -10,6 +10,8 @@ import pytest
 import torch
 from tiny_runs import log_of, parallel, phase, train_tiny, weights_of
 
+from yarnlab.modeling import NoGPU, compute_device
+from yarnlab.processes import ON_GPU
 from yarnlab.study.training import Parallel
 from yarnlab.training.parallel import GroupError, forked, processes
 from yarnlab.training.schedule import learning_rate
@@ -157,6 +159,17 @@ def test_more_gpus_than_there_are_is_refused(monkeypatch):
         forked(Parallel.model_validate(parallel(2, "fsdp"))),
     ):
         pass
+
+
+def test_a_job_that_was_given_gpus_never_computes_on_the_cpu(monkeypatch):
+    """As with a CPU build of torch on a GPU node: training and evaluation say so, instead of taking weeks."""
+    monkeypatch.setenv(ON_GPU, "1")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(NoGPU, match="envs/run --gpu"), forked(Parallel.model_validate(parallel(2, "fsdp"))):
+        pass
+    with pytest.raises(NoGPU, match="envs/run --gpu"):
+        compute_device()
 
 
 def test_a_share_is_the_same_for_processes_that_share_a_sequence():

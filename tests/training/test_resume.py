@@ -123,14 +123,19 @@ def saved(state, model, *steps: int) -> torch.optim.Optimizer:
 
 
 def test_a_broken_checkpoint_is_passed_over(tmp_path, architecture):
-    """Of three, two are kept. With the newest cut short, or without one of its files, the one before it is used; with
+    """Of three, two are kept. With one bit of the newest changed, cut short, or without one of its files, the one before it is used; with
     none readable, none. What a killed process left is removed."""
     model = model_of(architecture)
     saved(tmp_path, model, 1, 2, 3)
     assert len(list(tmp_path.glob("checkpoint-*"))) == 2
     assert checkpoint.newest(tmp_path, model, Group()).place.step == 3
     newest = tmp_path / "checkpoint-00000003" / "rows-00000-of-00001.safetensors"
-    newest.write_bytes(newest.read_bytes()[:-1000])
+    good = newest.read_bytes()
+    newest.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert checkpoint.newest(tmp_path, model, Group()).place.step == 2
+    newest.write_bytes(good)
+    assert checkpoint.newest(tmp_path, model, Group()).place.step == 3
+    newest.write_bytes(good[:-1000])
     assert checkpoint.newest(tmp_path, model, Group()).place.step == 2
     newest.unlink()
     assert checkpoint.newest(tmp_path, model, Group()).place.step == 2

@@ -159,7 +159,7 @@ def _two_jobs(layout: Layout, given: dict) -> None:
 
     state = layout.root / "state"
     if (second := os.fork()) == 0:
-        while not list(state.glob("*/*/lock")):
+        while not list(state.glob("*/lock")):
             time.sleep(0.01)
         make(layout, given)
         os._exit(0)

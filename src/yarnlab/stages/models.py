@@ -47,7 +47,10 @@ def make_model(layout: Layout, name: str, spec: dict[str, Any], code: str, log: 
 def _train_together(
     run: StageRun, layout: Layout, rope: Rope, phases: tuple[Train, ...], corpora: list[Path], log: Path | None
 ) -> None:
-    """Train in the processes that the phases ask for; the leading one has the state's lock and writes everything."""
+    """Train in the processes that the phases ask for; the leading one has the model's lock and writes everything.
+
+    The lock is the model's, not its state's: a job of an edited study must not write beside one that still trains.
+    """
     from yarnlab.training.lock import exclusive
     from yarnlab.training.parallel import processes
 
@@ -58,7 +61,7 @@ def _train_together(
                 _train(run, layout, rope, phases, state, log, group)
             return
         try:
-            with exclusive(state) as waited:
+            with exclusive(state.parent) as waited:
                 made = waited and _is_made(run)
                 group.announce(not made)
                 if made:

@@ -2,8 +2,8 @@
 
 No random state: rows follow from (seed, step) and the models have no dropout. Everything is safetensors and JSON,
 so nothing that is loaded can execute code. A checkpoint is complete or absent: it is renamed into place when every
-process has written its part. Sharded models are written as one file of rows for each process, whole ones as one file
-by the leader; either can be read by any number of processes.
+process has written its part, and the sha256 of each file lies beside it. Sharded models are written as one file of
+rows for each process, whole ones as one file by the leader; either can be read by any number of processes.
 """
 
 from __future__ import annotations
@@ -20,14 +20,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from yarnlab.provenance import sha256_of
 from yarnlab.training.lock import StateBusy as StateBusy
 from yarnlab.training.parallel import Group
 from yarnlab.training.shards import part, rows, rows_of
 
 KEPT = 2  # the newest and the one before, should the newest prove unreadable
-FORMAT = 2
+FORMAT = 3
 MOMENTS = ("exp_avg", "exp_avg_sq")
 UNFINISHED = ".checkpoint.partial"
+DIGEST = ".sha256"
 
 
 class CheckpointFailed(OSError):
@@ -95,6 +97,7 @@ def _write(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> No
         tensors[f"optimizer.{name}.step"] = moments["step"]
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
     _sync(file)
+    _write_text(file.with_suffix(DIGEST), sha256_of(file))
 
 
 @dataclass(frozen=True)
@@ -143,16 +146,17 @@ class _Stored:
 def newest(state: Path, model: nn.Module, group: Group) -> Found | None:
     """The newest checkpoint that every process can read, or None; an unreadable one is passed over.
 
-    All processes agree on it: the leader's list counts, and each says whether it can open all files.
+    All processes agree on it: the leader's list counts, and each says whether it can open all files. Their bytes are
+    compared with what was written too, each file by one process.
     """
     for number in group.tell([int(folder.name.split("-")[1]) for folder in _checkpoints(state)]):
-        found = _readable(state / f"checkpoint-{number:08d}", model)
+        found = _readable(state / f"checkpoint-{number:08d}", model, group)
         if group.all_agree(found is not None):
             return found
     return None
 
 
-def _readable(folder: Path, model: nn.Module) -> Found | None:
+def _readable(folder: Path, model: nn.Module, group: Group) -> Found | None:
     from safetensors import SafetensorError
 
     try:
@@ -165,6 +169,9 @@ def _readable(folder: Path, model: nn.Module) -> Found | None:
             for handle in stored.handles:
                 if not {f"model.{name}" for name, _ in model.named_parameters()} <= set(handle.keys()):
                     return None
+        for path in [folder / _file(i, files) for i in range(group.rank, files, group.size)]:
+            if sha256_of(path) != path.with_suffix(DIGEST).read_text(encoding="utf-8"):
+                return None
         return Found(folder, Place(**place), files, model)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError):
         return None

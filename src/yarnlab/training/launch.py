@@ -29,6 +29,7 @@ from pathlib import Path
 from types import FrameType
 
 from yarnlab.mistakes import EXIT_INTERRUPTED
+from yarnlab.processes import ON_GPU
 
 AGENT = "python -m yarnlab.training.launch"
 GRACE_S = 10.0  # after a process failed, others get this long to notice by themselves
@@ -146,7 +147,7 @@ def claim(names: list[str], count: int, folder: Path) -> Iterator[str]:
 
 
 def _gpu_variables(processes: int) -> dict[str, str]:
-    """CUDA_VISIBLE_DEVICES for one GPU a process. Raises LaunchError if there are fewer."""
+    """CUDA_VISIBLE_DEVICES for one GPU a process, and that it must be used. Raises LaunchError if there are fewer."""
     names = visible_gpus(os.environ)
     if len(names) < processes:
         where = f"this job has {len(names)}" if "SLURM_JOB_ID" in os.environ else f"this machine has {len(names)}"
@@ -156,7 +157,7 @@ def _gpu_variables(processes: int) -> dict[str, str]:
         )
     if "SLURM_JOB_ID" not in os.environ:
         names = list(claim(names, processes, Path(tempfile.gettempdir()) / f"yarnlab-gpus-{os.getuid()}"))
-    return {"CUDA_VISIBLE_DEVICES": ",".join(names[:processes])}
+    return {"CUDA_VISIBLE_DEVICES": ",".join(names[:processes]), ON_GPU: "1"}
 
 
 def run(command: list[str], here: Place, processes: int, extra: Mapping[str, str]) -> int:

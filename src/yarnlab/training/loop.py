@@ -126,6 +126,8 @@ def _phase(
         yield place, line
         # The clocks of two processes differ, so the leader's decides when a checkpoint is due.
         due = group.leads and time.monotonic() - saved > 60 * phase.checkpoint_minutes
+        # The end of a phase is kept too, or many short ones would add up to more than checkpoint_minutes.
+        due |= group.leads and place.step == phase.steps and index + 1 < len(run.phases)
         if stop or not group.all_agree(not due):
             checkpoint.save(run.state, made.model, optimizer, place, group)
             saved = time.monotonic()

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, distributed
 
 from yarnlab.mistakes import is_interruption, is_mistake
+from yarnlab.modeling import compute_device
 from yarnlab.study.training import Parallel
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets for each process
@@ -110,7 +111,7 @@ def processes(parallel: Parallel) -> Iterator[Group]:
     """The processes that a phase asks for: the launcher's if there is one, else forked from this one.
 
     Each has a device of its own: a GPU where there are enough, else it computes on CPUs. Raises GroupError if the
-    launcher started another number of processes, or if there are too few GPUs.
+    launcher started another number of processes, or if there are too few GPUs, NoGPU if those given can't be used.
     """
     if all(name in os.environ for name in LAUNCHED):
         with _launched(parallel) as group:
@@ -234,6 +235,7 @@ def _use_gpus(parallel: Parallel) -> bool:
             f"{parallel.processes} processes need a GPU each, this node shows {count}: ask for more GPUs, set "
             f"processes: {count} in the study's parallel block, or hide them (CUDA_VISIBLE_DEVICES=) to use CPUs"
         )
+    compute_device()  # raises NoGPU in a job that was given GPUs which torch can't see
     return False
 
 
