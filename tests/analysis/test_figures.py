@@ -90,6 +90,13 @@ def test_looks_differ_in_black_and_white_too() -> None:
     assert len({look.light for look in LOOKS.values()}) == len({look.dark for look in LOOKS.values()}) == len(LOOKS)
 
 
+def test_a_heat_map_says_how_sure_it_is(specs: dict[str, dict[str, Any]]) -> None:
+    """A cell of the passkey figure rests on few trials: its tooltip shows the interval, and its rows hold it."""
+    spec = specs["passkey"]
+    assert {"low", "high", "n"} <= {tip["field"] for tip in spec["spec"]["encoding"]["tooltip"]}
+    assert all(row["low"] <= row["accuracy"] <= row["high"] for row in rows_of(spec))
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_a_changed_number_changes_its_figures_only(results: Results, specs: dict[str, dict[str, Any]]) -> None:
     """Passkey hits appear in the passkey figure and in no other."""
@@ -163,7 +170,9 @@ def test_the_head_is_the_models_own(results: Results, tmp_path: Path) -> None:
 def test_figures_are_written_as_page_svg_and_png(study_dir: Path) -> None:
     """The page is self-contained, the SVG is a drawing with marks, the PNG is a PNG."""
     html, svg, png = write_figure(study_dir, "ablation")
-    assert 'src="http' not in html.read_text()
+    page = html.read_text()
+    assert 'src="http' not in page
+    assert 0 < page.index("window.vegaEmbed=") < page.index("vegaEmbed('#vega-chart'")
     assert svg.read_text().count("<path") > 10
     assert png.read_bytes().startswith(b"\x89PNG")
 

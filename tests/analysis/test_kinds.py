@@ -97,20 +97,25 @@ def test_passkey_comparison_is_paired_and_corrected(results: Results) -> None:
     assert row["delta"] < 0 and row["p_holm"] < 0.05
 
 
-def test_the_papers_passkey_summary() -> None:
+def test_the_papers_passkey_summary(results: Results) -> None:
     """Context: the longest length with at least 80 %; accuracy: over all lengths up to it."""
-    rows = [("a", 100, 1.0), ("a", 200, 0.7), ("a", 300, 0.8), ("a", 400, 0.5), ("b", 100, 0.1)]
-    frame = pd.DataFrame([{"arm": a, "label": a, "length": n, "accuracy": p, "n": 10} for a, n, p in rows])
-    found = tidy_protocols.passkey_context(frame).set_index("arm")
-    assert found.loc["a", "context"] == 300 and found.loc["a", "accuracy"] == pytest.approx(25 / 30)
-    assert found.loc["b", "context"] == 0 and found.loc["b", "n"] == 0
+    shares = [("base", 100, 10), ("base", 200, 7), ("base", 300, 8), ("base", 400, 5), ("pi-s16", 100, 1)]
+    rows = [(arm, 42, n, trial, trial < right) for arm, n, right in shares for trial in range(10)]
+    frame = pd.DataFrame(rows, columns=["arm", "seed", "length", "trial", "hit"])
+    found = tidy_protocols.passkey_context(with_frames(results, passkey_official=frame)).set_index("arm")
+    assert list(found.index) == ["base", "pi-s16"]
+    assert found.loc["base", "context"] == 300 and found.loc["base", "accuracy"] == pytest.approx(25 / 30)
+    assert found.loc["base", "n"] == 30
+    assert found.loc["pi-s16", "context"] == 0 and found.loc["pi-s16", "n"] == 0
 
 
 def test_both_passkey_protocols_are_compared(results: Results) -> None:
-    """Invented with the same rates, they do not differ after correction."""
+    """Invented with the same rates, they do not differ after correction; the difference is that of the two shares."""
     frame = tidy_protocols.passkey_official(results)
     assert frame["teacher_forced"].notna().all()
     assert (frame["p_holm"] > 0.05).all()
+    assert frame["delta"].to_numpy() == pytest.approx((frame["accuracy"] - frame["teacher_forced"]).to_numpy())
+    assert ((frame["delta_low"] < frame["delta"]) & (frame["delta"] < frame["delta_high"])).all()
 
 
 def test_benchmark_scores_are_those_of_the_answers(results: Results) -> None:

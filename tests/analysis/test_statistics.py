@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
+from analysis.light import light
 from yarnlab.analysis import statistics
 
 
@@ -63,6 +64,55 @@ def test_several_seeds_widen_the_interval() -> None:
     assert both.high - both.low > 2 * (documents.high - documents.low)
     assert both.n == 36
     assert "seeds" in both.over
+
+
+@pytest.mark.parametrize(("seeds", "documents", "spread"), [(3, 12, 1.0), (3, 12, 0.5), (2, 12, 0.5), (3, 50, 0.3)])
+def test_a_few_seeds_that_differ_are_not_overrated(seeds: int, documents: int, spread: float) -> None:
+    """Seeds that differ by much: at least 93 of 100 intervals hold the truth, although the seeds' own range does not."""
+    rng = np.random.default_rng(17)
+    covered = 0
+    with light(1000):
+        for _ in range(400):
+            values = spread * rng.normal(size=(seeds, 1)) + 0.5 * rng.normal(size=documents)
+            e = statistics.mean(values + 0.1 * rng.normal(size=(seeds, documents)))
+            covered += e.low <= 0 <= e.high
+    assert covered / 400 >= 0.93
+
+
+@pytest.mark.parametrize(("spread", "noise", "widest"), [(1, 0.3, 1.1), (0, 1, 1.75)])
+def test_seeds_that_do_not_differ_cost_little(spread: float, noise: float, widest: float) -> None:
+    """Without effects of seeds the interval is hardly wider than that of the documents' means, where documents differ;
+    where all is noise, which resampling both counts more than once, it stays near the bootstrap's."""
+    rng = np.random.default_rng(18)
+    covered, wider = [], []
+    with light(1000):
+        for _ in range(400):
+            values = spread * rng.normal(size=12) + noise * rng.normal(size=(3, 12))
+            e, documents = statistics.mean(values), statistics.mean(values.mean(axis=0))
+            covered.append(e.low <= 0 <= e.high)
+            wider.append((e.high - e.low) / (documents.high - documents.low))
+    assert np.mean(covered) > 0.93 and 1 <= np.median(wider) < widest
+
+
+def test_a_weight_is_as_good_as_copies_for_seeds_too() -> None:
+    """With many observations, repeating each k times or weighing it by k leaves the part that seeds add."""
+    rng = np.random.default_rng(22)
+    values, weights = rng.normal(size=(3, 200)) + np.array([[0.0], [0.5], [1.5]]), rng.integers(1, 4, 200)
+    weighted = statistics.mean(values, weights=weights.astype(float))
+    copied = statistics.mean(np.repeat(values, weights, axis=1))
+    assert weighted.value == pytest.approx(copied.value)
+    assert weighted.high - weighted.low == pytest.approx(copied.high - copied.low, rel=0.02)
+
+
+def test_shares_of_a_few_seeds_are_no_surer_than_the_seeds() -> None:
+    """Of three seeds one never hits: nothing is known of the share, alone or beside a model that always hits; and no
+    interval leaves the possible values."""
+    hits = np.ones((3, 50))
+    hits[2] = 0
+    share = statistics.accuracy(hits)
+    assert (share.value, share.low, share.high) == (pytest.approx(2 / 3), 0, 1)
+    difference = statistics.paired_difference_of_proportions(hits, np.ones((3, 50)))
+    assert difference.low == -1 and difference.value == pytest.approx(-1 / 3) and 0 < difference.high <= 1
 
 
 def test_pairing_cancels_the_documents() -> None:

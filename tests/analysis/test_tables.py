@@ -9,10 +9,12 @@ import pandas as pd
 import pytest
 
 from analysis.light import light
-from analysis.synthetic import write_study
+from analysis.synthetic import with_frames, write_study
 from yarnlab.analysis import tables, tidy
 from yarnlab.analysis.format import duration, signed, value, with_interval
+from yarnlab.analysis.hypothesis import holm, sign_flip
 from yarnlab.analysis.load import Results, ResultsError, load
+from yarnlab.analysis.measure import zero_shot as zero_shot_nll
 from yarnlab.analysis.tables import TABLES, write_table
 
 
@@ -127,6 +129,69 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
         load(study)
     with pytest.raises(ResultsError, match="no table is called 'table_99'"):
         tables.table("table_99")
+
+
+def test_untrained_gaps_are_tested_where_they_are_shown(results: Results) -> None:
+    """At N = sL every method but YaRN has a p of the sign-flip test, corrected over these; no other length is tested."""
+    frame = tidy.zero_shot(results)
+    shown = frame[frame["at_full_window"] & (frame["method"] != "yarn")]
+    assert shown["p"].notna().all() and len(shown) == frame["p"].notna().sum() == 25
+    assert shown["p_holm"].tolist() == pytest.approx(holm(shown["p"].tolist()))
+    at = zero_shot_nll(results, "pi", 4.0, 1024) - zero_shot_nll(results, "yarn", 4.0, 1024)
+    row = shown[(shown["method"] == "pi") & (shown["scale"] == 4)].iloc[0]
+    assert row["p"] == sign_flip(at.to_numpy()).p and row["p_holm"] < 0.05
+
+
+def test_an_untrained_gap_by_chance_is_marked(results: Results) -> None:
+    """A method that loses to YaRN on one document and wins on the next is marked, and the others are not."""
+    frame = results.frame("zero_shot").set_index(["method", "scale", "length", "document"]).sort_index()
+    nll = frame["nll"].copy()
+    yarn = nll.xs(("yarn", 4, 1024)).to_numpy()
+    nll.loc[("pi", 4, 1024)] = yarn + 0.01 * (-1.0) ** np.arange(len(yarn))
+    mutant = with_frames(results, zero_shot=frame.assign(nll=nll).reset_index())
+    with light():
+        gaps = tables.built(mutant, TABLES["zero_shot"])[1][1].frame.set_index("method")
+    assert gaps.loc["PI", "s = 4"].endswith("n.s.") and not gaps.loc["PI", "s = 16"].endswith("n.s.")
+
+
+@pytest.mark.parametrize(
+    ("name", "plain"),
+    [
+        ("zero_shot", set()),
+        ("temperature", {"scale", "formula 0.1 ln s + 1", "√(1/t) = a·ln s + b", "paper"}),
+        ("entropy", {"scale"}),
+        ("passkey_official", {"passkey context"}),
+    ],
+)
+def test_every_number_shown_has_its_interval(results: Results, name: str, plain: set[str]) -> None:
+    """Cells are empty, words or a number with its interval, in all columns but those that nothing is measured for."""
+    _, sections = tables.built(results, TABLES[name])
+    for section in sections:
+        for column in set(section.frame.columns[1:]) - plain:
+            assert all("[" in cell or not any(map(str.isdigit, cell)) for cell in section.frame[column]), column
+
+
+def test_final_losses_have_an_interval_over_steps(results: Results) -> None:
+    """The mean of the last 20 steps lies in its interval, which more noise makes wider; an absent loss is shown as '–'."""
+    frame, sections = tables.built(results, TABLES["training"])
+    assert ((frame["final_loss_low"] < frame["final_loss"]) & (frame["final_loss"] < frame["final_loss_high"])).all()
+    assert sections[0].frame["final loss"].str.contains("[", regex=False).all()
+    assert set(sections[0].frame["answers"]) == {"–"}
+    log = results.frame("training")
+    noisy = log.assign(loss=log["loss"] + np.where(log["step"] % 2, 0.5, -0.5))
+    wider = tidy.training(with_frames(results, training=noisy))
+    width = [f["final_loss_high"] - f["final_loss_low"] for f in (frame, wider)]
+    assert (width[1] > width[0]).all()
+
+
+def test_what_was_published_to_mlflow_is_in_no_table(tmp_path: Path) -> None:
+    """No rule of a table waits for tracking/runs.json: with and without it, the files are the same."""
+    study = write_study(tmp_path / "study", skip=("zero_shot", "training"))
+    names = ("verdicts", "table_2", "stated_values")
+    with light():
+        first = [path.read_bytes() for name in names for path in write_table(study, name)]
+        (study / "tracking/runs.json").unlink()
+        assert [path.read_bytes() for name in names for path in write_table(study, name)] == first
 
 
 def test_tables_are_the_same_twice(study_dir: Path) -> None:

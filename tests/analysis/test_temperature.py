@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.light import light
 from yarnlab.analysis import temperature
 
 GRID = tuple(round(1 + 0.05 * i, 2) for i in range(13))  # 1.00 … 1.60
@@ -114,6 +115,31 @@ def test_seeds_widen_the_interval():
     two = temperature.fit(sweep(0.1, 1.1, grid=grid, spread=0.02, seeds=(0, 1), seed_spread=0.1))
     assert two.intercept.high - two.intercept.low > 2 * (one.intercept.high - one.intercept.low)
     assert two.intercept.n == 16 and "seeds" in two.intercept.over
+
+
+def test_three_seeds_that_differ_cover_the_truth():
+    """Three seeds whose curves are shifted by more than those of documents: of 60 intervals of the intercept and of a
+    best factor, at least 54 hold the truth. The seeds' own range would miss every fourth."""
+    grid = tuple(round(0.4 + 0.1 * i, 2) for i in range(18))
+    shifts = np.random.default_rng(21).normal(0, 0.1, (60, 3))
+    intercept = best = 0
+    with light():
+        for k, own in enumerate(shifts):
+            arms = {"scales": (2.0, 8.0), "grid": grid, "documents": 12, "spread": 0.03, "rng": k}
+            table = pd.concat([sweep(0.1, 1.2 + shift, seeds=(seed,), **arms) for seed, shift in enumerate(own)])
+            fit = temperature.fit(table)
+            intercept += fit.intercept.low <= 1.2 <= fit.intercept.high
+            best += fit.best[0].factor.low <= 1.2 + 0.1 * math.log(2) <= fit.best[0].factor.high
+    assert intercept >= 54 and best >= 54
+
+
+def test_seeds_that_agree_cost_little():
+    """Two seeds with the same curves are hardly less certain than one."""
+    grid = tuple(round(0.6 + 0.1 * i, 2) for i in range(15))
+    one, two = (
+        temperature.fit(sweep(0.1, 1.1, grid=grid, documents=12, spread=0.02, seeds=seeds)) for seeds in ((0,), (0, 2))
+    )
+    assert 1 <= (two.intercept.high - two.intercept.low) / (one.intercept.high - one.intercept.low) < 1.1
 
 
 def test_one_document_has_no_interval():

@@ -206,7 +206,7 @@ def test_the_micro_study_is_an_analogue(results: Results) -> None:
     table = verdict_table(results, "Table 2").set_index("cell")
     row = table.loc["t2.yarn-llama-2-7b-128k.131072"]
     assert row["our_model"] == "yarn-s32" and row["our_x"] == 32 * 256
-    assert row["manifest"] == "evaluations/perplexity/yarn-s32.manifest.json" and len(row["run"]) == 32
+    assert row["manifest"] == "evaluations/perplexity/yarn-s32.manifest.json"
     assert {REPRODUCED, CONTRADICTED} & {v.verdict for v in found.values() if v.ours and v.ours.role} == set()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -61,7 +62,7 @@ def ablation(results: Results, frame: pd.DataFrame) -> list[Section]:
 
 
 def zero_shot(results: Results, frame: pd.DataFrame) -> list[Section]:
-    """At N = sL: method by scale, with gaps to YaRN; then for each scale method by length."""
+    """At N = sL: method by scale, with tested gaps to YaRN; then for each scale method by length."""
     sources = base_manifests(results, "zero_shot")
     sections = []
     full = frame[frame["at_full_window"]]
@@ -71,18 +72,21 @@ def zero_shot(results: Results, frame: pd.DataFrame) -> list[Section]:
         sections.append(_by_scale(caption, full, cells, sources))
     if "delta" in full and full["delta"].notna().any():
         others = full.dropna(subset=["delta"])
-        cells = {(r.method, r.scale): signed(r.delta, r.delta_low, r.delta_high) for r in rows_of(others)}
+        cells = {
+            (r.method, r.scale): marked(signed(r.delta, r.delta_low, r.delta_high), r.p_holm) for r in rows_of(others)
+        }
         caption = "Gap to YaRN in ln perplexity at N = sL, paired by document (above 0: YaRN is better), "
-        sections.append(_by_scale(f"{caption}n = {count(others)}. {INTERVAL}.", others, cells, sources))
+        caption += f"n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
+        sections.append(_by_scale(caption, others, cells, sources))
     for scale in sorted(frame["scale"].unique()):
         part = frame[frame["scale"] == scale]
-        cells = {(r.method, r.length): value(r.perplexity) for r in rows_of(part)}
+        cells = {(r.method, r.length): with_interval(r.perplexity, r.low, r.high) for r in rows_of(part)}
         lengths = sorted(part["length"].unique())
         rows = [
             {"method": METHOD_LABELS.get(m, m)} | {f"{n:,}": cells.get((m, n), "–") for n in lengths}
             for m in part["method"].unique()
         ]
-        caption = f"Perplexity at N tokens without fine-tuning, s = {scale:g}, n = {count(part)}."
+        caption = f"Perplexity at N tokens without fine-tuning, s = {scale:g}, n = {count(part)}. {INTERVAL}."
         sections.append(Section(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
     return sections
 
@@ -102,7 +106,7 @@ def passkey_comparison(results: Results, frame: pd.DataFrame) -> list[Section]:
     cells = {(r.label, r.length): marked(percent_points(r.delta, r.low, r.high), r.p_holm) for r in rows_of(frame)}
     caption = "Passkey accuracy minus YaRN's on the same prompts, in percentage points (below 0: YaRN is better), "
     caption += f"n = {count(frame)} a cell. {INTERVAL} (Newcombe, paired). "
-    caption += mark_note(frame, "McNemar's exact test")
+    caption += mark_note(frame, " or ".join(frame["test"].unique()))
     return [by_length(results, "passkey", caption, frame, cells)]
 
 
@@ -119,14 +123,15 @@ def training(results: Results, frame: pd.DataFrame) -> list[Section]:
             "MFU (causal)": percent(r.mfu_causal),
             "MFU (PaLM)": percent(r.mfu_palm),
             "peak memory": f"{r.peak_memory_gib:.2f} GiB",
-            "final loss": value(r.final_loss),
-            "text": value(r.final_text_loss),
-            "answers": value(r.final_answer_loss),
+            "final loss": _final(r, "loss"),
+            "text": _final(r, "text_loss"),
+            "answers": _final(r, "answer_loss"),
         }
         for r in rows_of(frame)
     ]
     steps = int(frame["averaged_steps"].min()) if len(frame) else 0
-    caption = f"Training by model. Losses: nats/token, mean of the last {steps} steps; speed: median step."
+    caption = f"Training by model. Losses: nats/token, mean of the last {steps} steps, resampled by step. Speed: "
+    caption += f"median step. {INTERVAL}."
     return [Section(caption, pd.DataFrame(rows), [[f"models/{m}/manifest.json"] for m in frame["model"]])]
 
 
@@ -152,6 +157,12 @@ def cost(results: Results, frame: pd.DataFrame) -> list[Section]:
     )
     caption = f"Wall time and peak memory from the manifests (n = {len(frame)} stages, one run each)."
     return [Section(caption, pd.DataFrame(rows), [[path] for path in frame["manifest"]] + [[]])]
+
+
+def _final(row: Any, loss: str) -> str:
+    """The columns are absent where no model has this loss."""
+    x, low, high = (getattr(row, f"final_{loss}{end}", math.nan) for end in ("", "_low", "_high"))
+    return with_interval(x, low, high)
 
 
 def _by_scale(caption: str, frame: pd.DataFrame, cells: dict, sources: list[str]) -> Section:

@@ -23,8 +23,10 @@ def temperature(results: Results, frame: pd.DataFrame) -> list[Section]:
             "best √(1/t)": with_interval(r.value, r.low, r.high, 4) + (" at the grid's edge" if r.at_edge else ""),
             "formula 0.1 ln s + 1": value(r.paper, 4),
             "Δ of the formula to no temperature": signed(r.delta, r.delta_low, r.delta_high),
-            "formula minus best of grid": _plain(r.ln_ppl_over_formula),
-            "√(formula) minus formula": _plain(r.reading),
+            "formula minus best of grid": signed(
+                r.ln_ppl_over_formula, r.ln_ppl_over_formula_low, r.ln_ppl_over_formula_high
+            ),
+            "√(formula) minus formula": signed(r.reading, r.reading_low, r.reading_high),
         }
         for r in rows_of(scales)
     ]
@@ -86,17 +88,13 @@ def entropy(results: Results, frame: pd.DataFrame) -> list[Section]:
             "method": METHOD_LABELS.get(r.method, r.method),
             "scale": _scale(r.scale),
             "entropy (nats)": with_interval(r.entropy, r.low, r.high),
-            "share of uniform": value(r.normalised),
+            "share of uniform": with_interval(r.normalised, r.normalised_low, r.normalised_high),
         }
         for r in rows_of(frame)
     ]
     caption = f"Entropy of the attention, mean over layers, heads and queries, n = {count(frame)}. {INTERVAL}."
     sections.append(Section(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
     return sections
-
-
-def _plain(x: float) -> str:
-    return "–" if pd.isna(x) else f"{x:+.3f}".replace("-", "−")
 
 
 def _scale(s: float) -> str:

@@ -34,7 +34,7 @@ def passkey_official(results: Results, frame: pd.DataFrame) -> list[Section]:
     cells = {(r.label, r.length): percent(r.accuracy, r.low, r.high) for r in rows_of(frame)}
     caption = f"Accuracy under the official prompt of N tokens, n = {count(frame)} a cell. {INTERVAL} (Wilson)."
     sections = [by_length(results, "passkey_official", caption, frame, cells)]
-    summary = passkey_context(frame)
+    summary = passkey_context(results)
     rows = [
         {
             "model": r.label,
@@ -50,12 +50,12 @@ def passkey_official(results: Results, frame: pd.DataFrame) -> list[Section]:
     if "p" in frame and frame["p"].notna().any():
         both = frame.dropna(subset=["p"])
         cells = {
-            (r.label, r.length): marked(f"{percent(r.accuracy)} against {percent(r.teacher_forced)}", r.p_holm)
+            (r.label, r.length): marked(percent_points(r.delta, r.delta_low, r.delta_high), r.p_holm)
             for r in rows_of(both)
         }
-        caption = "Official prompt against teacher-forced trials of the same length (other prompts), "
-        caption += f"n = {count(both)} and {_range(both['teacher_forced_n'])}. "
-        caption += mark_note(both, "Fisher's exact test")
+        caption = "Accuracy under the official prompt minus that of teacher-forced trials of the same length (other "
+        caption += f"prompts), in percentage points, n = {count(both)} and {_range(both['teacher_forced_n'])}. "
+        caption += f"{INTERVAL} (Newcombe). {mark_note(both, ' or '.join(both['test'].unique()))}"
         sections.append(by_length(results, "passkey_official", caption, both, cells))
     return sections
 
@@ -72,7 +72,7 @@ def benchmarks(results: Results, frame: pd.DataFrame) -> list[Section]:
         others = frame.dropna(subset=["delta"])
         caption = "The same minus the base on the same items, in percentage points (below 0: worse than the base), "
         caption += f"n = {count(others)}. {INTERVAL}. "
-        caption += mark_note(others, "McNemar's exact test")
+        caption += mark_note(others, " or ".join(others["test"].dropna().unique()))
 
         def gap(r) -> str:  # type: ignore[no-untyped-def]
             text = percent_points(r.delta, r.delta_low, r.delta_high)

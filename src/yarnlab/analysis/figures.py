@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from yarnlab.analysis import plots, plots_base, plots_published, plots_rope, plo
 from yarnlab.analysis.contents import FIGURE_NEEDS
 from yarnlab.analysis.load import Results, ResultsError, load
 from yarnlab.analysis.measure import NotMeasured
-from yarnlab.analysis.output import write
+from yarnlab.analysis.output import vega, write
 from yarnlab.analysis.style import GRID, INK, PAPER, QUIET
 
 FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
@@ -208,8 +209,8 @@ def write_figure(study_dir: Path, name: str) -> list[Path]:
     else:
         text = json.dumps(spec)
         svg = vl_convert.vegalite_to_svg(text)
-        png = vl_convert.vegalite_to_png(text, scale=2)
-        page = vl_convert.vegalite_to_html(text, bundle=True)
+        png = vl_convert.svg_to_png(svg, scale=2)
+        page = _LOADED.sub(lambda _: f"<script>{vega(base)}</script>", vl_convert.vegalite_to_html(text), count=1)
     files: dict[str, str | bytes] = {"html": page, "svg": svg, "png": png}
     return [write(base / f"{name}.{suffix}", data) for suffix, data in files.items()]
 
@@ -225,6 +226,7 @@ def _notice(title: str, reason: str) -> str:
     )
 
 
+_LOADED = re.compile(r'(?:\s*<script src="[^"]+"></script>)+')  # what a page would fetch from the network
 _CONFIG = {
     "font": FONT,
     "view": {"stroke": None},

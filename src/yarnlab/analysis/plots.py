@@ -137,7 +137,7 @@ def passkey(results: Results) -> Any:
     cells = frame[(frame["depth_high"] - frame["depth_low"]) < 0.5].copy()
     cells["panel"] = cells["label"]
     cells["depth"] = (cells["depth_low"] * 100).round().astype(int)
-    data = rounded(cells[["panel", "length", "depth", "accuracy", "n"]].to_dict("records"))
+    data = rounded(cells[["panel", "length", "depth", "accuracy", "low", "high", "n"]].to_dict("records"))
     present = [name for _, name in named_arms(results) if name in set(cells["label"])]
     chart = (
         alt.Chart(data)
@@ -156,6 +156,8 @@ def passkey(results: Results) -> Any:
                 alt.Tooltip("length:Q", title="N", format=","),
                 alt.Tooltip("depth:Q", title="depth from %"),
                 alt.Tooltip("accuracy:Q", format=".0%"),
+                alt.Tooltip("low:Q", title="95 % from", format=".0%"),
+                alt.Tooltip("high:Q", title="to", format=".0%"),
                 alt.Tooltip("n:Q", title="trials"),
             ],
         )

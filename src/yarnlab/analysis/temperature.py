@@ -2,7 +2,7 @@
 
 Every function takes the table of the `temperature` evaluation for one arm and one method: a row per seed, scale,
 factor, document and segment, with the segment's mean NLL in nats. With several seeds a document's curve is the mean of
-its curves; the fit resamples seeds as well as documents.
+its curves; the fit resamples seeds as well as documents, and its intervals are at least Student's over both.
 """
 
 from __future__ import annotations
@@ -21,7 +21,9 @@ from yarnlab.analysis.statistics import (
     draws,
     expanded_tail,
     mean,
+    student_half,
     student_quantile,
+    widening,
 )
 
 _RUN = ["scale", "kind", "factor"]
@@ -123,13 +125,17 @@ def fit(table: pd.DataFrame) -> Fit:
     drawn_seeds, drawn_documents = draws("seeds", seeds), draws("observations", documents)
     resampled = np.einsum("rk,rd,skdf->srf", drawn_seeds, drawn_documents, curves, optimize=True)
     found, drawn = _lowest(curves.mean(axis=(1, 2)), factors), _lowest(resampled, factors)  # scale x resample
+    by_seed, documents_alone = _lowest(curves.mean(axis=2), factors), drawn  # scale x seed; scale x resample
+    if seeds > 1:
+        resampled = np.einsum("rd,skdf->srf", drawn_documents, curves, optimize=True)
+        documents_alone = _lowest(resampled, factors)
     least = np.where(drawn == factors[0], 0.0, drawn)
     most = np.where(drawn == factors[-1], math.inf, drawn)
     ends = factors[[0, -1]]
     best = tuple(
         Best(
             float(scale),
-            _estimate(found[i], drawn[i], least[i], most[i], seeds, documents, "√(1/t)"),
+            _estimate(found[i], by_seed[i], documents_alone[i], least[i], most[i], documents, "√(1/t)"),
             bool(np.isin(found[i], ends)),
             float(np.isin(drawn[i], ends).mean()),
         )
@@ -140,14 +146,16 @@ def fit(table: pd.DataFrame) -> Fit:
     if len(fitted) < 2:
         return Fit(best, fitted, None, None)
     inverse = np.linalg.pinv(np.stack([np.log(scales[used]), np.ones(len(fitted))], axis=1))
-    found, drawn, least, most = found[used], drawn[used], least[used], most[used]
+    found, by_seed, documents_alone, least, most = (
+        values[used] for values in (found, by_seed, documents_alone, least, most)
+    )
     coefficients = []
     for weights, unit in zip(inverse, ("√(1/t) per ln s", "√(1/t)"), strict=True):
         up, down = weights > _ZERO, weights < -_ZERO
         low = weights[up] @ least[up] + weights[down] @ most[down]
         high = weights[up] @ most[up] + weights[down] @ least[down]
-        value = float(weights @ found)
-        coefficients.append(_estimate(value, weights @ drawn, low, high, seeds, documents, unit))
+        value, alone = float(weights @ found), weights @ documents_alone
+        coefficients.append(_estimate(value, weights @ by_seed, alone, low, high, documents, unit))
     return Fit(best, fitted, *coefficients)
 
 
@@ -161,11 +169,15 @@ def _lowest(curves: Array, factors: Array) -> Array:
     return np.where(i == inner, factors[inner] + shift * (factors[1] - factors[0]), factors[i])
 
 
-def _estimate(value: float, drawn: Array, least: Array, most: Array, seeds: int, documents: int, unit: str) -> Estimate:
-    """The percentile interval of `statistics.mean`, with its corrections for few documents.
+def _estimate(
+    value: float, by_seed: Array, documents_alone: Array, least: Array, most: Array, documents: int, unit: str
+) -> Estimate:
+    """The percentile interval of `statistics.mean`, with its corrections for few documents and for seeds.
 
-    `least` and `most` bound each resample's value; they differ where it is known no better.
+    `least` and `most` bound each resample's value; they differ where it is known no better. `by_seed`: the value of
+    each seed by itself; `documents_alone`: of each resample of documents with all seeds.
     """
+    seeds = len(by_seed)
     over = "documents" if seeds == 1 else f"documents x seeds ({documents} x {seeds})"
     n = documents * seeds
     if documents < 2:
@@ -175,10 +187,11 @@ def _estimate(value: float, drawn: Array, least: Array, most: Array, seeds: int,
     low = float(np.quantile(least, tail, method="lower"))
     high = float(np.quantile(most, 1 - tail, method="higher"))
     method = f"bootstrap, {RESAMPLES:,} resamples of documents" + (" and seeds" if seeds > 1 else "")
-    if documents < FEW:
-        half = student_quantile(documents) * float(drawn.std()) * math.sqrt(documents / (documents - 1))
+    if documents < FEW or seeds > 1:
+        half = student_quantile(documents) * float(documents_alone.std()) * math.sqrt(documents / (documents - 1))
+        half = math.hypot(half, student_half(by_seed) if seeds > 1 else 0.0)
         low, high = min(low, value - half), max(high, value + half)
-        method += f", widened to Student's t for n < {FEW}"
+        method += widening(seeds)
     return Estimate(float(value), min(low, float(value)), max(high, float(value)), n, over, unit, method)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 
 from yarnlab.analysis.hypothesis import mcnemar, sign_flip
 from yarnlab.analysis.load import Model, Results
-from yarnlab.analysis.measure import NotMeasured, gap, hits, nll, paired, paired_hits
+from yarnlab.analysis.measure import NotMeasured, gap, hits, nll, paired, paired_hits, split
 from yarnlab.analysis.measure import zero_shot as zero_shot_nll
 from yarnlab.analysis.rows import difference, head, named_arms, numbers, with_holm
 from yarnlab.analysis.statistics import accuracy, geometric_mean_perplexity, mean, paired_difference_of_proportions
@@ -78,7 +78,7 @@ def ablation(results: Results) -> pd.DataFrame:
             if model.arm != first.arm:
                 try:
                     reference = nll(results, first.arm, length)
-                    row |= difference(gap(own, reference)) | {"p": sign_flip(paired(own, reference)).p}
+                    row |= difference(gap(own, reference)) | sign_flip(paired(own, reference)).columns()
                 except NotMeasured:
                     pass
             if length == full:
@@ -88,7 +88,11 @@ def ablation(results: Results) -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def zero_shot(results: Results) -> pd.DataFrame:
-    """Base under every method and scale at every measured length, with the gap to YaRN paired by document."""
+    """Base under every method and scale at every measured length, with the gap to YaRN paired by document.
+
+    p: sign-flip test of the gaps at N = sL; p_holm: corrected over these. The gaps at other lengths are not tested: a
+    dozen documents can't decide a hundred comparisons.
+    """
     frame, base = results.frame("zero_shot"), results.base()
     rows = []
     cells = frame[["method", "scale", "length"]].drop_duplicates()
@@ -107,30 +111,31 @@ def zero_shot(results: Results) -> pd.DataFrame:
         row |= numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
         if method != "yarn":
             with suppress(NotMeasured):
-                row |= difference(mean(paired(own, zero_shot_nll(results, "yarn", scale, length))))
+                differences = paired(own, zero_shot_nll(results, "yarn", scale, length))
+                row |= difference(mean(differences))
+                if row["at_full_window"]:
+                    row |= sign_flip(differences).columns()
         rows.append(row)
-    return pd.DataFrame(rows)
+    return with_holm(pd.DataFrame(rows))
 
 
 @lru_cache(maxsize=4)
 def passkey(results: Results) -> pd.DataFrame:
     """Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth."""
     frame = results.frame("passkey")
+    tenth = np.minimum((frame["depth"].to_numpy(float) * 10).astype(int), 9)
+    tables = split(frame.assign(tenth=tenth), ["arm", "length", "tenth"], "trial", "hit")
     rows = []
     for model, name in named_arms(results):
-        own = frame[frame["arm"] == model.arm]
-        for length in sorted(own["length"].unique()):
+        for length in sorted({n for arm, n, _ in tables if arm == model.arm}):
             overall = accuracy(hits(results, model.arm, [int(length)]))
             row = head(model, name) | {"length": int(length)}
             rows.append(row | {"depth_low": 0.0, "depth_high": 1.0} | numbers("accuracy", overall))
-            at = own[own["length"] == length]
-            tenth = np.minimum((at["depth"].to_numpy(float) * 10).astype(int), 9)
             for k in range(10):
-                hit = at["hit"].to_numpy(float)[tenth == k]
-                if hit.size:
-                    part = accuracy(hit[None, :])
+                part = tables.get((model.arm, length, k))
+                if part is not None and part.size:
                     depth = {"depth_low": k / 10, "depth_high": (k + 1) / 10}
-                    rows.append(row | depth | numbers("accuracy", part))
+                    rows.append(row | depth | numbers("accuracy", accuracy(part.to_numpy())))
     return pd.DataFrame(rows)
 
 
@@ -138,7 +143,7 @@ def passkey(results: Results) -> pd.DataFrame:
 def passkey_comparison(results: Results) -> pd.DataFrame:
     """Every other arm's passkey accuracy minus YaRN's on the same prompts, by length.
 
-    p: McNemar's exact test; p_holm: corrected over all comparisons of the table.
+    p: of `test`, McNemar's exact one for one seed; p_holm: corrected over all comparisons of the table.
     """
     frame, first = results.frame("passkey"), results.extended()
     rows = []
@@ -152,12 +157,12 @@ def passkey_comparison(results: Results) -> pd.DataFrame:
                 continue
             row = head(model, name) | {"length": int(length)}
             row |= numbers("delta", paired_difference_of_proportions(own, reference))
-            rows.append(row | {"p": mcnemar(own, reference).p})
+            rows.append(row | mcnemar(own, reference).columns())
     return with_holm(pd.DataFrame(rows))
 
 
 def training(results: Results) -> pd.DataFrame:
-    """One row per trained model: budget, speed, and mean losses over its last steps."""
+    """One row per trained model: budget, speed, and mean losses over its last steps, resampled by step."""
     rows = []
     names = labels(results)
     for name, log in results.frame("training").groupby("model", sort=False):
@@ -178,11 +183,11 @@ def training(results: Results) -> pd.DataFrame:
                 "mfu_causal": float(log["mfu_causal"].median()),
                 "mfu_palm": float(log["mfu_palm"].median()),
                 "peak_memory_gib": float(log["peak_memory_gib"].max()),
-                "final_loss": float(last["loss"].mean()),
-                "final_text_loss": float(last["text_loss"].mean()),
-                "final_answer_loss": float(last["answer_loss"].mean()),
                 "averaged_steps": len(last),
             }
+            | _final(last, "loss")
+            | _final(last, "text_loss")
+            | _final(last, "answer_loss")
         )
     return pd.DataFrame(rows)
 
@@ -203,9 +208,14 @@ def cost(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def _final(last: pd.DataFrame, column: str) -> dict[str, float]:
+    values = last[column].dropna().to_numpy(np.float64)
+    return mean(values, over="steps").columns(f"final_{column}") if len(values) else {f"final_{column}": math.nan}
+
+
 def _passkey_at(results: Results, model: Model, length: int) -> dict[str, Any]:
     try:
         e = accuracy(hits(results, model.arm, [length]))
     except NotMeasured:
         return {}
-    return {"passkey": e.value, "passkey_low": e.low, "passkey_high": e.high, "passkey_n": e.n}
+    return e.columns("passkey") | {"passkey_n": e.n}

@@ -42,7 +42,8 @@ def temperature(results: Results) -> pd.DataFrame:
     """Best √(1/t) by scale beside the formula's, then slope and intercept of the fit beside the paper's.
 
     `paper`: the value that Eq. 22 gives. ln_ppl_over_formula: what the grid's best factor gains over the formula's,
-    in nats (0: the formula is as good; below 0: better than every factor of the grid).
+    in nats (0: the formula is as good; below 0: better than every factor of the grid); its interval takes that factor
+    as given, though it was found on the same documents.
     """
     found, rows = fitted(results), []
     for best in found.best:
@@ -63,8 +64,9 @@ def _gain(results: Results, scale: float) -> dict[str, Any]:
     own = {kind: document_nll(results, scale, kind) for kind in ("formula", "reading")}
     best = document_nll(results, scale, "grid", lowest)
     plain = document_nll(results, scale, "grid", 1.0)
-    row = {"grid_best": lowest, "ln_ppl_over_formula": gap(own["formula"], best).value}
-    row |= {"reading": gap(own["reading"], own["formula"]).value}
+    row: dict[str, Any] = {"grid_best": lowest}
+    row |= gap(own["formula"], best).columns("ln_ppl_over_formula")
+    row |= gap(own["reading"], own["formula"]).columns("reading")
     return row | difference(gap(own["formula"], plain))
 
 
@@ -103,7 +105,7 @@ def ramp(results: Results) -> pd.DataFrame:
         row |= numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
         reference = tables.get((REFERENCE_VARIANT, scale, length))
         if reference is not None and variant != REFERENCE_VARIANT:
-            row |= difference(gap(own, reference)) | {"p": sign_flip(paired(own, reference)).p}
+            row |= difference(gap(own, reference)) | sign_flip(paired(own, reference)).columns()
         rows.append(row)
     return with_holm(pd.DataFrame(rows))
 
@@ -121,7 +123,7 @@ def entropy(results: Results) -> pd.DataFrame:
     for (method, scale), own in tables.items():
         row: dict[str, Any] = {"method": method, "scale": float(scale)}
         row |= numbers("entropy", mean(own.to_numpy()))
-        row |= {"normalised": float(shares[method, scale].to_numpy().mean())}
+        row |= mean(shares[method, scale].to_numpy(), unit="share").columns("normalised")
         if reference is not None and (method, scale) != ("none", 1.0):
             row |= difference(mean(paired(own, reference)))
         rows.append(row)

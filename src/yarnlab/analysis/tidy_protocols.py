@@ -28,10 +28,11 @@ from yarnlab.analysis.statistics import (
     Array,
     Estimate,
     accuracy,
+    difference_of_proportions,
     geometric_mean_perplexity,
     mean,
     paired_difference_of_proportions,
-    proportion,
+    student_half,
 )
 
 FOUND = 0.8  # a window counts as usable from this passkey accuracy on (caption of the paper's Table 5)
@@ -79,47 +80,58 @@ def _measured(windows: Windows, measure: str) -> tuple[pd.DataFrame, Array | Non
 def passkey_official(results: Results) -> pd.DataFrame:
     """Accuracy under the official prompt by length, beside the teacher-forced one at the same length.
 
-    p: Fisher's exact test between the two protocols (their trials differ); p_holm: corrected over the table.
+    delta: official minus teacher-forced, over the seeds that both have, on different trials. p: of `test`, Fisher's
+    exact one for one seed; p_holm: corrected over the table.
     """
-    tables = split(results.frame("passkey_official"), ["arm", "length"], "trial", "hit")
-    other = {}
+    tables, other = _hits(results, "passkey_official"), {}
     if results.has("passkey"):
-        other = split(results.frame("passkey"), ["arm", "length"], "trial", "hit")
+        other = _hits(results, "passkey")
     rows = []
     for model, name in named_arms(results):
         for length in sorted(length for arm, length in tables if arm == model.arm):
-            hits = tables[model.arm, length].to_numpy()
-            row = head(model, name) | {"length": int(length)} | numbers("accuracy", accuracy(hits))
-            if (model.arm, length) in other:
-                forced = other[model.arm, length].to_numpy()
-                row |= {"teacher_forced": float(forced.mean()), "teacher_forced_n": forced.size}
-                row |= {"p": fisher(int(hits.sum()), hits.size, int(forced.sum()), forced.size).p}
+            own = tables[model.arm, length]
+            row = head(model, name) | {"length": int(length)} | numbers("accuracy", accuracy(own.to_numpy()))
+            forced = other.get((model.arm, length))
+            if forced is not None and len(seeds := own.index.intersection(forced.index)):
+                row |= _protocols(own.loc[seeds].to_numpy(), forced.loc[seeds].to_numpy())
             rows.append(row)
     return with_holm(pd.DataFrame(rows))
 
 
-def passkey_context(frame: pd.DataFrame) -> pd.DataFrame:
+def _protocols(hits: Array, forced: Array) -> dict[str, Any]:
+    """Teacher-forced accuracy and what the official one is above it, from hits of the same seeds (seeds x trials)."""
+    own, other = accuracy(hits), accuracy(forced)
+    row = other.columns("teacher_forced") | {"teacher_forced_n": other.n}
+    return row | difference(difference_of_proportions(own, other)) | fisher(hits, forced).columns()
+
+
+def passkey_context(results: Results) -> pd.DataFrame:
     """The paper's summary: the longest length with at least 80 % accuracy, and the accuracy up to it."""
-    rows = []
-    for arm, own in frame.groupby("arm", sort=False):
-        usable = own.loc[own["accuracy"] >= FOUND, "length"]
-        context = int(usable.max()) if len(usable) else 0
-        upto = own[own["length"] <= context]
-        trials = int(upto["n"].sum())
-        row: dict[str, Any] = {"arm": arm, "label": own["label"].iloc[0], "context": context}
+    tables, rows = _hits(results, "passkey_official"), []
+    for model, name in named_arms(results):
+        own = {length: table for (arm, length), table in tables.items() if arm == model.arm}
+        if not own:
+            continue
+        context = max((n for n, hits in own.items() if hits.to_numpy().mean() >= FOUND), default=0)
+        row: dict[str, Any] = {"arm": model.arm, "label": name, "context": int(context)}
         row |= {"accuracy": math.nan, "low": math.nan, "high": math.nan, "n": 0, "over": "trials"}
-        if trials:
-            row |= numbers("accuracy", proportion(round(float((upto["accuracy"] * upto["n"]).sum())), trials))
+        if context:
+            upto = pd.concat({n: hits for n, hits in own.items() if n <= context}, axis=1, join="inner")
+            row |= numbers("accuracy", accuracy(upto.to_numpy()))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _hits(results: Results, kind: str) -> dict[Any, pd.DataFrame]:
+    return split(results.frame(kind), ["arm", "length"], "trial", "hit")
 
 
 @lru_cache(maxsize=4)
 def benchmarks(results: Results) -> pd.DataFrame:
     """Score of every arm by task and metric, and over all tasks ('mean'); delta: minus the base on the same items.
 
-    p: McNemar's exact test; p_holm: corrected over the table. Where answers are not simply right or wrong the
-    interval is that of lm-eval's standard error and there is no test.
+    p: of `test`, McNemar's exact one for one seed; p_holm: corrected over the table. Where answers are not simply
+    right or wrong the interval is that of lm-eval's standard error and there is no test.
     """
     frame, base = results.frame("benchmarks"), results.base()
     kept = tasks(results) if results.has("benchmarks.samples") else []
@@ -150,9 +162,13 @@ def _score(results: Results, arm: str, task: str, metric: str, part: pd.DataFram
         hits = answers(results, arm, [task], metric)[0].to_numpy()
         if _binary(hits):
             return accuracy(hits)
-    value, n = float(part["value"].mean()), int(part["n"].sum())
-    half = 1.96 * math.sqrt(float((part["stderr"] ** 2).sum())) / len(part)
-    return Estimate(value, value - half, value + half, n, "items", "proportion", "lm-eval's standard error")
+    values, seeds = part["value"].to_numpy(float), len(part)
+    value, n = float(values.mean()), int(part["n"].sum())
+    # Seeds answer the same items, so that their errors do not average out; the spread of the seeds comes on top.
+    half = 1.96 * math.sqrt(float((part["stderr"] ** 2).mean()))
+    half = math.hypot(half, student_half(values) if seeds > 1 else 0.0)
+    over = "items" if seeds == 1 else f"items x seeds ({n // seeds} x {seeds})"
+    return Estimate(value, value - half, value + half, n, over, "proportion", "lm-eval's standard error")
 
 
 def _against(results: Results, model: Model, base: Model, task: str, metric: str, kept: list[str]) -> dict[str, Any]:
@@ -164,4 +180,4 @@ def _against(results: Results, model: Model, base: Model, task: str, metric: str
     a, b, _ = paired_answers(results, model.arm, base.arm, [task], metric)
     if not (_binary(a) and _binary(b)):
         return difference(mean(a - b, over="items", unit="difference of proportions"))
-    return difference(paired_difference_of_proportions(a, b)) | {"p": mcnemar(a, b).p}
+    return difference(paired_difference_of_proportions(a, b)) | mcnemar(a, b).columns()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +18,7 @@ def verdict_table(results: Results, *artifacts: str) -> pd.DataFrame:
 
     published_low, published_high: what the published number can have been. our_x: the length that ours was measured at.
     difference and tolerance are in `unit`; the tolerance is counted from the end of the published range.
-    manifest, run: the manifest of ours (the first, for several seeds) and its MLflow run id where it was published.
+    manifest: that of ours (the first, for several seeds).
     """
     wanted = artifacts or load_reference().artifacts
     return pd.DataFrame([row for name in wanted for row in _rows(results, name)])
@@ -27,8 +26,8 @@ def verdict_table(results: Results, *artifacts: str) -> pd.DataFrame:
 
 @lru_cache(maxsize=128)
 def _rows(results: Results, artifact: str) -> tuple[dict[str, Any], ...]:
-    reference, runs = load_reference(), _runs(results)
-    return tuple(_row(results, reference, verdict, runs) for verdict in judge_artifact(results, reference, artifact))
+    reference = load_reference()
+    return tuple(_row(results, reference, verdict) for verdict in judge_artifact(results, reference, artifact))
 
 
 def count_table(results: Results) -> pd.DataFrame:
@@ -42,18 +41,17 @@ def _counted(name: str, part: pd.DataFrame) -> dict[str, Any]:
     return {"artifact": name, "cells": len(part)} | {v: int((part["verdict"] == v).sum()) for v in VERDICTS}
 
 
-def _row(results: Results, reference: Reference, verdict: CellVerdict, runs: dict[str, str]) -> dict[str, Any]:
+def _row(results: Results, reference: Reference, verdict: CellVerdict) -> dict[str, Any]:
     cell, ours = verdict.cell, verdict.ours
     published = reference.model_of(cell)
     low, high = cell.range
     own: dict[str, Any] = dict.fromkeys(
-        ("our_model", "our_x", "ours", "low", "high", "n", "over", "interval", "manifest", "run")
+        ("our_model", "our_x", "ours", "low", "high", "n", "over", "interval", "manifest")
     )
     if ours is not None:
         e, role = ours.estimate, ours.role
         own |= {"ours": e.value, "low": e.low, "high": e.high, "n": e.n, "over": e.over, "interval": e.method}
         own["manifest"] = ours.sources[0] if ours.sources else None
-        own["run"] = next((runs[path] for path in ours.sources if path in runs), None)
         if role is not None:
             tokens = cell.x is not None and cell.x_name == "tokens"
             own |= {"our_model": role.model.arm, "our_x": role.length(cell.x) if tokens and cell.x else None}
@@ -90,16 +88,3 @@ def _row(results: Results, reference: Reference, verdict: CellVerdict, runs: dic
         "exact_source": cell.exact_source,
         "note": cell.note,
     }
-
-
-@lru_cache(maxsize=8)
-def _runs(results: Results) -> dict[str, str]:
-    """Manifest path → MLflow run id, for what was published."""
-    path = results.directory / "tracking" / "runs.json"
-    runs = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found = {}
-    for manifest in results.manifests:
-        run = runs.get(f"{manifest.get('stage')}.{manifest.get('name')}")
-        if run:
-            found[manifest["path"]] = str(run["run_id"])
-    return found
