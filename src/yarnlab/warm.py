@@ -28,7 +28,7 @@ from yarnlab.processes import watch
 
 SOCKET = "YARNLAB_WARM"
 VERBS = ("train", "evaluate", "table", "figure", "claims", "report")
-MODULES = ("pandas", "pyarrow.parquet", "altair", "torch", "transformers.models.llama.modeling_llama")
+MODULES = ("pandas", "pyarrow.parquet", "scipy.stats", "altair", "torch", "transformers.models.llama.modeling_llama")
 STEP_S = 0.05  # how often a job's end and its client's are looked for
 
 
