@@ -15,6 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from yarnlab.analysis.contents import PAPER_TARGETS
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.load import _Loader
 
@@ -22,6 +23,21 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
 pytestmark = pytest.mark.slow
+PLANNED_S = 10.0  # for a whole DAG, before anything runs
+
+
+def test_the_whole_dag_and_every_target_of_the_paper_are_planned_in_seconds(tmp_path):
+    """The paper study as it is, dry: everything, then all tables, figures and the ablation by their names."""
+    for targets in ([], [*PAPER_TARGETS]):
+        start = time.monotonic()
+        dry = ["--dry-run", "--quiet", "rules", "--config", "study=paper"]
+        done = subprocess.run(
+            ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), *targets, *dry],
+            capture_output=True, text=True, cwd=ROOT, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert time.monotonic() - start < PLANNED_S
+    assert not (tmp_path / "results").exists() or not list((tmp_path / "results").glob("paper/*/*/manifest.json"))
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +102,20 @@ def test_every_stage_left_its_manifest(finished):
         for name in study["evaluations"][kind]["models"]:
             assert (finished / "evaluations" / kind / f"{name}.manifest.json").exists(), (kind, name)
     assert (finished / "report.html").stat().st_size > 100_000
+
+
+def test_the_dashboard_shows_every_run(finished):
+    """Each manifest's execution is a run of the study's experiment in MLflow, finished, under its own id."""
+    import mlflow
+
+    manifests = [*finished.rglob("manifest.json"), *finished.rglob("*.manifest.json")]
+    client = mlflow.MlflowClient(f"sqlite:///{finished.parent / 'mlflow.db'}")
+    experiment = client.get_experiment_by_name("yarnlab/paper")
+    runs = client.search_runs([experiment.experiment_id], max_results=1000)
+    shown = {run.data.tags["yarnlab.run"]: run.info.status for run in runs}
+    assert len(manifests) > 50
+    for file in manifests:
+        assert shown[manifest(file)["run"]] == "FINISHED", file
 
 
 def test_every_published_cell_has_a_value_or_says_not_run(finished):
