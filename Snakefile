@@ -19,6 +19,7 @@ include: "workflow/rules/plan.smk"
 rule all:
     default_target: True
     input:
+        rules.crate.output,
         rules.report.output,
         rules.tables.input,
         rules.figures.input,

@@ -231,6 +231,14 @@ def report(study_dir: StudyDir) -> None:
     print(write_report(study_dir, command=f"envs/run snakemake --cores all --config study={study_dir.name}"))
 
 
+@app.command()
+def crate(study_dir: StudyDir) -> None:
+    """Write ro-crate-metadata.json: what the results are and what made them, for archives."""
+    from yarnlab.crate import write_crate
+
+    print(write_crate(study_dir))
+
+
 @app.command("check-report")
 def check_report(study_dir: Annotated[Path, typer.Argument(help="The study's results folder.")]) -> None:
     """Exit with 1 and say why if the report of a study is incomplete."""

@@ -31,9 +31,10 @@ ENTRY = {
     "figure": "analysis.figures",
     "claims": "analysis.claims",
     "report": "report.render",
+    "crate": "crate",
 }
 # Code that every stage passes through but no result depends on.
-NEUTRAL = {"progress", "provenance", "tracking", "code", "study.check", "study.load", "study.evaluations"}
+NEUTRAL = {"progress", "provenance", "tracking", "code", "study.check", "study.check_evaluations", "study.load", "study.evaluations"}
 # Stage -> the module whose VERSION is its key.
 VERSIONED = {"train": "training.version", "asset": "hub.version"}
 

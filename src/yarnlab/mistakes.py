@@ -23,6 +23,7 @@ _MISTAKES = {
     "yarnlab.training.rows": ("RowError",),
     "yarnlab.training.checkpoint": ("StateBusy",),
     "yarnlab.analysis.load": ("ResultsError",),
+    "yarnlab.crate": ("CrateError",),
     "yarnlab.analysis.reference": ("ReferenceDataError",),
 }
 

@@ -1,4 +1,5 @@
 """report:  everything -> report.html, one self-contained page
+crate:   report, manifests -> ro-crate-metadata.json
 compare: two studies' results -> results/comparisons/A--B/comparison.html, .md, .csv
 gallery: report.html -> the README's two pictures and its block of results
 """
@@ -24,6 +25,25 @@ rule report:
         code=flow.code("report"),
     shell:
         "python -m yarnlab report --study-dir {params.results:q} 2> {log}"
+
+
+rule crate:
+    """The results folder as an RO-Crate: every file, and every stage's execution from inputs to outputs."""
+    input:
+        rules.report.output,
+        manifests=flow.manifests(),
+    output:
+        "<results>/ro-crate-metadata.json",
+    log:
+        "<logs>/crate.log",
+    localrule: True
+    conda:
+        "../../envs/conda.yaml"
+    params:
+        results=flow.folder,
+        code=flow.code("crate"),
+    shell:
+        "python -m yarnlab crate --study-dir {params.results:q} 2> {log}"
 
 
 rule compare:

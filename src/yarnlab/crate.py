@@ -1,0 +1,140 @@
+"""A study's results as an RO-Crate: what is there, what made it from what, with which code, in one JSON-LD file.
+
+The crate is the results folder itself; ro-crate-metadata.json describes it by the profile Process Run Crate
+(w3id.org/ro/wfrun/process): an action for each stage's manifest, from the manifests that it read to the files that it
+made. Archives such as Zenodo and WorkflowHub read this format.
+"""
+
+from __future__ import annotations
+
+import json
+import mimetypes
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from yarnlab.provenance import sha256_of, write_json
+
+if TYPE_CHECKING:
+    from rocrate.model.entity import Entity
+    from rocrate.rocrate import ROCrate
+
+FILE = "ro-crate-metadata.json"
+PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+PAPER = "https://arxiv.org/abs/2309.00071"
+LICENCE = "MIT for what yarnlab wrote; weights and texts keep the licences of what they were made from"
+REPORTED = ("report.html", "claims.json", "study.json", "tables/*", "figures/*", "training/*.jsonl")  # made by no stage
+mimetypes.add_type("application/vnd.apache.parquet", ".parquet")
+
+
+class CrateError(ValueError):
+    """Results that can't be described; the message says what is missing or changed, and what to do."""
+
+
+def write_crate(study_dir: Path) -> Path:
+    """Write ro-crate-metadata.json for the study whose results lie in `study_dir`; returns its path.
+
+    The hashes of stages' outputs are those of their manifests: weights are not read again, only their sizes compared.
+
+    Raises CrateError where a study has not finished, or a file is missing or has another size than its manifest says.
+    """
+    from rocrate.rocrate import ROCrate
+
+    study = _read(study_dir / "study.json", study_dir)
+    manifests = {path.relative_to(study_dir).as_posix(): _read(path, study_dir) for path in _manifests(study_dir)}
+    if not manifests:
+        raise CrateError(f"{study_dir} holds no finished stage: run the study first")
+    crate = ROCrate()
+    crate.name = f"{study['title']} (yarnlab study {study['study']})"
+    crate.description = "Models, evaluations, tables, figures and report of one study of YaRN (arXiv 2309.00071)."
+    crate.datePublished = max(manifest["ended"] for manifest in manifests.values())
+    crate.license = crate.add_jsonld({"@id": "#licence", "@type": "CreativeWork", "name": LICENCE})
+    crate.root_dataset["conformsTo"] = [crate.add_jsonld({"@id": PROFILE, "@type": "CreativeWork"})]
+    crate.root_dataset["isBasedOn"] = [crate.add_jsonld({"@id": PAPER, "@type": "ScholarlyArticle"})]
+    crate.metadata.extra_terms["sha256"] = "https://schema.org/sha256"
+    for pattern in REPORTED:
+        for path in sorted(study_dir.glob(pattern)):
+            if path.is_file() and not path.name.startswith("."):
+                _add(crate, study_dir, path.relative_to(study_dir).as_posix(), sha256_of(path))
+    for name in manifests:
+        _add(crate, study_dir, name, sha256_of(study_dir / name))
+    actions = [_action(crate, study_dir, name, manifest) for name, manifest in manifests.items()]
+    crate.root_dataset["mentions"] = actions
+    write_json(study_dir / FILE, crate.metadata.generate())
+    return study_dir / FILE
+
+
+def _manifests(study_dir: Path) -> Iterator[Path]:
+    """Manifests of stages: data, assets, models, evaluations."""
+    for pattern in ("assets/*/manifest.json", "data/*/manifest.json", "models/*/manifest.json"):
+        yield from sorted(study_dir.glob(pattern))
+    yield from sorted(study_dir.glob("evaluations/*/*.manifest.json"))
+
+
+def _action(crate: ROCrate, study_dir: Path, name: str, manifest: dict[str, Any]) -> Entity:
+    """The execution that a manifest records: CreateAction from its inputs to its outputs."""
+    results = [crate.dereference(name)]
+    for output, made in manifest["outputs"].items():
+        results.append(_add(crate, study_dir, output, made["sha256"], size=made["bytes"]))
+    inputs = [found for path in manifest["inputs"] if (found := _input(crate, path)) is not None]
+    return crate.add_action(
+        _software(crate, manifest),
+        identifier=f"#run-{manifest['run']}",
+        object=inputs,
+        result=results,
+        properties={
+            "name": f"{manifest['stage']} {manifest['name']}",
+            "startTime": manifest["started"],
+            "endTime": manifest["ended"],
+            "actionStatus": "http://schema.org/CompletedActionStatus",
+            "description": f"settings sha256 {manifest['spec_sha256']}, seeds {json.dumps(manifest['seeds'])}",
+        },
+    )
+
+
+def _input(crate: ROCrate, path: str) -> Entity | None:
+    """The crate's entity for a manifest that a stage read; its path there begins outside the results folder."""
+    parts = path.split("/")
+    return next((e for i in range(len(parts)) if (e := crate.dereference("/".join(parts[i:]))) is not None), None)
+
+
+def _software(crate: ROCrate, manifest: dict[str, Any]) -> Entity:
+    """yarnlab at the manifest's commit, with the packages that it ran on."""
+    git = manifest["git"]
+    version = f"{git['commit'] or 'unknown'}{' with changes' if git['dirty'] else ''}"
+    identifier = f"#yarnlab-{version.replace(' ', '-')}"
+    if (known := crate.dereference(identifier)) is not None:
+        return known
+    packages = ", ".join(f"{name} {number}" for name, number in manifest["packages"].items())
+    return crate.add_jsonld(
+        {
+            "@id": identifier,
+            "@type": "SoftwareApplication",
+            "name": "yarnlab",
+            "softwareVersion": version,
+            "softwareRequirements": packages,
+            "license": "https://spdx.org/licenses/MIT",
+        }
+    )
+
+
+def _add(crate: ROCrate, study_dir: Path, name: str, sha256: str, size: int | None = None) -> Entity:
+    """A file of the crate. Raises CrateError if it is missing or has another size than `size`."""
+    if (known := crate.dereference(name)) is not None:
+        return known
+    path = study_dir / name
+    found = path.stat().st_size if path.is_file() else None
+    if found is None or (size is not None and found != size):
+        state = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
+        raise CrateError(f"{path} {state}, unlike its manifest says: run the study again to make it anew")
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    properties = {"sha256": sha256, "contentSize": str(found), "encodingFormat": kind}
+    return crate.add_file(dest_path=name, properties=properties)
+
+
+def _read(path: Path, study_dir: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except OSError:
+        raise CrateError(f"{path} is missing: run the study {study_dir.name} first") from None
+    return found

@@ -1,0 +1,87 @@
+"""The RO-Crate of a study: complete, readable by the library that others use, and true."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+from rocrate.rocrate import ROCrate
+
+from yarnlab.crate import CrateError, write_crate
+from yarnlab.provenance import sha256_of
+
+
+def manifest(study: Path, name: str, outputs: dict[str, bytes], inputs: tuple[str, ...] = ()) -> Path:
+    """A stage's manifest at `name` with these outputs, written too; its inputs are other manifests of the study."""
+    made = {}
+    for output, content in outputs.items():
+        (study / output).parent.mkdir(parents=True, exist_ok=True)
+        (study / output).write_bytes(content)
+        made[output] = {"sha256": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    (study / name).parent.mkdir(parents=True, exist_ok=True)
+    content = {
+        "stage": name.split("/")[0], "name": name.split("/")[1], "run": hashlib.sha256(name.encode()).hexdigest()[:32],
+        "spec_sha256": "0" * 64, "seeds": {"seed": 42}, "inputs": {f"results/demo/{path}": "1" * 64 for path in inputs},
+        "outputs": made, "git": {"commit": "c" * 40, "dirty": False}, "packages": {"torch": "2.13.0"},
+        "started": "2026-01-01T00:00:00.000Z", "ended": "2026-01-01T00:01:00.000Z",
+    }  # fmt: skip
+    (study / name).write_text(json.dumps(content))
+    return study / name
+
+
+@pytest.fixture
+def study(tmp_path) -> Path:
+    folder = tmp_path / "results" / "demo"
+    manifest(folder, "data/train/manifest.json", {"data/train/tokens.npy": b"123"})
+    manifest(
+        folder, "models/base/manifest.json", {"models/base/model.safetensors": b"45"}, ("data/train/manifest.json",)
+    )
+    (folder / "study.json").write_text(json.dumps({"study": "demo", "title": "a demo"}))
+    (folder / "report.html").write_text("<p>")
+    return folder
+
+
+def test_every_file_is_described_as_it_is(study):
+    """Files of the crate exist with the size and hash that it gives; the library of the format reads it."""
+    crate = ROCrate(str(write_crate(study).parent))
+    files = {entity.id: entity for entity in crate.get_by_type("File")}
+    assert {"report.html", "data/train/tokens.npy", "models/base/model.safetensors"} < set(files)
+    for name, entity in files.items():
+        assert entity["sha256"] == sha256_of(study / name), name
+        assert int(entity["contentSize"]) == (study / name).stat().st_size
+    assert {part.id for part in crate.root_dataset["hasPart"]} == set(files)
+
+
+def test_actions_lead_from_inputs_to_outputs(study):
+    """One for each manifest: the model was made from the corpus, by this commit."""
+    crate = ROCrate(str(write_crate(study).parent))
+    actions = {action["name"]: action for action in crate.get_by_type("CreateAction")}
+    assert set(actions) == {"data train", "models base"}
+    made = actions["models base"]
+    assert [entity.id for entity in made["object"]] == ["data/train/manifest.json"]
+    assert {entity.id for entity in made["result"]} == {"models/base/manifest.json", "models/base/model.safetensors"}
+    assert made["instrument"]["softwareVersion"] == "c" * 40
+
+
+def test_the_same_results_give_the_same_crate(study):
+    first = write_crate(study).read_bytes()
+    assert write_crate(study).read_bytes() == first
+
+
+def test_a_file_that_is_not_what_its_manifest_says_is_named(study):
+    """Changed or lost: one message, and no crate that vouches for it."""
+    weights = study / "models/base/model.safetensors"
+    weights.write_bytes(b"456")
+    with pytest.raises(CrateError, match=r"model.safetensors has 3 bytes instead of 2"):
+        write_crate(study)
+    weights.unlink()
+    with pytest.raises(CrateError, match=r"model.safetensors is missing"):
+        write_crate(study)
+    assert not (study / "ro-crate-metadata.json").exists()
+
+
+def test_nothing_finished_is_said_so(tmp_path):
+    with pytest.raises(CrateError, match="run the study"):
+        write_crate(tmp_path)
