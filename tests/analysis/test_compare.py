@@ -3,16 +3,20 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from analysis.light import light
 from analysis.synthetic import write_study
 from yarnlab.analysis.claims import write_claims
 from yarnlab.analysis.compare import Comparison, NumberPair, compare
 from yarnlab.analysis.compare_tables import Number, numbers
-from yarnlab.analysis.load import ResultsError
-from yarnlab.analysis.tables import write_table
+from yarnlab.analysis.load import Results, ResultsError
+from yarnlab.analysis.tables import TABLES as ALL_TABLES
+from yarnlab.analysis.tables import built, write_table
 from yarnlab.report.comparison import headline, to_csv, to_html, to_markdown, write_comparison
 
 TABLES = ("perplexity", "passkey", "training")
@@ -120,6 +124,22 @@ def test_a_table_that_was_not_run_is_on_one_side_only(study: Path, other: Path) 
     pairs = [pair for pair in compare(study, other).numbers if pair.table == "passkey"]
     assert pairs and {pair.verdict for pair in pairs} == {"only in a"}
     assert numbers(other / "tables/passkey.csv") == {}
+
+
+def test_every_interval_of_a_table_is_read(results: Results, tmp_path: Path) -> None:
+    """A column with bounds of its own name is a number, with these; published numbers, which have bounds too, are not."""
+    with light():
+        for name in ("temperature", "entropy", "passkey_official", "ablation", "training", "zero_shot", "table_2"):
+            frame, _ = built(replace(results), ALL_TABLES[name])
+            frame.to_csv(tmp_path / f"{name}.csv", index=False)
+            found = numbers(tmp_path / f"{name}.csv")
+            bounded = {c for c in frame if f"{c}_low" in frame and frame[c].notna().any()} - {"published"}
+            assert bounded <= {column for _, column in found} and "published" not in {column for _, column in found}
+            for (_, column), number in found.items():
+                assert column not in bounded or number.low <= number.value <= number.high, (name, column)
+    frame = pd.read_csv(tmp_path / "ablation.csv").dropna(subset=["passkey"])
+    trials = {number.n for (_, column), number in numbers(tmp_path / "ablation.csv").items() if column == "passkey"}
+    assert trials == {str(n) for n in frame["passkey_n"]} == {"50.0"}
 
 
 def test_three_files_are_written(study: Path, other: Path) -> None:

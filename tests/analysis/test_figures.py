@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import altair as alt
 import pytest
 import vl_convert
 from altair.utils import schemapi
@@ -15,7 +16,10 @@ from analysis.synthetic import with_frames, write_study
 from yarnlab.analysis import contents, figures, plots_published, plots_rope
 from yarnlab.analysis.figures import FIGURES, specification, write_figure
 from yarnlab.analysis.load import Results, load
+from yarnlab.analysis.marks import bounds
+from yarnlab.analysis.measure import loss_gap, nll
 from yarnlab.analysis.reference import load_reference
+from yarnlab.analysis.statistics import mean
 from yarnlab.analysis.style import LOOKS, PUBLISHED
 from yarnlab.analysis.tables import TABLES
 
@@ -97,6 +101,38 @@ def test_a_heat_map_says_how_sure_it_is(specs: dict[str, dict[str, Any]]) -> Non
     assert all(row["low"] <= row["accuracy"] <= row["high"] for row in rows_of(spec))
 
 
+def test_a_curves_marker_says_how_sure_it_is(results: Results, specs: dict[str, dict[str, Any]]) -> None:
+    """Loss by position: the interval over documents that `mean` gives; of an unbounded one the bound is no number."""
+    marked = [row for row in rows_of(specs["bucket_nll"]) if "interval" in row]
+    row = next(row for row in marked if (row["model"], row["N"]) == ("YaRN s=16", 4096))
+    e = mean(nll(results, "yarn-s16", 4096, "bucket_nll").to_numpy())
+    assert row["interval"] == f"{e.low:.3f} to {e.high:.3f}" and len(marked) == 8 * 7
+    assert '"field": "interval"' in json.dumps(specs["bucket_nll"])
+    assert bounds(1.0718, float("inf")) == "1.072 to ∞"
+
+
+def test_a_smoothed_loss_says_how_sure_it_is(results: Results, specs: dict[str, dict[str, Any]]) -> None:
+    """Every tenth step has Student's interval of the ten losses whose mean it is."""
+    rows = [row for row in rows_of(specs["training_loss"]) if row["model"] == "PI s=16" and "minus" in row["panel"]]
+    marked = {row["step"]: row["interval"] for row in rows if "interval" in row}
+    assert list(marked) == list(range(10, 101, 10)) and len(rows) == 100
+    ten = loss_gap(results, "yarn-s16", "pi-s16", 1)["gap"].to_numpy()[10:20]
+    half = 2.262 * ten.std(ddof=1) / 10**0.5  # Student's 97.5 % quantile with 9 degrees of freedom
+    low, high = (float(x) for x in marked[20].split(" to "))
+    assert (low, high) == (pytest.approx(ten.mean() - half, abs=2e-4), pytest.approx(ten.mean() + half, abs=2e-4))
+
+
+def test_the_share_of_a_best_factor_says_how_sure_it_is(specs: dict[str, dict[str, Any]]) -> None:
+    """Documents are resampled, not their segments: n is 12 documents, and the paper's shares have no interval."""
+    rows = [row for row in rows_of(specs["temperature_sweep"]) if "value" in row and "line" not in row and "who" in row]
+    ours = [row for row in rows if row["who"] == "ours"]
+    assert ours and sum(row["value"] for row in ours) == pytest.approx(1)
+    for row in ours:
+        low, high = (float(x) for x in row["interval"].split(" to "))
+        assert 0 <= low <= row["value"] + 1e-4 and row["value"] - 1e-4 <= high <= 1 and row["n"] == 12
+    assert not any("interval" in row for row in rows if row["who"] != "ours")
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_a_changed_number_changes_its_figures_only(results: Results, specs: dict[str, dict[str, Any]]) -> None:
     """Passkey hits appear in the passkey figure and in no other."""
@@ -144,6 +180,14 @@ def test_an_analogue_is_never_drawn_over_the_paper_in_tokens(results: Results, t
     rows = plots_published.in_tokens(load(study))
     assert {row["published"] for row in rows} == {"YaRN 7B s=16"}
     assert "YaRN 7B s=16" in json.dumps(specification(load(study), FIGURES["figure_1"]))
+
+
+def test_more_published_curves_than_shapes_are_drawn(unchecked: None) -> None:
+    """A study of the released checkpoints has a dozen in one panel: shapes repeat once all are taken."""
+    rows = [{"published": f"YaRN {i}", "method": "yarn", "N": 1, "perplexity": 1.0, "marked": True} for i in range(12)]
+    spec = plots_published.background(rows, alt.X("N:Q"), alt.Y("perplexity:Q"), []).to_dict()
+    scale = spec["layer"][1]["encoding"]["shape"]["scale"]
+    assert len(scale["range"]) == len(scale["domain"]) == 12 and len(set(scale["range"][:8])) == 8
 
 
 def test_the_picture_of_frequencies_is_what_the_models_get(results: Results, specs: dict[str, dict[str, Any]]) -> None:

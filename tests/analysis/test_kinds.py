@@ -133,6 +133,15 @@ def test_benchmark_scores_are_those_of_the_answers(results: Results) -> None:
     assert frame.loc[("pi-s16", "brackets", "acc")]["p_holm"] < 0.05
 
 
+def test_scores_do_not_wait_for_the_bases_answers(results: Results) -> None:
+    """A study that is half finished shows what its models score; there is nothing to compare them with yet."""
+    kinds = ("benchmarks", "benchmarks.samples")
+    without = with_frames(results, **{kind: results.frame(kind).query("arm != 'base'") for kind in kinds})
+    with light():
+        frame, sections = built(without, TABLES["benchmarks"])
+    assert set(frame["arm"]) == set(results.arms()) - {"base"} and "delta" not in frame and len(sections) == 1
+
+
 def test_tasks_weigh_the_same_and_subjects_are_one_task(results: Results) -> None:
     """A task with fewer items counts as much, and MMLU's subjects share one task's weight."""
     raw = results.frame("benchmarks.samples")

@@ -12,6 +12,7 @@ from yarnlab.analysis import claims, tidy, tidy_protocols
 from yarnlab.analysis.criteria import CLAIMS
 from yarnlab.analysis.display_protocols import passkey_official as shown
 from yarnlab.analysis.load import Results
+from yarnlab.analysis.measure_models import reported_score
 
 KINDS = ("passkey", "passkey_official", "benchmarks", "benchmarks.samples")
 
@@ -82,6 +83,17 @@ def test_protocols_are_compared_on_the_seeds_that_both_have(agreeing: Results) -
     found = tidy_protocols.passkey_official(fewer)
     assert set(found["teacher_forced_n"]) == {100}
     assert "exact permutation test of the trials' sums over seeds" in shown(fewer, found)[2].caption
+
+
+def test_a_score_is_the_same_in_both_tables() -> None:
+    """Beside the base and beside the paper's: the root of lm-eval's 95 % half width squared and Student's of the seeds."""
+    values, errors = np.array([0.50, 0.53, 0.59]), np.array([0.01, 0.02, 0.02])
+    e = reported_score(values, errors, 400, "items")
+    half = np.hypot(1.96 * np.sqrt(0.0003), 4.3027 * values.std(ddof=1) / np.sqrt(3))
+    assert (e.high - e.value, e.value - e.low) == (pytest.approx(half, rel=1e-4), pytest.approx(half, rel=1e-4))
+    assert (e.value, e.n, e.over) == (pytest.approx(0.54), 1200, "items x seeds (400 x 3)")
+    one = reported_score(values[:1], errors[:1], 400, "items")
+    assert one.high - one.value == pytest.approx(0.0196, rel=1e-3) and (one.n, one.over) == (400, "items")
 
 
 def test_an_error_of_lm_eval_is_not_divided_by_seeds(results: Results, agreeing: Results) -> None:

@@ -14,8 +14,9 @@ COMMAND = "envs/run snakemake --cores all --config study=micro"
 
 @pytest.fixture(scope="package", autouse=True)
 def cheap() -> Iterator[None]:
-    """No test here reads a bound of an interval."""
-    with light():
+    """No test here reads a bound of an interval, and none is about the reader's own MLflow server."""
+    with light(), pytest.MonkeyPatch.context() as patch:
+        patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         yield
 
 
@@ -29,7 +30,7 @@ def complete(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def reported(complete: Path) -> Iterator[Path]:
     """The directory of a complete study with its report, without the charting library (the browser tests have it)."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(render, "_bundle", lambda: "")
+        patch.setattr(render, "vega", lambda _: "")
         render.write_report(complete, command=COMMAND)
     yield complete
 
@@ -37,5 +38,5 @@ def reported(complete: Path) -> Iterator[Path]:
 @pytest.fixture
 def write_report(monkeypatch: pytest.MonkeyPatch):  # type: ignore[no-untyped-def]
     """A function that writes the report of a study, without the charting library."""
-    monkeypatch.setattr(render, "_bundle", lambda: "")
+    monkeypatch.setattr(render, "vega", lambda _: "")
     return lambda study: render.write_report(study, command=COMMAND)

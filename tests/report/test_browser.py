@@ -148,6 +148,18 @@ def test_links_within_the_page_lead_to_something_visible(written: Path, page: ch
     assert missing and all((written / link).is_file() for link in missing)
 
 
+def test_run_links_follow_the_address_that_the_reader_gives(written: Path, page: chromium.Page) -> None:
+    """Served on another port: one input changes all links, with or without a slash at its end."""
+    page.open(written / "report.html", 1200)
+    links = "[...document.querySelectorAll('a.run')].map(a => a.href)"
+    before = page.evaluate(links)
+    for address in ("http://127.0.0.1:5003", "https://mlflow.example.org/team/"):
+        page.evaluate(f"document.getElementById('mlflow').value = '{address}'")
+        page.evaluate("document.getElementById('mlflow').dispatchEvent(new Event('change'))")
+        expected = [link.replace("http://127.0.0.1:5000", address.rstrip("/")) for link in before]
+        assert len(before) > 100 and page.evaluate(links) == expected
+
+
 def test_a_colour_scheme_change_recolours(written: Path, page: chromium.Page) -> None:
     """Switching to dark while the page is open recolours the charts at once, without drawing them again."""
     page.open(written / "report.html", 1200)

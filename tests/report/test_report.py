@@ -47,6 +47,38 @@ def test_the_page_links_manifests_and_runs(reported: Path) -> None:
     assert re.search(r'href="http://127\.0\.0\.1:5000/#/experiments/1/runs/[0-9a-f]{32}"', page)
 
 
+def test_figures_and_published_numbers_link_their_manifests(reported: Path) -> None:
+    """As tables do: a figure those of the models that it draws, a count of verdicts and a curve those of ours."""
+    page = (reported / "report.html").read_text()
+    figure = {name: page.split(f'id="figure-{name}"')[1].split("</figure>")[0] for name in FIGURES}
+    assert 'href="evaluations/perplexity/yarn-s32.manifest.json"' in figure["figure_1"]
+    assert 'href="evaluations/perplexity/pi-s16.manifest.json"' in figure["ablation"]
+    assert "yarn-s32" not in re.sub("<script.*?</script>", "", figure["ablation"], flags=re.S)
+    assert all(("manifest.json" in part) == (name not in ("cost", "frequencies")) for name, part in figure.items())
+    assert all(('class="run"' in part) == ("manifest.json" in part) for part in figure.values())
+    rows = {name: page.split(f'id="table-{name}"')[1].split("</table>")[0] for name in ("verdicts", "published_curves")}
+    counts = next(row for row in rows["verdicts"].split("<tr>") if '<th scope="row">Table 2' in row)
+    assert 'href="evaluations/perplexity/yarn-s16.manifest.json"' in counts
+    for row in rows["published_curves"].split("<tr>")[2:]:
+        assert ("manifest.json" in row) == ("not run" not in row)
+
+
+def test_run_links_lead_to_the_server_that_has_the_runs(
+    tmp_path: Path, write_report: Write, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLFLOW_TRACKING_URI without its login; else where `yarnlab dashboard` serves, which may be another port."""
+    study = write_study(tmp_path / "study", skip=("perplexity", "zero_shot", "passkey"))
+    write_report(study)
+    page = (study / "report.html").read_text()
+    assert 'href="http://127.0.0.1:5000/#/experiments/' in page and "another port" in page
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:s3cret@mlflow.example.org/team/")
+    write_report(study)
+    page = (study / "report.html").read_text()
+    assert set(re.findall(r'class="run" href="(.*?)#', page)) == {"https://mlflow.example.org/team/"}
+    assert "s3cret" not in page and "127.0.0.1" not in page and "another port" not in page
+    assert check_report(study) == []
+
+
 def test_the_further_evaluations_stand_on_the_page(reported: Path) -> None:
     """Every table and figure that has results is drawn; nothing but what the study lacks says 'not run'."""
     page = (reported / "report.html").read_text()

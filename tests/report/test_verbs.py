@@ -2,7 +2,10 @@
 
 import html
 import json
+import re
 import shutil
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +13,7 @@ from pathlib import Path
 import pytest
 from analysis.synthetic import write_study
 
-from yarnlab import cli
+from yarnlab import cli, tracking
 from yarnlab.analysis.claims import write_claims
 from yarnlab.report import gallery as gallery_module
 from yarnlab.report.gallery import BEGIN, END
@@ -62,6 +65,23 @@ def test_compare_of_no_study_is_one_message(tmp_path: Path, yarnlab, capsys) -> 
     with pytest.raises(SystemExit):
         yarnlab("compare", str(tmp_path), str(tmp_path), "--results", str(tmp_path))
     assert "is no results folder" in capsys.readouterr().err
+
+
+def test_a_dashboard_on_another_port_says_what_to_tell_a_report(tmp_path: Path, monkeypatch, capsys) -> None:
+    """Run links lead to the first port; where it is in use the command names the address that they need."""
+    (tmp_path / "mlflow.db").touch()
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: sys.exit())
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        with pytest.raises(SystemExit):
+            tracking.serve(tmp_path, port=port)
+    out = capsys.readouterr().out
+    assert f"Port {port} is in use" in out
+    link = re.search(r"http://127\.0\.0\.1:(\d+) at the end of the page", out)
+    assert link is not None and int(link[1]) > port and f"Starting MLflow on http://127.0.0.1:{link[1]} " in out
 
 
 def test_the_gallery_writes_pictures_record_and_readme(judged: Path, tmp_path: Path, yarnlab, monkeypatch) -> None:

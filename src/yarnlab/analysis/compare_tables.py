@@ -9,6 +9,7 @@ from pathlib import Path
 
 # Columns that say what a number is of, in the tidy tables of all kinds.
 KEYS = (
+    "base",
     "cell",
     "artifact",
     "curve",
@@ -37,8 +38,7 @@ PLAIN = {
     "cost": ("seconds", "peak_memory_gib"),
     "published_curves": ("measured", "within", "largest"),
 }
-# Further numbers with an interval of their own, beside the first one of a row: column → its bounds.
-FURTHER = {"delta": ("delta_low", "delta_high"), "passkey": ("passkey_low", "passkey_high")}
+NOT_OURS = ("published", "depth")  # columns with bounds that are no result
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,8 @@ def numbers(path: Path, original_context: int | None = None) -> dict[tuple[str, 
             for column, (low, high) in _measured(path.stem, columns).items():
                 value = _float(row.get(column))
                 if not math.isnan(value):
-                    found[key, column] = Number(value, _float(row.get(low)), _float(row.get(high)), row.get("n") or "")
+                    n = row.get(f"{column}_n") or row.get("n") or ""
+                    found[key, column] = Number(value, _float(row.get(low)), _float(row.get(high)), n)
     return found
 
 
@@ -84,8 +85,9 @@ def _measured(table: str, columns: list[str]) -> dict[str, tuple[str, str]]:
     if "low" in columns and table not in PLAIN:
         # A tidy row is keys, then the number, then low, high, n: see yarnlab.analysis.rows.numbers.
         found[columns[columns.index("low") - 1]] = ("low", "high")
-    found |= {column: bounds for column, bounds in FURTHER.items() if bounds[0] in columns}
-    return found
+    # Further numbers of a row have bounds of their own name: see yarnlab.analysis.statistics.Estimate.columns.
+    bounded = (column for column in columns if f"{column}_low" in columns and column not in NOT_OURS)
+    return found | {column: (f"{column}_low", f"{column}_high") for column in bounded}
 
 
 def _key(row: dict[str, str], original_context: int | None) -> str:

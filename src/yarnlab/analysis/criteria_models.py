@@ -53,8 +53,8 @@ FINE_TUNED = [
         "At equal budget YaRN retrieves the passkey best",
         "v3 §4.3",
         "Accuracy pooled over all tested N ≤ sL/2 on the same prompts, YaRN minus each of NTK-by-parts, NTK-aware "
-        "and PI: above 0 by McNemar's exact test with Holm's correction over the three (p < 0.05), and the 95 % "
-        "interval (Newcombe, paired) excludes 0. A tie is undecided.",
+        "and PI: above 0 by the exact sign-flip test over prompts (of one seed McNemar's) with Holm's correction over "
+        "the three (p < 0.05), and the 95 % interval (Newcombe, paired) excludes 0. A tie is undecided.",
         ("passkey",),
         tuned.claim_21,
         "supported in part",
@@ -161,8 +161,8 @@ FINE_TUNED = [
         "The lowest perplexity is not the longest effective context",
         "v2 App. B.2",
         "Over all pairs of fine-tuned models at N = sL: in at least one the model with the higher perplexity "
-        "(paired 95 % interval above 0) retrieves more passkeys (McNemar's exact test, Holm over all pairs, p < "
-        "0.05). It fails only if every pair is proven to agree.",
+        "(paired 95 % interval above 0) retrieves more passkeys (exact sign-flip test over prompts, of one seed "
+        "McNemar's; Holm over all pairs, p < 0.05). It fails only if every pair is proven to agree.",
         (
             "perplexity",
             "passkey",

@@ -17,6 +17,7 @@ from yarnlab.analysis.layout import (
     mark_note,
     marked,
     rows_of,
+    same_base,
 )
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.style import METHOD_LABELS
@@ -106,7 +107,7 @@ def passkey_comparison(results: Results, frame: pd.DataFrame) -> list[Section]:
     cells = {(r.label, r.length): marked(percent_points(r.delta, r.low, r.high), r.p_holm) for r in rows_of(frame)}
     caption = "Passkey accuracy minus YaRN's on the same prompts, in percentage points (below 0: YaRN is better), "
     caption += f"n = {count(frame)} a cell. {INTERVAL} (Newcombe, paired). "
-    caption += mark_note(frame, " or ".join(frame["test"].unique()))
+    caption += mark_note(frame, " or ".join(frame["test"].unique())) + same_base(frame)
     return [by_length(results, "passkey", caption, frame, cells)]
 
 

@@ -5,7 +5,17 @@ from __future__ import annotations
 import pandas as pd
 
 from yarnlab.analysis.format import Section, percent, percent_points, signed, with_interval
-from yarnlab.analysis.layout import INTERVAL, by_length, count, manifests_of, mark_note, marked, rows_of
+from yarnlab.analysis.layout import (
+    INTERVAL,
+    by_length,
+    by_model,
+    count,
+    manifests_of,
+    mark_note,
+    marked,
+    rows_of,
+    same_base,
+)
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.measure_models import group
 from yarnlab.analysis.tidy_protocols import FOUND, passkey_context
@@ -15,7 +25,7 @@ def sliding_window(results: Results, frame: pd.DataFrame) -> list[Section]:
     """One row per model: pooled as the official code does, and by document, each with the gap to YaRN."""
     rows = []
     for arm, own in frame.groupby("arm", sort=False):
-        row = {"model": own["label"].iloc[0]}
+        row = {name: own[column].iloc[0] for name, column in (("model", "label"), ("base", "base")) if column in own}
         for r in rows_of(own):
             row[f"{r.measure}: perplexity"] = with_interval(r.perplexity, r.low, r.high)
             row[f"{r.measure}: gap to YaRN"] = signed(r.delta, r.delta_low, r.delta_high) if "delta" in frame else "–"
@@ -26,6 +36,7 @@ def sliding_window(results: Results, frame: pd.DataFrame) -> list[Section]:
     caption += f"{windows:,} windows. Pooled: every window weighs the same, as in the official code, so that long "
     caption += "documents dominate; documents: every document weighs the same, every token in it too. Gap: difference "
     caption += f"in ln perplexity, paired by document (above 0: YaRN is better). {INTERVAL}, resampled by document."
+    caption += same_base(frame)
     return [Section(caption, pd.DataFrame([row for row, _ in rows]), [sources for _, sources in rows])]
 
 
@@ -72,7 +83,7 @@ def benchmarks(results: Results, frame: pd.DataFrame) -> list[Section]:
         others = frame.dropna(subset=["delta"])
         caption = "The same minus the base on the same items, in percentage points (below 0: worse than the base), "
         caption += f"n = {count(others)}. {INTERVAL}. "
-        caption += mark_note(others, " or ".join(others["test"].dropna().unique()))
+        caption += mark_note(others, " or ".join(others["test"].dropna().unique())) + same_base(frame)
 
         def gap(r) -> str:  # type: ignore[no-untyped-def]
             text = percent_points(r.delta, r.delta_low, r.delta_high)
@@ -86,9 +97,7 @@ def _by_task(results: Results, caption: str, frame: pd.DataFrame, cell) -> Secti
     named = frame.assign(column=[r.task if r.task == "mean" else f"{r.task} {r.metric}" for r in rows_of(frame)])
     columns = sorted(named["column"].unique(), key=lambda name: name == "mean")
     cells = {(r.label, r.column): cell(r) for r in rows_of(named)}
-    arms = frame[["arm", "label"]].drop_duplicates()
-    rows = [{"model": r.label} | {c: cells.get((r.label, c), "–") for c in columns} for r in rows_of(arms)]
-    return Section(caption, pd.DataFrame(rows), [manifests_of(results, "benchmarks", arm) for arm in arms["arm"]])
+    return by_model(results, "benchmarks", caption, frame, cells, dict(zip(columns, columns, strict=True)))
 
 
 def _range(n: pd.Series) -> str:

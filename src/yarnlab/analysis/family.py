@@ -1,4 +1,7 @@
-"""A part of a study: one root with everything that starts from it, since a claim is about one base."""
+"""A part of a study: one root with everything that starts from it, since a claim is about one base.
+
+Tables and figures compare models within these parts as well: what Mistral loses, it loses against Mistral.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from yarnlab.analysis.load import Results
 from yarnlab.analysis.measure import NotMeasured
 
 EVERY = "every"  # the role of claims that compare models of several roots
+OTHERS = "other models"  # the group of the roots that nothing here starts from
 
 
 def family(results: Results, role: str) -> Results:
@@ -18,19 +22,40 @@ def family(results: Results, role: str) -> Results:
     """
     if role == EVERY:
         return results
-    roots = [arm for arm, model in results.arms().items() if model.parent is None]
-    if len(roots) < 2:
+    found = roots(results)
+    if len(found) < 2:
         return results
     named = results.roots.get(role)
     if named is None:
-        raise NotMeasured(f"the study has {len(roots)} base models and `claims.{role}` names none of them")
-    return tree(results, named)
+        raise NotMeasured(f"the study has {len(found)} base models and `claims.{role}` names none of them")
+    return found[named]
 
 
 @lru_cache(maxsize=8)
-def tree(results: Results, root: str) -> Results:
-    """`results` without the models that do not start from `root`; a kind that none of them has is absent."""
-    models = {name: model for name, model in results.models.items() if results.root(model.arm) == root}
+def roots(results: Results) -> dict[str, Results]:
+    """Root arm → the results of its tree, in the study's order; of a single root `results` itself."""
+    arms = [arm for arm, model in results.arms().items() if results.parent_arm(model) is None]
+    return {arm: results if len(arms) == 1 else _part(results, (arm,)) for arm in arms}
+
+
+def tree_of(results: Results, arm: str) -> Results:
+    """The results of the tree that an arm stands in."""
+    return roots(results)[results.root(arm)]
+
+
+@lru_cache(maxsize=8)
+def groups(results: Results) -> dict[str, Results]:
+    """Name → results of models to be drawn together: each tree, and all roots without descendants as one group."""
+    trees = {arm: tree for arm, tree in roots(results).items() if len(tree.arms()) > 1}
+    alone = tuple(arm for arm in roots(results) if arm not in trees)
+    if len(trees) + bool(alone) < 2:
+        return {OTHERS: results}
+    return trees | ({OTHERS: _part(results, alone)} if alone else {})
+
+
+def _part(results: Results, among: tuple[str, ...]) -> Results:
+    """`results` without the models that start from no root `among` these; a kind that none of them has is absent."""
+    models = {name: model for name, model in results.models.items() if results.root(model.arm) in among}
     arms = {model.arm for model in models.values()}
     frames = {kind: frame[frame["arm"].isin(arms)] for kind, frame in results.frames.items()}
     context = next(model.original_context for model in models.values())

@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yarnlab.analysis import plots, plots_base, plots_published, plots_rope, plots_sweep, plots_temperature
+from yarnlab.analysis import (
+    plots,
+    plots_base,
+    plots_published,
+    plots_rope,
+    plots_sweep,
+    plots_temperature,
+    plots_training,
+)
 from yarnlab.analysis.contents import FIGURE_NEEDS
+from yarnlab.analysis.family import groups, roots
+from yarnlab.analysis.layout import manifests_of
 from yarnlab.analysis.load import Results, ResultsError, load
 from yarnlab.analysis.measure import NotMeasured
 from yarnlab.analysis.output import vega, write
-from yarnlab.analysis.style import GRID, INK, PAPER, QUIET
-
-FONT = "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif"
+from yarnlab.analysis.style import CONFIG, GRID, INK, PAPER, QUIET
 
 
 @dataclass(frozen=True)
@@ -30,6 +38,19 @@ class Figure:
     build: Callable[[Results], Any] = field(repr=False)
     columns: int = 0  # panels side by side on a wide page; 0 for a single panel
     margin: int = 0  # pixels that long axis labels take on the left of the first panel
+
+    def parts(self, results: Results) -> Mapping[str, Results]:
+        """What is drawn by itself, by name: each base's tree, the groups of models, or everything."""
+        if self.name in OF_ONE_BASE:
+            return roots(results)
+        return groups(results) if self.name in OF_MODELS else {"": results}
+
+
+OF_MODELS = ("figure_1", "figure_1_relative", "bucket_nll")  # a curve a model: of several bases too many for one panel
+OF_ONE_BASE = ("ablation", "training_loss", "zero_shot", "temperature_sweep", "temperature_curve",
+               "temperature_segments", "temperature_histogram", "temperature_fit", "ramp", "entropy", "dynamic",
+               "dynamic_relative")  # fmt: skip
+OF_ABLATION = ("ablation", "training_loss")  # of these, the arms of each base's ablation alone are drawn
 
 
 def _figure(name: str, title: str, alt: str, columns: int = 0, margin: int = 0, drawn_by: Any = plots) -> Figure:
@@ -75,6 +96,7 @@ DRAWN = {
         "Training loss of the arms",
         "Two panels over training steps: smoothed loss of every arm, and its paired gap to YaRN.",
         columns=2,
+        drawn_by=plots_training,
     ),
     "passkey": _figure(
         "passkey",
@@ -165,6 +187,7 @@ DRAWN = {
         "cost",
         "Wall time by stage",
         "Horizontal bars of wall time in minutes by stage, divided into its jobs.",
+        drawn_by=plots_training,
     ),
 }
 FIGURES = {name: DRAWN[name] for name in FIGURE_NEEDS}
@@ -183,14 +206,48 @@ def specification(results: Results, wanted: Figure) -> dict[str, Any]:
     if reason is not None:
         raise NotMeasured(reason)
     # Every part was checked against Vega-Lite's schema when it was made; the whole need not be once more.
-    spec: dict[str, Any] = wanted.build(results).to_dict(validate=False)
+    spec: dict[str, Any] = _drawn(results, wanted).to_dict(validate=False)
     spec.pop("$schema", None)
     spec["background"] = PAPER
     spec["description"] = wanted.alt
-    spec["config"] = _CONFIG
+    spec["config"] = CONFIG
     options = {"actions": False, "renderer": "svg"}
     spec["usermeta"] = {"columns": wanted.columns, "margin": wanted.margin, "embedOptions": options}
     return spec
+
+
+def _drawn(results: Results, wanted: Figure) -> Any:
+    """The chart; of several parts one below the other under their names, without those that have nothing to draw."""
+    import altair as alt
+
+    parts = wanted.parts(results)
+    if len(parts) == 1:
+        return wanted.build(results)
+    charts, absent = [], []
+    for name, part in parts.items():
+        if part.missing(wanted.needs) is None:
+            try:
+                charts.append(wanted.build(part).properties(title=name))
+            except NotMeasured as reason:
+                absent.append(reason)
+    if not charts:
+        raise absent[0]
+    if len(charts) == 1:
+        return charts[0]
+    below = alt.vconcat(*charts, spacing=36)
+    return below.resolve_scale(color="independent", shape="independent", strokeDash="independent")
+
+
+def sources(results: Results, wanted: Figure) -> list[str]:
+    """Manifests of the results that a figure is drawn from, relative to the study's folder.
+
+    Empty for a figure of the manifests themselves.
+    """
+    compared = [model.arm for tree in roots(results).values() for model in tree.ablation()]
+    shown = compared if wanted.name in OF_ABLATION else list(results.arms())
+    kinds = {need: set(results.frame(need)["arm"]) for need in wanted.needs if need in results.frames}
+    found = [(kind, arm) for kind, measured in kinds.items() for arm in shown if arm in measured]
+    return [path for kind, arm in found for path in manifests_of(results, kind, arm)]
 
 
 def write_figure(study_dir: Path, name: str) -> list[Path]:
@@ -227,40 +284,3 @@ def _notice(title: str, reason: str) -> str:
 
 
 _LOADED = re.compile(r'(?:\s*<script src="[^"]+"></script>)+')  # what a page would fetch from the network
-_CONFIG = {
-    "font": FONT,
-    "view": {"stroke": None},
-    "axis": {
-        "labelColor": QUIET,
-        "titleColor": INK,
-        "gridColor": GRID,
-        "domainColor": QUIET,
-        "tickColor": QUIET,
-        "labelFontSize": 11,
-        "titleFontSize": 12,
-        "titleFontWeight": "normal",
-        "titlePadding": 8,
-    },
-    "legend": {
-        "labelColor": INK,
-        "titleColor": QUIET,
-        "labelFontSize": 12,
-        "titleFontSize": 11,
-        "titleFontWeight": "normal",
-        "orient": "bottom",
-        "symbolSize": 90,
-        "symbolStrokeWidth": 2,
-        "labelLimit": 240,
-        "columnPadding": 18,
-    },
-    "header": {
-        "labelColor": INK,
-        "titleColor": QUIET,
-        "labelFontSize": 12,
-        "labelFontWeight": 600,
-        "titleFontSize": 11,
-        "titleFontWeight": "normal",
-    },
-    "title": {"color": INK, "fontSize": 13, "anchor": "start"},
-    "line": {"strokeWidth": 2},
-}

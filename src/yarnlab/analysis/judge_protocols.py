@@ -46,7 +46,7 @@ def claim_30(results: Results) -> Iterator[Part]:
     excluded = sum(good and d < 0 for good, d in zip(proven, better_hits, strict=True))
     name = f"pairs of {len(models)} models at {length:,} tokens in which the one with the higher perplexity retrieves "
     name += f"more (rank correlation of perplexity and retrieval: {_rank_correlation(results, models, length)})"
-    method = "proven pairs … pairs not excluded (paired bootstrap; McNemar, Holm over all pairs)"
+    method = "proven pairs … pairs not excluded (paired bootstrap; sign-flip test over prompts, Holm over all pairs)"
     found = Estimate(observed, sure, len(pairs) - excluded, len(pairs), "pairs of models", "pairs", method)
     sources = [f"{kind}:{m.arm}" for m in models for kind in ("perplexity", "passkey")]
     yield interval(name, found, ">=", 1.0, sources)

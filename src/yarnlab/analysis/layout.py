@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from yarnlab.analysis.family import roots
 from yarnlab.analysis.format import Section, windows
 from yarnlab.analysis.hypothesis import LEVEL
 from yarnlab.analysis.load import Results
@@ -58,10 +59,20 @@ def wide(
 
 def by_length(results: Results, kind: str, caption: str, frame: pd.DataFrame, cells: dict) -> Section:
     """Models down, lengths across; `cells` by (label, length)."""
-    lengths = sorted(frame["length"].unique())
-    arms = frame[["arm", "label"]].drop_duplicates()
+    contexts = {tree.original_context for tree in roots(results).values()}
+    name = {n: windows(n, *contexts) if len(contexts) == 1 else f"{n:,}" for n in sorted(frame["length"].unique())}
+    return by_model(results, kind, caption, frame, cells, name)
+
+
+def by_model(
+    results: Results, kind: str, caption: str, frame: pd.DataFrame, cells: dict, across: dict[Any, str]
+) -> Section:
+    """Models down, with their base where the frame has it; `cells` by (label, key), `across`: key → heading."""
+    arms = frame[["arm", "label", *(["base"] if "base" in frame else [])]].drop_duplicates()
     rows = [
-        {"model": r.label} | {windows(n, results.original_context): cells.get((r.label, n), "–") for n in lengths}
+        {"model": r.label}
+        | ({"base": r.base} if "base" in arms else {})
+        | {heading: cells.get((r.label, key), "–") for key, heading in across.items()}
         for r in rows_of(arms)
     ]
     return Section(caption, pd.DataFrame(rows), [manifests_of(results, kind, arm) for arm in arms["arm"]])
@@ -79,6 +90,11 @@ def count(frame: pd.DataFrame) -> str:
 def marked(text: str, p_holm: float) -> str:
     """The text, with a mark where the difference is not significant after Holm's correction."""
     return text if p_holm < LEVEL else f"{text} {UNPROVEN}"
+
+
+def same_base(frame: pd.DataFrame) -> str:
+    """What a caption of comparisons adds where the rows have a `base`."""
+    return " Models are compared with those of the same base only." if "base" in frame else ""
 
 
 def mark_note(frame: pd.DataFrame, test: str) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from yarnlab.analysis.format import value
 from yarnlab.analysis.measure import NotMeasured
 
 WIDE = 720  # pixels of a wide figure before the page fits it to its column
@@ -100,6 +101,11 @@ def powers(original_context: int) -> list[int]:
     return [int(original_context * 2.0**k) for k in range(-4, 16)]
 
 
+def bounds(low: float, high: float) -> str:
+    """'1.072 to ∞': an interval as text for a tooltip, since a chart's data hold no infinity and show null as 0."""
+    return f"{value(low, 4)} to {value(high, 4)}"
+
+
 def tooltip(who: str, column: str = "perplexity") -> list[Any]:
     import altair as alt
 
@@ -111,4 +117,6 @@ def tooltip(who: str, column: str = "perplexity") -> list[Any]:
             alt.Tooltip("low:Q", title="95 % from", format=".4g"),
             alt.Tooltip("high:Q", title="to", format=".4g"),
         ]
+    else:
+        tips.append(alt.Tooltip("interval:N", title="95 %"))
     return [*tips, alt.Tooltip("n:Q", title="n")]

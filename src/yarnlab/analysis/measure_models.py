@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import lru_cache
@@ -11,7 +12,7 @@ import pandas as pd
 
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.measure import NotMeasured, present, split
-from yarnlab.analysis.statistics import Array, Estimate, mean
+from yarnlab.analysis.statistics import Array, Estimate, Z, mean, student_half
 
 # The paper reports these tasks by accuracy normalised by length, all others by plain accuracy (Table 3).
 NORMALISED = ("arc_challenge", "hellaswag")
@@ -92,6 +93,19 @@ def paired_answers(
     if len(items) != a.shape[1] or len(items) != b.shape[1] or seeds.empty:
         raise NotMeasured(f"{arm} and {rival} did not answer the same items")
     return np.asarray(a.loc[seeds, items].to_numpy(float)), np.asarray(b.loc[seeds, items].to_numpy(float)), weights
+
+
+def reported_score(values: Array, errors: Array, n: int, over: str) -> Estimate:
+    """Mean over seeds of lm-eval's scores, with its standard error of each; n: the items (`over`) of one seed.
+
+    Seeds answer the same items, so that their errors do not average out; the spread of the seeds comes on top.
+    """
+    value, seeds = float(values.mean()), len(values)
+    half = math.hypot(Z * math.sqrt(float((errors**2).mean())), student_half(values) if seeds > 1 else 0.0)
+    method = "normal, lm-eval's standard error"
+    if seeds > 1:
+        over, method = f"{over} x seeds ({n} x {seeds})", f"{method}; Student's t over seeds (MOVER)"
+    return Estimate(value, value - half, value + half, n * seeds, over, "proportion", method)
 
 
 def battery(results: Results, arm: str) -> Estimate:

@@ -13,6 +13,7 @@ from yarnlab.analysis.format import windows
 from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.marks import (
     WIDE,
+    bounds,
     colour_scale,
     dashed,
     decades,
@@ -26,12 +27,10 @@ from yarnlab.analysis.marks import (
     tokens,
     tooltip,
 )
-from yarnlab.analysis.measure import NotMeasured, loss_gap, losses, nll
+from yarnlab.analysis.measure import NotMeasured, nll
 from yarnlab.analysis.rows import named_arms
-from yarnlab.analysis.statistics import geometric_mean_perplexity
+from yarnlab.analysis.statistics import geometric_mean_perplexity, mean
 from yarnlab.analysis.style import INK, METHOD_LABELS, PAPER, QUIET, labels, look, method_look
-
-SMOOTHING = 10
 
 
 def figure_1(results: Results) -> Any:
@@ -54,10 +53,15 @@ def figure_1(results: Results) -> Any:
 def bucket_nll(results: Results) -> Any:
     """Mean NLL of each stretch of the window, which cumulative perplexity smooths over."""
     rows = []
+    marked = powers(results.original_context)
     for model, name in named_arms(results):
         for length in _lengths(results, model):
-            table = nll(results, model.arm, length, "bucket_nll")
-            rows.append({"model": name, "N": length, "nll": float(table.to_numpy().mean()), "n": table.size})
+            table = nll(results, model.arm, length, "bucket_nll").to_numpy()
+            row = {"model": name, "N": length, "nll": float(table.mean()), "n": table.size}
+            if length in marked:  # only markers show an interval
+                e = mean(table)
+                row |= {"interval": bounds(e.low, e.high)}
+            rows.append(row)
     return _curves(results, rounded(rows), "nll", "mean NLL of the stretch that ends here (nats/token)", log=False)
 
 
@@ -92,41 +96,6 @@ def ablation(results: Results) -> Any:
     zero = base.mark_rule(color=QUIET).encode(x=alt.datum(0))
     panels = panels_of(list(dict.fromkeys(frame.sort_values("length")["panel"])))
     return alt.layer(bars, ticks, zero).properties(width=WIDE // 4 - 45, height=150).facet(panels, columns=4)
-
-
-def training_loss(results: Results) -> Any:
-    """Left: loss of every arm, smoothed. Right: its gap to YaRN on the same batches."""
-    import altair as alt
-
-    first = results.extended()
-    if first is None or not results.has("training"):
-        raise NotMeasured("no YaRN model was fine-tuned from the base")
-    names = labels(results)
-    rows = []
-    arms = [m for m in results.ablation() if m.arm in set(results.frame("training")["arm"])]
-    for model in arms:
-        own = losses(results, model.arm).rolling(SMOOTHING, min_periods=1).mean()
-        rows += [_step(names[model.arm], "loss (nats/token)", s, v) for s, v in own.items()]
-        if model.arm != first.arm and first.arm in {m.arm for m in arms}:
-            gaps = loss_gap(results, first.arm, model.arm, 1)["gap"].rolling(SMOOTHING, min_periods=1).mean()
-            rows += [_step(names[model.arm], "loss minus YaRN's (nats/token)", s, v) for s, v in gaps.items()]
-    if not rows:
-        raise NotMeasured("no training log of an ablation arm")
-    colour, dash, _ = scales([names[m.arm] for m in arms], [look(m, results) for m in arms])
-    lines = (
-        alt.Chart(rounded(rows))
-        .mark_line(clip=True)
-        .encode(
-            x=alt.X("step:Q", title="optimizer step", axis=alt.Axis(format="d", tickMinStep=1)),
-            y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
-            color=legend("model:N", colour, filled=False),
-            strokeDash=alt.StrokeDash("model:N", scale=dash, legend=key(filled=False)),
-            tooltip=["model:N", "step:Q", alt.Tooltip("value:Q", format=".3f")],
-        )
-    )
-    panels = panels_of(list(dict.fromkeys(row["panel"] for row in rows)))
-    chart = lines.properties(width=WIDE // 2 - 50, height=260).facet(panels, columns=2)
-    return chart.resolve_scale(y="independent").resolve_axis(x="independent")
 
 
 def passkey(results: Results) -> Any:
@@ -201,31 +170,6 @@ def zero_shot(results: Results) -> Any:
     return chart.facet(panels, columns=3).resolve_axis(x="independent")
 
 
-def cost(results: Results) -> Any:
-    """Wall time by stage; each job is one segment."""
-    import altair as alt
-
-    frame = tidy.cost(results).dropna(subset=["seconds"])
-    frame = frame.assign(minutes=frame["seconds"] / 60)
-    order = list(dict.fromkeys(frame["stage"]))
-    return (
-        alt.Chart(rounded(frame[["stage", "name", "minutes", "peak_memory_gib"]].to_dict("records")))
-        .mark_bar(stroke=PAPER, strokeWidth=1, color="#0b62a8", height={"band": 0.7})
-        .encode(
-            x=alt.X("sum(minutes):Q", title="wall time (minutes)", axis=alt.Axis(tickCount=6)),
-            y=alt.Y("stage:N", sort=order, title=None),
-            detail="name:N",
-            tooltip=[
-                "stage:N",
-                "name:N",
-                alt.Tooltip("minutes:Q", format=".2f"),
-                alt.Tooltip("peak_memory_gib:Q", title="peak GiB", format=".2f"),
-            ],
-        )
-        .properties(width=WIDE, height=36 * len(order))
-    )
-
-
 def _curves(
     results: Results, data: Any, column: str, title: str, log: bool, published: Sequence[dict[str, Any]] = ()
 ) -> Any:
@@ -256,12 +200,14 @@ def _curves(
             tooltip=tooltip("model", column),
         )
     )
-    marks = alt.Chart(alt.Data(values=_windows(results)))
-    rules = marks.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(x="N:Q")
-    text = marks.mark_text(angle=270, align="right", baseline="bottom", dx=-4, dy=-4, color=QUIET).encode(
-        x="N:Q", y=alt.value(0), text="text:N"
-    )
-    chart = alt.layer(rules, lines, points, text)
+    chart = alt.layer(lines, points)
+    if reach := _windows(results):
+        marks = alt.Chart(alt.Data(values=reach))
+        rules = marks.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(x="N:Q")
+        text = marks.mark_text(angle=270, align="right", baseline="bottom", dx=-4, dy=-4, color=QUIET).encode(
+            x="N:Q", y=alt.value(0), text="text:N"
+        )
+        chart = alt.layer(rules, lines, points, text)
     if published:
         behind = [row | {"marked": row["N"] in powers(results.original_context)} for row in published]
         tips = [alt.Tooltip("N:Q", format=","), alt.Tooltip("perplexity:Q", format=".4g")]
@@ -283,7 +229,3 @@ def _windows(results: Results) -> list[dict[str, Any]]:
 def _lengths(results: Results, model: Model) -> list[int]:
     frame = results.frame("perplexity")
     return sorted(int(n) for n in frame.loc[frame["arm"] == model.arm, "length"].unique())
-
-
-def _step(model: str, panel: str, step: Any, value: float) -> dict[str, Any]:
-    return {"model": model, "panel": panel, "step": int(step), "value": value}

@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from yarnlab.analysis import tidy_dynamic
+from yarnlab.analysis.family import tree_of
 from yarnlab.analysis.layout import rows_of
 from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.marks import WIDE, dashed, decades, key, rounded, scales
@@ -31,11 +32,11 @@ NEAR = 0.05  # a published curve's point counts as its value at L within this re
 
 def figure_1_relative(results: Results) -> Any:
     """Perplexity relative to that at L against N/L: base, YaRN and PI of this study over the paper's Figure 1."""
-    window, names = results.original_context, labels(results)
+    names = labels(results)
     shown = [model for model in _compared(results) if _measured(results, model)]
     rows: list[dict[str, Any]] = []
     for model in shown:
-        own = results.frame("perplexity")
+        own, window = results.frame("perplexity"), tree_of(results, model.arm).original_context
         lengths = sorted(int(n) for n in own.loc[own["arm"] == model.arm, "length"].unique() if n >= window / 2)
         start = nll(results, model.arm, window)
         for length in lengths:
@@ -117,7 +118,7 @@ def _compared(results: Results) -> list[Model]:
 
 def _measured(results: Results, model: Model) -> bool:
     try:
-        nll(results, model.arm, results.original_context)
+        nll(results, model.arm, tree_of(results, model.arm).original_context)
     except NotMeasured:
         return False
     return True
@@ -204,9 +205,10 @@ def _tips() -> list[Any]:
 
 
 def _distinct(shapes: list[str]) -> list[str]:
-    """The shapes, where one is taken already replaced by one that is not."""
+    """The shapes, where one is taken already replaced by one that is not, as long as there are any."""
     spare = ["cross", "square", "triangle-down", "triangle-left", "triangle-right", "diamond", "triangle-up", "circle"]
     out: list[str] = []
     for shape in shapes:
-        out.append(shape if shape not in out else next(s for s in spare if s not in out and s not in shapes))
+        free = (s for s in spare if s not in out and s not in shapes)
+        out.append(shape if shape not in out else next(free, shape))
     return out

@@ -29,10 +29,10 @@ class Head:
 
 
 def head_of(results: Results) -> Head:
-    """The attention head of the study's first model, from its `config.json`; the paper's D = 128, b = 10,000 before."""
+    """The attention head of the study's base, from its `config.json`; the paper's D = 128, b = 10,000 before."""
     dimension, base = 128, 10_000.0
-    first = next(iter(results.models), "")
-    path = results.directory / "models" / first / "config.json"
+    model = results.base()
+    path = results.directory / "models" / (model.name if model else "") / "config.json"
     if path.is_file():
         config = json.loads(path.read_text(encoding="utf-8"))
         heads = int(config.get("num_attention_heads") or 1)

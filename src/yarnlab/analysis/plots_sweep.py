@@ -9,9 +9,10 @@ import pandas as pd
 from yarnlab.analysis import temperature as sweep
 from yarnlab.analysis import tidy_mechanism
 from yarnlab.analysis.load import Results
-from yarnlab.analysis.marks import WIDE, rounded
+from yarnlab.analysis.marks import WIDE, bounds, rounded
 from yarnlab.analysis.measure import NotMeasured
 from yarnlab.analysis.reference import load_reference
+from yarnlab.analysis.statistics import mean
 from yarnlab.analysis.style import LOOKS, PUBLISHED, QUIET
 
 SCALE = 8.0  # of the paper's Figures 2 to 4
@@ -66,16 +67,17 @@ def _segments(change: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _best(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Panel c: share of documents × segments whose lowest loss is at each factor (Fig. 4)."""
-    found = sweep.histogram(sweep.best_by_document(frame, by_segment=True)).groupby("factor")["documents"].sum()
+    """Panel c: share of documents × segments whose lowest loss is at each factor (Fig. 4), documents resampled."""
+    found = sweep.best_by_document(frame, by_segment=True)
+    rows: list[dict[str, Any]] = []
+    for factor in sorted(found["factor"].unique()):
+        share = (found["factor"] == factor).groupby(found["document"]).mean()
+        e = mean(share.to_numpy(float), unit="share")
+        row = {"who": OURS, "factor": float(factor), "value": e.value, "n": e.n}
+        rows.append(row | {"interval": bounds(max(0.0, e.low), min(1.0, e.high))})
     paper = load_reference().figure("Figure 4").groupby("x")["value"].sum()
-    rows = []
-    for who, counts in ((OURS, found), (THEIRS, paper)):
-        total = float(counts.sum())
-        shares = counts.to_numpy(float) / total
-        rows += [
-            {"who": who, "factor": x, "value": y} for x, y in zip(counts.index.to_numpy(float), shares, strict=True)
-        ]
+    shares = paper.to_numpy(float) / float(paper.sum())
+    rows += [{"who": THEIRS, "factor": x, "value": y} for x, y in zip(paper.index.to_numpy(float), shares, strict=True)]
     return rows
 
 
@@ -111,7 +113,9 @@ def _bars(rows: list[dict[str, Any]], heading: str) -> Any:
     x = alt.X("factor:O", title="best √(1/t)", axis=alt.Axis(format=".2f", labelAngle=0, labelOverlap=True))
     y = alt.Y("value:Q", title="share of documents × segments", axis=alt.Axis(format="%"))
     tips = ["who:N", alt.Tooltip("factor:O", title="√(1/t)"), alt.Tooltip("value:Q", title="share", format=".0%")]
-    bars = base.transform_filter(alt.datum.who == OURS).mark_bar().encode(x=x, y=y, color=_who(), tooltip=tips)
+    sure = [alt.Tooltip("interval:N", title="95 %"), alt.Tooltip("n:Q", title="n documents")]
+    ours = base.transform_filter(alt.datum.who == OURS)
+    bars = ours.mark_bar().encode(x=x, y=y, color=_who(), tooltip=[*tips, *sure])
     theirs = base.transform_filter(alt.datum.who == THEIRS)
     line = theirs.mark_line(point={"size": 26, "filled": True}).encode(x=x, y=y, color=_who(), tooltip=tips)
     return alt.layer(bars, line).properties(**SIZE)

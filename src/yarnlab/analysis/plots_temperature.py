@@ -11,7 +11,7 @@ import pandas as pd
 from yarnlab.analysis import temperature as sweep
 from yarnlab.analysis import tidy_mechanism
 from yarnlab.analysis.load import Results
-from yarnlab.analysis.marks import WIDE, key, panels_of, rounded
+from yarnlab.analysis.marks import WIDE, bounds, key, panels_of, rounded
 from yarnlab.analysis.measure import NotMeasured
 from yarnlab.analysis.style import INK, LOOKS, QUIET
 
@@ -114,6 +114,7 @@ def temperature_fit(results: Results) -> Any:
             "factor": best.factor.value,
             "low": best.factor.low,
             "high": best.factor.high,
+            "interval": bounds(best.factor.low, best.factor.high),
             "n": best.factor.n,
             "edge": "yes" if best.at_edge else "no",
         }
@@ -138,8 +139,7 @@ def temperature_fit(results: Results) -> Any:
         tooltip=[
             alt.Tooltip("scale:Q", title="s"),
             alt.Tooltip("factor:Q", title="best √(1/t)", format=".3f"),
-            alt.Tooltip("low:Q", title="95 % from", format=".3f"),
-            alt.Tooltip("high:Q", title="to", format=".3f"),
+            alt.Tooltip("interval:N", title="95 %"),
             alt.Tooltip("edge:N", title="at the grid's edge"),
             alt.Tooltip("n:Q", title="n documents"),
         ],

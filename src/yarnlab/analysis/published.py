@@ -14,10 +14,11 @@ from typing import Any
 import pandas as pd
 
 from yarnlab.analysis.format import Section, value
-from yarnlab.analysis.layout import rows_of
+from yarnlab.analysis.layout import manifests_of, rows_of
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.published_curves import curve_table
 from yarnlab.analysis.published_needs import PUBLISHED_NEEDS
+from yarnlab.analysis.reference import load_reference
 from yarnlab.analysis.style import METHOD_LABELS
 from yarnlab.analysis.verdict import NOT_COMPARABLE, NOT_RUN, VERDICTS
 from yarnlab.analysis.verdict_table import count_table, verdict_table
@@ -85,7 +86,9 @@ def _verdicts(results: Results) -> pd.DataFrame:
 def _show_counts(results: Results, frame: pd.DataFrame) -> list[Section]:
     counts = count_table(results)
     caption = f"Published numbers by verdict: {len(frame)} cells. {LEGEND}"
-    return [Section(caption, counts.astype(str), [[] for _ in range(len(counts))])]
+    used = frame.dropna(subset=["manifest"]).groupby("artifact")["manifest"].unique()
+    sources = [list(used.get(name, ())) for name in counts["artifact"]]  # none for the sum over all of them
+    return [Section(caption, counts.astype(str), sources)]
 
 
 def _show_curves(results: Results, frame: pd.DataFrame) -> list[Section]:
@@ -102,7 +105,10 @@ def _show_curves(results: Results, frame: pd.DataFrame) -> list[Section]:
         for row in rows_of(frame)
     ]
     caption = f"Published curves beside ours: {int(frame['points'].sum()):,} points. {LEGEND}"
-    return [Section(caption, pd.DataFrame(rows), [[] for _ in rows])]
+    reference = load_reference()
+    kinds = {curve.curve: reference.protocols[curve.protocol].kind for curve in reference.curves}
+    sources = [manifests_of(results, kinds[row.curve], row.our_model) if row.measured else [] for row in rows_of(frame)]
+    return [Section(caption, pd.DataFrame(rows), sources)]
 
 
 LEGEND = (

@@ -5,7 +5,6 @@ They raise NotMeasured with the reason where there is nothing, and note on the a
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -16,7 +15,7 @@ import pandas as pd
 
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.measure import NotMeasured, nll, present
-from yarnlab.analysis.measure_models import windows_of
+from yarnlab.analysis.measure_models import reported_score, windows_of
 from yarnlab.analysis.published_frames import corpus_of, dynamic_nll, hits_by_length, scores, static_nll
 from yarnlab.analysis.published_text import text_of
 from yarnlab.analysis.reference import Reference
@@ -26,7 +25,6 @@ from yarnlab.analysis.statistics import Array, Estimate, accuracy, geometric_mea
 
 ENOUGH = 0.8  # the paper's passkey context is the largest size with at least this accuracy (v2 p.17)
 TASK_METRICS = {"mc2": "acc"}  # lm-eval calls TruthfulQA's mc2 the accuracy of the task truthfulqa_mc2
-_Z = 1.959963984540054
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,24 +180,13 @@ def benchmark_score(results: Results, reference: Reference, cell: Cell, role: Ro
     task = reference.protocols[cell.protocol].task
     found = scores(results, role.model.arm, task, TASK_METRICS.get(metric, metric))
     factor = 100.0 if cell.unit == "percent" else 1.0
-    estimate = _score(found, error)
-    sources = _manifests(results, "benchmarks", role)
-    return Ours(estimate.map(lambda x: factor * x, cell.unit), role, sources, same_weights=role.model.kind == "hub")
-
-
-def _score(found: list[tuple[float, float, int]], error: bool) -> Estimate:
-    """Score, or its standard error, over seeds: lm-eval's error of each, and the spread of the seeds."""
-    values, errors = np.array([value for value, _, _ in found]), np.array([e for _, e, _ in found])
-    n, seeds = found[0][2], len(found)
+    values, errors = (np.array([row[i] for row in found]) for i in (0, 1))
+    estimate = reported_score(values, errors, found[0][2], "questions")
     if error:
         value = float(errors.mean())
-        return Estimate(value, value, value, n, "questions", "proportion", "lm-eval")
-    value, variance = float(values.mean()), float((errors**2).mean())
-    if seeds > 1:
-        variance += float(values.var(ddof=1)) / seeds
-    half = _Z * math.sqrt(variance)
-    over = "questions" if seeds == 1 else f"questions x seeds ({n} x {seeds})"
-    return Estimate(value, value - half, value + half, n, over, "proportion", "normal, lm-eval's standard error")
+        estimate = Estimate(value, value, value, estimate.n, estimate.over, "proportion", "lm-eval")
+    sources = _manifests(results, "benchmarks", role)
+    return Ours(estimate.map(lambda x: factor * x, cell.unit), role, sources, same_weights=role.model.kind == "hub")
 
 
 MEASURED: dict[str, Callable[[Results, Reference, Cell, Role | None], Ours]] = {

@@ -12,11 +12,10 @@ from yarnlab.analysis.published_ours import Ours, benchmark_score
 from yarnlab.analysis.reference import Reference
 from yarnlab.analysis.reference_roles import Role, role_of
 from yarnlab.analysis.reference_rows import Cell
-from yarnlab.analysis.statistics import Estimate
+from yarnlab.analysis.statistics import Estimate, Z
 from yarnlab.rope import METHODS, YaRN, make_rope
 
 HEAD_DIM = 128  # of every 7B and 13B model of the paper
-_Z = 1.959963984540054
 # Published metric → where a training phase of a manifest has it.
 PHASE_KEYS: dict[str, Callable[[dict[str, Any]], Any]] = {
     "lr": lambda phase: phase["lr"],
@@ -114,9 +113,9 @@ def _mean_drop(results: Results, reference: Reference, cell: Cell, role: Role) -
             second = next(c for c in scores if c.model == pair[1].model and c.protocol == first.protocol)
             both = [benchmark_score(results, reference, c, r) for c, r in zip((first, second), roles, strict=True)]
             differences.append(both[0].estimate.value - both[1].estimate.value)
-            variance += sum(((o.estimate.high - o.estimate.value) / _Z) ** 2 for o in both)
+            variance += sum(((o.estimate.high - o.estimate.value) / Z) ** 2 for o in both)
             sources += [path for o in both for path in o.sources]
-    mean, half = sum(differences) / len(differences), _Z * math.sqrt(variance) / len(differences)
+    mean, half = sum(differences) / len(differences), Z * math.sqrt(variance) / len(differences)
     estimate = Estimate(mean, mean - half, mean + half, len(differences), "scores", cell.unit, "normal, unpaired")
     return Ours(estimate, role, tuple(dict.fromkeys(sources)))
 

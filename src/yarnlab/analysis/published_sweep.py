@@ -10,11 +10,10 @@ import pandas as pd
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.measure import NotMeasured, present
 from yarnlab.analysis.reference_rows import Curve
-from yarnlab.analysis.statistics import Estimate, proportion
+from yarnlab.analysis.statistics import Estimate, Z, proportion
 from yarnlab.analysis.temperature import best_by_document, histogram, perplexity_by_factor, relative_change
 
 BASELINE = 1.05  # the first plotted point, which the paper's Figure 3 draws as zero
-_Z = 1.959963984540054
 
 
 def sweep_point(results: Results, arm: str, curve: Curve, factor: float) -> tuple[Estimate, int]:
@@ -40,7 +39,7 @@ def _whole(results: Results, arm: str, curve: Curve, factor: float) -> Estimate:
     mean, sd, n = float(row["perplexity"]), float(row["sd"]), int(row["documents"])
     offset = {"mean_perplexity": 0.0, "mean_minus_sd": -1.0, "mean_plus_sd": 1.0}[curve.metric]
     # The error of mean ± sd for about normal values: that of the mean and of the sd together.
-    half = _Z * sd / math.sqrt(n) * math.sqrt(1 + offset**2 / 2)
+    half = Z * sd / math.sqrt(n) * math.sqrt(1 + offset**2 / 2)
     value = mean + offset * sd
     return Estimate(value, value - half, value + half, n, "documents", "perplexity", "normal approximation")
 

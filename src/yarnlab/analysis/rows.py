@@ -6,6 +6,7 @@ from typing import Any
 
 import pandas as pd
 
+from yarnlab.analysis.family import roots
 from yarnlab.analysis.hypothesis import holm
 from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.statistics import Estimate
@@ -31,6 +32,13 @@ def numbers(column: str, e: Estimate) -> dict[str, Any]:
 def difference(e: Estimate) -> dict[str, Any]:
     """A second estimate in the same row: a paired difference."""
     return {"delta": e.value, "delta_low": e.low, "delta_high": e.high}
+
+
+def with_base(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
+    """The frame with the root arm of each row's arm first, as `base`, where the study has several roots."""
+    if len(roots(results)) < 2 or frame.empty:
+        return frame
+    return pd.concat([frame["arm"].map(results.root).rename("base"), frame], axis=1)
 
 
 def with_holm(frame: pd.DataFrame) -> pd.DataFrame:

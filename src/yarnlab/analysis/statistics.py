@@ -20,7 +20,7 @@ CONFIDENCE = 0.95
 FEW = 8
 LARGE = 5_000
 BLOCK = 4_000_000  # numbers that a resampled statistic holds at once
-_Z = 1.959963984540054  # the normal quantile that belongs to CONFIDENCE
+Z = 1.959963984540054  # the normal quantile that belongs to CONFIDENCE
 
 Array = NDArray[np.float64]
 
@@ -58,9 +58,9 @@ def proportion(hits: int, trials: int) -> Estimate:
     """Share of hits with Wilson's score interval (Wilson 1927)."""
     if trials < 1:
         raise ValueError("a proportion needs at least one trial")
-    share, z2 = hits / trials, _Z * _Z
+    share, z2 = hits / trials, Z * Z
     centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = _Z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
+    half = Z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
     # Rounding must not put the observed share outside: at 0 and at 1 the interval ends exactly there.
     low, high = max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
     return Estimate(share, low, high, int(trials), "trials", "proportion", "Wilson")
@@ -127,7 +127,7 @@ def mean(values: Array, *, weights: Array | None = None, over: str = "documents"
     residuals = weights * (values.mean(axis=0) - centre) / weights.mean()
     half_of_seeds = _half_of_seeds(values, weights) if seeds > 1 else 0.0
     if n > LARGE:
-        half = math.hypot(_Z * math.sqrt(float(residuals.var(ddof=1)) / n), half_of_seeds)
+        half = math.hypot(Z * math.sqrt(float(residuals.var(ddof=1)) / n), half_of_seeds)
         method = "normal approximation" + (", Student's t over seeds" if seeds > 1 else "")
         return Estimate(centre, centre - half, centre + half, n * seeds, label, unit, method)
     means = _resampled_means(values, weights)

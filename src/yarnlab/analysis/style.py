@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from yarnlab.analysis.family import tree_of
 from yarnlab.analysis.load import Model, Results
 
 METHOD_LABELS = {
@@ -50,11 +51,49 @@ INK, QUIET, GRID, PAPER = "#1d2430", "#5b6472", "#e3e6eb", "#ffffff"
 PUBLISHED = "#8a929f"  # the paper's own curves, behind ours
 DARK = {INK: "#e8ebf0", QUIET: "#a3acba", GRID: "#333b48", PAPER: "#151a22", PUBLISHED: "#7f8998"}
 DARK |= {look.light: look.dark for look in LOOKS.values()}
+# Vega-Lite's config of every figure.
+CONFIG = {
+    "font": "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif",
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": QUIET,
+        "titleColor": INK,
+        "gridColor": GRID,
+        "domainColor": QUIET,
+        "tickColor": QUIET,
+        "labelFontSize": 11,
+        "titleFontSize": 12,
+        "titleFontWeight": "normal",
+        "titlePadding": 8,
+    },
+    "legend": {
+        "labelColor": INK,
+        "titleColor": QUIET,
+        "labelFontSize": 12,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "orient": "bottom",
+        "symbolSize": 90,
+        "symbolStrokeWidth": 2,
+        "labelLimit": 240,
+        "columnPadding": 18,
+    },
+    "header": {
+        "labelColor": INK,
+        "titleColor": QUIET,
+        "labelFontSize": 12,
+        "labelFontWeight": 600,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+    },
+    "title": {"color": INK, "fontSize": 13, "anchor": "start"},
+    "line": {"strokeWidth": 2},
+}
 
 
 def label(model: Model) -> str:
     """What readers see for a model: 'YaRN s=16', 'base', 'RoPE s=1'."""
-    if model.kind == "pretrain":
+    if _is_base(model):
         return "base"
     if model.method == "none":
         return "RoPE unchanged"
@@ -71,14 +110,19 @@ def labels(results: Results) -> dict[str, str]:
 
 def look(model: Model, results: Results) -> Look:
     """The look of a model: its method's; the base, the continued YaRN and the ramp of Eq. 18 have their own."""
-    if model.kind == "pretrain":
+    if _is_base(model):
         return LOOKS["base"]
     if model.ramp == "rotations":
         return LOOKS["rotations"]
-    continued = results.continued()
+    continued = tree_of(results, model.arm).continued()
     if continued is not None and model.arm == continued.arm:
         return LOOKS["continued"]
     return method_look(model.method)
+
+
+def _is_base(model: Model) -> bool:
+    """Pretrained here or taken as published, its rope unchanged."""
+    return model.kind == "pretrain" or (model.kind == "hub" and model.method == "none")
 
 
 def method_look(method: str) -> Look:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,7 @@ from yarnlab.analysis import (
     tidy_protocols,
 )
 from yarnlab.analysis.contents import TABLE_NEEDS
+from yarnlab.analysis.family import roots
 from yarnlab.analysis.format import Section, to_latex, to_markdown
 from yarnlab.analysis.load import Results, ResultsError, load
 from yarnlab.analysis.measure import NotMeasured
@@ -32,7 +33,8 @@ class Table:
     """A table: its tidy form (numbers), its displayed form (strings), and the results it reads.
 
     `needs` are all kinds of results that it reads; without the first of them it says 'not run', unless it is `always`
-    built: the paper's tables show the published numbers whether or not there are ours.
+    built: the paper's tables show the published numbers whether or not there are ours. `of_one_base`: it is about one
+    base, and a study with several has it once for each.
     """
 
     name: str
@@ -41,10 +43,15 @@ class Table:
     build: Callable[[Results], pd.DataFrame] = field(repr=False)
     show: Callable[[Results, pd.DataFrame], list[Section]] = field(repr=False)
     always: bool = False
+    of_one_base: bool = False
 
 
 def _table(name: str, title: str, numbers: Any = tidy, layout: Any = display) -> Table:
-    return Table(name, title, TABLE_NEEDS[name], getattr(numbers, name), getattr(layout, name))
+    build, show = getattr(numbers, name), getattr(layout, name)
+    return Table(name, title, TABLE_NEEDS[name], build, show, of_one_base=name in OF_ONE_BASE)
+
+
+OF_ONE_BASE = ("ablation", "zero_shot", "temperature", "ramp", "entropy", "dynamic", "key_cache")
 
 
 TABLES = {
@@ -80,8 +87,13 @@ def table(name: str) -> Table:
 
 
 def built(results: Results, wanted: Table) -> tuple[pd.DataFrame, list[Section]]:
-    """The tidy and the displayed form; NotMeasured says why there is nothing to show."""
+    """The tidy and the displayed form; NotMeasured says why there is nothing to show.
+
+    Of several bases: the rows of each under its name as `base`, and its sections one after the other.
+    """
     reason = None if wanted.always else results.missing(wanted.needs[:1])
+    if reason is None and wanted.of_one_base and len(roots(results)) > 1:
+        return _for_each_base(results, wanted)
     if reason is not None:
         raise NotMeasured(reason)
     frame = wanted.build(results)
@@ -90,6 +102,22 @@ def built(results: Results, wanted: Table) -> tuple[pd.DataFrame, list[Section]]
     if not sections:
         raise NotMeasured("this study has nothing to compare here")
     return frame, sections
+
+
+def _for_each_base(results: Results, wanted: Table) -> tuple[pd.DataFrame, list[Section]]:
+    frames: dict[str, pd.DataFrame] = {}
+    sections: list[Section] = []
+    absent: list[NotMeasured] = []
+    for base, tree in roots(results).items():
+        if tree.has(wanted.needs[0]):
+            try:
+                frames[base], shown = built(tree, wanted)
+                sections += [replace(section, caption=f"{base}: {section.caption}") for section in shown]
+            except NotMeasured as reason:
+                absent.append(reason)
+    if not frames:
+        raise absent[0]
+    return pd.concat(frames, names=["base", None]).reset_index("base"), sections
 
 
 def write_table(study_dir: Path, name: str) -> list[Path]:

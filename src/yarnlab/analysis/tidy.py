@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from yarnlab.analysis.family import roots, tree_of
 from yarnlab.analysis.hypothesis import mcnemar, sign_flip
 from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.measure import NotMeasured, gap, hits, nll, paired, paired_hits, split
 from yarnlab.analysis.measure import zero_shot as zero_shot_nll
-from yarnlab.analysis.rows import difference, head, named_arms, numbers, with_holm
+from yarnlab.analysis.rows import difference, head, named_arms, numbers, with_base, with_holm
 from yarnlab.analysis.statistics import accuracy, geometric_mean_perplexity, mean, paired_difference_of_proportions
 from yarnlab.analysis.style import labels
 
@@ -26,14 +27,12 @@ LAST_STEPS = 20
 
 
 def perplexity(results: Results) -> pd.DataFrame:
-    """Perplexity of every arm at N = L/2 … 32L: over the whole window, and over its last bucket."""
+    """Perplexity of every arm at N = L/2 … 32L of any base's L: over the whole window, and over its last bucket."""
     rows = []
     present = set(results.frame("perplexity")["length"])
+    contexts = {tree.original_context for tree in roots(results).values()}
     for model, name in named_arms(results):
-        for multiple in MULTIPLES:
-            length = int(multiple * results.original_context)
-            if length not in present:
-                continue
+        for length in sorted({int(multiple * context) for multiple in MULTIPLES for context in contexts} & present):
             for measure, column in (("cumulative", "nll"), ("last bucket", "bucket_nll")):
                 try:
                     estimate = geometric_mean_perplexity(nll(results, model.arm, length, column).to_numpy())
@@ -41,12 +40,18 @@ def perplexity(results: Results) -> pd.DataFrame:
                     continue
                 row = head(model, name) | {"length": length, "measure": measure}
                 rows.append(row | numbers("perplexity", estimate))
-    return pd.DataFrame(rows)
+    return with_base(results, pd.DataFrame(rows))
+
+
+def compared_with(results: Results) -> Model | None:
+    """The ablation's YaRN arm; of several the one that is continued at a larger scale."""
+    arms = [model for model in results.ablation() if model.method == "yarn"]
+    return next((model for model in arms if model == results.extended()), arms[0] if arms else None)
 
 
 def ablation_lengths(results: Results) -> list[int]:
     """L, sL/4, sL and 1.5 sL of the ablation's scale (L, 4L, 16L, 24L at s=16), as far as measured."""
-    first = results.extended()
+    first = compared_with(results)
     if first is None:
         return []
     window, full = results.original_context, int(first.scale * results.original_context)
@@ -61,7 +66,7 @@ def ablation(results: Results) -> pd.DataFrame:
     p: sign-flip test of the gap; p_holm: corrected over all gaps of the table.
     """
     rows: list[dict[str, Any]] = []
-    first, base = results.extended(), results.base()
+    first, base = compared_with(results), results.base()
     if first is None or base is None:
         return pd.DataFrame(rows)
     full = int(first.scale * results.original_context)
@@ -136,18 +141,18 @@ def passkey(results: Results) -> pd.DataFrame:
                 if part is not None and part.size:
                     depth = {"depth_low": k / 10, "depth_high": (k + 1) / 10}
                     rows.append(row | depth | numbers("accuracy", accuracy(part.to_numpy())))
-    return pd.DataFrame(rows)
+    return with_base(results, pd.DataFrame(rows))
 
 
 @lru_cache(maxsize=4)
 def passkey_comparison(results: Results) -> pd.DataFrame:
-    """Every other arm's passkey accuracy minus YaRN's on the same prompts, by length.
+    """Every other arm's passkey accuracy minus that of YaRN from the same base on the same prompts, by length.
 
     p: of `test`, McNemar's exact one for one seed; p_holm: corrected over all comparisons of the table.
     """
-    frame, first = results.frame("passkey"), results.extended()
-    rows = []
+    frame, rows = results.frame("passkey"), []
     for model, name in named_arms(results):
+        first = tree_of(results, model.arm).extended()
         if first is None or model.arm == first.arm:
             continue
         for length in sorted(frame.loc[frame["arm"] == model.arm, "length"].unique()):
@@ -158,7 +163,7 @@ def passkey_comparison(results: Results) -> pd.DataFrame:
             row = head(model, name) | {"length": int(length)}
             row |= numbers("delta", paired_difference_of_proportions(own, reference))
             rows.append(row | mcnemar(own, reference).columns())
-    return with_holm(pd.DataFrame(rows))
+    return with_base(results, with_holm(pd.DataFrame(rows)))
 
 
 def training(results: Results) -> pd.DataFrame:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from yarnlab.analysis.family import tree_of
 from yarnlab.analysis.hypothesis import fisher, mcnemar
 from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.measure import NotMeasured, paired, split
@@ -20,10 +22,11 @@ from yarnlab.analysis.measure_models import (
     battery_gap,
     group,
     paired_answers,
+    reported_score,
     tasks,
     windows_of,
 )
-from yarnlab.analysis.rows import difference, head, named_arms, numbers, with_holm
+from yarnlab.analysis.rows import difference, head, named_arms, numbers, with_base, with_holm
 from yarnlab.analysis.statistics import (
     Array,
     Estimate,
@@ -32,7 +35,6 @@ from yarnlab.analysis.statistics import (
     geometric_mean_perplexity,
     mean,
     paired_difference_of_proportions,
-    student_half,
 )
 
 FOUND = 0.8  # a window counts as usable from this passkey accuracy on (caption of the paper's Table 5)
@@ -42,15 +44,15 @@ FOUND = 0.8  # a window counts as usable from this passkey accuracy on (caption 
 def sliding_window(results: Results) -> pd.DataFrame:
     """Sliding-window perplexity of every arm: the official pooled value and the mean over documents.
 
-    Both are resampled by document, since windows of one document overlap. delta: ln perplexity minus YaRN's,
-    paired by document.
+    Both are resampled by document, since windows of one document overlap. delta: ln perplexity minus that of YaRN from
+    the same base, paired by document.
     """
     rows: list[dict[str, Any]] = []
     present = set(results.frame("sliding_window")["arm"])
-    first = results.extended()
     for model, name in named_arms(results):
         if model.arm not in present:
             continue
+        first = tree_of(results, model.arm).extended()
         own = windows_of(results, model.arm)
         for measure in ("windows pooled", "documents"):
             values, weights = _measured(own, measure)
@@ -59,7 +61,7 @@ def sliding_window(results: Results) -> pd.DataFrame:
             if first is not None and first.arm in present and model.arm != first.arm:
                 row |= difference(sliding_gap(results, model, first, measure))
             rows.append(row)
-    return pd.DataFrame(rows)
+    return with_base(results, pd.DataFrame(rows))
 
 
 def sliding_gap(results: Results, a: Model, b: Model, measure: str) -> Estimate:
@@ -95,7 +97,7 @@ def passkey_official(results: Results) -> pd.DataFrame:
             if forced is not None and len(seeds := own.index.intersection(forced.index)):
                 row |= _protocols(own.loc[seeds].to_numpy(), forced.loc[seeds].to_numpy())
             rows.append(row)
-    return with_holm(pd.DataFrame(rows))
+    return with_base(results, with_holm(pd.DataFrame(rows)))
 
 
 def _protocols(hits: Array, forced: Array) -> dict[str, Any]:
@@ -128,29 +130,31 @@ def _hits(results: Results, kind: str) -> dict[Any, pd.DataFrame]:
 
 @lru_cache(maxsize=4)
 def benchmarks(results: Results) -> pd.DataFrame:
-    """Score of every arm by task and metric, and over all tasks ('mean'); delta: minus the base on the same items.
+    """Score of every arm by task and metric, and over all tasks ('mean'); delta: minus its base on the same items.
 
     p: of `test`, McNemar's exact one for one seed; p_holm: corrected over the table. Where answers are not simply
     right or wrong the interval is that of lm-eval's standard error and there is no test.
     """
-    frame, base = results.frame("benchmarks"), results.base()
+    frame = results.frame("benchmarks")
     kept = tasks(results) if results.has("benchmarks.samples") else []
     rows: list[dict[str, Any]] = []
     for model, name in named_arms(results):
-        own = frame[frame["arm"] == model.arm]
+        own, base = frame[frame["arm"] == model.arm], tree_of(results, model.arm).base()
         for (task, metric), part in own.groupby(["task", "metric"], sort=False):
             row = head(model, name) | {"task": task, "metric": metric, "shots": int(part["shots"].iloc[0])}
             row |= numbers("accuracy", _score(results, model.arm, str(task), str(metric), part, kept))
             if base is not None and model.arm != base.arm:
-                row |= _against(results, model, base, str(task), str(metric), kept)
+                with suppress(NotMeasured):  # the base has not answered yet
+                    row |= _against(results, model, base, str(task), str(metric), kept)
             rows.append(row)
         if len(own) and kept:
             row = head(model, name) | {"task": "mean", "metric": "reported", "shots": int(own["shots"].iloc[0])}
             row |= numbers("accuracy", battery(results, model.arm))
             if base is not None and model.arm != base.arm:
-                row |= difference(battery_gap(results, model.arm, base.arm))
+                with suppress(NotMeasured):
+                    row |= difference(battery_gap(results, model.arm, base.arm))
             rows.append(row)
-    return with_holm(pd.DataFrame(rows))
+    return with_base(results, with_holm(pd.DataFrame(rows)))
 
 
 def _binary(hits: Array) -> bool:
@@ -162,13 +166,8 @@ def _score(results: Results, arm: str, task: str, metric: str, part: pd.DataFram
         hits = answers(results, arm, [task], metric)[0].to_numpy()
         if _binary(hits):
             return accuracy(hits)
-    values, seeds = part["value"].to_numpy(float), len(part)
-    value, n = float(values.mean()), int(part["n"].sum())
-    # Seeds answer the same items, so that their errors do not average out; the spread of the seeds comes on top.
-    half = 1.96 * math.sqrt(float((part["stderr"] ** 2).mean()))
-    half = math.hypot(half, student_half(values) if seeds > 1 else 0.0)
-    over = "items" if seeds == 1 else f"items x seeds ({n // seeds} x {seeds})"
-    return Estimate(value, value - half, value + half, n, over, "proportion", "lm-eval's standard error")
+    values, errors = (part[column].to_numpy(float) for column in ("value", "stderr"))
+    return reported_score(values, errors, int(part["n"].iloc[0]), "items")
 
 
 def _against(results: Results, model: Model, base: Model, task: str, metric: str, kept: list[str]) -> dict[str, Any]:

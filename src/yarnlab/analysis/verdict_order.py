@@ -17,10 +17,9 @@ import numpy as np
 
 from yarnlab.analysis.published_ours import Ours
 from yarnlab.analysis.reference_rows import Cell
-from yarnlab.analysis.statistics import Array, Estimate, student_quantile
+from yarnlab.analysis.statistics import Array, Estimate, Z, student_quantile
 
 CLEAR = 0.02
-_Z = 1.959963984540054
 # Metrics whose cells have an order worth asking for, and whether they are shares of `n` trials or questions.
 ORDERED = {"perplexity": False, "accuracy": True, "passkey_accuracy": True, "acc": True, "acc_norm": True, "mc2": True}
 
@@ -71,7 +70,7 @@ def _published(a: Cell, b: Cell) -> int:
         return 0
     if not ORDERED[a.metric]:
         return sign if math.log(upper / lower) > CLEAR else 0
-    return sign if upper - lower > _Z * math.hypot(_error(a), _error(b)) else 0
+    return sign if upper - lower > Z * math.hypot(_error(a), _error(b)) else 0
 
 
 def _error(cell: Cell) -> float:

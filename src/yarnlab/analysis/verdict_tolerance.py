@@ -22,13 +22,12 @@ from dataclasses import dataclass
 
 from yarnlab.analysis.published_ours import PASSKEY_STEP, Ours
 from yarnlab.analysis.reference_rows import Cell
-from yarnlab.analysis.statistics import difference_of_proportions, proportion
+from yarnlab.analysis.statistics import Z, difference_of_proportions, proportion
 
 SAME_WEIGHTS = 0.005
 RETRAINED = 0.02
 COST = 0.25
 ERRORS = 0.05
-_Z = 1.959963984540054
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ def tolerance(cell: Cell, kind: str, ours: Ours) -> Tolerance:
     if kind == "benchmarks":
         factor = 100.0 if cell.unit == "percent" else 1.0
         share = target / factor
-        half = _Z * math.sqrt(share * (1 - share) / (cell.n or 1))
+        half = Z * math.sqrt(share * (1 - share) / (cell.n or 1))
         return Tolerance(factor * half, f"95 % binomial half width of {cell.n:,} questions")
     if kind == "cost":
         return Tolerance(COST * target, f"{100 * COST:g} %: another cluster's throughput")

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from yarnlab.analysis import claims, figures, tables
 from yarnlab.analysis.criteria import CRITERIA_VERSION
+from yarnlab.analysis.family import roots
 from yarnlab.analysis.format import Section, duration
 from yarnlab.analysis.load import Results, load
 from yarnlab.analysis.measure import NotMeasured
-from yarnlab.analysis.output import write
+from yarnlab.analysis.output import vega, write
 from yarnlab.analysis.style import DARK
 from yarnlab.report.check import check_report
 from yarnlab.report.missing import command_for, paper_mark
+from yarnlab.tracking.store import is_server, tracking_uri, without_login
 
 __all__ = ["check_report", "write_report"]
 
-DASHBOARD = "http://127.0.0.1:5000/"
+DASHBOARD = "http://127.0.0.1:5000"  # where `yarnlab dashboard` serves MLflow's pages if the port is free
 TEMPLATES = Path(__file__).parent / "templates"
 # Tables that set the paper's printed numbers beside ours; they have a section of their own.
 PUBLISHED = re.compile(r"verdicts|table_\d+|camera_ready_\w+|stated_values|benchmark_results|published_curves")
@@ -33,7 +34,9 @@ def write_report(study_dir: Path, *, command: str) -> Path:
 
     study_dir = Path(study_dir)
     results = load(study_dir)
-    links = _links(results)
+    uri = tracking_uri(study_dir.parent)
+    dashboard = (without_login(uri) if is_server(uri) else DASHBOARD).rstrip("/") + "/"
+    links = _links(results, dashboard)
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
@@ -41,19 +44,21 @@ def write_report(study_dir: Path, *, command: str) -> Path:
     environment.filters["parted"] = parted
     page = environment.get_template("report.html.j2").render(
         results=results,
+        contexts=sorted({tree.original_context for tree in roots(results).values()}),
         command=command,
         css=(TEMPLATES / "report.css").read_text(),
         script=(TEMPLATES / "report.js").read_text(),
-        bundle=_bundle(),
+        bundle=vega(study_dir / "figures"),
         palette=DARK,
-        figures={name: _figure(results, name, command) for name in figures.FIGURES},
+        figures={name: _figure(results, name, links, command) for name in figures.FIGURES},
         tables={name: _table(results, name, links, command) for name in tables.TABLES},
         published=[name for name in tables.TABLES if PUBLISHED.fullmatch(name)],
         verdicts=_verdicts(results, links, command),
         statuses=claims.STATUSES,
         criteria_version=CRITERIA_VERSION,
         origin=_origin(results),
-        dashboard=DASHBOARD,
+        dashboard=dashboard,
+        served_here=not is_server(uri),
         tracked=any(link["run"] for link in links.values()),
     )
     return write(study_dir / "report.html", page)
@@ -70,7 +75,7 @@ def parted(cell: str) -> tuple[str, str, str]:
     return number, bracket.lstrip() + interval, ""
 
 
-def _figure(results: Results, name: str, command: str) -> dict[str, Any]:
+def _figure(results: Results, name: str, links: dict[str, dict[str, str]], command: str) -> dict[str, Any]:
     wanted = figures.FIGURES[name]
     files = [f"figures/{name}.{suffix}" for suffix in ("svg", "png", "html")]
     entry: dict[str, Any] = {"name": name, "title": wanted.title, "alt": wanted.alt, "spec": None, "reason": None}
@@ -80,7 +85,8 @@ def _figure(results: Results, name: str, command: str) -> dict[str, Any]:
     except NotMeasured as absent:
         return entry | {"reason": str(absent), "command": command_for(results, wanted.needs, command)}
     # '</' inside a script element would end it early.
-    return entry | {"spec": text.replace("</", "<\\/")}
+    entry["spec"] = text.replace("</", "<\\/")
+    return entry | {"links": _known(figures.sources(results, wanted), links)}
 
 
 def _table(results: Results, name: str, links: dict[str, dict[str, str]], command: str) -> dict[str, Any]:
@@ -123,26 +129,29 @@ def _sources(results: Results, need: str, source: str) -> list[str]:
     return manifests_of(results, kind or need, arm)
 
 
-def _links(results: Results) -> dict[str, dict[str, str]]:
+def _links(results: Results, dashboard: str) -> dict[str, dict[str, str]]:
     """Manifest path -> its name, and the address of its MLflow run where one was published."""
     path = results.directory / "tracking" / "runs.json"
     runs = json.loads(path.read_text()) if path.is_file() else {}
     links = {}
     for manifest in results.manifests:
         run = runs.get(f"{manifest.get('stage')}.{manifest.get('name')}")
-        address = DASHBOARD + run["url_path"].lstrip("/") if run else ""
+        address = dashboard + run["url_path"].lstrip("/") if run else ""
         stage, name = str(manifest.get("stage", "")), str(manifest.get("name", ""))
         links[manifest["path"]] = {"path": manifest["path"], "stage": stage, "name": name, "run": address}
     return links
 
 
 def _known(sources: list[str], links: dict[str, dict[str, str]]) -> list[dict[str, str]]:
-    """The links that exist, each with what tells it from its neighbours: model, stage or nothing."""
+    """The links that exist, each with what tells it from its neighbours: model, stage, both or nothing."""
     found = [links[path] for path in sources if path in links]
     if len(found) == 1:
         return [found[0] | {"label": "manifest"}]
-    distinct = "name" if len({link["name"] for link in found}) > 1 else "stage"
-    return [link | {"label": link[distinct]} for link in found]
+    for label in ("{name}", "{stage}", "{stage} {name}"):
+        named = [link | {"label": label.format_map(link)} for link in found]
+        if len({link["label"] for link in named}) == len(named):
+            break
+    return named
 
 
 def _origin(results: Results) -> dict[str, str]:
@@ -166,12 +175,3 @@ def _machine(hardware: dict[str, Any]) -> str:
     gpu = hardware.get("gpu")
     parts = [str(hardware.get("cpu") or ""), f"{hardware['cores']} cores" if hardware.get("cores") else ""]
     return ", ".join(part for part in [*parts, str(gpu) if gpu else "no GPU"] if part)
-
-
-@cache
-def _bundle() -> str:
-    """Vega, Vega-Lite and vega-embed as one script, from the package that also draws the SVG files."""
-    import vl_convert
-
-    bundle: Any = vl_convert.javascript_bundle  # its stub wrongly requires an argument
-    return str(bundle()).replace("</script", "<\\/script")

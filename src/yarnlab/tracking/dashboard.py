@@ -43,6 +43,8 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
         )
     free = _free_port(host, port)
     link = f"http://{host}:{free}"
+    if free != port:
+        print(f"Port {port} is in use. Run links of reports lead there: give them {link} at the end of the page.")
     print(f"Starting MLflow on {link} …", flush=True)
     command = [
         sys.executable,

@@ -14,16 +14,20 @@ function legends(node, columns) {
   }
 }
 
-function fitted(spec, width) {
-  const most = spec.usermeta.columns;
+function fitted(spec, width, { columns: most, margin } = spec.usermeta, alone = true) {
+  if (spec.vconcat) {
+    // A chart for each base model.
+    spec.vconcat.forEach((part) => fitted(part, width, spec.usermeta, false));
+    return spec;
+  }
   legends(spec, Math.max(1, Math.min(4, Math.floor(width / 160))));
   if (!most) {
-    spec.width = width;
-    spec.autosize = { type: "fit-x", contains: "padding" };
+    spec.width = alone ? width : width - AXES - 24;
+    if (alone) spec.autosize = { type: "fit-x", contains: "padding" }; // one of several can't be fitted
     if (width < 500 && spec.height > 300) spec.height = 320;
     return spec;
   }
-  const room = width - (spec.usermeta.margin || AXES);
+  const room = width - (margin || AXES);
   if (spec.concat) {
     // Panels side by side have an axis each.
     const columns = Math.max(1, Math.min(most, Math.floor(width / 260)));
@@ -71,6 +75,12 @@ window.addEventListener("beforeprint", () => {
   drawAll();
 });
 window.addEventListener("afterprint", () => closed.splice(0).forEach((d) => { d.open = false; }));
+
+// Where MLflow's pages are is known to the reader alone: `yarnlab dashboard` takes the next port when one is in use.
+const address = document.getElementById("mlflow");
+if (address) address.addEventListener("change", () => {
+  document.querySelectorAll("a.run").forEach((run) => { run.href = address.value.replace(/\/*$/, "/") + run.hash; });
+});
 
 drawAll();
 reveal();
