@@ -90,7 +90,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--micro-batch", type=int, default=1, help="sequences at once (default: %(default)s)")
     parser.add_argument("--repeats", type=int, default=3, help="timed micro-batches, the median counts")
     parser.add_argument("--precision", choices=("bf16", "pure-bf16", "fp32"), default="bf16")
-    parser.add_argument("--checkpointing", choices=("none", "full", "offload"), default="full")
+    parser.add_argument("--checkpointing", choices=("none", "selective", "full", "offload"), default="full")
     parser.add_argument(
         "--loss", choices=("auto", "torch", "liger"), default="auto", help="kernel of the cross-entropy"
     )

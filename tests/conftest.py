@@ -3,14 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+# torch then asks the driver's library whether there is a GPU, where CUDA itself would make later forks unusable.
+os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 # Two files are tested at a time: a thread each, since waiting OpenMP threads would take the other's core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests without the mark `gpu` compute on CPUs, on a machine with GPUs too; torch is imported later than this."""
+    if not asks_for_gpus(config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def asks_for_gpus(marks: str) -> bool:
+    """Whether `-m MARKS` names the tests that need a GPU, and not to leave them out."""
+    return re.search(r"(?<!not )\bgpu\b", marks) is not None
 
 
 @pytest.fixture(scope="session")

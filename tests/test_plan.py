@@ -20,6 +20,7 @@ from yarnlab.study.evaluations import KINDS
 from yarnlab.study.schema import Study
 
 STUDIES = Path(__file__).parents[1] / "config" / "studies"
+FULL_SCALE = Path(__file__).parents[1] / "docs" / "full-scale.md"
 CORE = Device("cpu", 1e11, 5e10, 16e9, "assumed")  # not measured: the tests' numbers must not depend on the machine
 
 
@@ -99,7 +100,9 @@ def test_a_sweeps_passes_are_counted_as_the_sweep_runs_them(planned, paper):
         return sum(forward_flops(paper.architecture("llama-7b"), 32000, n, causal=True) for n in lengths)
 
     assert of(planned, "llama-7b", "zero_shot").flops == pytest.approx(60 * passes(4096, 8192, 16384, 32768))
-    assert of(planned, "llama-7b", "temperature").flops == pytest.approx(896 * 13 * passes(4096, 8192, 16384, 16384, 16384))
+    assert of(planned, "llama-7b", "temperature").flops == pytest.approx(
+        896 * 13 * passes(4096, 8192, 16384, 16384, 16384)
+    )
 
 
 def test_the_papers_study_fits_h100s_and_says_what_it_stores(planned):
@@ -134,6 +137,22 @@ def test_a_configuration_that_does_not_fit_is_refused_with_what_to_change(paper)
     assert "train of yarn-7b-s16 needs" in message and "activations" in message and "AdamW moments 6.7" in message
     assert "`activation_checkpointing: full`" in message and "`processes: 16`" not in message
     assert "yarn-7b-s32" not in message
+
+
+def test_kept_attention_outputs_are_planned(paper):
+    """`selective` fits a 7B at 65,536 tokens and is shown; a 13B is refused, and told of the modes that keep less."""
+    plan = plan_study(changed(paper, "yarn-7b-s16", activation_checkpointing="selective"), "h100")
+    assert not plan.problems and "attention outputs" in render(plan)
+    (problem,) = plan_study(changed(paper, "yarn-13b-s16", activation_checkpointing="selective"), "h100").problems
+    assert "attention outputs 26." in problem and "`activation_checkpointing: offload`" in problem
+
+
+@pytest.mark.parametrize("mode", ["none", "selective", "full", "offload"])
+def test_the_documents_table_of_modes_is_the_plans(paper, mode):
+    row = next(line for line in FULL_SCALE.read_text().splitlines() if line.startswith(f"| `{mode}` |"))
+    for arm, cell in zip(("yarn-7b-s16", "yarn-13b-s16"), row.split("|")[-3:-1], strict=True):
+        peak = of(plan_study(changed(paper, arm, activation_checkpointing=mode), "h100"), arm).peak
+        assert cell.strip() == f"{peak / 1e9:.0f} GB"
 
 
 @pytest.mark.parametrize(

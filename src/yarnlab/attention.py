@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Mapping
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -22,10 +23,47 @@ NAME = "yarnlab_blockwise"
 FUSED = "yarnlab_fused"
 VARIABLE = "YARNLAB_ATTENTION"  # an implementation's name, to be used whatever else is installed
 BLOCK = 512  # queries per block; 256 to 1,024 are within 5 % of each other
+# How the kernels' operations begin in torch's dispatcher; what they return is all that their backward pass needs.
+OPERATIONS = (
+    "aten::_scaled_dot_product_",
+    "aten::_efficient_attention_forward",  # what a CausalBias may call instead
+    "flash_attn",
+    "yarnlab::blockwise_attention",
+)
 
 
 class AttentionError(ValueError):
     """Attention that a kernel can't compute, or a kernel that is not there; the message says which to use instead."""
+
+
+def _blockwise(q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, list[Tensor]]:
+    """(attention, with `keep` each block's probabilities); shapes as in _BlockwiseAttention."""
+    length, block = q.shape[1], min(BLOCK, q.shape[1])
+    before = k.shape[1] - length
+    out = torch.empty_like(q)
+    hidden = torch.full((block, block), -torch.inf, dtype=q.dtype).triu(1)
+    kept = []
+    for first in range(0, length, block):
+        last = min(length, first + block)
+        scores = torch.bmm(q[:, first:last], k[:, : before + last].transpose(1, 2))
+        scores[:, :, before + first :] += hidden[: last - first, : last - first]
+        p = torch.softmax(scores, -1)
+        out[:, first:last] = torch.bmm(p, v[:, : before + last])
+        if keep:
+            kept.append(p)
+    return out, kept
+
+
+@cache
+def _operation() -> tuple[Any, torch.library.Library]:
+    """`_blockwise` as one operation of torch's, as the fused kernels are, and the library that it lives with.
+
+    Selective recomputation keeps what an operation returns (training/recompute.py).
+    """
+    library = torch.library.Library("yarnlab", "DEF")
+    library.define("blockwise_attention(Tensor q, Tensor k, Tensor v, bool keep) -> (Tensor, Tensor[])")
+    library.impl("blockwise_attention", _blockwise, "CPU")
+    return torch.ops.yarnlab.blockwise_attention, library
 
 
 class _BlockwiseAttention(torch.autograd.Function):
@@ -36,21 +74,9 @@ class _BlockwiseAttention(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        length, block = q.shape[1], min(BLOCK, q.shape[1])
-        before = k.shape[1] - length
-        out = torch.empty_like(q)
-        hidden = torch.full((block, block), -torch.inf, dtype=q.dtype).triu(1)
-        kept = []
-        for first in range(0, length, block):
-            last = min(length, first + block)
-            scores = torch.bmm(q[:, first:last], k[:, : before + last].transpose(1, 2))
-            scores[:, :, before + first :] += hidden[: last - first, : last - first]
-            p = torch.softmax(scores, -1)
-            out[:, first:last] = torch.bmm(p, v[:, : before + last])
-            if any(ctx.needs_input_grad):
-                kept.append(p)
+        out, kept = _operation()[0](q, k, v, any(ctx.needs_input_grad))
         ctx.save_for_backward(q, k, v, *kept)
-        ctx.block = block
+        ctx.block = min(BLOCK, q.shape[1])
         return out
 
     @staticmethod
@@ -83,9 +109,15 @@ def causal_tail(query: Tensor, key: Tensor, value: Tensor, scaling: float | None
     groups = heads // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else query.dtype
+    dtype = _computed_in(query)
     q, k, v = (t.to(dtype).reshape(batch * heads, -1, dim) for t in (query * (scaling or dim**-0.5), key, value))
     return _BlockwiseAttention.apply(q, k, v).view(batch, heads, length, dim)
+
+
+def _computed_in(query: Tensor) -> torch.dtype:
+    """Autocast's dtype where it is on: under it, rotated queries and keys are fp32 and values are not."""
+    device = query.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else query.dtype
 
 
 def _fused_tail(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
@@ -94,6 +126,8 @@ def _fused_tail(query: Tensor, key: Tensor, value: Tensor, scaling: float | None
     from torch.nn.attention.bias import causal_lower_right
     from torch.nn.functional import scaled_dot_product_attention
 
+    dtype = _computed_in(query)
+    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)  # autocast does not, for a CausalBias
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)

@@ -34,7 +34,7 @@ def adopt_published(
 
     translated = translate_config(json.loads((source / "config.json").read_text(encoding="utf-8")))
     config = AutoConfig.for_model(translated.pop("model_type"), **translated)
-    _check_architecture(config, architecture, vocab_size, source)
+    _check_architecture(config, architecture, vocab_size, rope, source)
     _check_declared_rope(config, rope, source)
     if drop_sliding_window:
         config.sliding_window = None
@@ -82,7 +82,7 @@ def _link(source: Path, target: Path) -> None:
         target.symlink_to(source.resolve())
 
 
-def _check_architecture(config: Any, declared: Architecture, vocab_size: int, where: Path) -> None:
+def _check_architecture(config: Any, declared: Architecture, vocab_size: int, rope: Rope, where: Path) -> None:
     heads = config.num_attention_heads
     found = {
         "family": config.model_type,
@@ -96,6 +96,8 @@ def _check_architecture(config: Any, declared: Architecture, vocab_size: int, wh
         "tie_word_embeddings": config.tie_word_embeddings,
         "vocab_size": config.vocab_size,
     }
+    if rope.method == "ntk-aware":  # which is nothing but another base: the frequencies are compared
+        del found["rope_theta"]
     expected = declared.model_dump() | {"vocab_size": vocab_size}
     wrong = [
         f"{key} is {value}, the study says {expected[key]}" for key, value in found.items() if value != expected[key]

@@ -34,7 +34,8 @@ ENTRY = {
     "crate": "crate",
 }
 # Code that every stage passes through but no result depends on.
-NEUTRAL = {"progress", "provenance", "tracking", "code", "study.check", "study.check_evaluations", "study.load", "study.evaluations"}
+NEUTRAL = {"progress", "provenance", "tracking", "code"}
+NEUTRAL |= {f"study.{name}" for name in ("check", "check_evaluations", "load", "evaluations")}
 # Stage -> the module whose VERSION is its key.
 VERSIONED = {"train": "training.version", "asset": "hub.version"}
 

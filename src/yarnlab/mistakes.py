@@ -14,6 +14,7 @@ _MISTAKES = {
     "yarnlab.plan.stages": ("PlanError",),
     "yarnlab.corpus.packages": ("CorpusError",),
     "yarnlab.corpus.passkey": ("PromptError",),
+    "yarnlab.attention": ("AttentionError",),
     "yarnlab.checkpoints": ("ArchitectureMismatch",),
     "yarnlab.modeling": ("RopeMismatch", "NoGPU"),
     "yarnlab.evaluation.documents": ("EvaluationError",),

@@ -25,6 +25,12 @@ RECORDED_PACKAGES = (
     "tokenizers",
     "safetensors",
     "numpy",
+    # Kernels that a GPU takes where they are installed.
+    "flash-attn",
+    "flash-attn-3",
+    "liger-kernel",
+    "triton",
+    "nvidia-cudnn-cu13",
     "lm_eval",
     "mlflow",
     "snakemake",

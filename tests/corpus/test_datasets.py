@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,8 +18,8 @@ from yarnlab.corpus.blocks import Dropped, by_chunk, by_document
 from yarnlab.corpus.build import build_corpus
 from yarnlab.corpus.packages import CorpusError
 from yarnlab.corpus.passkey import PasskeyText
-from yarnlab.corpus.tokenizer import load_tokenizer, special_ids
-from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.corpus.tokenizer import Special, load_tokenizer, special_ids
+from yarnlab.corpus.tokens import CorpusWriter, TokenisedCorpus
 
 TEXTS = [f"Chapter {i}. " + f"The grass is green, {i} times over. " * (3 * i + 2) for i in range(7)]
 
@@ -48,6 +49,8 @@ def asset(tmp_path) -> Path:
         (folder / f"data/{number}.jsonl").write_text(lines)
         with gzip.open(folder / f"data/{number}.jsonl.gz", "wt") as file:
             file.write(lines)
+        with pyarrow.output_stream(str(folder / f"data/{number}.jsonl.zst"), compression="zstd") as stream:
+            stream.write(lines.encode())
     for i, text in enumerate(TEXTS):
         (folder / f"data/{i}.txt").write_text(text)
     return folder
@@ -57,6 +60,7 @@ FORMATS = {
     "parquet": ("parquet", "data/*.parquet", "text"),
     "jsonl": ("jsonl", "data/*.jsonl", "text"),
     "jsonl.gz": ("jsonl", "data/*.jsonl.gz", "text"),
+    "jsonl.zst": ("jsonl", "data/*.jsonl.zst", "text"),
     "text": ("text", "data/*.txt", None),
 }
 
@@ -114,6 +118,27 @@ def test_published_token_ids_are_kept_and_bookended_once(llama, tmp_path):
     _, corpus = build(spec, llama, asset, tmp_path / "out")
     assert corpus.document(0).tolist() == rows[0]
     assert corpus.document(1).tolist() == [1, *rows[1], 2]
+
+
+@pytest.mark.parametrize("wrong", [65_536, 70_000, -1])
+def test_published_ids_of_another_tokenizer_are_refused(wrong, llama, tmp_path):
+    """Ids that 16 bits do not hold would wrap to others; nothing of them is kept."""
+    asset = tmp_path / "asset"
+    asset.mkdir()
+    pd.DataFrame({"input_ids": [[1, 65_535, 2], [5, wrong]]}).to_parquet(asset / "train-0.parquet")
+    spec = {"corpus": {"source": "hub-tokens", "files": ["train-*"], "column": "input_ids"}, "seed": 0}
+    with pytest.raises(CorpusError, match=f"token id {wrong:,} does not fit into uint16.*`tokenizer`"):
+        build_corpus(spec, llama, tmp_path / "out", asset=asset, log=None)
+    assert not (tmp_path / "out/tokens.npy").exists()
+
+
+def test_a_corpus_holds_no_wrapped_ids(tmp_path):
+    with (
+        pytest.raises(CorpusError, match="70,000 does not fit"),
+        CorpusWriter(tmp_path, np.uint16, Special(bos=1, eos=2)) as writer,
+    ):
+        writer.add("block", np.array([1, 70_000, 2]))
+    assert not (tmp_path / "tokens.npy").exists()
 
 
 def test_a_build_that_was_killed_keeps_the_files_it_had_read(llama, asset, tmp_path, monkeypatch):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from yarnlab.corpus.overlap import WINDOW, overlap
 from yarnlab.corpus.packages import CorpusError
 from yarnlab.corpus.tokenizer import Special
 from yarnlab.corpus.tokens import CorpusWriter, TokenisedCorpus
+from yarnlab.study import load_study
 
 BOS, EOS = 1, 2
 
@@ -107,3 +109,27 @@ def test_corpora_of_other_tokenizers_are_refused(tmp_path):
 def test_too_little_text_is_refused(tmp_path):
     with pytest.raises(CorpusError, match="too little text"):
         overlap(corpus(tmp_path / "a", [text(1, 10)]), corpus(tmp_path / "b", [text(1, 100)]))
+
+
+@pytest.mark.slow
+def test_it_is_a_target_of_the_workflow(tmp_path):
+    """Every pair of the study's corpora; again when one of the two has been made anew."""
+    root = Path(__file__).resolve().parents[2]
+
+    def run(*arguments: str) -> str:
+        command = ["snakemake", "--snakefile", str(root / "Snakefile"), "--directory", str(tmp_path), "--cores", "2"]
+        done = subprocess.run(
+            [*command, "overlap", *arguments, "--config", "study=smoke"], capture_output=True, text=True, cwd=root
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout + done.stderr
+
+    run()
+    found = sorted((tmp_path / "results/smoke/overlap").glob("*.json"))
+    corpora = load_study(root / "config/studies/smoke.yaml").corpora
+    assert len(found) == len(corpora) * (len(corpora) - 1) / 2
+    assert all(0 <= json.loads(file.read_text())["a_in_b"] <= 1 for file in found)
+    assert "Nothing to be done" in run()
+    one = next(iter(corpora))
+    plan = run("--dry-run", "--forcerun", f"results/smoke/data/{one}/manifest.json")
+    assert plan.count("rule shared:") == len(corpora) - 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from shapes import LLAMA_2_7B, LLAMA_2_13B, model_of, tiny
 
-from yarnlab.cost import memory, parameters
+from yarnlab.cost import matmul_parameters, memory, parameters
 from yarnlab.study.training import Parallel, Rows, Train
 
 GB = 1e9
@@ -59,16 +59,22 @@ def test_logits_exist_in_chunks_only():
     assert found["logits"] < 65536 * 32000 * 4 / 5
 
 
+@pytest.mark.parametrize("autocast", [False, True])
 @pytest.mark.parametrize("groups", [1, 2])
-def test_a_layer_keeps_what_torch_saves_for_its_backward_pass(groups):
-    """The distinct storages that autograd saves, two layers minus one, in bf16 with torch's own attention."""
+def test_a_layer_keeps_what_torch_saves_for_its_backward_pass(groups, autocast):
+    """The distinct storages that autograd saves, two layers minus one, with torch's own attention: in bf16 as shards
+    are, and under autocast as whole models are, without the copies of its weights."""
     import torch
 
-    shape, length = tiny(tied=False, groups=groups), 64
+    shape, length, boundary = tiny(tied=False, groups=groups), 64, 4 if autocast else 2
     saved = []
     for layers in (1, 2):
-        model = model_of(shape.model_copy(update={"num_hidden_layers": layers}), 32).bfloat16()
+        model = model_of(shape.model_copy(update={"num_hidden_layers": layers}), 32)
+        given: list[torch.Tensor] = []
+        model.model.layers[-1].register_forward_pre_hook(lambda _, inputs, given=given: given.append(inputs[0]))
         model.set_attn_implementation("sdpa")
+        if not autocast:
+            model.bfloat16()
         weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
         kept: dict[int, torch.Tensor] = {}
 
@@ -77,11 +83,28 @@ def test_a_layer_keeps_what_torch_saves_for_its_backward_pass(groups):
                 kept[tensor.untyped_storage().data_ptr()] = tensor
             return tensor
 
-        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        with (
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+            torch.autocast("cpu", torch.bfloat16, enabled=autocast),
+        ):
             model.model(torch.arange(32).repeat(2)[None])
         saved.append(sum(tensor.untyped_storage().nbytes() for tensor in kept.values()))
-    counted = sum(memory.layer_activations(shape, length, compute=2).values())
+    assert given[0].element_size() == boundary
+    inside = sum(memory.layer_activations(shape, length, compute=2, autocast=autocast).values())
+    copies = 2 * matmul_parameters(shape) / shape.num_hidden_layers if autocast else 0
+    counted = inside + length * shape.hidden_size * boundary + copies
     assert saved[1] - saved[0] == pytest.approx(counted, rel=0.15)
+
+
+def test_whole_models_have_an_fp32_residual_stream_under_autocast():
+    """So a boundary has four bytes a number; shards compute in bf16 alone, and need no copies."""
+    whole, shard = (
+        memory.training(LLAMA_2_7B, 32000, phase(sharding=sharding), gpu=True)[0]["layer boundaries"]
+        for sharding in ("replicate", "fsdp")
+    )
+    assert whole == 2 * shard == 4 * 32 * 65536 * 4096
+    pure = memory.training(LLAMA_2_7B, 32000, phase(sharding="replicate", precision="pure-bf16"), gpu=True)[0]
+    assert pure["layer boundaries"] == shard
 
 
 def test_each_setting_saves_what_it_is_for():
@@ -96,6 +119,21 @@ def test_each_setting_saves_what_it_is_for():
 def test_offloaded_boundaries_are_counted_on_the_host():
     _, host = memory.training(LLAMA_2_13B, 32000, phase(activation_checkpointing="offload"), gpu=True)
     assert host / GB == pytest.approx(26.8, rel=0.01)
+
+
+@pytest.mark.parametrize(("shape", "more"), [(LLAMA_2_7B, 17.4), (LLAMA_2_13B, 27.3)])
+def test_selective_recomputation_keeps_attentions_output(shape, more):
+    """GB of outputs and log-sums of all layers at 65,536 tokens, worked out by hand; the layer at work has its own
+    anyhow. Nothing else changes, and a CPU's kernel keeps its probabilities as well."""
+    full, selective = (
+        memory.training(shape, 32000, phase(activation_checkpointing=mode), gpu=True)[0]
+        for mode in ("full", "selective")
+    )
+    layers = shape.num_hidden_layers
+    assert selective.pop("attention outputs") / GB == pytest.approx(more * (layers - 1) / layers, rel=0.01)
+    assert selective == full
+    on_cpu, _ = memory.training(shape, 32000, phase(activation_checkpointing="selective"), gpu=False)
+    assert on_cpu["attention outputs"] > (layers - 1) * memory.kept_probabilities(shape, phase(), 2)
 
 
 def test_a_cpu_keeps_attention_probabilities_and_a_gpu_does_not():

@@ -15,7 +15,7 @@ from yarnlab.training.loss import linear_cross_entropy
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no NVIDIA GPU"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no NVIDIA GPU is to be seen (pytest -m gpu shows it)"),
 ]
 SHAPE = Architecture(
     family="llama",
@@ -74,6 +74,15 @@ def test_the_last_positions_attend_to_all_before_them(queries, keys):
     results = [(out, *torch.autograd.grad(out.double().square().mean(), (q, k, v))) for out in found]
     for ours, exact in zip(*results, strict=True):
         assert (ours.double() - exact.double()).norm() < 0.02 * exact.double().norm()
+
+
+@pytest.mark.parametrize(("queries", "keys"), [(256, 256), (256, 1024)])
+def test_autocast_reaches_the_last_positions_too(queries, keys):
+    """Rotated queries and keys are fp32 under it and values bf16, as where processes share a sequence."""
+    q, k, v = (torch.randn(1, 4, n, 128, device="cuda") for n in (queries, keys, keys))
+    with torch.autocast("cuda", torch.bfloat16):
+        out = attention.causal_tail(q, k, v.bfloat16(), None)
+    assert torch.equal(out, attention.causal_tail(q.bfloat16(), k.bfloat16(), v.bfloat16(), None))
 
 
 def test_a_gpu_takes_a_kernel_without_masks():

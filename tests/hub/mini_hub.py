@@ -72,6 +72,7 @@ class MiniHub:
         self.repositories: dict[tuple[str, str], Repository] = {}
         self.token, self.gated, self.faults = token, set[str](), dict[str, str]()
         self.requests: list[Request] = []
+        self.asks_for: dict[str, str] = {}  # headers of an answer 500 or 429
         self.link_host = ""  # what page links name instead of this server, as behind a mirror
         for kind in ("models", "datasets"):
             for folder in sorted((Path(root) / kind).glob("*/*")) if root is not None else ():
@@ -132,7 +133,7 @@ class _Handler(BaseHTTPRequestHandler):
         fault = hub.faults.get(path, "").removesuffix(" once")
         if fault in ("500", "429"):
             self._happened(hub, path)
-            return self._answer(int(fault), {"error": "come again"})
+            return self._answer(int(fault), {"error": "come again"}, hub.asks_for)
         parts = path.strip("/").split("/")
         if parts[0] == "api":
             return self._api(hub, parts[1], "/".join(parts[2:4]), parts[4:], url.query)

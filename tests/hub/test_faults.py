@@ -5,10 +5,14 @@ from __future__ import annotations
 import errno
 import io
 import shutil
+import time
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 
+from yarnlab.hub.api import Patience, _asked_pause
 from yarnlab.hub.faults import (
     Corrupt,
     DiskFull,
@@ -65,6 +69,24 @@ def test_a_server_in_trouble_is_asked_again_and_then_named(hub, get, address, fa
     assert hub.downloads().count("config.json") == QUICK.tries
     hub.faults[address("config.json")] = f"{fault} once"
     get()
+
+
+@pytest.mark.parametrize("path", [f"/api/models/{NAME}/revision/main", "config.json"])
+def test_a_hub_that_names_a_pause_is_left_alone_that_long(hub, get, address, path):
+    """Metadata and files; without the header the pause would be a millisecond."""
+    hub.asks_for = {"Retry-After": "1"}
+    hub.faults[path if path.startswith("/") else address(path)] = "429 once"
+    start = time.monotonic()
+    get()
+    assert 1 <= time.monotonic() - start < 5
+
+
+def test_a_pause_may_be_a_date_and_is_bounded():
+    later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
+    assert _asked_pause(later) == pytest.approx(90, abs=2)
+    assert _asked_pause("Wed, 21 Oct 2015 07:28:00 GMT") == 0
+    assert _asked_pause("soon") is _asked_pause("") is None
+    assert Patience().after(1, HubFailure("", 1e6)) == 600 and Patience().after(3, HubFailure("")) == 4
 
 
 def test_metadata_are_asked_for_with_the_same_patience(hub, get):

@@ -13,6 +13,7 @@ from yarnlab.rope import make_rope
 SHAPE = {"hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 1, "num_key_value_heads": 8,
          "vocab_size": 32000, "torch_dtype": "bfloat16", "use_cache": True}  # fmt: skip
 LLAMA = {**SHAPE, "model_type": "llama", "architectures": ["LlamaForCausalLM"]}
+LLAMA_13B = {**LLAMA, "hidden_size": 5120, "num_attention_heads": 40, "num_key_value_heads": 40}
 MISTRAL = {**SHAPE, "model_type": "mistral", "rope_theta": 10000.0}
 TOGETHER = {"AutoModelForCausalLM": "modeling_llama_together_yarn.LlamaForCausalLM"}
 OURS = {"AutoModelForCausalLM": "modeling_llama_yarn.LlamaForCausalLM"}
@@ -23,12 +24,28 @@ def yarn(factor: float, original: int, **more) -> dict:
     return {"factor": factor, "original_max_position_embeddings": original, "type": "yarn", **more}
 
 
-# What the published config.json files say of the rope (read on the hub's pages), and what each model computes.
+# What the published config.json files say of the rope (read on the hub's pages, but where the name says otherwise), and
+# what each model computes.
 PUBLISHED = {
     "NousResearch/Yarn-Llama-2-7b-64k": (
         {**LLAMA, "auto_map": TOGETHER, "rope_scaling": yarn(16.0, 4096, finetuned=True)}, ("yarn", 16, 4096, {})),
     "NousResearch/Yarn-Llama-2-7b-128k": (
         {**LLAMA, "auto_map": TOGETHER, "rope_scaling": yarn(32.0, 4096, finetuned=True)}, ("yarn", 32, 4096, {})),
+    "NousResearch/Yarn-Llama-2-13b-64k": (
+        {**LLAMA_13B, "auto_map": TOGETHER, "rope_scaling": yarn(16.0, 4096, finetuned=True)}, ("yarn", 16, 4096, {})),
+    "NousResearch/Yarn-Llama-2-13b-128k": (
+        {**LLAMA_13B, "auto_map": TOGETHER, "rope_scaling": yarn(32.0, 4096, finetuned=True)}, ("yarn", 32, 4096, {})),
+    "emozilla/Yarn-Llama-2-7b-8k, as finetune.py saves it": (
+        {**LLAMA, "rope_scaling": yarn(2.0, 4096), "rope_theta": 10000.0}, ("yarn", 2, 4096, {})),
+    "emozilla/NTK-Llama-2-7b-8k, as its file's size allows": (
+        {**LLAMA, "rope_scaling": None, "rope_theta": 20000.0}, ("ntk-aware", 2, 4096, {"theta": 20000.0})),
+    "the same, as finetune.py saves it": (
+        {**LLAMA, "rope_theta": 20000.0,
+         "rope_scaling": {"type": "ntk", "factor": 1.0, "original_max_position_embeddings": 4096}},
+        ("ntk-aware", 2, 4096, {"theta": 20000.0})),
+    "emozilla/Linear-Llama-7b-32k, as finetune.py saves it": (
+        {**LLAMA, "rope_scaling": {"type": "linear", "factor": 16.0, "original_max_position_embeddings": 2048}},
+        ("pi", 16, 2048, {})),
     "emozilla/Yarn-Llama-7b-32k": (
         {**LLAMA, "auto_map": OURS, "rope_scaling": yarn(16.0, 2048), "rope_theta": 10000.0, "max_sequence_length": 2048},
         ("yarn", 16, 2048, {})),
@@ -36,6 +53,10 @@ PUBLISHED = {
         {**MISTRAL, "auto_map": OURS_MISTRAL, "rope_scaling": yarn(8.0, 8192, finetuned=True), "sliding_window": 65536},
         ("yarn", 8, 8192, {"alpha": 2, "beta": 128, "temperature": {"slope": 0.07}})),
     "NousResearch/Yarn-Mistral-7b-128k": (
+        {**MISTRAL, "auto_map": OURS_MISTRAL, "rope_scaling": yarn(16.0, 8192, finetuned=True), "sliding_window": 131072,
+         "max_sequence_length": 131072},
+        ("yarn", 16, 8192, {"alpha": 2, "beta": 128, "temperature": {"slope": 0.07}})),
+    "NousResearch/Yarn-Mistral-7b-128k, at first": (
         {**MISTRAL, "auto_map": OURS_MISTRAL, "rope_scaling": yarn(16.0, 8192), "sliding_window": 131072},
         ("yarn", 16, 8192, {"alpha": 2, "beta": 128, "temperature": {"slope": 0.07}})),
     "togethercomputer/LLaMA-2-7B-32K": (
@@ -63,6 +84,8 @@ OFFICIAL = {
         {0: 1.0, 20: 0.0562341288, 21: 0.0469408594, 30: 0.0085268440, 33: 0.0046004355, 40: 0.0008817890,
          45: 0.00015177164, 46: 8.334509e-05, 63: 7.217387e-06},
     ),
+    "NousResearch/Yarn-Llama-2-13b-64k": (1.2772588722, {20: 0.0562341288, 33: 0.0046004355, 46: 8.334509e-05}),
+    "NousResearch/Yarn-Llama-2-13b-128k": (1.3465735903, {21: 0.0468823276, 45: 0.00010549981}),
     "NousResearch/Yarn-Llama-2-7b-128k": (
         1.3465735903, {21: 0.0468823276, 33: 0.0044651283, 45: 0.00010549981, 63: 3.6086935e-06}),
     "emozilla/Yarn-Llama-7b-32k": (1.2772588722, {20: 0.0477990098, 30: 0.0063342270, 40: 0.00031622784}),
@@ -115,6 +138,7 @@ def test_the_yarn_mistrals_have_no_sliding_window_and_others_keep_theirs():
     assert windows == {
         "NousResearch/Yarn-Mistral-7b-64k": None,
         "NousResearch/Yarn-Mistral-7b-128k": None,
+        "NousResearch/Yarn-Mistral-7b-128k, at first": None,
         "amazon/MistralLite": 16384,
     }
 
@@ -148,6 +172,10 @@ def test_other_families_keep_what_their_class_says():
         (
             {"rope_scaling": {"type": "yarn", "factor": 2.0}},
             r"x/y: `rope_scaling.original_max_position_embeddings` is None",
+        ),
+        (
+            {"rope_scaling": {"type": "dynamic", "factor": 2.0, "original_max_position_embeddings": 4096}},
+            r"x/y: `rope_scaling.original_max_position_embeddings` is not known for type dynamic",
         ),
         ({"rope_scaling": {"type": "linear", "factor": "2"}}, r"x/y: `rope_scaling.factor` is '2'"),
         ({"rope_scaling": yarn(2.0, 4096, finetuned=True, alpha=3)}, r"x/y: `rope_scaling.alpha` is not known"),

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .released import RELEASED
+
 SHARD = "{}-00000-of-00001.parquet".format
 TEXT_PACKAGES = ("networkx",)
 
@@ -84,10 +86,12 @@ def write_model(folder: Path, repo: str, origin: dict[str, Any] | None, tokenize
     torch.manual_seed(seed)
     if shape["head_dim"] != shape["hidden_size"] // shape["num_attention_heads"]:
         config["head_dim"] = shape["head_dim"]
-    stock = {k: v for k, v in config.items() if k not in ("rope_scaling", "auto_map", "model_type")}
+    if config["rope_theta"] is None:
+        del config["rope_theta"]
+    stock = {k: v for k, v in config.items() if k not in ("rope_scaling", "rope_theta", "auto_map", "model_type")}
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(shape["family"], **stock)).to(torch.bfloat16)
     folder.mkdir(parents=True, exist_ok=True)
-    if repo == "conceptofmind/LLongMA-2-7b":
+    if repo in ("conceptofmind/LLongMA-2-7b", "emozilla/NTK-Llama-2-7b-8k"):
         _write_bin(folder, model)
     else:
         model.save_pretrained(folder, max_shard_size="200KB")
@@ -108,11 +112,15 @@ def write_model(folder: Path, repo: str, origin: dict[str, Any] | None, tokenize
         json.dumps({"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
     )
     (folder / "README.md").write_text(f"# {repo}\n")
+    for code in {value.partition(".")[0] for value in config.get("auto_map", {}).values()}:
+        (folder / f"{code}.py").write_text("raise SystemExit('code of a repository was run')\n")
 
 
 def _old_keys(repo: str, shape: dict[str, Any]) -> dict[str, Any]:
-    """What the published config.json files hold beyond the base model's."""
+    """What the published config.json files hold beyond the base model's, lengths in proportion."""
     length = shape["original_context"]
+    if repo in RELEASED:
+        return RELEASED[repo](length)
     if repo == "togethercomputer/LLaMA-2-7B-32K":
         return {"rope_scaling": {"factor": 8.0, "type": "linear"}, "max_position_embeddings": 8 * length}
     if repo == "conceptofmind/LLongMA-2-7b":

@@ -1,4 +1,4 @@
-"""config/studies/paper.yaml at 1/32 of its lengths and with a few of its arms: the same keys, the same DAG."""
+"""config/studies/paper.yaml and released.yaml at 1/32 of their lengths and with a few of their arms: the same DAG."""
 
 from __future__ import annotations
 
@@ -19,22 +19,40 @@ KEPT = (
 )  # fmt: skip
 
 
-def shrink(study: dict[str, Any], models: tuple[str, ...] = KEPT) -> dict[str, Any]:
-    """A study that two CPU cores run in minutes; `models` and their parents are kept."""
+RELEASED_KEPT = (
+    "llama-2-7b", "llama-7b", "mistral-7b", "released-7b-64k", "released-7b-8k", "released-ntk-7b-8k",
+    "released-mistral-128k", "released-pi-32k",
+)  # fmt: skip
+
+
+def shrink(
+    study: dict[str, Any], models: tuple[str, ...] = KEPT, kinds: tuple[str, ...] | None = None
+) -> dict[str, Any]:
+    """A study that two CPU cores run in minutes; `models`, their parents and `kinds` of evaluations are kept."""
     small = {**study, "models": {}, "corpora": {}}
     for name in models:
         small["models"][name] = _model(study["models"][name])
     for name, corpus in study["corpora"].items():
         small["corpora"][name] = _corpus(corpus)
     small["evaluations"] = {
-        kind: _evaluation(kind, evaluation, models) for kind, evaluation in study["evaluations"].items()
+        kind: _evaluation(kind, evaluation, models)
+        for kind, evaluation in study["evaluations"].items()
+        if kinds is None or kind in kinds
     }
+    if kinds is not None:
+        read = {name for one in small["evaluations"].values() for name in _corpora(one)}
+        small["corpora"] = {name: corpus for name, corpus in small["corpora"].items() if name in read}
     used = {corpus.get(key) for corpus in small["corpora"].values() for key in ("asset", "tokenizer")}
     used |= {m["hub"].get(key) for m in small["models"].values() if "hub" in m for key in ("asset", "tokenizer")}
-    used |= set(study["evaluations"]["benchmarks"]["snapshots"].values())
+    used |= set(small["evaluations"].get("benchmarks", {}).get("snapshots", {}).values())
     # A commit is the real repository's: the stand-in has its own, found through the branch.
     small["assets"] = {name: {**asset, "revision": "main"} for name, asset in study["assets"].items() if name in used}
     return small
+
+
+def _corpora(evaluation: dict[str, Any]) -> list[str]:
+    corpus = evaluation["corpus"]
+    return list(corpus.values()) if isinstance(corpus, dict) else [corpus]
 
 
 def _shorter(tokens: int) -> int:

@@ -38,32 +38,6 @@ def test_accumulation_equals_one_large_batch(architecture, source):
         assert torch.allclose(gradients[0], other, atol=1e-6)
 
 
-@pytest.mark.parametrize("mode", ["full", "offload"])
-def test_recomputed_layers_give_the_same_gradients_and_keep_less(architecture, source, mode):
-    """Bit for bit the same, with the same names, and fewer bytes saved for the backward pass."""
-    found = []
-    for checkpointing in ("none", mode):
-        chosen = phase()
-        chosen = phase(parallel=chosen.parallel.model_copy(update={"activation_checkpointing": checkpointing}))
-        model, kept = model_of(architecture), {}
-
-        def pack(tensor, kept=kept):
-            if not isinstance(tensor, torch.nn.Parameter):
-                kept[tensor.data_ptr()] = tensor.nbytes
-            return tensor
-
-        made = objective(model, chosen, Group())
-        ids = torch.arange(640).view(2, 320) % VOCABULARY
-        with torch.autograd.graph.saved_tensors_hooks(pack, lambda packed: packed):
-            loss, _ = made(ids, ids, torch.ones(2, 320))
-        loss.backward()
-        found.append(({name: p.grad for name, p in model.named_parameters()}, sum(kept.values())))
-    (plain, all_bytes), (recomputed, fewer) = found
-    assert plain.keys() == recomputed.keys()
-    assert all(torch.equal(plain[name], recomputed[name]) for name in plain)
-    assert fewer < all_bytes / 2
-
-
 def test_a_loss_that_is_not_finite_stops_training(architecture, run_of):
     """The message names phase and step; nothing is saved over the last good state."""
     model = model_of(architecture)

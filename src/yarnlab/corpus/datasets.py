@@ -7,6 +7,7 @@ deterministic.
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from yarnlab.corpus.packages import CorpusError
+from yarnlab.corpus.tokens import stored
 from yarnlab.provenance import replacing
 
 if TYPE_CHECKING:
@@ -97,8 +99,12 @@ def _opened(file: Path) -> Iterator[Iterable[str]]:
     elif file.suffix == ".zst":
         import pyarrow
 
-        with pyarrow.input_stream(str(file), compression="zstd") as stream:
-            yield (line.decode("utf-8") for line in stream)
+        # Arrow's own streams can't be read line by line.
+        with (
+            pyarrow.input_stream(str(file), compression="zstd") as stream,
+            io.TextIOWrapper(stream, encoding="utf-8") as lines,
+        ):
+            yield lines
     else:
         with file.open(encoding="utf-8") as plain:
             yield plain
@@ -145,5 +151,5 @@ def shard(documents: Iterator[np.ndarray], target: Path, dtype: type[np.generic]
 
 
 def _append(file: IO[bytes], ids: np.ndarray, dtype: type[np.generic]) -> int:
-    file.write(ids.astype(dtype).tobytes())
+    file.write(stored(ids, dtype))
     return len(ids)

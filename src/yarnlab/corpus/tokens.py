@@ -77,7 +77,7 @@ class CorpusWriter:
         return self
 
     def add(self, name: str, ids: np.ndarray) -> None:
-        self._file.write(np.asarray(ids).astype(self._dtype).tobytes())
+        self._file.write(stored(np.asarray(ids), self._dtype))
         self._index.append({"name": name, "start": self.tokens, "tokens": len(ids)})
         self.tokens += len(ids)
 
@@ -106,6 +106,18 @@ class CorpusWriter:
 def id_type(tokenizer_folder: Path) -> type[np.generic]:
     """uint16 where it holds every id of the tokenizer, else uint32."""
     return np.uint16 if load_tokenizer(tokenizer_folder).get_vocab_size() <= 2**16 else np.uint32
+
+
+def stored(ids: np.ndarray, dtype: type[np.generic]) -> bytes:
+    """Ids as they lie on disk. Raises CorpusError for one that the type cannot hold: a cast would wrap it silently."""
+    as_stored = ids.astype(dtype)
+    if not np.array_equal(as_stored, ids):
+        wrong = int(ids[as_stored != ids][0])
+        raise CorpusError(
+            f"token id {wrong:,} does not fit into {np.dtype(dtype).name}, which holds every id of the corpus's "
+            "tokenizer: the ids come from another one. Correct the corpus's `tokenizer`"
+        )
+    return as_stored.tobytes()
 
 
 def build_corpus(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, log: Path | None) -> dict[str, Any]:

@@ -1,9 +1,9 @@
 """Peak memory of one device by component, in bytes (1 GB = 1e9), in closed form.
 
 What is counted follows the code: chunked cross-entropy (training/loss.py, evaluation/nll.py), FSDP2 with one group per
-layer and fp32 reduction, per-layer activation checkpointing, flash kernels on a GPU and attention by blocks, whose
-probabilities are kept, on a CPU (attention.py). Components add up to the peak: they are what lives at the worst
-moment, the backward pass through one layer.
+layer and fp32 reduction, autocast where models are whole, per-layer activation checkpointing, flash kernels on a GPU,
+and on a CPU attention by blocks, whose probabilities are kept (attention.py). Components add up to the peak: they are
+what lives at the worst moment, the backward pass through one layer.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ def training(shape: Architecture, vocab_size: int, phase: Train, *, gpu: bool) -
     layer = matmul_parameters(shape) / shape.num_hidden_layers
     head = vocab_size * shape.hidden_size
     ends = head * (1 if shape.tie_word_embeddings else 2)
+    autocast = parallel.sharding == "replicate" and compute != held
     found = {
         "weights": held * weights / shards,
         "gradients": held * weights / shards,
@@ -41,54 +42,65 @@ def training(shape: Architecture, vocab_size: int, phase: Train, *, gpu: bool) -
         found["gathered layers"] = compute * (2 * layer + ends) + (compute + 4) * layer + 4 * head
     else:
         # Autocast keeps bf16 copies of the matrices; a message to other processes is a copy of all gradients.
-        copies = compute * (matmul_parameters(shape) + head) if compute != held else 0.0
-        found["bf16 copies"] = copies
+        found["bf16 copies"] = compute * (matmul_parameters(shape) + head) if autocast else 0.0
         found["head's gradient"] = 4.0 * head
         found["gradient message"] = held * weights if parallel.world > 1 else 0.0
-    activations, host = _activations(shape, phase, tokens, compute, gpu=gpu)
+    activations, host = _activations(shape, phase, tokens, compute, gpu=gpu, autocast=autocast)
     found |= activations
     # Logits of a chunk (products, their fp32 copy, their gradient), final hidden states and their gradient.
     chunk = min(LOSS_CHUNK, tokens) * vocab_size
-    found["logits"] = chunk * (4 + 2 * compute) + 2 * tokens * shape.hidden_size * compute
+    found["logits"] = chunk * (4 + 2 * compute) + 2 * tokens * shape.hidden_size * _residual(compute, autocast)
     found["runtime"] = GPU_RUNTIME if gpu else CPU_RUNTIME
     return {name: size for name, size in found.items() if size}, host
 
 
 def _activations(
-    shape: Architecture, phase: Train, tokens: float, compute: int, *, gpu: bool
+    shape: Architecture, phase: Train, tokens: float, compute: int, *, gpu: bool, autocast: bool
 ) -> tuple[Components, float]:
     checkpointing, layers = phase.parallel.activation_checkpointing, shape.num_hidden_layers
-    boundary = tokens * shape.hidden_size * compute
-    inside = layer_activations(shape, tokens, compute)
+    boundary = tokens * shape.hidden_size * _residual(compute, autocast)
+    inside = layer_activations(shape, tokens, compute, autocast=autocast)
+    # What attention's kernel returns: its output and the logarithms of its sums, or on a CPU its probabilities.
+    returned = tokens * shape.num_attention_heads * (shape.head_dim * compute + 4.0)
     if not gpu:
-        inside["attention"] += kept_probabilities(shape, phase, compute)
+        probabilities = kept_probabilities(shape, phase, compute)
+        inside["attention"] += probabilities
+        returned += probabilities
     if phase.parallel.context > 1:  # keys and values of the whole sequence, and their gradients
         whole = tokens * phase.parallel.context * shape.num_key_value_heads * shape.head_dim
         inside["attention"] += 4 * whole * compute
     # The MLP's product, activated gate and up projection have theirs at once, and so has the residual stream.
-    gradients = tokens * (3 * shape.intermediate_size + shape.hidden_size) * compute
+    gradients = 3 * tokens * shape.intermediate_size * compute + boundary
     if checkpointing == "none":
         return {
             "activations": layers * (boundary + sum(inside.values())),
             "gradients within a layer": gradients,
         }, 0.0
-    kept = {"layer boundaries": boundary * (layers if checkpointing == "full" else min(3, layers))}
+    kept = {"layer boundaries": boundary * (min(3, layers) if checkpointing == "offload" else layers)}
+    if checkpointing == "selective":
+        kept["attention outputs"] = (layers - 1) * returned  # the layer at work has its own within `inside`
     host = boundary * layers if checkpointing == "offload" else 0.0
     return {**kept, **inside, "gradients within a layer": gradients}, host
 
 
-def layer_activations(shape: Architecture, tokens: float, compute: int) -> Components:
-    """What one layer keeps for its backward pass, `compute` bytes a number, with a flash kernel.
+def _residual(compute: int, autocast: bool) -> int:
+    """Bytes of a number between layers: autocast leaves sums in the dtype of the weights."""
+    return 4 if autocast else compute
+
+
+def layer_activations(shape: Architecture, tokens: float, compute: int, *, autocast: bool = False) -> Components:
+    """What one layer keeps for its backward pass beside its input, `compute` bytes a number, with a flash kernel.
 
     MLP: gate, up, activated gate and their product. Attention: queries and keys before and after the rotation, values,
-    output. Norms: two, each with an fp32 copy of its input, its normalised output in both forms.
+    output. Norms: two, each with an fp32 copy of its input, its normalised output in both forms. Under autocast the
+    second norm's input and both outputs are fp32, and each of the five products that read these has a copy of its own.
     """
     queries = shape.num_attention_heads * shape.head_dim
     keys = shape.num_key_value_heads * shape.head_dim
     return {
         "MLP": 4 * tokens * shape.intermediate_size * compute,
         "attention": 3 * tokens * (queries + keys) * compute,
-        "norms": 2 * tokens * shape.hidden_size * (4 + 2 * compute),
+        "norms": tokens * shape.hidden_size * (3 * 4 + 5 * compute if autocast else 2 * (4 + 2 * compute)),
     }
 
 

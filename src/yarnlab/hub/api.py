@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any
 from urllib.parse import quote, urljoin, urlsplit, urlunsplit
@@ -31,6 +33,7 @@ from yarnlab.hub.faults import (
 
 REDIRECTS = 8
 LONGEST_PAUSE = 60.0  # seconds
+LONGEST_ASKED = 600.0  # seconds that the hub may ask for; it counts requests over five minutes
 
 
 @dataclass(frozen=True)
@@ -41,7 +44,10 @@ class Patience:
     pause: float = 1.0
     timeout: float = 30.0
 
-    def after(self, failures: int) -> float:
+    def after(self, failures: int, problem: HubError) -> float:
+        """Seconds until the next request: what the hub asks for, else twice as long as before."""
+        if isinstance(problem, HubFailure) and problem.pause is not None:
+            return min(problem.pause, LONGEST_ASKED)
         return min(self.pause * 2 ** (failures - 1), LONGEST_PAUSE)
 
 
@@ -154,7 +160,7 @@ class Hub:
             failures += 1
             if failures >= self.patience.tries or not passes(problem):
                 raise problem
-            self.stop.wait(self.patience.after(failures))
+            self.stop.wait(self.patience.after(failures, problem))
 
     def _next(self, answer: httpx2.Response) -> str | None:
         """Only the query: behind a mirror, the link's host may be another one."""
@@ -183,7 +189,8 @@ class Hub:
             whose = "" if ours else " (the server it redirects to)"
             return HubFailure(
                 f"{self.shown}{whose} answered {code} for {what} of {name}, {self.patience.tries} times. "
-                "Try again later, or use a mirror (HF_ENDPOINT)"
+                "Try again later, or use a mirror (HF_ENDPOINT)",
+                _asked_pause(answer.headers.get("Retry-After", "")),
             )
         if reason == "GatedRepo" or code == 403:
             if self._token is None:
@@ -214,6 +221,15 @@ class Hub:
 def passes(problem: HubError) -> bool:
     """Whether asking again may help."""
     return isinstance(problem, Unreachable | HubFailure | Interrupted)
+
+
+def _asked_pause(given: str) -> float | None:
+    """Seconds of a Retry-After header, which holds a number or a date; None for neither."""
+    try:
+        seconds = float(given) if given.strip().isdigit() else parsedate_to_datetime(given).timestamp() - time.time()
+    except ValueError:
+        return None
+    return max(0.0, seconds)
 
 
 @contextmanager

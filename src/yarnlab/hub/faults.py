@@ -63,7 +63,11 @@ class Unreachable(HubError):
 
 
 class HubFailure(HubError):
-    """The hub answers with errors of its own."""
+    """The hub answers with errors of its own. `pause`: seconds that it asks to be left alone, where it says so."""
+
+    def __init__(self, message: str, pause: float | None = None) -> None:
+        super().__init__(message)
+        self.pause = pause
 
 
 class Offline(HubError):

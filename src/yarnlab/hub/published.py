@@ -40,6 +40,8 @@ OLD_SWITCHES: tuple[tuple[str, tuple[object, ...]], ...] = (
 )
 # rope_scaling blocks of today's transformers, which mean the same there.
 STOCK = ("llama3", "longrope", "proportional")
+# The official finetune.py writes these into every block, whatever its type; a linear or larger base needs neither.
+WRITTEN_ALWAYS = {"original_max_position_embeddings", "finetuned"}
 STOCK_YARN_KEYS = {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
 
 
@@ -106,10 +108,10 @@ def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any] |
     if kind == "yarn":
         return _yarn(scaling, theta, family, name, official=_is_official(config))
     if kind in ("linear", "dynamic"):
-        _only(scaling, {"factor"}, name)
+        _only(scaling, {"factor", *(WRITTEN_ALWAYS if kind == "linear" else ())}, name)
         return {"rope_type": kind, "rope_theta": theta, "factor": _number(scaling, "factor", name)}
     if kind == "ntk":  # the base itself is larger (LlamaNTKScaledRotaryEmbedding.py:6)
-        _only(scaling, {"factor"}, name)
+        _only(scaling, {"factor", *WRITTEN_ALWAYS}, name)
         head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]
         larger = theta * _number(scaling, "factor", name) ** (head_dim / (head_dim - 2))
         return {"rope_type": "default", "rope_theta": larger}
@@ -142,7 +144,7 @@ def _yarn(scaling: Mapping[str, Any], theta: float, family: str, name: str, *, o
     if not official:
         _only(scaling, {"factor", "original_max_position_embeddings", *STOCK_YARN_KEYS}, name)
         return {**common, "rope_theta": theta, **{k: v for k, v in scaling.items() if k in STOCK_YARN_KEYS}}
-    _only(scaling, {"factor", "original_max_position_embeddings", "finetuned"}, name)
+    _only(scaling, {"factor", *WRITTEN_ALWAYS}, name)
     constants = OFFICIAL[family]
     return {
         **common,

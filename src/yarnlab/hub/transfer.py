@@ -108,7 +108,7 @@ class Transfer:
             if self._size < self._wanted.size:
                 if failures >= self._hub.patience.tries or not passes(problem):
                     raise problem
-                self._stop.wait(self._hub.patience.after(failures))
+                self._stop.wait(self._hub.patience.after(failures, problem))
 
     def _request(self, file: BinaryIO) -> None:
         """One request from the first missing byte on."""

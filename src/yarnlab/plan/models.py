@@ -9,6 +9,7 @@ from yarnlab.plan.stages import Stage, needed, room
 from yarnlab.study.schema import Study
 from yarnlab.study.training import Train
 
+RECOMPUTED = ("none", "selective", "full", "offload")  # each keeps less on the device than the one before
 KEPT = 3  # checkpoints on disk at worst: the two that are kept and the one being written
 
 
@@ -100,10 +101,8 @@ def changes(phase: Train) -> Iterator[tuple[str, Train]]:
 
     if phase.micro_batch > 1:
         yield "`micro_batch: 1`", phase.model_copy(update={"micro_batch": 1})
-    if parallel.activation_checkpointing == "none":
-        yield "`activation_checkpointing: full`", with_(activation_checkpointing="full")
-    if parallel.activation_checkpointing != "offload":
-        yield "`activation_checkpointing: offload`", with_(activation_checkpointing="offload")
+    for mode in RECOMPUTED[RECOMPUTED.index(parallel.activation_checkpointing) + 1 :]:
+        yield f"`activation_checkpointing: {mode}`", with_(activation_checkpointing=mode)
     if parallel.sharding == "replicate" and parallel.world > 1:
         yield "`sharding: fsdp`", with_(sharding="fsdp")
     for factor in (2, 4, 8):

@@ -54,6 +54,8 @@ def evaluate(kind: str, layout: Layout, name: str, spec: dict[str, Any], code: s
                 progress=lambda total, unit: Progress(f"{kind} {name}", total, log=log, unit=unit),
             )
         )
+        # Afterwards, since an evaluation may take another kernel than the fastest, to have a cache of keys.
+        run.facts["attention"] = model.config._attn_implementation
         _write_outcome(run, path, layout.nll(settings["corpus"], name), outcome, corpus.names)
 
 

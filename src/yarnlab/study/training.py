@@ -53,7 +53,8 @@ class Parallel(Section):
 
     `sharding: replicate` keeps the whole model in every process; `fsdp` shards weights, gradients and AdamW's moments
     (FSDP2). `context` processes share one sequence where a row does not fit into one device's memory.
-    `activation_checkpointing` recomputes each layer in the backward pass; `offload` keeps its inputs in host memory.
+    `activation_checkpointing` recomputes each layer in the backward pass: all of it (`full`), all but attention
+    (`selective`), or all from inputs that are kept in host memory (`offload`).
     """
 
     nodes: Positive = 1
@@ -61,7 +62,7 @@ class Parallel(Section):
     threads: Positive
     sharding: Literal["replicate", "fsdp"]
     context: Positive = 1
-    activation_checkpointing: Literal["none", "full", "offload"]
+    activation_checkpointing: Literal["none", "selective", "full", "offload"]
 
     @property
     def world(self) -> int:

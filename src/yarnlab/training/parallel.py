@@ -194,14 +194,17 @@ def _joined(parallel: Parallel, rank: int, local: int, gpus: bool, store: distri
     if os.environ.get("MASTER_ADDR", "127.0.0.1") in ("127.0.0.1", "localhost"):
         # All processes are here: they need no other interface, and a host name may resolve to one that is down.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-    distributed.init_process_group(
-        "cpu:gloo,cuda:nccl" if gpus else "gloo",
-        store=distributed.PrefixStore("group", store),
-        rank=rank,
-        world_size=parallel.world,
-        timeout=COLLECTIVE,
-        device_id=device if gpus else None,
-    )
+    try:
+        distributed.init_process_group(
+            "cpu:gloo,cuda:nccl" if gpus else "gloo",
+            store=distributed.PrefixStore("group", store),
+            rank=rank,
+            world_size=parallel.world,
+            timeout=COLLECTIVE,
+            device_id=device if gpus else None,
+        )
+    except RuntimeError as error:  # another process may fail while they still connect
+        raise WorkerFailed(f"process {rank} of {parallel.world} did not meet the others: {error}") from None
     try:
         yield Group(rank, parallel.world, parallel.context, device, store, _sequence_group(parallel, rank))
     finally:
