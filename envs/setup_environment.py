@@ -214,17 +214,16 @@ def install(environment: Environment) -> None:
 
 
 def install_plugins(environment: Environment) -> None:
-    """Puts the lock's packages, which are pure Python, into a folder of their own for PYTHONPATH."""
+    """Puts each of the lock's packages, which are pure Python, into a folder of its own for PYTHONPATH."""
     packages = environment.folder / "packages"
     environment.stamp.unlink(missing_ok=True)
     shutil.rmtree(packages, ignore_errors=True)
-    # Everything that they need is in the environment already, and must stay as that one's lock says.
-    arguments = ["install", "--no-deps", "--target", str(packages), "-r", str(environment.lock)]
-    step(
-        environment,
-        f"installing Snakemake's SLURM plugin from envs/{environment.lock.name}",
-        pip(environment, *arguments),
-    )
+    for pin in re.findall(r"^[\w.-]+==[\w.]+$", environment.lock.read_text(), re.MULTILINE):
+        name = pin.partition("==")[0]
+        (packages / name).mkdir(parents=True)
+        # Everything that it needs is in the environment already, and must stay as that one's lock says.
+        arguments = ["install", "--no-deps", "--target", str(packages / name), pin]
+        step(environment, f"installing Snakemake's SLURM plugin {pin}", pip(environment, *arguments))
 
 
 def set_up(environment: Environment) -> None:

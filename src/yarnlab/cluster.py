@@ -1,8 +1,7 @@
 """What a SLURM cluster offers and what the workflow asks of it, compared before the first job is submitted.
 
-The profile calls `site` while Snakemake reads it, the Snakefile calls `check` when the first job is about to start and
-`explain` after failures. A request that cannot be met is otherwise refused by sbatch, rule by rule and in its own
-words, or waits in the queue for ever.
+The profile calls `site` while Snakemake reads it, the Snakefile `check` when the first job is about to start. A request
+that cannot be met is otherwise refused by sbatch, rule by rule and in its own words, or waits in the queue for ever.
 """
 
 from __future__ import annotations
@@ -14,19 +13,22 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 PROFILE = "workflow/profiles/cluster/profile.v9+.yaml"
+SUBMITS = "snakemake-executor-plugin-slurm"  # and the folder under .venv-cluster/packages that holds it
+CHANGE = f"{PROFILE} (set-resources)"
 ACCOUNT, CPU_PARTITION, GPU_PARTITION = "YARNLAB_ACCOUNT", "YARNLAB_CPU_PARTITION", "YARNLAB_GPU_PARTITION"
 
 
 @dataclass(frozen=True)
 class Site:
-    """The three values of a cluster; an account of "" means that it has none."""
+    """Who takes the jobs, and the three values of a SLURM cluster; an account of "" means that it has none."""
 
+    executor: str
     account: str
     cpu_partition: str
     gpu_partition: str
@@ -60,11 +62,19 @@ class Request:
     needed_gpus: int
 
 
-def site(account: str | None = None, cpu_partition: str | None = None, gpu_partition: str | None = None) -> Site:
+def site(
+    account: str | None = None,
+    cpu_partition: str | None = None,
+    gpu_partition: str | None = None,
+    executor: str = "slurm",
+) -> Site:
     """The three values, each from here or from the environment, where rules and jobs find them afterwards.
 
-    Ends the program with one message if a value, the SLURM plugin or SLURM itself is missing.
+    Ends the program with one message if a value, the SLURM plugin or SLURM itself is missing. Another executor has no
+    use for any of these.
     """
+    if executor != "slurm":
+        return Site(executor, "", "", "")
     given = {ACCOUNT: account, CPU_PARTITION: cpu_partition, GPU_PARTITION: gpu_partition}
     values = {name: os.environ.get(name) if value is None else value for name, value in given.items()}
     missing = [name for name, value in values.items() if value is None or (not value and name != ACCOUNT)]
@@ -85,21 +95,60 @@ def site(account: str | None = None, cpu_partition: str | None = None, gpu_parti
         sys.exit("\n".join(f"profile cluster: {problem}" for problem in problems))
     found = {name: value or "" for name, value in values.items()}
     os.environ.update(found)
-    return Site(found[ACCOUNT], found[CPU_PARTITION], found[GPU_PARTITION])
+    return Site(executor, found[ACCOUNT], found[CPU_PARTITION], found[GPU_PARTITION])
+
+
+def path_of_jobs(source: Path, path: str) -> str:
+    """PYTHONPATH for jobs: the package's place before the caller's, once, and without the plugin that submits them.
+
+    Snakemake imports every plugin on its path, and a SLURM job starts Snakemake twice. A quarter of such a start would
+    go to the plugin that submits: it imports pandas and calls scontrol.
+    """
+    folders = [str(source), *filter(None, path.split(os.pathsep))]
+    return os.pathsep.join(dict.fromkeys(folder for folder in folders if Path(folder).name != SUBMITS))
 
 
 def check(workflow: Any) -> None:
-    """Compare all jobs that will be submitted with the cluster; does nothing under another executor than slurm.
+    """Compare all jobs that will be submitted with the environment and with what SLURM offers.
 
-    Ends the program with one line for each thing that cannot be met, naming rules and fix.
+    Ends the program with one line for each thing that cannot be met, naming rules and fix. What only a later attempt
+    would ask too much of is a warning: most jobs never come to it.
     """
-    if workflow.executor_plugin.name != "slurm":
+    if workflow.local_exec:
         return
-    requests = {request_of(job) for job in workflow.dag.needrun_jobs() if not job.is_local}
-    offered = offer()
-    problems = list(compare(requests, offered, accounts())) if offered else []
+    jobs = [job for job in workflow.dag.needrun_jobs() if not job.is_local]
+    requests = {request_of(job) for job in jobs}
+    problems = [*without_cuda(requests)]
+    offered, known = (offer(), accounts()) if workflow.executor_plugin.name == "slurm" else ([], set())
+    if offered:
+        problems += compare(requests, offered, known)
     if problems:
         sys.exit("This cluster cannot run the study as asked:\n" + "\n".join(problems))
+    if offered and (later := [*compare(map(of_last_attempt, jobs), offered, known)]):
+        print("What jobs ask for after failures is more than there is:", *later, sep="\n", file=sys.stderr)
+
+
+def without_cuda(requests: Iterable[Request]) -> Iterator[str]:
+    """One line if a stage will compute on GPUs, and the torch of this environment, which jobs share, is a CPU build."""
+    rules = sorted({request.rule for request in requests if request.needed_gpus})
+    found = find_spec("torch")  # finds it and does not import it, which takes seconds
+    if not rules or found is None or found.origin is None:
+        return
+    build = Path(found.origin).with_name("version.py").read_text(encoding="utf-8")
+    if not re.search(r"^(?:cuda|hip)\b[^=\n]*= '", build, re.MULTILINE):
+        yield (
+            f"  {_named(rules)}: its stage computes on GPUs, and this environment's torch is a build for CPUs. Call "
+            "`envs/run --gpu --cluster snakemake …`."
+        )
+
+
+def of_last_attempt(job: Any) -> Request:
+    """What a Snakemake job would ask of SLURM after as many failures as the profile allows."""
+    first, job.attempt = job.attempt, job.restart_times + 1  # resources are functions of it
+    try:
+        return request_of(job)
+    finally:
+        job.attempt = first
 
 
 def request_of(job: Any) -> Request:
@@ -132,28 +181,41 @@ def compare(requests: Iterable[Request], offered: list[Nodes], known_accounts: s
         if problem := _problem(request, offered, known_accounts):
             unmet.setdefault(problem, set()).add(request.rule)
     for problem, rules in sorted(unmet.items(), key=lambda item: sorted(item[1])):
-        yield f"  {'rule' if len(rules) == 1 else 'rules'} {', '.join(sorted(rules))}: {problem}"
+        yield f"  {_named(sorted(rules))}: {problem}"
+
+
+def _named(rules: list[str]) -> str:
+    return f"{'rule' if len(rules) == 1 else 'rules'} {', '.join(rules)}"
 
 
 def _problem(request: Request, offered: list[Nodes], known_accounts: set[str]) -> str | None:
     """The first thing that stands in the way of a request, and what to do about it."""
-    here = [nodes for nodes in offered if nodes.partition == request.partition]
-    change = f"{PROFILE} (set-resources)"
-    if request.account and known_accounts and request.account.lower() not in known_accounts:
-        names = ", ".join(sorted(known_accounts))
-        return f"account {request.account} is not one of yours ({names}). Correct {ACCOUNT}."
-    if request.partition and not here:
-        names = ", ".join(sorted({nodes.partition for nodes in offered}))
-        return (
-            f"there is no partition {request.partition} here (there are: {names}). Correct {CPU_PARTITION} or "
-            f"{GPU_PARTITION}, or slurm_partition in {change}."
-        )
-    here = here or offered
+    for account in filter(None, re.split(r"[,\s]+", request.account)):
+        if known_accounts and account.lower() not in known_accounts:
+            names = ", ".join(sorted(known_accounts))
+            return f"account {account} is not one of yours ({names}). Correct {ACCOUNT}."
+    if not request.partition:
+        return _unmet(request, offered, offered)
+    unmet = []
+    for partition in request.partition.split(","):  # SLURM takes the first that can start the job
+        here = [nodes for nodes in offered if nodes.partition == partition]
+        if not here:
+            names = ", ".join(sorted({nodes.partition for nodes in offered}))
+            return (
+                f"there is no partition {partition} here (there are: {names}). Correct {CPU_PARTITION} or "
+                f"{GPU_PARTITION}, or slurm_partition in {CHANGE}."
+            )
+        unmet.append(_unmet(replace(request, partition=partition), here, offered))
+    return None if None in unmet else unmet[0]
+
+
+def _unmet(request: Request, here: list[Nodes], offered: list[Nodes]) -> str | None:
+    """What these nodes of one partition lack for a request."""
     if request.needed_gpus > request.gpus:
         asked = f"gpu:{request.gpus}" if request.gpus else "none"
         return (
             f"its stage computes on {request.needed_gpus} GPUs a node, and it asks for {asked}. Set gres: "
-            f"gpu:{request.needed_gpus} in {change}, or remove the gres that is there."
+            f"gpu:{request.needed_gpus} in {CHANGE}, or remove the gres that is there."
         )
     if not any(_gpus(nodes, request.gpu_model) >= request.gpus for nodes in here):
         kind = f"gpu:{request.gpu_model}:{request.gpus}" if request.gpu_model else f"gpu:{request.gpus}"
@@ -162,10 +224,10 @@ def _problem(request: Request, offered: list[Nodes], known_accounts: set[str]) -
         hint = f"Use partition {' or '.join(where)} ({GPU_PARTITION})" if where else "Ask for fewer, or other, GPUs"
         return (
             f"it asks for {kind} a node, and nodes of partition {request.partition} have {most or 'none'} of these. "
-            f"{hint}, or change gres in {change}."
+            f"{hint}, or change gres in {CHANGE}."
         )
     for field, name, unit, where_set in (
-        ("memory", "mem_mb", "MB of memory", change),
+        ("memory", "mem_mb", "MB of memory", CHANGE),
         ("cpus", "threads", "processors", "the study"),
     ):
         asked, most = getattr(request, field), max(getattr(nodes, field) for nodes in here)
@@ -183,7 +245,7 @@ def _problem(request: Request, offered: list[Nodes], known_accounts: set[str]) -
         longest = max(limit for limit in limits if limit is not None)
         return (
             f"it asks for {request.minutes} minutes, and partition {request.partition} allows {longest}. Lower runtime "
-            f"in {change}; an interrupted training continues at the next attempt."
+            f"in {CHANGE}; an interrupted training continues at the next attempt."
         )
     return None
 
@@ -233,44 +295,6 @@ def _gpus_asked(gres: str) -> tuple[str, int]:
 
 def _gpus(nodes: Nodes, model: str) -> int:
     return nodes.gpus.get(model, 0) if model else sum(nodes.gpus.values())
-
-
-# What ended a job, by the state that SLURM gives it, and what to do.
-_ADVICE = {
-    "OUT_OF_MEMORY": "it used more memory than it asked for: raise its mem_mb in {profile}, then run the same command.",
-    "TIMEOUT": "its time limit ended before its work: run the same command, a training continues where it was saved; "
-    "anything else needs a longer runtime in {profile}.",
-    "NODE_FAIL": "its node failed: run the same command.",
-    "PREEMPTED": "a job of higher priority took its place: run the same command, a training continues.",
-    "CANCELLED": "it was cancelled (scancel): run the same command to continue.",
-}
-_RULE = re.compile(r"Error in (?:local)?rule (\w+)")
-_ENDED = re.compile(r"SLURM-job '([^']+)' failed, SLURM status is: '(\w+)")
-_LOGS = re.compile(r"^\s+log: (.+?)(?: \(check log file.*)?$")
-# Without cgroups, SLURM ends a job that outgrows its memory itself, and calls it FAILED.
-_MEMORY = re.compile(r"exceeded (?:job )?memory limit|oom.?kill", re.IGNORECASE)
-
-
-def explain(logs: Iterable[str | Path]) -> list[str]:
-    """One line for each job that SLURM ended, with rule and fix; `logs` are Snakemake's, as onerror gets them."""
-    rule, job, state, lines = "?", "", "", []
-    for log in logs:
-        for line in Path(log).read_text(encoding="utf-8", errors="replace").splitlines():
-            if found := _RULE.search(line):
-                rule, job, state = found[1], "", ""
-            elif found := _ENDED.search(line):
-                job, state = found[1], found[2]
-                if state in _ADVICE:
-                    lines.append(_explanation(rule, job, state))
-            elif state == "FAILED" and (found := _LOGS.match(line)):
-                files = [Path(name) for name in found[1].split(", ") if Path(name).stem == job]
-                if any(file.exists() and _MEMORY.search(file.read_text(errors="replace")) for file in files):
-                    lines.append(_explanation(rule, job, "OUT_OF_MEMORY"))
-    return list(dict.fromkeys(lines))
-
-
-def _explanation(rule: str, job: str, state: str) -> str:
-    return f"rule {rule}, SLURM job {job}: {_ADVICE[state].format(profile=PROFILE)}"
 
 
 def gpus_of_this_machine() -> int:

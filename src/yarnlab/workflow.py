@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from yarnlab.cluster import path_of_jobs
 from yarnlab.code import code_key
 from yarnlab.provenance import project_root
 from yarnlab.study import Study, canonical, load_study, section, study_digest
@@ -35,15 +37,18 @@ class Workflow:
         return cls(load_study(Path(chosen) if chosen.endswith(".yaml") else folder / f"{chosen}.yaml"))
 
     def export_environment(self, source: Path) -> None:
-        """Set what every job inherits: the package's place, quiet libraries, and an allocator that keeps memory.
+        """Set what every job inherits: the package's place, no hub, quiet libraries, an allocator that keeps memory.
 
         Training allocates and frees the same large blocks at every step; with glibc's defaults they go back to the
         system each time, which costs a third of the throughput on CPUs.
         """
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(source), os.environ.get("PYTHONPATH")]))
+        os.environ["PYTHONPATH"] = path_of_jobs(source, os.environ.get("PYTHONPATH", ""))
+        os.environ.pop("SNAKEMAKE_PROFILE", None)  # it may name options of the plugin that jobs lack
         os.environ["YARNLAB_STUDY_SHA256"] = study_digest(self.study)
+        # The one rule that downloads is as its caller was; a Snakemake that this one starts inherits the answer.
+        os.environ.setdefault("YARNLAB_ASSETS_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
+        os.environ["HF_HUB_OFFLINE"] = "1"  # whatever the caller has; the one rule that downloads takes it back
         for name, value in {
-            "HF_HUB_OFFLINE": "1",
             "HF_HUB_DISABLE_TELEMETRY": "1",
             "TRANSFORMERS_VERBOSITY": "error",
             "TOKENIZERS_PARALLELISM": "true",
@@ -99,8 +104,10 @@ class Workflow:
         model = self.study.models[arm]
         if model.parent is not None:
             source = self._model(self.study.name(model.parent, seed))
+        elif model.hub is not None:  # its own files, wherever its text's tokenizer comes from
+            source = self._asset(model.hub.asset)
         else:
-            source = self._tokenizer(self.study.tokenizer_of(arm))
+            source = self._tokenizer(None)
         return [source, *map(self.corpus, sorted({phase.corpus for phase in model.phases}))]
 
     def corpus_inputs(self, wildcards: Any) -> list[str]:
@@ -137,6 +144,12 @@ class Workflow:
 
     def model_manifests(self) -> list[str]:
         return [self._model(name) for name in self.models]
+
+    def overlaps(self) -> list[str]:
+        """Where the text that two corpora of one tokenizer share is counted, for every such pair."""
+        tokenizers = {name: getattr(corpus, "tokenizer", None) for name, corpus in self.study.corpora.items()}
+        pairs = combinations(self.corpora(), 2)
+        return [f"{self.root}/overlap/{a}--{b}.json" for a, b in pairs if tokenizers[a] == tokenizers[b]]
 
     def asset_manifests(self) -> list[str]:
         return [self._asset(name) for name in self.assets()]

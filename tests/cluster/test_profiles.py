@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -37,7 +38,7 @@ def rules() -> list[tuple[str, bool, bool]]:
 
 def profile(name: str, monkeypatch: pytest.MonkeyPatch, account: str = "ours") -> dict[str, Any]:
     """What Snakemake reads when it is called with --profile NAME in the project's root."""
-    monkeypatch.setattr(cluster, "site", lambda **_: cluster.Site(account, "batch", "accelerated"))
+    monkeypatch.setattr(cluster, "site", lambda executor, **_: cluster.Site(executor, account, "batch", "accelerated"))
     monkeypatch.setattr(cluster, "gpus_of_this_machine", lambda: 4)
     with open(ROOT / name / "profile.v9+.yaml") as file:
         return yte.process_yaml(file, require_use_yte=True)
@@ -89,3 +90,32 @@ def test_the_node_profile_runs_here_and_counts_gpus(monkeypatch):
 
 def test_both_profiles_select_the_paper_study(monkeypatch):
     assert profile("cluster", monkeypatch)["config"] == profile("node", monkeypatch)["config"] == ["study=paper"]
+
+
+# As much of an executor plugin as Snakemake needs to plan with it.
+ELSEWHERE = """
+from snakemake_interface_executor_plugins.executors.remote import RemoteExecutor
+from snakemake_interface_executor_plugins.settings import CommonSettings
+common_settings = CommonSettings(non_local_exec=True, implies_no_shared_fs=False, job_deploy_sources=False)
+class Executor(RemoteExecutor): ...
+"""
+
+
+def test_a_copy_of_the_cluster_profile_serves_another_scheduler(tmp_path):
+    """With one word changed it asks for nothing of SLURM: neither its plugin, nor sbatch, nor the three values."""
+    shutil.copytree(ROOT / "workflow" / "profiles" / "cluster", tmp_path / "elsewhere")
+    (copy,) = (tmp_path / "elsewhere").iterdir()
+    copy.write_text(copy.read_text().replace('executor="slurm"', 'executor="elsewhere"'))
+    (tmp_path / "snakemake_executor_plugin_elsewhere").mkdir()
+    (tmp_path / "snakemake_executor_plugin_elsewhere" / "__init__.py").write_text(ELSEWHERE)
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("YARNLAB_")}
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
+    done = subprocess.run(
+        [*command, "--profile", str(tmp_path / "elsewhere"), "--config", "study=smoke", "--dry-run", "data"],
+        env={**kept, "PYTHONPATH": str(tmp_path), "PATH": str(Path(sys.executable).parent)},
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "rule tokenizer" in done.stdout and "slurm" not in done.stdout

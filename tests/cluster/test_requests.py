@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from yarnlab import cluster
-from yarnlab.cluster import Nodes, Request, compare, explain, site
+from yarnlab.cluster import Nodes, Request, compare, site
+from yarnlab.cluster_failures import explain
 
 CPU = Nodes("cpu", 10, 64, 256_000, {}, 2880)
 SMALL_CPU = Nodes("cpu", 2, 16, 64_000, {}, 2880)
@@ -48,6 +51,21 @@ def test_each_unmet_request_is_one_line_with_rule_reason_and_fix(change, said):
     assert all(part in line for part in said), line
 
 
+def test_a_list_of_partitions_is_met_by_one_of_them():
+    """As SLURM takes it; each of them must exist, and the line is about the first."""
+    assert complaints(replace(TRAIN, partition="cpu,gpu")) == complaints(replace(EVALUATE, partition="gpu,cpu")) == []
+    (line,) = complaints(replace(TRAIN, partition="cpu,gpu", memory=1_000_001))
+    assert "partition cpu have none" in line
+    (line,) = complaints(replace(TRAIN, partition="gpu,fast"))
+    assert "no partition fast here" in line
+
+
+def test_a_list_of_accounts_is_yours_if_each_is():
+    assert complaints(replace(TRAIN, account="ours,Mine"), accounts={"ours", "mine"}) == []
+    (line,) = complaints(replace(TRAIN, account="ours,theirs"), accounts={"ours", "mine"})
+    assert "account theirs is not one of yours (mine, ours)" in line
+
+
 def test_rules_with_the_same_problem_share_a_line():
     (line,) = complaints(replace(EVALUATE, partition="x"), replace(EVALUATE, partition="x", rule="entropy"), TRAIN)
     assert "rules entropy, passkey: there is no partition x" in line
@@ -78,11 +96,17 @@ def test_sinfo_is_read(line, expected):
 
 
 class Job:
-    """What a Snakemake job shows of itself."""
+    """What a Snakemake job shows of itself; resources that are functions are functions of its attempt."""
 
-    def __init__(self, **resources: object) -> None:
+    attempt, restart_times, is_local = 1, 2, False
+
+    def __init__(self, **resources: Any) -> None:
         self.rule = type("Rule", (), {"name": "train"})
-        self.resources = resources
+        self._resources = resources
+
+    @property
+    def resources(self) -> dict[str, Any]:
+        return {k: v(self.attempt) if callable(v) else v for k, v in self._resources.items()}
 
 
 @pytest.mark.parametrize(
@@ -93,6 +117,63 @@ def test_gpus_of_a_job_are_those_of_its_gres(gres, expected):
     request = cluster.request_of(Job(gres=gres, _cores=3, mem_mb=5))
     assert (request.gpu_model, request.gpus) == expected
     assert (request.cpus, request.memory, request.nodes) == (3, 5, 1)
+
+
+def start(monkeypatch: pytest.MonkeyPatch, *jobs: Job, executor: str = "slurm") -> None:
+    """What happens before the first of these jobs is submitted, to a cluster that offers OFFER."""
+    monkeypatch.setattr(cluster, "offer", lambda: OFFER)
+    monkeypatch.setattr(cluster, "accounts", lambda: {"ours"})
+    plugin, dag = SimpleNamespace(name=executor), SimpleNamespace(needrun_jobs=lambda: jobs)
+    cluster.check(SimpleNamespace(local_exec=executor == "local", executor_plugin=plugin, dag=dag))
+
+
+def test_memory_that_only_a_later_attempt_lacks_is_a_warning(monkeypatch, capsys):
+    """Two attempts are enough for most jobs, so the study starts; what has no second attempt is not spoken of."""
+    growing = Job(slurm_partition="cpu", mem_mb=lambda attempt: 100_000 * attempt)
+    start(monkeypatch, growing)
+    said = capsys.readouterr().err
+    assert "after failures" in said and "rule train: it asks for 300000 MB of memory" in said
+    assert growing.attempt == 1
+    growing.restart_times = 1
+    start(monkeypatch, growing)
+    assert capsys.readouterr().err == ""
+    with pytest.raises(SystemExit, match="it asks for 300000 MB of memory on one node"):
+        start(monkeypatch, Job(slurm_partition="cpu", mem_mb=300_000))
+
+
+@pytest.fixture
+def torch_built_for(tmp_path, monkeypatch):
+    """Makes the environment's torch one of this build: the lines of its version.py."""
+
+    def make(lines: str) -> None:
+        (tmp_path / "version.py").write_text(f"__version__ = '2.13.0'\n{lines}\n")
+        found = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+        monkeypatch.setattr(cluster, "find_spec", lambda name: found if name == "torch" else None)
+
+    return make
+
+
+CPU_BUILD = "cuda: Optional[str] = None\nhip: Optional[str] = None"
+GPU_JOB = {"slurm_partition": "gpu", "gres": "gpu:8", "needed_gpus": 8}
+
+
+@pytest.mark.parametrize("executor", ["slurm", "lsf"])
+def test_gpus_need_a_torch_that_can_use_them(executor, torch_built_for, monkeypatch):
+    """Under any scheduler one message ends the command, instead of every job after it has waited for its GPUs."""
+    torch_built_for(CPU_BUILD)
+    with pytest.raises(SystemExit, match=r"rule train: its stage computes on GPUs, .*envs/run --gpu --cluster") as end:
+        start(monkeypatch, Job(**GPU_JOB), Job(**GPU_JOB), executor=executor)
+    assert str(end.value).count("\n") == 1
+    start(monkeypatch, Job(slurm_partition="cpu"), executor=executor)
+    torch_built_for(CPU_BUILD.replace("None", "'13.0'", 1))
+    start(monkeypatch, Job(**GPU_JOB), executor=executor)
+
+
+def test_the_build_of_the_real_torch_is_found():
+    import torch
+
+    problems = list(cluster.without_cuda([TRAIN]))
+    assert bool(problems) == (torch.version.cuda is None and torch.version.hip is None)
 
 
 @pytest.fixture
@@ -110,7 +191,7 @@ def submit_host(tmp_path, monkeypatch) -> Path:
 def test_the_three_values_come_from_the_profile_or_the_environment(submit_host, monkeypatch):
     """Rules find them in the environment either way; an empty account is a value."""
     monkeypatch.setenv(cluster.CPU_PARTITION, "batch")
-    assert site(account="", gpu_partition="a100") == cluster.Site("", "batch", "a100")
+    assert site(account="", gpu_partition="a100") == cluster.Site("slurm", "", "batch", "a100")
     assert [os.environ[name] for name in (cluster.ACCOUNT, cluster.GPU_PARTITION)] == ["", "a100"]
 
 

@@ -203,16 +203,20 @@ def test_link_to_another_copys_environment_is_refused(ready: Project) -> None:
 PLUGIN = "-m pip install --no-deps --target"
 
 
-def test_cluster_adds_the_plugin_beside_the_environment(ready: Project) -> None:
-    """--cluster installs its lock once, into its own folder, which jobs find by PYTHONPATH; without it nothing changes."""
+def test_cluster_adds_each_plugin_beside_the_environment(ready: Project) -> None:
+    """--cluster installs its lock once, each package into its own folder of PYTHONPATH; without it nothing changes."""
+    ready.lock("cluster").write_text("# why\na-plugin==1\nb-plugin==2\n")
     show = ("sh", "-c", 'echo "$VIRTUAL_ENV $PYTHONPATH"')
     result = ready.run("--cluster", *show, PYTHONPATH="/mine")
-    folder = ready.root.resolve() / ".venv-cluster" / "packages"
-    assert result.stdout.strip() == f"{ready.root.resolve() / '.venv'} {folder}:/mine"
-    (call,) = ready.calls()
-    assert call == f"{PLUGIN} {folder} -r {ready.root.resolve() / 'envs' / 'cluster.lock'}"
+    packages = ready.root.resolve() / ".venv-cluster" / "packages"
+    path = f"{packages / 'b-plugin'}:{packages / 'a-plugin'}:/mine"
+    assert result.stdout.strip() == f"{ready.root.resolve() / '.venv'} {path}"
+    assert ready.calls() == [
+        f"{PLUGIN} {packages / 'a-plugin'} a-plugin==1",
+        f"{PLUGIN} {packages / 'b-plugin'} b-plugin==2",
+    ]
     assert ready.run("--cluster", "true").stderr == "" and ready.calls() == []
-    assert str(folder) not in ready.run(*show).stdout
+    assert str(packages) not in ready.run(*show).stdout
 
 
 def test_a_changed_cluster_lock_renews_the_plugin_alone(ready: Project) -> None:

@@ -21,7 +21,7 @@ rule asset:
         spec=flow.spec("asset"),
         code=flow.code("asset"),
     shell:
-        "HF_HUB_OFFLINE=0 python -m yarnlab asset {wildcards.asset} --study-dir {params.results:q}"
+        'HF_HUB_OFFLINE="$YARNLAB_ASSETS_OFFLINE" python -m yarnlab asset {wildcards.asset} --study-dir {params.results:q}'
         " --spec {params.spec:q} --code {params.code:q} --log {log:q}"
 
 

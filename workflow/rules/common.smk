@@ -8,6 +8,7 @@ sys.path.insert(0, str(SOURCE))
 
 from yarnlab import cluster, tracking, warm
 from yarnlab.analysis.contents import FIGURE_NEEDS, PAPER_TARGETS, TABLE_NEEDS
+from yarnlab.cluster_failures import explain
 from yarnlab.resources import JobResources
 from yarnlab.study import StudyError
 from yarnlab.study.evaluations import KINDS
@@ -39,4 +40,4 @@ onstart:
 
 
 onerror:
-    print(*cluster.explain(log), sep="\n", file=sys.stderr)
+    print(*explain(log), sep="\n", file=sys.stderr)

@@ -2,6 +2,7 @@
 
 tokenizer: installed packages -> data/tokenizer/manifest.json
 corpus:    packages or a dataset, tokenizer -> data/{corpus}/manifest.json
+shared:    two corpora -> overlap/{a}--{b}.json
 """
 
 
@@ -49,3 +50,29 @@ rule data:
     """All corpora."""
     input:
         [flow.corpus(name) for name in flow.corpora()],
+
+
+rule shared:
+    """Count the text that two corpora share."""
+    input:
+        lambda wildcards: [flow.corpus(wildcards.a), flow.corpus(wildcards.b)],
+    output:
+        "<results>/overlap/{a}--{b}.json",
+    log:
+        "<logs>/overlap/{a}--{b}.log",
+    wildcard_constraints:
+        a="|".join(flow.corpora()),
+        b="|".join(flow.corpora()),
+    localrule: True
+    conda:
+        "../../envs/conda.yaml"
+    params:
+        results=flow.folder,
+    shell:
+        "python -m yarnlab overlap {wildcards.a} {wildcards.b} --study-dir {params.results:q} >{log:q} 2>&1"
+
+
+rule overlap:
+    """All pairs of corpora of one tokenizer: what training saw of the held-out text, and two preparations of one text."""
+    input:
+        flow.overlaps(),
