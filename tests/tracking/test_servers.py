@@ -256,7 +256,7 @@ def test_a_real_server_shows_what_was_published_while_it_was_down(study, store, 
                 assert json.load(file)["metrics"] == {"perplexity": 2.0}
         finally:
             server.send_signal(signal.SIGINT)
-            rest = server.communicate(timeout=30)[0]
+            rest = server.communicate(timeout=60)[0]
     assert (server.returncode, "MLflow stopped." in rest) == (0, True)
     with (
         pytest.raises(OSError),
