@@ -5,7 +5,8 @@
 FOLDER keeps the results for the next time; STUDY is a name or a file (default: smoke).
 
 Prints seconds for all jobs at once on two processors: forked by the warm process, each with its own imports, and
-submitted to the SLURM of `lab.py`.
+submitted to the SLURM of `lab.py`; and before each how busy the processors are, since on a busy machine the four have
+nothing to do with each other.
 """
 
 from __future__ import annotations
@@ -17,18 +18,18 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
 from lab import ACCOUNT, Lab, environment, obstacle
 
 from yarnlab.study.evaluations import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
-
-
 STUDY = sys.argv[2] if len(sys.argv) > 2 else "smoke"
 
 
 def seconds(folder: Path, *arguments: str, site: dict[str, str] | None = None) -> float:
     """Wall time of one call of Snakemake on the study in `folder`."""
+    print(f"processors busy: {psutil.cpu_percent(5):.0f} %", flush=True)
     command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder)]
     began = time.monotonic()
     done = subprocess.run(
