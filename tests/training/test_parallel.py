@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import socket
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -100,6 +102,26 @@ def _leader_fails() -> None:
 def test_a_leader_that_fails_ends_the_others(forked_job):
     code, said = forked_job(_leader_fails, timeout=30)
     assert code != 0 and "leader broke" in said and "AssertionError" not in said
+
+
+def _threads_compute_at_once() -> None:
+    big = torch.ones(100_000)
+    for _ in range(15):
+        with forked(Parallel.model_validate(parallel(2))):
+            start = threading.Barrier(4)
+
+            def work(_: int, start: threading.Barrier = start) -> None:
+                start.wait()
+                big.bfloat16()
+
+            with ThreadPoolExecutor(4) as pool:
+                list(pool.map(work, range(4)))
+
+
+def test_threads_of_a_forked_process_compute_at_once(forked_job):
+    """As where transformers loads weights. Without a pool of its own, set up first, more than half of all forks failed."""
+    code, said = forked_job(_threads_compute_at_once)
+    assert code == 0, said
 
 
 def _launched(data, out, shape, chosen, size: int) -> None:

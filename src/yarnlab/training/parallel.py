@@ -142,6 +142,7 @@ def forked(parallel: Parallel) -> Iterator[Group]:
                 status = 1
                 try:
                     _end_with(leader)
+                    _renew_threads()
                     with _joined(parallel, rank, rank, gpus, distributed.FileStore(f"{folder}/meeting", count)) as own:
                         yield own
                     status = 0
@@ -248,6 +249,15 @@ def _end_with(parent: int) -> None:
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
         if os.getppid() != parent:
             os._exit(1)
+
+
+def _renew_threads() -> None:
+    """Have torch replace the thread pool that it had before the fork, whose threads are not in this process.
+
+    It does so at the first need, and not safely: of two threads that need it at once, as where transformers loads
+    weights, one may find none and fail (ATen/ParallelOpenMP.cpp, "Invalid thread pool").
+    """
+    torch.set_num_threads(torch.get_num_threads())
 
 
 def _bury(children: list[int], deadline: float) -> list[int]:
