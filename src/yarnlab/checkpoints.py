@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from pathlib import Path
 from typing import Any
 
 from yarnlab.rope import Rope
 from yarnlab.study.schema import Architecture
-
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model")
+from yarnlab.weights import TOKENIZER_FILES, checkpoint_files, replacing_checkpoint
 
 
 class ArchitectureMismatch(ValueError):
@@ -57,22 +55,17 @@ def _write(source: Path, config: Any, rope: Rope, folder: Path) -> list[Path]:
         config.max_position_embeddings = rope.context
     except ValueError:
         pass
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    config.save_pretrained(temporary)
     weights = [*source.glob("*.safetensors"), *source.glob("*.safetensors.index.json")]
     if not weights:
         raise ArchitectureMismatch(f"{source} holds no safetensors weights")
-    for file in weights:
-        _link(file, temporary / file.name)
-    for name in TOKENIZER_FILES:
-        if (source / name).exists():
-            _link(source / name, temporary / name)
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in sorted(temporary.iterdir()):
-        file.replace(folder / file.name)
-    temporary.rmdir()
-    return sorted(f for f in folder.iterdir() if f.is_file() and f.name != "manifest.json")
+    with replacing_checkpoint(folder) as temporary:
+        config.save_pretrained(temporary)
+        for file in weights:
+            _link(file, temporary / file.name)
+        for name in TOKENIZER_FILES:
+            if (source / name).exists():
+                _link(source / name, temporary / name)
+    return checkpoint_files(folder)
 
 
 def _link(source: Path, target: Path) -> None:

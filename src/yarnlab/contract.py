@@ -44,6 +44,7 @@ class StageRun:
     tags: dict[str, str] = field(default_factory=dict)
     seeds: dict[str, int] = field(default_factory=dict)
     metrics_file: Path | None = None
+    state: str = ""  # names what an execution that ended early left to go on from; another one begins anew
     run: str = ""
     outputs: list[Path] = field(default_factory=list)
     artifacts: list[Path] = field(default_factory=list)
@@ -72,6 +73,7 @@ def stage_run(run: StageRun) -> Iterator[StageRun]:
         study=run.study_dir.name,
         study_sha256=os.environ.get("YARNLAB_STUDY_SHA256", ""),
         spec=dict(run.spec),
+        state=run.state,
         tags=run.tags,
         manifest=run.relative(run.manifest),
         metrics_file=run.relative(run.metrics_file) if run.metrics_file else None,

@@ -9,7 +9,7 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the state is saved and the same command co
 
 # By name, so that showing an error of one module does not import all others.
 _MISTAKES = {
-    "yarnlab.study.load": ("StudyError",),
+    "yarnlab.study.read": ("StudyError",),
     "yarnlab.hub.api": ("HubError",),
     "yarnlab.plan.stages": ("PlanError",),
     "yarnlab.corpus.packages": ("CorpusError",),
@@ -23,7 +23,8 @@ _MISTAKES = {
     "yarnlab.training.parallel": ("WorkerFailed",),
     "yarnlab.training.rows": ("RowError",),
     "yarnlab.training.checkpoint": ("StateBusy",),
-    "yarnlab.analysis.load": ("ResultsError",),
+    "yarnlab.training.shards": ("WeightsError",),
+    "yarnlab.analysis.files": ("ResultsError",),
     "yarnlab.crate": ("CrateError",),
     "yarnlab.analysis.reference": ("ReferenceDataError",),
 }

@@ -6,6 +6,7 @@ after every load and before every save the tables in force are compared with the
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
@@ -20,13 +21,13 @@ from torch import Tensor, nn
 from yarnlab.processes import ON_GPU
 from yarnlab.rope import Rope
 from yarnlab.study.schema import Architecture, RopeChoice
+from yarnlab.weights import TOKENIZER_FILES, checkpoint_files, replacing_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 TOLERANCE = 1e-6  # relative, on inv_freq: rounding of fp32 is 1e-7, a wrong method is 1e-2 or more
 SHARD_SIZE = "5GB"  # of the files that a model is saved in
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model")
 
 
 class RopeMismatch(ValueError):
@@ -180,17 +181,50 @@ def check_config(config: Any, declared: Rope, *, where: str) -> None:
         expected_parameters = declared.to_hf()
     except ValueError:  # no stock form: such a checkpoint carries its parent's config, and set_rope does the rest
         return
-    module: Any = _stock_rotary(config)
-    expected = declared.inv_freq()
-    worst = ((module.inv_freq.cpu() - expected) / expected).abs().max().item()
-    factor = float(module.attention_scaling)
-    if worst > TOLERANCE or abs(factor - declared.attention_factor) > TOLERANCE:
+    if difference := _difference(config, declared):
         raise RopeMismatch(
-            f"{where}: the checkpoint's config gives rope frequencies up to {worst:.1e} (relative) away from the "
-            f"declared {declared.method} at scale {declared.scale:g}, attention factor {factor:.6f} against "
-            f"{declared.attention_factor:.6f}. In config.json: {config.rope_parameters}; declared: "
+            f"{where}: the checkpoint's config gives {difference}. In config.json: {config.rope_parameters}; declared: "
             f"{expected_parameters}. Correct the study's `rope` or retrain the model."
         )
+
+
+def check_can_be_saved(config: Any, rope: Rope, *, where: str) -> None:
+    """RopeMismatch unless `save_model` could write a model of this config with `rope`.
+
+    To be asked before a training, which would be in vain. The method may be a user's own, so whatever its `to_hf`
+    raises, and whatever transformers makes of what it returns, ends in one message.
+    """
+    config, cause = copy.deepcopy(config), None
+    try:
+        _declare(config, rope)
+        why = _difference(config, rope)
+    except Exception as error:
+        why, cause = f"{type(error).__name__}: {error}", error
+    if why:
+        raise RopeMismatch(
+            f"{where}: a model with the rope method {rope.method} can't be saved for stock transformers ({why}). Have "
+            f"{type(rope).__name__}.to_hf return the rope_parameters that give the frequencies of its inv_freq"
+        ) from cause
+
+
+def _declare(config: Any, rope: Rope) -> None:
+    config.rope_parameters = rope.to_hf()
+    config.max_position_embeddings = rope.context
+
+
+def _difference(config: Any, declared: Rope) -> str:
+    """How the tables that stock transformers builds from `config` differ from the declared ones; empty if equal."""
+    module: Any = _stock_rotary(config)
+    expected = declared.inv_freq()
+    smallest = torch.finfo(torch.float32).tiny  # a pair that does not turn has frequency 0
+    worst = ((module.inv_freq.cpu() - expected).abs() / expected.abs().clamp_min(smallest)).max().item()
+    factor = float(module.attention_scaling)
+    if worst <= TOLERANCE and abs(factor - declared.attention_factor) <= TOLERANCE:
+        return ""
+    return (
+        f"rope frequencies up to {worst:.1e} (relative) away from the declared {declared.method} at scale "
+        f"{declared.scale:g}, attention factor {factor:.6f} against {declared.attention_factor:.6f}"
+    )
 
 
 def save_model(
@@ -203,30 +237,24 @@ def save_model(
 ) -> list[Path]:
     """Write a checkpoint that stock transformers loads with the same tables; returns its files.
 
-    The weights go to safetensors files of up to 5 GB. Raises RopeMismatch (and leaves no checkpoint behind) if the
-    tables would differ.
+    The weights go to safetensors files of up to 5 GB. Raises RopeMismatch if the tables would differ, OSError if the
+    disk is full; a checkpoint that was in `folder` is then as it was.
 
     Args:
         tensors: whole weights by name, all of one dtype, to write instead of the model's own (which may be sharded).
     """
-    model.config.rope_parameters = rope.to_hf()
-    model.config.max_position_embeddings = rope.context
+    _declare(model.config, rope)
     check_rope(model, rope, where=f"saving to {folder}")
-    temporary = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(temporary, ignore_errors=True)
-    model.save_pretrained(
-        temporary, state_dict=dict(tensors) if tensors is not None else None, max_shard_size=SHARD_SIZE
-    )
-    if tensors is not None:
-        _state_dtype(temporary / "config.json", next(iter(tensors.values())).dtype)
-    for name in TOKENIZER_FILES:
-        if (tokenizer_folder / name).exists():
-            shutil.copy(tokenizer_folder / name, temporary / name)
-    folder.mkdir(parents=True, exist_ok=True)
-    for file in sorted(temporary.iterdir()):
-        file.replace(folder / file.name)
-    temporary.rmdir()
-    return sorted(f for f in folder.iterdir() if f.is_file() and f.name != "manifest.json")
+    with replacing_checkpoint(folder) as temporary:
+        model.save_pretrained(
+            temporary, state_dict=dict(tensors) if tensors is not None else None, max_shard_size=SHARD_SIZE
+        )
+        if tensors is not None:
+            _state_dtype(temporary / "config.json", next(iter(tensors.values())).dtype)
+        for name in TOKENIZER_FILES:
+            if (tokenizer_folder / name).exists():
+                shutil.copy(tokenizer_folder / name, temporary / name)
+    return checkpoint_files(folder)
 
 
 def _state_dtype(config_file: Path, dtype: torch.dtype) -> None:

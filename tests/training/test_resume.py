@@ -157,16 +157,29 @@ def test_restoring_gives_back_every_bit(tmp_path, architecture):
         assert all(torch.equal(optimizer.state[a][key], fresh.state[b][key]) for key in optimizer.state[a])
 
 
-def test_a_checkpoint_that_can_not_be_written_leaves_those_before(tmp_path, architecture, monkeypatch):
-    """A full disk: one message, and the state is as it was."""
+@pytest.mark.parametrize("file", ["rows-00000-of-00001.safetensors", "place.json"])
+def test_a_checkpoint_that_can_not_be_written_leaves_those_before(tmp_path, architecture, monkeypatch, file):
+    """A full disk, whichever file meets it: one message, and the state is as it was. safetensors has an error of its
+    own for that."""
+    from safetensors import SafetensorError
+
     model = model_of(architecture)
     optimizer = saved(tmp_path, model, 1)
 
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(checkpoint, "_sync", full)
-    with pytest.raises(checkpoint.CheckpointFailed, match=r"No space left on device.*before it are kept"):
+    def full_for_text(path, text: str) -> None:
+        raise OSError(28, "No space left on device", str(path))
+
+    if file == "place.json":
+        original = checkpoint._write_text
+        monkeypatch.setattr(
+            checkpoint, "_write_text", lambda path, text: (full_for_text if path.name == file else original)(path, text)
+        )
+    else:
+        monkeypatch.setattr("safetensors.torch.save_file", full)
+    with pytest.raises(checkpoint.CheckpointFailed, match=rf"No space left on device: .*{file}.*before it are kept"):
         checkpoint.save(tmp_path, model, optimizer, checkpoint.Place(0, 2, 2), Group())
     assert [folder.name for folder in sorted(tmp_path.iterdir())] == ["checkpoint-00000001"]
     assert checkpoint.newest(tmp_path, model, Group()).place.step == 1

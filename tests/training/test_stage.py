@@ -13,6 +13,7 @@ import pytest
 import torch
 from tiny_runs import VOCABULARY, parallel, phase
 
+from yarnlab.mistakes import EXIT_INTERRUPTED
 from yarnlab.stages.layout import Layout
 from yarnlab.stages.models import make_model
 from yarnlab.study.training import Parallel
@@ -45,12 +46,27 @@ def layout(tiny_data, tmp_path) -> Layout:
     root = tmp_path / "results"
     shutil.copytree(tiny_data, root / "data")
     for part in ("tokenizer", "train"):
-        (root / "data" / part / "manifest.json").write_text(json.dumps({"datasets": []}))
+        (root / "data" / part / "manifest.json").write_text(json.dumps({"datasets": [], "outputs": {}}))
     return Layout(root)
 
 
 def make(layout: Layout, given: dict) -> None:
     make_model(layout, given["model"], given, "v2", layout.root / f"{given['model']}.log")
+
+
+def make_and_stop(layout: Layout, given: dict, step: int) -> None:
+    """SIGTERM arrives while that step is computed."""
+    from yarnlab.training import loop
+
+    original, steps = loop.accumulate, iter(range(1, step + 1))
+
+    def accumulate(*arguments):
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    loop.accumulate = accumulate
+    make(layout, given)
 
 
 def to_bf16(folder: Path) -> None:
@@ -157,9 +173,11 @@ def test_a_second_job_waits_and_finds_the_model_made(layout, architecture, forke
 def _two_jobs(layout: Layout, given: dict) -> None:
     from yarnlab.training import loop
 
-    state = layout.root / "state"
+    state, first = layout.root / "state", os.getpid()
     if (second := os.fork()) == 0:
         while not list(state.glob("*/lock")):
+            if os.getppid() != first:
+                os._exit(1)
             time.sleep(0.01)
         make(layout, given)
         os._exit(0)
@@ -202,3 +220,108 @@ def _killed(layout: Layout, given: dict) -> None:
     os.waitpid(child, 0)
     _, alive = psutil.wait_procs(workers, timeout=10)
     assert len(workers) == 1 and not alive
+
+
+@pytest.fixture
+def job(forked_job):
+    """Runs a function in a process of its own and wants that it ends with this code; returns what it said."""
+
+    def run(function, *arguments, code: int = 0) -> str:
+        ended, said = forked_job(function, *arguments)
+        assert ended == code, said
+        return said
+
+    return run
+
+
+def step_log(layout: Layout, name: str) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in layout.training(name).read_text().splitlines()]
+    return [(line["step"], line["loss"]) for line in lines]
+
+
+def run_id(layout: Layout, name: str) -> str:
+    return json.loads((layout.root / "tracking" / "records" / f"train.{name}.json").read_text())["run"]
+
+
+def test_a_state_of_another_parent_is_not_continued(layout, architecture, tmp_path, job):
+    """A training is stopped, its parent is made again with other weights, the same command is given again: the result
+    is that of a training which has never seen the former parent, under a tracking run of its own. After a parent that
+    was made again with the same weights it continues where it stopped, in the same tracking run."""
+    base, child = spec(architecture, "base", None, parallel()), spec(architecture, "child", "base", parallel())
+    job(make, layout, base)
+    job(make_and_stop, layout, child, 2, code=EXIT_INTERRUPTED)
+    first = run_id(layout, "child")
+    clean = Layout(tmp_path / "clean")
+    shutil.copytree(layout.root, clean.root)
+    manifest = (layout.model("base") / "manifest.json").read_bytes()
+
+    job(make, layout, base)
+    assert (layout.model("base") / "manifest.json").read_bytes() != manifest
+    said = job(make_and_stop, layout, child, 1, code=EXIT_INTERRUPTED)
+    assert "continuing after step 2" in said and run_id(layout, "child") == first
+
+    other = base | {"seed": 1}
+    job(make, layout, other)
+    said = job(make, layout, child)
+    assert "continuing" not in said and run_id(layout, "child") != first
+    shutil.rmtree(clean.root / "state")
+    job(make, clean, other)
+    job(make, clean, child)
+    found, expected = stored(layout.model("child")), stored(clean.model("child"))
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
+    assert step_log(layout, "child") == step_log(clean, "child")
+
+
+def test_an_edit_that_is_taken_back_finds_its_own_step_log(layout, architecture, job):
+    """Stopped after two steps, edited, stopped after one, edited back, finished: the log is that of one training."""
+    given = spec(architecture, "base", None, parallel())
+    edited = given | {"phases": [given["phases"][0] | {"lr": 1e-2}]}
+    job(make, layout, given)
+    expected = step_log(layout, "base")
+    job(make_and_stop, layout, given, 2, code=EXIT_INTERRUPTED)
+    job(make_and_stop, layout, edited, 1, code=EXIT_INTERRUPTED)
+    assert len(step_log(layout, "base")) == 1
+    said = job(make, layout, given)
+    assert "continuing after step 2" in said and step_log(layout, "base") == expected
+
+
+def _train_with(stock_form, layout: Layout, given: dict) -> None:
+    """Train with a method of the user's own, whose stock form is this one."""
+    from yarnlab import rope
+
+    class Mine(rope.Rope):
+        method = "mine"
+
+        def inv_freq(self):
+            return super().inv_freq() / 3
+
+        def to_hf(self):
+            return stock_form(self)
+
+    rope.METHODS["mine"] = Mine
+    make(layout, given)
+
+
+def _plain(rope) -> dict:
+    return {"rope_type": "default", "rope_theta": rope.base}
+
+
+def _unknown(rope) -> dict:
+    return {"rope_type": "mine", "rope_theta": rope.base}
+
+
+def _none(rope) -> dict:
+    raise NotImplementedError("no stock form")
+
+
+@pytest.mark.parametrize(
+    ("stock_form", "why"), [(_plain, "frequencies up to 2.0e+00"), (_unknown, "KeyError"), (_none, "no stock form")]
+)
+def test_a_method_that_could_not_be_saved_is_not_trained(layout, architecture, job, stock_form, why):
+    """Its to_hf gives other frequencies than its inv_freq, a type that transformers does not know, or nothing: one
+    message before the first step."""
+    given = spec(architecture, "base", None, parallel()) | {"rope": {"method": "mine", "scale": 2.0}}
+    said = job(_train_with, stock_form, layout, given, code=1)
+    assert "RopeMismatch: base: a model with the rope method mine can't be saved" in said and why in said
+    assert "Have Mine.to_hf return" in said
+    assert not layout.training("base").exists() and not layout.model("base").exists()

@@ -15,6 +15,7 @@ from typing import Any
 
 from yarnlab.hub.faults import Refused
 from yarnlab.provenance import replacing, sha256_of
+from yarnlab.weights import save_tensors
 
 INDEX = "model.safetensors.index.json"
 
@@ -40,14 +41,12 @@ def target_name(source: str) -> str:
 def convert(source: Path, source_sha256: str, target: Path) -> Conversion:
     """Write the tensors of one shard as safetensors; the .bin stays. Memory: the mapped shard, and what ties share.
 
-    Raises Refused for a file that holds anything but named tensors.
+    Raises Refused for a file that holds anything but named tensors, OSError if the disk is full.
     """
-    from safetensors.torch import save_file
-
     with _one_thread():
         tensors = _separate(_load(source))
         with replacing(target) as temporary:
-            save_file(tensors, temporary, {"format": "pt"})
+            save_tensors(tensors, temporary, {"format": "pt"})
             digest = sha256_of(temporary)
     return Conversion(source.name, source_sha256, target.name, digest)
 

@@ -33,8 +33,8 @@ class Layout:
     def training(self, name: str) -> Path:
         return self.root / "training" / f"{name}.jsonl"
 
-    def state(self, name: str, spec_digest: str) -> Path:
-        return self.root / "state" / name / spec_digest[:16]
+    def state(self, name: str, key: str) -> Path:
+        return self.root / "state" / name / key[:16]
 
     def evaluation(self, kind: str, name: str) -> Path:
         return self.root / "evaluations" / kind / f"{name}.parquet"

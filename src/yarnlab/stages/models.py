@@ -38,6 +38,7 @@ def make_model(layout: Layout, name: str, spec: dict[str, Any], code: str, log: 
     corpora = [layout.corpus(c) / "manifest.json" for c in sorted({phase.corpus for phase in phases})]
     run.inputs = [_source(layout, spec) / "manifest.json", *corpora]
     if phases:
+        run.state = _state_key(run)
         _train_together(run, layout, rope, phases, corpora, log)
         return
     with stage_run(run):
@@ -54,7 +55,7 @@ def _train_together(
     from yarnlab.training.lock import exclusive
     from yarnlab.training.parallel import processes
 
-    state = layout.state(run.name, _digest(dict(run.spec), run.code))
+    state = layout.state(run.name, run.state)
     with processes(phases[0].parallel) as group:
         if not group.leads:
             if group.await_leader():
@@ -68,6 +69,7 @@ def _train_together(
                     print(f"{run.name}: the job that was waited for has made it", file=sys.stderr, flush=True)
                 else:
                     with stage_run(run):
+                        run.facts["state"] = run.state
                         _train(run, layout, rope, phases, state, log, group)
                         for corpus in corpora:
                             run.add_dataset(corpus, "training")
@@ -79,18 +81,23 @@ def _train_together(
 
 
 def _is_made(run: StageRun) -> bool:
-    """Whether a finished model of this specification and code is there."""
+    """Whether a finished model of this specification, code and input is there."""
     try:
         made = json.loads(run.manifest.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return False
-    return made["code"] == run.code and made["spec"] == dict(run.spec)
+    return bool(made["facts"].get("state") == run.state)
 
 
-def _digest(spec: dict[str, Any], code: str) -> str:
+def _state_key(run: StageRun) -> str:
+    """What a training state must have in common with a run to be continued: specification, code, and what was read.
+
+    Inputs count by what they hold: a parent that was made again with the same weights is the same parent.
+    """
     from yarnlab.study.sections import digest
 
-    return digest([spec, code])
+    held = [json.loads(manifest.read_text(encoding="utf-8"))["outputs"] for manifest in run.inputs]
+    return digest([dict(run.spec), run.code, held])
 
 
 def _source(layout: Layout, spec: dict[str, Any]) -> Path:
@@ -125,13 +132,14 @@ def _train(
     group: Group,
 ) -> None:
     """Compute this process's part of the training; the leading process saves the model and fills in `run`."""
-    from yarnlab.modeling import check_in_force, save_model
+    from yarnlab.modeling import check_can_be_saved, check_in_force, save_model
     from yarnlab.training.objective import facts
     from yarnlab.training.shards import whole_weights
 
     spec = dict(run.spec)
     phases = tuple(phase.model_copy(update={"precision": in_force(phase.precision)}) for phase in phases)
     made = _initial_model(layout, spec, rope, phases, group)
+    check_can_be_saved(made.model.config, rope, where=run.name)
     length = max(phase.seq_len for phase in phases)
     check_in_force(made.model, rope, length, where=f"{run.name}, as loaded")
     metrics = _loop(made, layout, run.name, spec, rope, phases, state, log, group)

@@ -29,6 +29,7 @@ def record_start(
     study: str,
     study_sha256: str,
     spec: Mapping[str, Any],
+    state: str = "",
     tags: Mapping[str, str],
     manifest: str | Path,
     metrics_file: str | Path | None = None,
@@ -36,17 +37,18 @@ def record_start(
 ) -> str:
     """Say on disk that this stage runs now; returns its run id (uuid4 hex).
 
-    A stage that did not finish and starts again with the same `spec` is the same run: it keeps its id and
-    its start time, so its curves go on where they stopped. `manifest`, `metrics_file` (one JSON object per
-    line) and `artifacts` (tables and other small files to attach) lie in `study_dir`, and are given either
-    relative to it or as paths that lead there; they need not exist yet. ValueError for a path outside
-    `study_dir`.
+    A stage that did not finish and starts again with the same `spec` and the same `state` (what it continues
+    from) is the same run: it keeps its id and its start time, so its curves go on where they stopped.
+    `manifest`, `metrics_file` (one JSON object per line) and `artifacts` (tables and other small files to
+    attach) lie in `study_dir`, and are given either relative to it or as paths that lead there; they need not
+    exist yet. ValueError for a path outside `study_dir`.
     """
     study_dir = Path(study_dir)
     path = _record_path(study_dir, stage, name)
     plain_spec = json.loads(json.dumps(spec, default=str))
     previous = _read_json(path)
-    resumed = bool(previous) and previous["status"] != "finished" and previous["spec"] == plain_spec
+    same = (previous.get("spec"), previous.get("state", "")) == (plain_spec, state)
+    resumed = same and previous["status"] != "finished"
     record = {
         "run": previous["run"] if resumed else uuid.uuid4().hex,
         "stage": stage,
@@ -57,6 +59,7 @@ def record_start(
         "started": previous["started"] if resumed else now(),
         "ended": None,
         "spec": plain_spec,
+        "state": state,
         "tags": dict(tags),
         # The one path that is relative to results/, as its readers expect.
         "metrics_file": metrics_file and f"{study_dir.resolve().name}/{_inside(study_dir, metrics_file)}",

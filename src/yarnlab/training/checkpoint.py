@@ -24,6 +24,7 @@ from yarnlab.provenance import sha256_of
 from yarnlab.training.lock import StateBusy as StateBusy
 from yarnlab.training.parallel import Group
 from yarnlab.training.shards import part, rows, rows_of
+from yarnlab.weights import save_tensors
 
 KEPT = 2  # the newest and the one before, should the newest prove unreadable
 FORMAT = 3
@@ -70,6 +71,8 @@ def save(state: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place:
         temporary.mkdir(parents=True, exist_ok=True)
         if sharded or group.leads:
             _write(temporary / _file(group.rank if sharded else 0, files), model, optimizer)
+        if group.leads:
+            _write_text(temporary / "place.json", json.dumps({"format": FORMAT, "files": files, **asdict(place)}))
     except OSError as error:
         reason = error
     if not group.all_agree(reason is None):
@@ -77,7 +80,6 @@ def save(state: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place:
         why = f"{reason}" if reason is not None else "another process could not write its part"
         raise CheckpointFailed(f"{target}: {why}. The checkpoints before it are kept; run the same command again")
     if group.leads:
-        _write_text(temporary / "place.json", json.dumps({"format": FORMAT, "files": files, **asdict(place)}))
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         for old in _checkpoints(state)[KEPT:]:
@@ -87,15 +89,13 @@ def save(state: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place:
 
 def _write(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
     """This process's rows of every weight and moment."""
-    from safetensors.torch import save_file
-
     tensors = {}
     for name, parameter in model.named_parameters():
         tensors[f"model.{name}"] = part(parameter.detach())
         moments = optimizer.state[parameter]
         tensors |= {f"optimizer.{name}.{key}": part(moments[key]) for key in MOMENTS}
         tensors[f"optimizer.{name}.step"] = moments["step"]
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
+    save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
     _sync(file)
     _write_text(file.with_suffix(DIGEST), sha256_of(file))
 

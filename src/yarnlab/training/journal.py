@@ -3,46 +3,59 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
 from yarnlab.progress import Progress
+from yarnlab.provenance import replacing
 from yarnlab.training.checkpoint import Place
 from yarnlab.training.parallel import Group
 
+OWN = "steps.jsonl"
+
 
 class Journal:
-    """The step log, continued at `place`; in processes that do not lead their group it writes nothing."""
+    """The step log, continued at `place`; in processes that do not lead their group it writes nothing.
 
-    def __init__(self, label: str, metrics: Path, log: Path | None, steps: int, place: Place, group: Group) -> None:
-        self._metrics, self._leads = metrics, group.leads
-        self._file: IO[str] | None = None
+    `metrics` shows the steps of whichever state was trained last. Each state keeps a log of its own beside its
+    checkpoints, so that one which is taken up again after another finds its own lines.
+    """
+
+    def __init__(
+        self, label: str, state: Path, metrics: Path, log: Path | None, steps: int, place: Place, group: Group
+    ) -> None:
+        self._paths, self._leads = (state / OWN, metrics), group.leads
+        self._files: list[IO[str]] = []
+        self._opened = ExitStack()
         if self._leads:
-            _keep_lines(metrics, place.total_steps)
+            _keep_lines(state / OWN, metrics, place.total_steps)
             self._progress = Progress(label, steps, log=log)
             self._progress.resume_at(place.total_steps)
             if place.total_steps:
                 self._progress.say(f"continuing after step {place.total_steps}")
 
     def __enter__(self) -> Journal:
-        self._file = self._metrics.open("a", encoding="utf-8") if self._leads else None
+        if self._leads:
+            self._files = [self._opened.enter_context(path.open("a", encoding="utf-8")) for path in self._paths]
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._file is not None:
-            self._file.close()
+        self._opened.close()
 
     def step(self, line: dict[str, Any]) -> None:
-        if self._file is None:
+        if not self._leads:
             return
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        for file in self._files:
+            file.write(json.dumps(line) + "\n")
+            file.flush()
         self._progress.advance(note=f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s")
 
 
-def _keep_lines(metrics: Path, count: int) -> None:
-    """Cut the log to the steps of the checkpoint: those after it will be made, and written, again."""
-    metrics.parent.mkdir(parents=True, exist_ok=True)
-    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.exists() else []
-    metrics.write_text("".join(lines[:count]), encoding="utf-8")
+def _keep_lines(own: Path, metrics: Path, count: int) -> None:
+    """Cut the state's log to the steps of the checkpoint, and show it: those after it will be made again."""
+    lines = own.read_text(encoding="utf-8").splitlines(keepends=True) if own.exists() else []
+    for file in (own, metrics):
+        with replacing(file) as temporary:
+            temporary.write_text("".join(lines[:count]), encoding="utf-8")

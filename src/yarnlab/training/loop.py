@@ -69,7 +69,8 @@ def train(made: Objective, run: Run) -> dict[str, float]:
         found = checkpoint.newest(run.state, made.model, run.group)
         place = found.place if found is not None else Place()
         last: dict[str, Any] = {}
-        with Journal(run.label, run.metrics, run.log, sum(p.steps for p in run.phases), place, run.group) as journal:
+        steps = sum(phase.steps for phase in run.phases)
+        with Journal(run.label, run.state, run.metrics, run.log, steps, place, run.group) as journal:
             for index in range(place.phase, len(run.phases)):
                 if index != place.phase:
                     place = replace(place, phase=index, step=0)

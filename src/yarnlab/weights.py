@@ -1,0 +1,75 @@
+"""Weights on disk: safetensors files, and folders that hold one checkpoint and no part of another."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model")
+# What a loader takes for a part of the checkpoint wherever it lies beside one; config.json is in every checkpoint.
+LOADED = ("*.safetensors", "*.safetensors.index.json", "generation_config.json", *TOKENIZER_FILES)
+MANIFEST = "manifest.json"
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Raise the system's errors as OSError, with their number and `path`, where safetensors raises one of its own.
+
+    A full disk is a SafetensorError otherwise, which nobody who handles OSError sees.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write contiguous tensors, none of which share memory, to one safetensors file. Raises OSError."""
+    from safetensors.torch import save_file
+
+    with disk_errors(path):
+        save_file(dict(tensors), path, metadata)
+
+
+@contextmanager
+def replacing_checkpoint(folder: Path) -> Iterator[Path]:
+    """A temporary folder beside `folder`, whose files take the place of the checkpoint there if the block ends well.
+
+    A failure leaves `folder` as it was. Otherwise it holds the new checkpoint alone: files of the former one under
+    other names (one file of weights before, several now) are removed, and anything else stays. The manifest of the
+    former one goes first, so that a process killed in between leaves no folder that passes for finished.
+    """
+    temporary = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        with disk_errors(temporary):
+            yield temporary
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
+        new = {file.name for file in temporary.iterdir()}
+        for name in sorted(new):
+            (temporary / name).replace(folder / name)
+        for pattern in LOADED:
+            for file in folder.glob(pattern):
+                if file.name not in new:
+                    file.unlink()
+    finally:  # not empty even now where both had links to one file: renaming one to the other does nothing
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def checkpoint_files(folder: Path) -> list[Path]:
+    """The files of a model's folder, without its manifest."""
+    return sorted(file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)
