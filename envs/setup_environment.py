@@ -145,7 +145,7 @@ def create(environment: Environment) -> None:
         version = f"{sys.version_info.major}.{sys.version_info.minor}"
         raise SetupError(
             f"{sys.executable} has no venv module. On Debian `apt-get install python{version}-venv` "
-            "adds it; elsewhere set YARNLAB_PYTHON to a full Python >= 3.11."
+            "adds it; elsewhere set YARNLAB_PYTHON to a full Python 3.11 to 3.14."
         )
     free, need = shutil.disk_usage(environment.folder).free / 1e9, FREE_GB[environment.kind]
     if free < need:

@@ -17,7 +17,7 @@ import yaml
 
 from yarnlab.analysis.contents import PAPER_TARGETS
 from yarnlab.study.evaluations import KINDS
-from yarnlab.study.load import _Loader
+from yarnlab.study.read import Loader
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -48,7 +48,7 @@ def ready(tmp_path_factory):
     from standin.shrink import shrink
 
     folder = tmp_path_factory.mktemp("paper")
-    study = shrink(yaml.load((ROOT / "config/studies/paper.yaml").read_text(), Loader=_Loader))
+    study = shrink(yaml.load((ROOT / "config/studies/paper.yaml").read_text(), Loader=Loader))
     file = folder / "paper.yaml"
     file.write_text(json.dumps(study))
     build(folder / "hub", study)

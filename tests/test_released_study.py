@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from yarnlab.study.load import _read
+from yarnlab.study.read import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -30,7 +30,7 @@ def ready(tmp_path_factory):
     from standin.shrink import RELEASED_KEPT, shrink
 
     folder = tmp_path_factory.mktemp("released")
-    study = shrink(_read(ROOT / "config/studies/released.yaml", ())[0], RELEASED_KEPT, KINDS)
+    study = shrink(read_study(ROOT / "config/studies/released.yaml")[0], RELEASED_KEPT, KINDS)
     file = folder / "released.yaml"
     file.write_text(json.dumps(study))
     build(folder / "hub", study)

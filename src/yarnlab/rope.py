@@ -5,15 +5,17 @@ highest frequency), base b, frequency θ_d = b^(−2d/D), original context L, sc
 were made by the official code (github.com/jquesnelle/yarn @995db5b), which differs from the paper in the ramp:
 `ramp="dimension"` is the code's (linear in d, the default), `ramp="rotations"` the paper's Eq. 18.
 
-To add a method: write one class with a `method` name, list it in `METHODS`; study files can use it at once.
+To add a method: write one class with a `method` name, list it in `METHODS`; study files can use it at once. A static
+method need not say how its checkpoints are written: stock transformers takes any frequencies and attention factor.
 This module sits below all others and imports torch only inside functions, so a study file is checked without it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -70,6 +72,13 @@ class Rope:
     head_dim: int
     base: float = 10000.0
 
+    def __init_subclass__(cls) -> None:
+        """A method that changes a formula of its parent does not inherit the parent's stock form."""
+        super().__init_subclass__()
+        own = {name for name, value in vars(cls).items() if isinstance(value, FunctionType | property)}
+        if "to_hf" not in own and any(not name.startswith("__") for name in own):
+            cls.to_hf = Rope.to_hf  # type: ignore[method-assign]
+
     def __post_init__(self) -> None:
         if not (_is_number(self.scale) and self.scale >= 1):
             raise ValueError(f"scale must be a number >= 1, got {self.scale!r}")
@@ -103,15 +112,32 @@ class Rope:
     def to_hf(self) -> dict[str, Any]:
         """The `rope_parameters` with which stock transformers computes the same tables.
 
-        Raises ValueError if stock transformers has no such type.
+        A method without a type of its own in transformers is written frequency by frequency.
+
+        Raises ValueError if stock transformers can't compute the tables (dynamic methods), or if `inv_freq` does not
+        give one finite number for each pair.
         """
-        return {"rope_type": "default", "rope_theta": self.base}
+        if self.dynamic:
+            raise ValueError(f"stock transformers has no {self.method}: evaluate it with yarnlab's own rotary module")
+        if type(self) is Rope:
+            return {"rope_type": "default", "rope_theta": self.base}
+        return self._as_factors(self._factors())
 
     def _wavenumbers(self, base: float) -> Tensor:
         """1/θ_d = base^(2d/D), float32; the order of operations is that of transformers and the official code."""
         import torch
 
         return base ** (torch.arange(0, self.head_dim, 2).float() / self.head_dim)
+
+    def _factors(self) -> list[float]:
+        """θ_d / h(θ_d) of each pair; infinite for a pair that does not rotate."""
+        frequencies = self.inv_freq()
+        if frequencies.shape != (self.head_dim // 2,) or not bool(frequencies.isfinite().all()):
+            raise ValueError(
+                f"{self.method}: inv_freq must give {self.head_dim // 2} finite frequencies, one for each pair; "
+                f"got shape {tuple(frequencies.shape)}: {frequencies.tolist()}"
+            )
+        return (1.0 / (frequencies * self._wavenumbers(self.base))).tolist()
 
     def _as_factors(self, factors: list[float]) -> dict[str, Any]:
         """Any static frequencies in stock transformers: `longrope` divides θ_d by factors[d] (short = long)."""
@@ -120,7 +146,7 @@ class Rope:
             "rope_theta": self.base,
             "factor": float(self.scale),
             "original_max_position_embeddings": self.original_context,
-            "attention_factor": self.attention_factor,
+            "attention_factor": float(self.attention_factor),
             "short_factor": factors,
             "long_factor": factors,
         }
@@ -151,8 +177,8 @@ class NTKAware(Rope):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.theta is not None and (self.dynamic or self.theta <= self.base):
-            raise ValueError(f"theta is the larger base of a static rope, above {self.base:g}; got {self.theta:g}")
+        if self.theta is not None and (self.dynamic or not _is_number(self.theta) or self.theta <= self.base):
+            raise ValueError(f"theta is the larger base of a static rope, above {self.base:g}; got {self.theta!r}")
 
     @property
     def changed_base(self) -> float:
@@ -253,7 +279,7 @@ class NTKByParts(Rope):
 
     def to_hf(self) -> dict[str, Any]:
         if self.ramp == "rotations":
-            return self._as_factors((1.0 / (self.inv_freq() * self._wavenumbers(self.base))).tolist())
+            return self._as_factors(self._factors())
         return {
             "rope_type": "yarn",
             "rope_theta": self.base,
@@ -298,8 +324,7 @@ class Dynamic(Rope):
         """The frequencies within the original context; `at(length)` gives those of a longer input."""
         return Rope.inv_freq(self)
 
-    def to_hf(self) -> dict[str, Any]:
-        raise ValueError(f"stock transformers has no {self.method}: evaluate it through yarnlab's own rotary module")
+    to_hf = Rope.to_hf  # not the static method's
 
 
 class DynamicPI(Dynamic, PositionInterpolation):
@@ -343,10 +368,12 @@ METHODS: dict[str, type[Rope]] = {
 }
 
 
+_SHARED = tuple(f.name for f in fields(Rope))
+
+
 def options(method: str) -> tuple[str, ...]:
     """The options that `method` takes beyond scale, original_context, head_dim and base."""
-    shared = {f.name for f in fields(Rope)}
-    return tuple(f.name for f in fields(_known(method)) if f.name not in shared)
+    return tuple(f.name for f in fields(_known(method)) if f.name not in _SHARED)
 
 
 def make_rope(
@@ -370,12 +397,17 @@ def make_rope(
 
     Raises ValueError naming the method, option or value that is wrong.
     """
+    check_options(method, method_options)
     cls = _known(method)
-    unknown = sorted(set(method_options) - set(options(method)))
-    if unknown:
-        allowed = ", ".join(options(method)) or "none"
-        raise ValueError(f"{', '.join(unknown)} has no effect with method {method} (its options: {allowed})")
     return cls(scale=scale, original_context=original_context, head_dim=head_dim, base=base, **method_options)
+
+
+def check_options(method: str, names: Iterable[str]) -> None:
+    """Raises ValueError for names that are no options of the method: of other methods, or the model's own shape."""
+    for name in sorted(set(names) - set(options(method))):
+        allowed = ", ".join(options(method)) or "none"
+        reason = "is set elsewhere, it is no option of" if name in _SHARED else "has no effect with"
+        raise ValueError(f"{name} {reason} method {method} (its options: {allowed})")
 
 
 def _known(method: str) -> type[Rope]:

@@ -6,7 +6,7 @@ Imported at every start of Snakemake, so it must stay light: no torch, no pandas
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,13 @@ from typing import Any
 from yarnlab.cluster import path_of_jobs
 from yarnlab.code import code_key
 from yarnlab.provenance import project_root
-from yarnlab.study import Study, canonical, load_study, section, study_digest
+from yarnlab.study import Study, StudyError, canonical, load_study, section, study_digest
 from yarnlab.study.data import PythonPackages
 from yarnlab.study.evaluations import KINDS
+from yarnlab.study.fields import near
 from yarnlab.summary import summarise
+
+CONFIG = ("study", "device", "mfu", "first", "second")  # the keys of `--config` that rules read
 
 
 class Workflow:
@@ -27,6 +30,17 @@ class Workflow:
         self.study = study
         self.root = f"{results}/{study.study}"
         self.models = list(study.instances())
+
+    @classmethod
+    def chosen(cls, config: Mapping[str, object], folder: Path) -> Workflow:
+        """The study that Snakemake's `--config` asks for, the micro study by default.
+
+        Raises StudyError for keys that nothing reads, and as `load` does.
+        """
+        for key in config:
+            if key not in CONFIG:
+                raise StudyError(f"--config {key}={config[key]}: nothing reads the key {key!r}{near(key, CONFIG)}")
+        return cls.load(str(config.get("study", "micro")), folder)
 
     @classmethod
     def load(cls, chosen: str, folder: Path) -> Workflow:

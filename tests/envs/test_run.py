@@ -84,11 +84,75 @@ def test_no_suitable_python_is_one_message(project: Project, tmp_path: Path) -> 
     old.chmod(0o755)
     result = project.run("true", PATH=str(tools), YARNLAB_PYTHON="")
     assert result.returncode == 1
-    assert result.stderr.count("\n") == 1 and "no Python >= 3.11 found" in result.stderr
+    assert result.stderr.count("\n") == 1 and "no Python 3.11 to 3.14 found" in result.stderr
     for wrong in (str(old), "/no/such/python"):
         result = project.run("true", YARNLAB_PYTHON=wrong)
         assert result.returncode == 1
         assert result.stderr.count("\n") == 1 and f"YARNLAB_PYTHON={wrong} is not" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("present", "chosen"),
+    [
+        ({"python3": 15, "python3.12": 12, "python3.13": 13}, "python3.13"),
+        ({"python3": 15, "python3.12": 12, "python3.11": 11}, "python3.11"),
+        ({"python3": 12, "python3.13": 13}, "python3"),
+        ({"python3": 10, "python3.14": 14, "python3.13": 13}, "python3.14"),
+        ({"python3": 15}, None),
+    ],
+)
+def test_the_python_is_one_that_the_locks_have_packages_for(
+    project: Project, tmp_path: Path, present: dict[str, int], chosen: str | None
+) -> None:
+    """The locks' own version, else the machine's usual one if it fits, else the newest that does; never a newer one."""
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("python3.11", "python3", "python3.12", "python3.13", "python3.14"):
+        answer = f"echo {present[name]}" if name in present else "exit 127"
+        (tools / name).write_text(
+            f'#!/bin/sh\nif [ "$1" = -c ]; then {answer}\nelse echo {name} >>"$CHOSEN"; exec "$STAND_IN" "$@"; fi\n'
+        )
+        (tools / name).chmod(0o755)
+    record = tmp_path / "chosen"
+    variables = {"PATH": f"{tools}:{os.environ['PATH']}", "CHOSEN": str(record)}
+    result = project.run("true", YARNLAB_PYTHON="", **variables)
+    assert result.returncode == (0 if chosen else 1), result.stderr
+    assert (record.read_text().splitlines() if record.exists() else []) == ([chosen] if chosen else [])
+    if chosen is None:
+        assert "no Python 3.11 to 3.14 found" in result.stderr
+        named = project.run("true", YARNLAB_PYTHON=str(tools / "python3"), **variables)
+        assert named.returncode == 0, "who names a newer Python may try it"
+
+
+SHOW = ("sh", "-c", 'echo "${XDG_CACHE_HOME-unset} ${HF_TOKEN_PATH-unset}"')
+
+
+def test_caches_have_a_place_without_a_home_folder(ready: Project, tmp_path: Path) -> None:
+    """Snakemake needs one; where the home folder or a chosen place can be written to, nothing changes."""
+    ready.variables = {k: v for k, v in ready.variables.items() if not k.startswith(("XDG_", "HF_"))}
+    own = str(ready.root.resolve() / ".venv" / "cache")
+    assert ready.run(*SHOW, HOME=str(tmp_path / "nowhere")).stdout == f"{own} unset\n"
+    assert ready.run(*SHOW, HOME="").stdout == f"{own} unset\n"
+    assert ready.run(*SHOW, HOME=str(tmp_path)).stdout == "unset unset\n"
+    (tmp_path / ".cache").mkdir()
+    assert ready.run(*SHOW, HOME=str(tmp_path)).stdout == "unset unset\n"
+    assert ready.run(*SHOW, HOME=str(tmp_path / "nowhere"), XDG_CACHE_HOME="/mine").stdout == "/mine unset\n"
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.parametrize("closed", ["", ".cache"])
+def test_a_read_only_home_keeps_its_login(ready: Project, tmp_path: Path, closed: str) -> None:
+    """The token of the hub is read from where it was, although caches are elsewhere."""
+    ready.variables = {k: v for k, v in ready.variables.items() if not k.startswith(("XDG_", "HF_"))}
+    token = tmp_path / "home" / ".cache" / "huggingface" / "token"
+    token.parent.mkdir(parents=True)
+    token.touch()
+    for folder in (tmp_path / "home" / ".cache", tmp_path / "home"):
+        folder.chmod(0o555 if folder == tmp_path / "home" / closed or not closed else 0o755)
+    shown = ready.run(*SHOW, HOME=str(tmp_path / "home")).stdout
+    for folder in (tmp_path / "home", tmp_path / "home" / ".cache"):
+        folder.chmod(0o755)
+    assert shown == f"{ready.root.resolve() / '.venv' / 'cache'} {token}\n"
 
 
 def test_starts_in_a_fifth_of_a_second(ready: Project) -> None:

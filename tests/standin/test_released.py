@@ -11,14 +11,14 @@ import torch
 from yarnlab.checkpoints import adopt_published
 from yarnlab.hub.convert import convert, target_name, write_index
 from yarnlab.modeling import RopeMismatch, load_model
-from yarnlab.study.load import _read
+from yarnlab.study.read import read_study
 from yarnlab.study.schema import Architecture, RopeChoice
 
 from .released import RELEASED
 from .repositories import llama_tokenizer, write_model
 from .shrink import _model
 
-STUDY, _ = _read(Path(__file__).parents[2] / "config" / "studies" / "released.yaml", ())
+STUDY, _ = read_study(Path(__file__).parents[2] / "config" / "studies" / "released.yaml")
 ARMS = {
     name: STUDY["assets"][name]["repo"]
     for name in STUDY["models"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import yaml
 
 from yarnlab.study import load_study
-from yarnlab.study.load import _Loader
+from yarnlab.study.read import Loader
 
 from .shrink import shrink
 
@@ -16,7 +16,7 @@ PAPER = Path(__file__).parents[2] / "config" / "studies" / "paper.yaml"
 
 
 def test_it_is_sound_and_has_the_paper_studys_own_keys(tmp_path):
-    data = yaml.load(PAPER.read_text(), Loader=_Loader)
+    data = yaml.load(PAPER.read_text(), Loader=Loader)
     file = tmp_path / "paper.yaml"
     file.write_text(json.dumps(shrink(data)))
     small = load_study(file)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
 from yarnlab.study import StudyError, canonical, load_study, section
+from yarnlab.study.evaluations import OFFICIAL_WORDS, PASSKEY_WORDS
 from yarnlab.study.fields import FactorGrid
-from yarnlab.study.load import _Loader
+from yarnlab.study.read import Loader
+from yarnlab.study.training import KEY_NAMES
 
 STUDIES = Path(__file__).resolve().parents[2] / "config" / "studies"
 
@@ -71,6 +75,9 @@ evaluations:
 """
 
 
+RETRIEVAL = "rows: {{retrieval: {{share: 1, min_keys: 1, max_keys: {}, asked: {}, answer_weight: 1}}}}"
+
+
 def write(folder: Path, text: str, name: str = "demo") -> Path:
     file = folder / f"{name}.yaml"
     file.write_text(text, encoding="utf-8")
@@ -100,7 +107,7 @@ def test_valid_study(tmp_path):
         ),
         ("scale: 4", "scale: 0.5", "models.long.rope.scale: input should be greater than or equal to 1"),
         ("method: yarn", "method: yarm", "models.long.rope.method: unknown method 'yarm'; known: none, pi"),
-        ("method: yarn", "method: pi, beta: 16", "models.long.rope: beta has no effect with method pi"),
+        ("method: yarn", "method: pi, beta: 16", "models.long.rope.beta: beta has no effect with method pi"),
         ("from: base", "from: bass", "models.long.from: there is no model 'bass'; did you mean 'base'?"),
         ("from: base", "parent: base", "models.long.parent: unknown key"),
         ("from: base", "from: long", "models.long.from: a cycle: long -> long"),
@@ -130,6 +137,32 @@ def test_valid_study(tmp_path):
             "input should be 'auto', 'bf16', 'fp32' or 'pure-bf16'",
         ),
         ("seed: 1", "seed: 1\nseed: 2", "seed: the key is given twice"),
+        ("method: yarn", "method: yarn, base: 5", "models.long.rope.base: base is set elsewhere, it is no option of"),
+        ("method: yarn", "method: yarn, head_dim: 64", "models.long.rope.head_dim: head_dim is set elsewhere"),
+        ("method: yarn", "method: pi, original_context: 4", "rope.original_context: original_context is set elsewhere"),
+        (
+            "method: yarn",
+            "method: ntk-aware, theta: big",
+            "models.long.rope: theta is the larger base of a static rope",
+        ),
+        (
+            "method: yarn",
+            "method: ntk-aware, theta: 9000",
+            "models.long.rope: theta is the larger base of a static rope",
+        ),
+        ("method: yarn", "method: yarn, alpha: [1]", "models.long.rope: alpha and beta must satisfy"),
+        ("lr: 2e-5", "lr: .inf", "models.base.pretrain.phases.0.lr: input should be a finite number, found inf"),
+        ("betas: [0.9, 0.95]", "betas: [0.9, 1.0]", "phases.0.betas.1: input should be less than 1, found 1.0"),
+        ("betas: [0.9, 0.95]", "betas: [-0.1, 0.9]", "betas.0: input should be greater than or equal to 0, found -0.1"),
+        (
+            "rows: {}",
+            RETRIEVAL.format(33, "together"),
+            "phases.0.rows.retrieval.max_keys: 33 keys can't be",
+        ),
+        ("rows: {}", RETRIEVAL.format(34, "apart"), "phases.0.rows.retrieval.max_keys: 34 keys can't be"),
+        ("packages: [sympy]", "packages: 7", "corpora.held.packages: input should be a valid array, found 7"),
+        ("corpus: held", "corpus: 7", "evaluations.perplexity.corpus: input should be a valid string, found 7"),
+        ("packages: [sympy]", "packages: [sympy, Sympy]", "corpora.held.packages: 'sympy' is listed twice"),
     ],
 )
 def test_mistakes(tmp_path, old, new, message):
@@ -175,7 +208,7 @@ BATTERY = "suite: held-out-code, items: 20, shots: 0, batch_size: 8, add_bos: tr
         ("entropy: {%s, methods: [dynamic-pi], scales: [2], length: 64}", "'dynamic-pi' is not a static method"),
         (
             "ramp: {%s, method: yarn, variants: {odd: {gamma: 1}}, scales: [2], documents: 1, max_length: 128}",
-            "evaluations.ramp: gamma",
+            "evaluations.ramp.variants.odd.gamma: gamma",
         ),
         (
             "temperature: {%s, method: yarn, scales: [2], factors: {start: 1, stop: 2, step: 0.5}, segments: 2, "
@@ -189,6 +222,27 @@ BATTERY = "suite: held-out-code, items: 20, shots: 0, batch_size: 8, add_bos: tr
         ),
         ("benchmarks: {%s, " + BATTERY.replace("held-out-code", "paper") + "}", "suite paper has no use for `items`"),
         ("passkey_official: {%s, lengths: [512], trials: 2, new_tokens: 10, decoding: best}", "'greedy' or 'released'"),
+        (
+            "ramp: {%s, method: yarn, variants: {odd: {scale: 2}}, scales: [2], documents: 1, max_length: 128}",
+            "evaluations.ramp.variants.odd.scale: scale is set elsewhere, it is no option of method yarn",
+        ),
+        (
+            "ramp: {%s, method: yarn, variants: {odd: {base: 2}}, scales: [2], documents: 1, max_length: 128}",
+            "evaluations.ramp.variants.odd.base: base is set elsewhere",
+        ),
+        (
+            "ramp: {%s, method: yarn, variants: {odd: {method: pi}}, scales: [2], documents: 1, max_length: 128}",
+            "evaluations.ramp.variants.odd.method: method has no effect with method yarn",
+        ),
+        (
+            "ramp: {%s, method: yarn, variants: {odd: {alpha: 64}}, scales: [2], documents: 1, max_length: 128}",
+            "evaluations.ramp.variants.odd: alpha and beta must satisfy 0 < alpha < beta, got 64, 32.0",
+        ),
+        ("passkey: {%s, lengths: [31, 128], trials: 10}", "passkey.lengths: the prompt takes 32 tokens at least"),
+        (
+            "passkey_official: {%s, lengths: [47], trials: 2, new_tokens: 10, decoding: greedy}",
+            "passkey_official.lengths: the prompt takes 48 tokens at least, without any filler; got 47",
+        ),
         ("passkey: {%s, lengths: [128, 128], trials: 10}", "passkey.lengths: 128 is listed twice"),
         ("zero_shot: {%s, methods: [pi, pi], scales: [2], max_length: 128}", "methods: 'pi' is listed twice"),
         ("zero_shot: {%s, methods: [pi], scales: [2, 2.0], max_length: 128}", "scales: 2.0 is listed twice"),
@@ -233,6 +287,30 @@ def test_a_dynamic_model_is_kept_from_protocols_that_cannot_run_it(tmp_path, eva
     with pytest.raises(StudyError) as caught:
         load_study(write(tmp_path, text + evaluation))
     assert message in str(caught.value)
+
+
+def test_a_given_base_is_compared_with_the_models_own(tmp_path):
+    """theta 20,000 is larger than the usual base of 10,000, not than that of a model with 50,000."""
+    text = VALID.replace("method: yarn", "method: ntk-aware, theta: 20000")
+    assert load_study(write(tmp_path, text)).rope("long").inv_freq()[-1] < 1e-4
+    with pytest.raises(StudyError, match=r"demo\.yaml:\d+: models\.long\.rope: theta .*above 50000; got 20000"):
+        load_study(write(tmp_path, text.replace("rope_theta: 10000.0", "rope_theta: 50000.0")))
+
+
+def test_the_limits_of_rows_and_prompts_are_those_of_their_texts(tiny_data):
+    """A row can hold as many keys as there are names; a prompt has the words that its lengths are compared with."""
+    from yarnlab.corpus.passkey import NAMES, PasskeyText
+    from yarnlab.corpus.tokenizer import load_tokenizer
+    from yarnlab.evaluation import passkey_official
+
+    assert len(NAMES) == KEY_NAMES
+    text = PasskeyText.load(tiny_data / "tokenizer")
+    key = text.key_ids("12345")
+    prompt = np.concatenate([text.opening, text.statement(key), text.question(), key])
+    words = len(re.findall(r"\w+", load_tokenizer(tiny_data / "tokenizer").decode(prompt)))
+    assert words + 1 == PASSKEY_WORDS
+    official = passkey_official.Trial(key=50000, garbage=0, prefix=0, draw=0).text
+    assert len(re.findall(r"\w+", official)) + 1 == OFFICIAL_WORDS
 
 
 @given(start=st.integers(1, 200), steps=st.integers(0, 40), step=st.integers(1, 50), spare=st.floats(0, 0.99))
@@ -340,7 +418,7 @@ def test_loading_a_study_imports_nothing_heavy():
 @given(st.floats(allow_nan=False, allow_infinity=False))
 def test_floats_survive_yaml_however_written(value):
     """repr() of any float, including forms such as 2e-05, is read back as that number."""
-    assert yaml.load(f"x: {value!r}", Loader=_Loader)["x"] == value
+    assert yaml.load(f"x: {value!r}", Loader=Loader)["x"] == value
 
 
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=5))

@@ -15,9 +15,9 @@ from yarnlab.study.evaluations import KINDS
 from yarnlab.workflow import Workflow
 
 try:
-    flow = Workflow.load(str(config.get("study", "micro")), Path(workflow.basedir) / "config" / "studies")
+    flow = Workflow.chosen(config, Path(workflow.basedir) / "config" / "studies")
 except StudyError as mistake:
-    sys.exit(f"The study file has mistakes:\n{mistake}")
+    sys.exit(f"The study can't be run:\n{mistake}")
 flow.export_environment(SOURCE)
 machine = JobResources(flow.study)
 

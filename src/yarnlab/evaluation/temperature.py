@@ -43,9 +43,6 @@ class Tempered(Rope):
     def inv_freq(self) -> Tensor:
         return self.untempered.inv_freq()
 
-    def to_hf(self) -> dict[str, Any]:
-        return self._as_factors((1.0 / (self.inv_freq() * self._wavenumbers(self.base))).tolist())
-
 
 def tempered(rope: Rope, factor: float) -> Tempered:
     """`rope` with √(1/t) = `factor` in place of its own attention factor."""

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from yarnlab.study.check_evaluations import KeyPath, Problem, evaluation_problems, foreign
-from yarnlab.study.data import Corpus, HubText, PythonPackages
+from yarnlab.study.check_evaluations import Problem, evaluation_problems, foreign, rope_problem
+from yarnlab.study.check_held_out import held_out_problems
+from yarnlab.study.data import HubText, PythonPackages
+from yarnlab.study.fields import KeyPath, near
 from yarnlab.study.schema import Architecture, Study
 from yarnlab.study.training import Train
 
 
 def find_problems(study: Study) -> list[Problem]:
     """Every cross-part mistake as (path of the key, what is wrong and what was expected)."""
-    tree = list(_tree(study))
-    if tree:
-        return tree  # the rest follows parents, which must exist and end first
+    for first in (_tree, _ropes):  # what follows goes from parent to parent, and asks for their contexts
+        if problems := list(first(study)):
+            return problems
     return [
         *_names(study),
         *_roots(study),
@@ -23,7 +24,7 @@ def find_problems(study: Study) -> list[Problem]:
         *_shapes(study),
         *_training(study),
         *evaluation_problems(study),
-        *_disjoint(study),
+        *held_out_problems(study),
         *_unused(study),
     ]
 
@@ -33,7 +34,7 @@ def _tree(study: Study) -> Iterator[Problem]:
         if model.parent is not None and model.parent not in study.models:
             yield (
                 ("models", arm, "from"),
-                f"there is no model {model.parent!r}{_near(model.parent, study.models)}",
+                f"there is no model {model.parent!r}{near(model.parent, study.models)}",
             )
     if any(m.parent is not None and m.parent not in study.models for m in study.models.values()):
         return
@@ -49,10 +50,19 @@ def _tree(study: Study) -> Iterator[Problem]:
             )
 
 
+def _ropes(study: Study) -> Iterator[Problem]:
+    for arm, model in study.models.items():
+        if (rope := model.rope) is not None:
+            at = ("models", arm, "rope")
+            problem = rope_problem(at, rope.method, rope.scale, rope.options, study.architecture(arm))
+            if problem is not None:
+                yield problem
+
+
 def _roots(study: Study) -> Iterator[Problem]:
     for role, arm in study.claims.roots.items():
         if arm is not None and arm not in study.models:
-            yield ("claims", role), f"there is no model {arm!r}{_near(arm, study.models)}"
+            yield ("claims", role), f"there is no model {arm!r}{near(arm, study.models)}"
         elif arm is not None and study.models[arm].parent is not None:
             yield ("claims", role), f"{arm!r} has a parent; expected a model that others start from"
 
@@ -60,7 +70,7 @@ def _roots(study: Study) -> Iterator[Problem]:
 def _names(study: Study) -> Iterator[Problem]:
     for path, phase in _phases(study):
         if phase.corpus not in study.corpora:
-            yield (*path, "corpus"), f"there is no corpus {phase.corpus!r}{_near(phase.corpus, study.corpora)}"
+            yield (*path, "corpus"), f"there is no corpus {phase.corpus!r}{near(phase.corpus, study.corpora)}"
     for kind, evaluation in study.evaluations:
         if evaluation is None:
             continue
@@ -68,10 +78,10 @@ def _names(study: Study) -> Iterator[Problem]:
         for tokenizer, corpus in evaluation.corpora.items():
             where: KeyPath = (*at, "corpus") if tokenizer is None else (*at, "corpus", tokenizer)
             if corpus not in study.corpora:
-                yield where, f"there is no corpus {corpus!r}{_near(corpus, study.corpora)}"
+                yield where, f"there is no corpus {corpus!r}{near(corpus, study.corpora)}"
         for i, arm in enumerate(evaluation.models):
             if arm not in study.models:
-                yield (*at, "models", i), f"there is no model {arm!r}{_near(arm, study.models)}"
+                yield (*at, "models", i), f"there is no model {arm!r}{near(arm, study.models)}"
             elif evaluation.models.index(arm) != i:
                 yield (*at, "models", i), f"{arm!r} is listed twice"
             elif None not in evaluation.corpora and study.tokenizer_of(arm) not in evaluation.corpora:
@@ -116,13 +126,13 @@ def _sources(study: Study) -> Iterator[Problem]:
             yield (
                 ("tokenizer", "train_on"),
                 f"there is no corpus {study.tokenizer.train_on!r} of packages"
-                f"{_near(study.tokenizer.train_on, study.corpora)}",
+                f"{near(study.tokenizer.train_on, study.corpora)}",
             )
 
 
 def _asset(study: Study, at: KeyPath, name: str, kind: str) -> Iterator[Problem]:
     if name not in study.assets:
-        yield at, f"there is no asset {name!r}{_near(name, study.assets)}"
+        yield at, f"there is no asset {name!r}{near(name, study.assets)}"
     elif study.assets[name].type != kind:
         yield at, f"asset {name} is a {study.assets[name].type}, a {kind} is needed"
 
@@ -200,32 +210,13 @@ def _training(study: Study) -> Iterator[Problem]:
             yield (*path, "rows"), "the shares of retrieval and repeats add up to more than 1"
         if retrieval and retrieval.min_keys > retrieval.max_keys:
             yield (*path, "rows", "retrieval", "min_keys"), "must not exceed max_keys"
+        if retrieval and retrieval.max_keys > retrieval.most_keys:
+            yield (
+                (*path, "rows", "retrieval", "max_keys"),
+                f"{retrieval.max_keys} keys can't be told apart: there are names for {retrieval.most_keys} in a row",
+            )
         if repeats and repeats.min_segment > repeats.max_segment:
             yield (*path, "rows", "repeats", "min_segment"), "must not exceed max_segment"
-
-
-def _disjoint(study: Study) -> Iterator[Problem]:
-    trained = {phase.corpus for _, phase in _phases(study)}
-    if study.tokenizer is not None:
-        trained.add(study.tokenizer.train_on)
-    evaluated = {corpus for _, e in study.evaluations if e is not None for corpus in e.corpora.values()}
-    for name in sorted(evaluated & set(study.corpora)):
-        for other in sorted(trained & set(study.corpora)):
-            key, shared = _shared_text(study.corpora[name], study.corpora[other])
-            if shared:
-                yield (
-                    ("corpora", name, key),
-                    f"{', '.join(sorted(shared))} is training text too (corpus {other}); evaluate on held-out text",
-                )
-
-
-def _shared_text(one: Corpus, other: Corpus) -> tuple[str, set[str]]:
-    """(key, packages or files of it) that two corpora have in common."""
-    if isinstance(one, PythonPackages):
-        return "packages", set(one.packages) & set(getattr(other, "packages", ()))
-    if isinstance(other, PythonPackages) or one.asset != other.asset:
-        return "files", set()
-    return "files", set(one.files) & set(other.files)
 
 
 def _unused(study: Study) -> Iterator[Problem]:
@@ -249,9 +240,3 @@ def _phases(study: Study) -> Iterator[tuple[KeyPath, Train]]:
                 yield ("models", arm, "pretrain", "phases", i), phase
         elif model.train is not None:
             yield ("models", arm, "train"), model.train
-
-
-def _near(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(names)}"

@@ -3,13 +3,15 @@ text that was tokenised for the model."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
+from yarnlab.rope import check_options, make_rope
 from yarnlab.study.data import Corpus, PythonPackages
-from yarnlab.study.evaluations import Entropy, Evaluation, KeyCache, PasskeyOfficial, Perplexity, Temperature
-from yarnlab.study.schema import Study
+from yarnlab.study.evaluations import Entropy, Evaluation, KeyCache, PasskeyOfficial, Perplexity, Ramp, Temperature
+from yarnlab.study.fields import KeyPath
+from yarnlab.study.schema import Architecture, Study
 
-KeyPath = tuple[str | int, ...]
 Problem = tuple[KeyPath, str]
 
 
@@ -20,9 +22,12 @@ def evaluation_problems(study: Study) -> Iterator[Problem]:
             continue
         for name in sorted({*evaluation.corpora.values()} & set(study.corpora)):
             yield from _fits(kind, evaluation, name, study.corpora[name])
+        known = [arm for arm in evaluation.models if arm in study.models]
         for i, arm in enumerate(evaluation.models):
-            if arm in study.models:
+            if arm in known:
                 yield from _runs(study, kind, evaluation, i, arm)
+        if isinstance(evaluation, Ramp):
+            yield from _variants(evaluation, [study.architecture(arm) for arm in known])
 
 
 def foreign(study: Study, corpus: Corpus, arm: str) -> str | None:
@@ -56,6 +61,41 @@ def _runs(study: Study, kind: str, evaluation: Evaluation, number: int, arm: str
         shortest = min(round(min(evaluation.scales) * window), evaluation.max_length)
         if shortest < 2 * evaluation.segments:
             yield (*at, "segments"), f"{evaluation.segments} segments need 2 tokens each, {arm} is read for {shortest}"
+
+
+def _variants(ramp: Ramp, shapes: list[Architecture]) -> Iterator[Problem]:
+    """The first mistake in each variant's options, on any of the models' shapes."""
+    for name, options in ramp.variants.items():
+        at = ("evaluations", "ramp", "variants", name)
+        problems = (rope_problem(at, ramp.method, max(ramp.scales), options, shape) for shape in shapes)
+        yield from [problem for problem in problems if problem is not None][:1]
+
+
+def rope_problem(
+    at: KeyPath, method: str, scale: float, options: Mapping[str, Any], shape: Architecture
+) -> Problem | None:
+    """What keeps a method with these options from models of this shape; the key is that of the option where it is one.
+
+    Args:
+        at: the key of the section that holds the options.
+    """
+    for key in options:
+        try:
+            check_options(method, [key])
+        except ValueError as error:
+            return (*at, key), str(error)
+    try:
+        make_rope(
+            method,
+            scale=scale,
+            original_context=shape.original_context,
+            head_dim=shape.head_dim,
+            base=shape.rope_theta,
+            **options,
+        )
+    except ValueError as error:
+        return at, str(error)
+    return None
 
 
 def _fits(kind: str, evaluation: Evaluation, name: str, corpus: Corpus) -> Iterator[Problem]:

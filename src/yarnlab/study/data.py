@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from yarnlab.study.fields import Name, Positive, Section
+from yarnlab.study.fields import Name, Positive, Section, each_once
 
 
 class Asset(Section):
@@ -22,6 +23,17 @@ class Asset(Section):
     files: tuple[str, ...] | None = Field(default=None, min_length=1)
 
 
+def canonical_package(name: str) -> str:
+    """The one spelling of a distribution's name that stands for all others (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _different(packages: tuple[str, ...]) -> tuple[str, ...]:
+    """The packages; ValueError for one that is named twice, also in another spelling."""
+    each_once(tuple(map(canonical_package, packages)))
+    return packages
+
+
 class _Documents(Section):
     """Which documents of a source are kept: at least `min_tokens` long, `documents` of them, up to `max_tokens`."""
 
@@ -34,7 +46,7 @@ class PythonPackages(_Documents):
     """Documents are the .py files of installed, pinned, pure-Python distributions, in an order drawn by seed."""
 
     source: Literal["python-packages"]
-    packages: tuple[str, ...] = Field(min_length=1)
+    packages: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
 
 
 class Blocks(Section):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from yarnlab.rope import METHODS, make_rope
+from yarnlab.rope import METHODS
 from yarnlab.study.fields import Distinct, FactorGrid, LengthGrid, Name, Positive, Scales, Section
+
+# Words of a prompt without filler, BOS included: of corpus/passkey.py with its answer, and of the official one.
+PASSKEY_WORDS, OFFICIAL_WORDS = 32, 48
 
 
 def _static_methods(methods: tuple[str, ...]) -> tuple[str, ...]:
@@ -70,11 +73,22 @@ class ZeroShot(Evaluation):
         return "max_length", self.max_length
 
 
+def _room_for(words: int) -> AfterValidator:
+    """Lengths that can hold a prompt of so many words, at best one token each. A tokenizer may need more than that."""
+
+    def check(lengths: tuple[int, ...]) -> tuple[int, ...]:
+        if min(lengths) < words:
+            raise ValueError(f"the prompt takes {words} tokens at least, without any filler; got {min(lengths)}")
+        return lengths
+
+    return AfterValidator(check)
+
+
 class Passkey(Evaluation):
-    """passkey-teacher-forced@2: `trials` per length, depths spread evenly, five-digit keys; documents take turns
+    """passkey-teacher-forced@3: `trials` per length, depths spread evenly, five-digit keys; documents take turns
     as filler, without their numbers."""
 
-    lengths: Distinct[Positive]
+    lengths: Annotated[Distinct[Positive], _room_for(PASSKEY_WORDS)]
     trials: int = Field(ge=10)
 
     @property
@@ -178,12 +192,6 @@ class Ramp(Evaluation):
     documents: Positive
     max_length: Positive
 
-    @model_validator(mode="after")
-    def _options(self) -> Ramp:
-        for options in self.variants.values():
-            make_rope(self.method, scale=2.0, original_context=4096, head_dim=64, **options)
-        return self
-
     @property
     def longest(self) -> tuple[str, int]:
         return "max_length", self.max_length
@@ -206,7 +214,7 @@ class Entropy(Evaluation):
 class PasskeyOfficial(Evaluation):
     """official@1: the official prompt, garbage cut by characters, the first integer in `new_tokens` tokens."""
 
-    lengths: Distinct[Positive]
+    lengths: Annotated[Distinct[Positive], _room_for(OFFICIAL_WORDS)]
     trials: Positive
     new_tokens: Positive
     decoding: Literal["greedy", "released"]  # released: sampled with temperature 0.6 and top-p 0.9

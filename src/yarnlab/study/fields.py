@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import difflib
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 T = TypeVar("T", bound=Hashable)
+KeyPath = tuple[str | int, ...]  # of a key in a study file
 
 
-def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
+def each_once(values: tuple[T, ...]) -> tuple[T, ...]:
     """The values; ValueError for one that is there twice: its results would be counted twice, or not at all."""
     twice = next((value for i, value in enumerate(values) if value in values[:i]), None)
     if twice is not None:
@@ -22,12 +24,19 @@ def _each_once(values: tuple[T, ...]) -> tuple[T, ...]:
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]*$", max_length=64)]
 Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Distinct = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(_each_once)]
+Distinct = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(each_once)]
 Scales = Distinct[Annotated[float, Field(ge=1)]]
 
 
+def near(name: str, known: Iterable[str]) -> str:
+    """For a message about a name that is not known: the most similar one, or all of them."""
+    names = list(known)
+    similar = difflib.get_close_matches(name, names, n=1)
+    return f"; did you mean {similar[0]!r}?" if similar else f"; known: {', '.join(names) or 'none'}"
+
+
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class LengthGrid(Section):

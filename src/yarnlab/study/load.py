@@ -1,43 +1,18 @@
-"""YAML → Study, with the file and line of every mistake.
-
-A study may `extends:` another file of the same folder: mappings merge key by key, lists and scalars replace,
-`null` removes a key. The line reported for a value is the one where it was written, in whichever file.
-"""
+"""A study file → Study, with the file and line of every mistake."""
 
 from __future__ import annotations
 
 import difflib
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import ValidationError
 
-from yarnlab.study.check import KeyPath, find_problems
+from yarnlab.study.check import find_problems
+from yarnlab.study.fields import KeyPath
+from yarnlab.study.read import Lines, StudyError, dotted, read_study
 from yarnlab.study.schema import Study
-
-Lines = dict[KeyPath, str]
-
-
-class StudyError(ValueError):
-    """A mistake in a study file; the message is ready to be shown: one line per mistake."""
-
-
-class _Loader(yaml.CSafeLoader):
-    """Safe YAML in which 2e-5 is a number: YAML 1.1 reads it as a string. In C, as every start of Snakemake waits."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:float"]
-    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+([eE][-+]?\d+)?|\.inf|\.nan)$"),
-    list("-+0123456789."),
-)
 
 
 def load_study(file: Path) -> Study:
@@ -45,7 +20,7 @@ def load_study(file: Path) -> Study:
 
     Raises StudyError with one `file:line: key: what was expected` per mistake, before anything runs.
     """
-    data, lines = _read(file, ())
+    data, lines = read_study(file)
     try:
         # Through JSON in strict mode: no "42" for 42, yet lists become tuples.
         study = Study.model_validate_json(json.dumps(data), strict=True)
@@ -65,79 +40,20 @@ def load_study(file: Path) -> Study:
     return study
 
 
-def _read(file: Path, seen: tuple[Path, ...]) -> tuple[dict[str, Any], Lines]:
-    if file in seen:
-        raise StudyError(f"{file}: `extends` goes round in a circle: {' -> '.join(f.name for f in (*seen, file))}")
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        known = ", ".join(sorted(f.stem for f in file.parent.glob("*.yaml"))) or "none"
-        raise StudyError(f"{file}: there is no such study file; studies in {file.parent}: {known}") from None
-    try:
-        node = yaml.compose(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise StudyError(f"{file}:{line}: not valid YAML: {error.problem}") from None
-    lines: Lines = {}
-    data = _construct(node, (), file, lines)
-    if not isinstance(data, dict):
-        raise StudyError(f"{file}:1: a study file is a mapping of keys, this is {type(data).__name__}")
-    extends = data.pop("extends", None)
-    if extends is None:
-        return data, lines
-    base, base_lines = _read(file.parent / str(extends), (*seen, file))
-    return _merge(base, data), {**base_lines, **lines}
-
-
-def _construct(node: yaml.Node | None, path: KeyPath, file: Path, lines: Lines) -> Any:
-    if node is None:
-        return None
-    lines[path] = f"{file}:{node.start_mark.line + 1}"
-    if isinstance(node, yaml.MappingNode):
-        result: dict[str, Any] = {}
-        for key_node, value_node in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                result.update(_construct(value_node, path, file, lines))
-        own: set[str] = set()
-        for key_node, value_node in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key, where = str(key_node.value), (*path, str(key_node.value))
-            line = f"{file}:{key_node.start_mark.line + 1}"
-            if key in own:
-                raise StudyError(f"{line}: {'.'.join(map(str, where))}: the key is given twice")
-            own.add(key)
-            result[key] = _construct(value_node, where, file, lines)
-            lines[where] = line
-        return result
-    if isinstance(node, yaml.SequenceNode):
-        return [_construct(item, (*path, i), file, lines) for i, item in enumerate(node.value)]
-    return _Loader("").construct_object(node)
-
-
-def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(base)
-    for key, value in over.items():
-        if value is None:
-            merged.pop(key, None)
-        elif isinstance(value, dict) and isinstance(merged.get(key), dict):
-            merged[key] = _merge(merged[key], value)
-        else:
-            merged[key] = value
-    return merged
-
-
 def _describe(item: Any, data: Any) -> tuple[KeyPath, str]:
     """One pydantic error as (path, message)."""
-    path = tuple(part for part in item["loc"])
+    kind, message = item["type"], item["msg"].removeprefix("Value error, ")
+    path: KeyPath = ()
     found = data
-    for part in path:
+    for i, part in enumerate(item["loc"]):
         try:
             found = found[part]
         except (KeyError, IndexError, TypeError):
-            found = None
-            break
-    kind, message = item["type"], item["msg"].removeprefix("Value error, ")
+            if part == "[key]":
+                found = path[-1]
+            if kind != "missing" or i + 1 < len(item["loc"]):
+                continue  # no key, but what pydantic calls one of several kinds that are possible here
+        path = (*path, part)
     if kind == "extra_forbidden":
         return path, "unknown key" + _suggest(path)
     if kind == "missing":
@@ -176,5 +92,5 @@ def _format(problems: list[tuple[KeyPath, str]], lines: Lines, file: Path) -> st
         while known and known not in lines:
             known = known[:-1]
         where = lines.get(known, f"{file}:1")
-        messages.append(f"{where}: {'.'.join(map(str, path)) or 'study'}: {message}")
+        messages.append(f"{where}: {dotted(path)}: {message}")
     return "\n".join(messages)

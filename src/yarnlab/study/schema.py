@@ -4,7 +4,7 @@ silently. Text is in `data.py`, training in `training.py`, evaluations in `evalu
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -77,10 +77,10 @@ class RopeChoice(Section):
             raise ValueError(f"unknown method {method!r}; known: {', '.join(METHODS)}")
         return method
 
-    @model_validator(mode="after")
-    def _options(self) -> RopeChoice:
-        self.make(Architecture.model_construct(head_dim=64, original_context=4096, rope_theta=1e4))
-        return self
+    @property
+    def options(self) -> dict[str, Any]:
+        """The method's own; whether it takes them depends on the model's shape (check.py)."""
+        return dict(self.model_extra or {})
 
     def make(self, architecture: Architecture) -> Rope:
         """The rope for a model of this shape; ValueError names an option that the method does not take."""
@@ -90,7 +90,7 @@ class RopeChoice(Section):
             original_context=architecture.original_context,
             head_dim=architecture.head_dim,
             base=architecture.rope_theta,
-            **(self.model_extra or {}),
+            **self.options,
         )
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
-from yarnlab.study.fields import Section
+from yarnlab.study.fields import Section, near
+from yarnlab.study.read import StudyError
 from yarnlab.study.schema import Study
+
+T = TypeVar("T")
 
 
 def canonical(value: object) -> str:
@@ -31,19 +35,22 @@ def section(study: Study, stage: str, name: str) -> dict[str, Any]:
     Args:
         stage: asset, tokenizer, corpus, train, or a kind of evaluation.
         name: the asset, the corpus, or for the others the model (ignored for `tokenizer`).
+
+    Raises StudyError if the study has no such asset, corpus, model, evaluation or tokenizer.
     """
     if stage == "asset":
-        return {"asset": _dump(study.assets[name])}
+        return {"asset": _dump(_named(study, stage, name, study.assets))}
     if stage == "tokenizer":
-        assert study.tokenizer is not None
+        if study.tokenizer is None:
+            raise StudyError(f"study {study.study} trains no tokenizer: its models bring their own")
         return {
             "tokenizer": _dump(study.tokenizer),
             "corpus": _dump(study.corpora[study.tokenizer.train_on]),
             "seed": study.seed,
         }
     if stage == "corpus":
-        return {"corpus": _dump(study.corpora[name]), "seed": study.seed}
-    arm, seed = study.instances()[name]
+        return {"corpus": _dump(_named(study, stage, name, study.corpora)), "seed": study.seed}
+    arm, seed = _named(study, "model", name, study.instances())
     model = study.models[arm]
     shared = {
         "model": name,
@@ -55,10 +62,19 @@ def section(study: Study, stage: str, name: str) -> dict[str, Any]:
     if stage == "train":
         return {**shared, **_origin(study, arm, seed), "phases": [_dump(phase) for phase in model.phases]}
     evaluation = getattr(study.evaluations, stage)
+    if evaluation is None:
+        declared = [kind for kind, settings in study.evaluations if settings is not None]
+        raise StudyError(f"study {study.study} has no evaluation {stage!r}{near(stage, declared)}")
     # Adding a model to the list must not rerun the others; the evaluation's seed is the study's, not the model's,
     # so that every model and seed sees the same documents and keys.
     settings = _dump(evaluation, exclude={"models"}) | {"corpus": study.corpus_of(stage, arm)}
     return {**shared, "evaluation": settings, "evaluation_seed": study.seed}
+
+
+def _named(study: Study, what: str, name: str, known: Mapping[str, T]) -> T:
+    if name not in known:
+        raise StudyError(f"study {study.study} has no {what} {name!r}{near(name, known)}")
+    return known[name]
 
 
 def _origin(study: Study, arm: str, seed: int) -> dict[str, Any]:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from yarnlab.study.fields import Name, Positive, Section, Share
+
+KEY_NAMES = 32  # that corpus/passkey.py has for keys in training rows
+Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Retrieval(Section):
@@ -22,6 +25,11 @@ class Retrieval(Section):
     max_keys: Positive
     asked: Literal["together", "apart"]
     answer_weight: float = Field(gt=0)
+
+    @property
+    def most_keys(self) -> int:
+        """How many keys a row can hold; of those asked apart, one needs no name."""
+        return KEY_NAMES + (self.asked == "apart")
 
 
 class Repeats(Section):
@@ -101,7 +109,7 @@ class Train(Section):
     schedule: Literal["constant", "cosine", "linear"]
     final_lr_share: Share = 0.0
     warmup_steps: int = Field(ge=0)
-    betas: tuple[float, float]
+    betas: tuple[Decay, Decay]
     weight_decay: float = Field(ge=0)
     max_grad_norm: float = Field(gt=0)
     precision: Literal["auto", "bf16", "fp32", "pure-bf16"]
