@@ -97,6 +97,9 @@ def logits_of_every_step(
 ) -> Tensor:
     """Decode with the tokens given: the first `prompt` in one pass, the others one by one.
 
+    Decoding in its plainest form. No stage does it; tests hold the row-wise pass of the `key_cache` evaluation against
+    it, and both caches against recomputation.
+
     Args:
         ids: (batch, seq_len) token ids.
 

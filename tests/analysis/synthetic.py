@@ -186,7 +186,7 @@ def _passkey(rows: dict, m: dict, trials: int, rng) -> pd.DataFrame:
         frame = pd.DataFrame({"length": n, "trial": np.arange(trials), "depth": depth, "hit": hit})
         frame = frame.assign(key="12345", prompt_tokens=n, expected_accuracy=0.9, margin=1.0)
         out.append(frame)
-    return pd.concat(out, ignore_index=True).assign(protocol="passkey-teacher-forced@2", **rows)
+    return pd.concat(out, ignore_index=True).assign(protocol="passkey-teacher-forced@3", **rows)
 
 
 def _training(directory: Path, name: str, m: dict, rng) -> None:

@@ -1,12 +1,16 @@
 """Verdicts: that they follow the numbers, flip with them, and say 'not run' instead of guessing."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from analysis.light import light
 from analysis.synthetic import with_frames, write_study
 from yarnlab.analysis import claims
 from yarnlab.analysis.claims import Claim, Verdict
@@ -199,9 +203,108 @@ def test_a_number_is_told_from_its_threshold() -> None:
     assert "0.999910 [0.999810, 1.000010], expected below 1 (n = 12 documents)" in text
 
 
+COMPARED = ("accept-finetuned-order", "17", "18", "19", "20", "21", "27", "28", "33")
+
+
+def with_ablation_at(results: Results, scale: float, *twins: str) -> Results:
+    """The study whose rivals were fine-tuned at another scale than the continued YaRN arm; `twins` are YaRN arms there."""
+    rivals = {
+        n: replace(m, scale=scale) for n, m in results.models.items() if m.parent == "base" and m.method != "yarn"
+    }
+    yarn = results.models["yarn-s16"]
+    models = results.models | rivals | {n: replace(yarn, name=n, arm=n, scale=scale) for n in twins}
+    frames = dict(results.frames)
+    for kind in ("perplexity", "passkey", "training", "sliding_window"):
+        own = frames[kind][frames[kind]["arm"] == "yarn-s16"]
+        frames[kind] = pd.concat([frames[kind], *(own.assign(arm=n, model=n) for n in twins)])
+    return replace(results, models=models, frames=frames)
+
+
+@pytest.mark.parametrize("claim", COMPARED)
+def test_methods_are_compared_at_one_scale(results: Results, claim: str) -> None:
+    """Rivals at s=8 stand beside the YaRN arm of s=8, not beside the one of s=16; without such an arm nothing does."""
+    with light():
+        chosen = next(c for c in CLAIMS if c.id == claim)
+        parts = claims.judge(chosen, with_ablation_at(results, 8.0, "yarn-s8")).parts
+        read = {name.partition(":")[2] or name for part in parts for name in part.models}
+        assert read and not {"yarn-s16", "yarn-s32"} & read  # 19 and 27 take the scale alone from YaRN
+        assert not any("s=16" in part.name for part in parts)
+        assert claims.judge(chosen, with_ablation_at(results, 8.0)).status == "not run"
+
+
+def test_the_zero_shot_order_is_judged_at_the_ablations_scale(results: Results) -> None:
+    """Not at that of a YaRN arm which no rival was trained like."""
+    with light():
+        study = with_ablation_at(results, 8.0, "yarn-s8")
+        parts = claims.judge(next(c for c in CLAIMS if c.id == "accept-zero-shot-order"), study).parts
+    assert parts and all(part.name.startswith("s=8 at 2,048 tokens") for part in parts)
+
+
+@pytest.mark.parametrize("change", [{"trained_length": 2048}, {"steps": 9}, {"parent": "yarn-s16"}])
+def test_a_rival_trained_otherwise_is_not_compared(results: Results, change: dict[str, Any]) -> None:
+    """Fewer steps, shorter rows or another parent: not run, with what would be needed; claim 33 takes any steps."""
+    models = {**results.models, "pi-s16": replace(results.models["pi-s16"], **change)}
+    verdicts = {c.id: claims.judge(c, replace(results, models=models)) for c in CLAIMS if c.id in ("18", "33")}
+    assert verdicts["18"].status == "not run"
+    assert "PI arm fine-tuned like yarn-s16: from base at s=16, rows of 4,096 tokens" in verdicts["18"].text
+    assert (verdicts["33"].status == "not run") == ("steps" not in change)
+
+
+@pytest.mark.parametrize(("claim", "arm", "shifts"), [("17", "pi-s16", (2, 0, -1.9)), ("33", "yarn-s16", (2, 0, -2.1))])
+def test_seeds_that_disagree_leave_a_training_loss_undecided(
+    tmp_path: Path, claim: str, arm: str, shifts: tuple[float, ...]
+) -> None:
+    """The mean over seeds keeps its sign in every step, but one seed of three contradicts it."""
+    results = load(write_study(tmp_path / "study", seeds=(1, 2, 3)))
+    frame = results.frame("training")
+    moved = frame["loss"] + np.where(
+        frame["arm"] == arm, frame["seed"].map(dict(zip((1, 2, 3), shifts, strict=True))), 0
+    )
+    with light():
+        assert status(claim, results) == "holds"
+        found = claims.judge(
+            next(c for c in CLAIMS if c.id == claim), with_frames(results, training=frame.assign(loss=moved))
+        )
+    assert found.decisive is not None and "seeds" in found.decisive.estimate.over
+    decided = {part.status for part in found.parts if any(arm in model for model in part.models)}
+    assert decided == {"undecided"}
+
+
+@pytest.mark.parametrize(
+    ("unit", "sign", "threshold", "text"),
+    [
+        ("difference of proportions", ">=", -0.005, "−1.0 [−2.0, +0.5] percentage points, expected at least −0.5 (n"),
+        ("proportion", ">=", 0.95, "−1.0 % [−2.0 %, 0.5 %], expected at least 95 % (n"),
+        ("pairs", ">=", 1.0, "−0.01 [−0.02, 0.005], expected at least 1 (n"),
+        ("nats", "<=", -0.5, "−0.010 [−0.020, 0.005], expected at most −0.5 (n"),
+    ],
+)
+def test_a_number_is_shown_in_its_unit(unit: str, sign: str, threshold: float, text: str) -> None:
+    """A difference of shares is in percentage points, never in percent; every minus is a real one."""
+    e = Estimate(-0.01, -0.02, 0.005, 12, "items", unit, "test")
+    described = claims.describe(claims.interval("x", e, sign, threshold))
+    assert described.startswith(f"x: {text} = 12 items)") and "-" not in described
+
+
+def test_counts_and_open_intervals_are_shown_as_such() -> None:
+    """Pairs are whole numbers, and an interval without an end says so."""
+    count = claims.interval("x", Estimate(3, 1, 6, 10, "pairs of models", "pairs", "test"), ">=", 1.0)
+    assert "x: 3 [1, 6], expected at least 1 (n = 10 pairs of models)" in claims.describe(count)
+    openly = claims.interval("x", Estimate(0.1, -np.inf, np.inf, 4, "documents", "nats", "none"), ">", 0.0)
+    assert "x: 0.100 [−∞, ∞], expected above 0" in claims.describe(openly)
+
+
+@pytest.mark.parametrize("claim", ["21", "30", "31", "32"])
+def test_no_claim_has_an_ascii_minus(results: Results, claim: str) -> None:
+    """In the sentence of any of its comparisons, names of models and words apart."""
+    with light():
+        parts = claims.judge(next(c for c in CLAIMS if c.id == claim), replace(results)).parts
+    assert parts and not any(re.search(r"(^|[\s(\[e])-\d", claims.describe(part)) for part in parts)
+
+
 def test_criteria_cannot_change_without_a_new_version() -> None:
     """A criterion is fixed before its result: editing one fails here until the version is raised too."""
-    assert (CRITERIA_VERSION, claims.criteria_sha256()) == ("4", CRITERIA_4)
+    assert (CRITERIA_VERSION, claims.criteria_sha256()) == ("5", CRITERIA_5)
 
 
 def test_every_criterion_is_complete() -> None:
@@ -223,4 +326,4 @@ def test_claims_json_is_complete_and_stable(study_dir: Path, judged: list[tuple[
     assert json.loads(again) == document["claims"]
 
 
-CRITERIA_4 = "5df4eba2dc5ad74eeec5ca374d7b44b3726f13318f47057c6ebf6c7efa558a35"
+CRITERIA_5 = "14e5cef41647a15633b8eb32e12aece474069f83fb29ffd6c7b59aebb5c4c56c"

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -21,6 +22,10 @@ def judged(results: Results, claim: str) -> claims.Verdict:
     return claims.judge(BY_ID[claim], results)
 
 
+def judged_at_full_scale(results: Results, claim: str) -> claims.Verdict:
+    return claims.judge(BY_ID[claim].in_form("full-scale"), results)
+
+
 @pytest.mark.parametrize("claim", ["6", "11", "12", "13", "14", "15", "16", "28", "31", "32"])
 def test_what_the_data_were_built_to_show_holds(results: Results, claim: str) -> None:
     """The invented numbers follow the paper."""
@@ -36,18 +41,75 @@ def test_a_ramp_that_matters_is_noticed(results: Results) -> None:
     assert [part.status for part in verdict.parts if "rotations" in part.name] == ["holds", "holds"]
 
 
+def with_arm(results: Results, like: str, cost: float, /, **changes: Any) -> Results:
+    """The study with another arm like one of its own but for `changes`, its NLL higher by `cost`."""
+    twin = replace(results.models[like], **changes, arm=changes["name"])
+    frame = results.frame("perplexity")
+    own = frame[frame["arm"] == like].assign(arm=twin.arm, model=twin.name, nll=lambda f: f["nll"] + cost)
+    study = with_frames(results, perplexity=pd.concat([own, frame]))
+    return replace(study, models={twin.name: twin, **results.models})
+
+
 def test_a_fine_tuned_arm_with_the_papers_ramp_is_compared(results: Results) -> None:
     """Such an arm is not the YaRN arm, is named apart, and adds one comparison to the claim."""
-    twin = replace(results.models["yarn-s16"], name="paper-ramp-s16", arm="paper-ramp-s16", ramp="rotations")
-    frame = results.frame("perplexity")
-    own = frame[frame["arm"] == "yarn-s16"].assign(arm=twin.arm, model=twin.name, nll=lambda f: f["nll"] + 0.001)
-    models = {twin.name: twin, **results.models}
-    study = replace(with_frames(results, perplexity=pd.concat([own, frame])), models=models)
+    study = with_arm(results, "yarn-s16", 0.001, name="paper-ramp-s16", ramp="rotations")
     first = study.extended()
     assert first is not None and first.arm == "yarn-s16"
     part = judged(study, "35").parts[-1]
     assert part.name.startswith("fine-tuned, 4,096 tokens") and "ramp of Eq. 18" in part.name
     assert part.estimate.value == pytest.approx(0.001) and part.status == "holds"
+
+
+@pytest.mark.parametrize("ramp", [{"truncate": False}, {"alpha": 2.0}, {"beta": 128.0}, {"ramp": "rotations"}])
+@pytest.mark.parametrize(("cost", "status"), [(0.001, "holds"), (0.1, "fails")])
+def test_every_trained_ramp_is_judged(results: Results, ramp: dict[str, Any], cost: float, status: str) -> None:
+    """Rounding and borders are ramps as Eq. 18 is; the arm is told from the official one by name."""
+    part = judged(with_arm(results, "yarn-s16", cost, name="other-ramp", **ramp), "35").parts[-1]
+    assert part.name.startswith("fine-tuned, 4,096 tokens") and part.status == status
+    assert part.models == ("perplexity:other-ramp", "perplexity:yarn-s16")
+    assert ("ramp" in ramp) or "YaRN s=16 (other-ramp) to YaRN s=16 (yarn-s16)" in part.name
+
+
+@pytest.mark.parametrize(
+    "otherwise", [{"attention_factor": 1.2}, {"scale": 8.0}, {"trained_length": 512}, {"parent": "yarn-s16"}]
+)
+def test_a_ramp_is_compared_with_nothing_else_changed(results: Results, otherwise: dict[str, Any]) -> None:
+    """An arm that differs in temperature, scale, rows or parent too says nothing of the ramp."""
+    study = with_arm(results, "yarn-s16", 0.1, name="other-ramp", truncate=False, **otherwise)
+    assert judged(study, "35") == judged(results, "35")
+
+
+def test_a_variant_with_another_temperature_is_no_other_ramp(results: Results) -> None:
+    """What changes √(1/t) as well as the ramp is left out, so that the ramp alone is judged."""
+    variants = results.evaluations["ramp"]["variants"] | {"beta-low": {"beta": 2, "temperature": {"slope": 0.07}}}
+    ramp = results.evaluations["ramp"] | {"variants": variants}
+    study = replace(results, evaluations=results.evaluations | {"ramp": ramp})
+    assert not any("beta-low" in part.name for part in judged(study, "35").parts)
+    assert judged(study, "35").status == "holds"
+
+
+@pytest.mark.parametrize("documents", [4, 7, 8])
+def test_a_handful_of_documents_does_not_decide_where_factors_lie(results: Results, documents: int) -> None:
+    """Below 8 documents claim 14 is undecided, however much the best factors drift; from 8 on it fails."""
+    frame = drifting(results.frame("temperature"))
+    few = frame[frame["document"].isin(sorted(frame["document"].unique())[:documents])]
+    verdict = judged(with_frames(results, temperature=few), "14")
+    assert (verdict.status == "undecided") == (documents < 8)
+    assert verdict.decisive is not None and verdict.decisive.estimate.n == documents
+    if documents < 8:
+        assert verdict.decisive.estimate.method == "none: fewer than 8 documents"
+        assert "[−∞, ∞]" in verdict.text
+
+
+def test_segments_of_a_document_are_no_further_documents(results: Results) -> None:
+    """Full-scale claim 14: the share of documents × segments has the interval of its documents."""
+    frame = results.frame("temperature")
+    right = frame["document"].isin(sorted(frame["document"].unique())[:5])
+    found = frame.assign(nll=3.0 + (frame["factor"] - np.where(right, 1.2, 1.4)) ** 2)
+    parts = judged_at_full_scale(with_frames(results, temperature=found), "14").parts
+    share = parts[-1].estimate
+    assert (share.value, share.n, share.over) == (pytest.approx(5 / 12), 12, "documents")
+    assert share.low < 0.2 and share.high > 0.65 and parts[-1].status == "undecided"
 
 
 def swap(column: str, a: str, b: str) -> Callable[[pd.DataFrame], pd.DataFrame]:

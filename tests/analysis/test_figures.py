@@ -1,12 +1,15 @@
 """Figures: that each is drawn from its data, in one colour per method, and says so when there is none."""
 
 import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import altair as alt
+import pandas as pd
 import pytest
 import vl_convert
 from altair.utils import schemapi
@@ -20,7 +23,7 @@ from yarnlab.analysis.marks import bounds
 from yarnlab.analysis.measure import loss_gap, nll
 from yarnlab.analysis.reference import load_reference
 from yarnlab.analysis.statistics import mean
-from yarnlab.analysis.style import LOOKS, PUBLISHED
+from yarnlab.analysis.style import LOOKS, PUBLISHED, SPARE, distinct
 from yarnlab.analysis.tables import TABLES
 
 
@@ -94,6 +97,80 @@ def test_looks_differ_in_black_and_white_too() -> None:
     assert len({look.light for look in LOOKS.values()}) == len({look.dark for look in LOOKS.values()}) == len(LOOKS)
 
 
+def drawn_as(node: Any) -> dict[str, dict[str, set[str]]]:
+    """Channel → series → how the scales of a panel draw it."""
+    found: dict[str, dict[str, set[str]]] = {"color": {}, "strokeDash": {}, "shape": {}}
+    nodes = [node]
+    while nodes:
+        part = nodes.pop()
+        nodes += part.values() if isinstance(part, dict) else part if isinstance(part, list) else []
+        for channel in found if isinstance(part, dict) else ():
+            scale = part[channel].get("scale") or {} if isinstance(part.get(channel), dict) else {}
+            for name, value in zip(scale.get("domain", ()), scale.get("range", ()), strict=True):
+                found[channel].setdefault(name, set()).add(json.dumps(value))
+    return found
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "name", ["figure_1", "figure_1_relative", "bucket_nll", "training_loss", "zero_shot", "dynamic"]
+)
+def test_no_two_series_of_a_panel_look_alike(results: Results, name: str) -> None:
+    """Colour and dash tell any two lines apart, colour and marker too, in a study with YaRN at three scales."""
+    models, again = dict(results.models), {}
+    for scale in (2.0, 4.0):
+        arm = f"yarn-s{scale:g}"
+        models[arm] = replace(models["yarn-s16"], name=arm, arm=arm, scale=scale)
+    for kind in ("perplexity", "training"):
+        frame = results.frame(kind)
+        own = frame[frame["arm"] == "yarn-s16"]
+        again[kind] = pd.concat([frame, *(own.assign(arm=arm, model=arm) for arm in ("yarn-s2", "yarn-s4"))])
+    found = drawn_as(specification(replace(with_frames(results, **again), models=models), FIGURES[name]))
+    for channel in ("strokeDash", "shape"):
+        looks = [(found["color"][who], found[channel][who]) for who in found["color"] if who in found[channel]]
+        assert all(a != b for a, b in combinations(looks, 2))
+    assert name in ("training_loss", "zero_shot", "dynamic") or {"YaRN s=2", "YaRN s=16"} <= set(found["color"])
+
+
+def test_a_look_is_not_given_twice() -> None:
+    """Of forty series of one method no two share dash and marker, all share its colour, and the first has its own look."""
+    looks = distinct([LOOKS["yarn"], LOOKS["pi"], *[LOOKS["yarn"]] * 40])
+    assert looks[:2] == [LOOKS["yarn"], LOOKS["pi"]] and {item.light for item in looks[2:]} == {LOOKS["yarn"].light}
+    assert len({(item.dash, item.shape) for item in looks}) == len(looks)
+    assert len({item.dash for item in looks[:9]}) == 9  # where only lines are drawn
+    assert not {dash for dash, _ in SPARE} & {item.dash for item in LOOKS.values()}
+
+
+def tooltip_fields(node: Any) -> set[str]:
+    """The quantitative fields of all tooltips of a specification."""
+    if isinstance(node, list):
+        return {name for child in node for name in tooltip_fields(child)}
+    if not isinstance(node, dict):
+        return set()
+    tips = node.get("tooltip") if isinstance(node.get("tooltip"), list) else []
+    own = {tip["field"] for tip in tips if tip.get("type") == "quantitative"}
+    return own.union(*(tooltip_fields(child) for child in node.values()))
+
+
+def test_an_absent_bound_is_never_shown_as_a_number(specs: dict[str, dict[str, Any]]) -> None:
+    """Vega shows null as 0: no tooltip has a bound as a number, but for the passkey's, which always has both."""
+    for name, spec in specs.items():
+        fields = tooltip_fields(spec)
+        assert name == "passkey" or not {field for field in fields if field.endswith(("low", "high"))}, name
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize("name", ["figure_1", "zero_shot", "dynamic", "temperature_segments", "entropy"])
+def test_one_document_has_no_interval(results: Results, name: str) -> None:
+    """The tooltip says 'none', and no rule is drawn to a bound that is not there."""
+    kind = {"figure_1": "perplexity", "temperature_segments": "temperature"}.get(name, name)
+    frame = results.frame(kind)
+    one = with_frames(results, **{kind: frame[frame["document"] == frame["document"].iloc[0]]})
+    spec = specification(one, FIGURES[name])
+    assert {row["interval"] for row in rows_of(spec) if "interval" in row} == {"none"}
+    assert name != "entropy" or "isValid(datum.low) && isValid(datum.high)" in json.dumps(spec)
+
+
 def test_a_heat_map_says_how_sure_it_is(specs: dict[str, dict[str, Any]]) -> None:
     """A cell of the passkey figure rests on few trials: its tooltip shows the interval, and its rows hold it."""
     spec = specs["passkey"]
@@ -108,7 +185,8 @@ def test_a_curves_marker_says_how_sure_it_is(results: Results, specs: dict[str, 
     e = mean(nll(results, "yarn-s16", 4096, "bucket_nll").to_numpy())
     assert row["interval"] == f"{e.low:.3f} to {e.high:.3f}" and len(marked) == 8 * 7
     assert '"field": "interval"' in json.dumps(specs["bucket_nll"])
-    assert bounds(1.0718, float("inf")) == "1.072 to ∞"
+    assert bounds(1.0718, math.inf) == "1.072 to ∞" and bounds(-0.1, 0.2, "+.1%") == "−10.0% to +20.0%"
+    assert bounds(-math.inf, math.inf) == bounds(0.0, math.inf) == bounds(math.nan, 1.0) == "none"
 
 
 def test_a_smoothed_loss_says_how_sure_it_is(results: Results, specs: dict[str, dict[str, Any]]) -> None:
@@ -183,11 +261,13 @@ def test_an_analogue_is_never_drawn_over_the_paper_in_tokens(results: Results, t
 
 
 def test_more_published_curves_than_shapes_are_drawn(unchecked: None) -> None:
-    """A study of the released checkpoints has a dozen in one panel: shapes repeat once all are taken."""
+    """A study of the released checkpoints has a dozen in one panel: once all shapes are taken, a line is dashed."""
     rows = [{"published": f"YaRN {i}", "method": "yarn", "N": 1, "perplexity": 1.0, "marked": True} for i in range(12)]
     spec = plots_published.background(rows, alt.X("N:Q"), alt.Y("perplexity:Q"), []).to_dict()
     scale = spec["layer"][1]["encoding"]["shape"]["scale"]
     assert len(scale["range"]) == len(scale["domain"]) == 12 and len(set(scale["range"][:8])) == 8
+    dashes = spec["layer"][0]["encoding"]["strokeDash"]["scale"]["range"][:12]
+    assert len({(shape, *dash) for shape, dash in zip(scale["range"], dashes, strict=True)}) == 12
 
 
 def test_the_picture_of_frequencies_is_what_the_models_get(results: Results, specs: dict[str, dict[str, Any]]) -> None:

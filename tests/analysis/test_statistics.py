@@ -144,6 +144,20 @@ def test_one_document_has_no_interval() -> None:
     assert (e.low, e.high) == (-math.inf, math.inf)
 
 
+def test_a_statistic_of_a_handful_of_documents_has_no_interval() -> None:
+    """The interquartile range of up to 7 numbers is known no better than not at all; of 8 it has its bootstrap's."""
+
+    def spread(drawn: statistics.Array) -> statistics.Array:
+        return np.subtract(*np.percentile(drawn, [75, 25], axis=1))
+
+    values = np.random.default_rng(23).normal(size=8)
+    for n in (1, 4, 7):
+        e = statistics.resampled(values[:n], spread, unit="x")
+        assert (e.low, e.high, e.method) == (-math.inf, math.inf, "none: fewer than 8 documents")
+        assert e.value == pytest.approx(np.subtract(*np.percentile(values[:n], [75, 25])))
+    assert math.isfinite(statistics.resampled(values, spread, unit="x").high)
+
+
 def test_accuracy_of_perfect_seeds_is_not_certain() -> None:
     """All hits in every seed still leave Wilson's uncertainty."""
     e = statistics.accuracy(np.ones((3, 50)))

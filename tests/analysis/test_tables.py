@@ -154,6 +154,14 @@ def test_an_untrained_gap_by_chance_is_marked(results: Results) -> None:
     assert gaps.loc["PI", "s = 4"].endswith("n.s.") and not gaps.loc["PI", "s = 16"].endswith("n.s.")
 
 
+@pytest.mark.parametrize("name", ["ablation", "passkey_comparison", "sliding_window", "zero_shot"])
+def test_a_difference_to_yarn_says_to_which(results: Results, name: str) -> None:
+    """A study has YaRN at several scales: captions and columns of gaps name the one, or that it is that of the same s."""
+    _, sections = tables.built(results, TABLES[name])
+    texts = [text for s in sections for text in (s.caption, *map(str, s.frame.columns)) if "YaRN" in text]
+    assert texts and all("YaRN at the same s" in text or "YaRN s=16" in text for text in texts)
+
+
 @pytest.mark.parametrize(
     ("name", "plain"),
     [

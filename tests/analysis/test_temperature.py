@@ -46,6 +46,14 @@ def test_a_line_is_found_exactly(a, b):
     assert (fit.slope.n, fit.slope.over) == (8, "documents")
 
 
+def test_scales_whose_documents_end_early_are_left_out_of_the_line():
+    """With L = 50 the 401 tokens reach 8·L; beyond it the best factor is of another window, shown and not fitted."""
+    fit = temperature.fit(sweep(0.1, 1.0), original_context=50)
+    assert fit.scales == (2.0, 4.0, 8.0)
+    assert [best.cut_off for best in fit.best] == [False, False, False, True, True]
+    assert len(temperature.fit(sweep(0.1, 1.0), original_context=12).scales) == len(SCALES)
+
+
 def test_documents_that_move_together_leave_the_slope_alone():
     """A shift of a document's curves, the same at all scales, widens the intercept's interval and not the slope's:
     the resamples are paired over scales."""

@@ -1,6 +1,7 @@
 """Whole studies against the paper: a perfect one, an empty one, a changed number, inverted methods, analogues."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -116,7 +117,8 @@ def test_every_published_table_shows_both_numbers_in_every_cell(exact: Results) 
     assert len(seen) == 489
     assert set(PUBLISHED) == set(PUBLISHED_NEEDS)
     text = to_markdown(PUBLISHED["table_1"].show(exact, PUBLISHED["table_1"].build(exact)))
-    assert "| YaRN 7B s=2 | 400M |" in text and "| 3.91 [3.918] | 3.92 reproduced |" in text
+    assert "| YaRN 7B s=2 | 400M |" in text
+    assert re.search(r"\| 3\.91 \[3\.918\] \| 3\.92 \[[0-9.]+, [0-9.]+\] reproduced \|", text)
 
 
 def test_one_changed_number_changes_its_cells_and_no_others(exact: Results, verdicts: dict[str, str]) -> None:

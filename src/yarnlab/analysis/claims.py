@@ -22,6 +22,8 @@ from yarnlab.analysis.statistics import Estimate
 
 HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN = "holds", "holds in part", "fails", "undecided", "not run"
 STATUSES = (HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN)
+# Units of estimates that are not shown as plain decimals.
+SHARE, POINTS, COUNTS = "proportion", "difference of proportions", ("pairs", "segments")
 ACROSS = ("27", "28", "29")  # at full scale these compare models of several roots
 
 
@@ -150,20 +152,30 @@ def describe(part: Part) -> str:
     """One line: what was compared, the number with its interval, the threshold, n."""
     e = part.estimate
     words = {"<": "below", ">": "above", "<=": "at most", ">=": "at least"}
-    percent = "proportion" in e.unit
     digits = _digits(part)
-    value, low, high = (number(x, percent, digits) for x in (e.value, e.low, e.high))
+    value, low, high = (number(x, e.unit, digits) for x in (e.value, e.low, e.high))
+    points = " percentage points" if e.unit == POINTS else ""
     return (
-        f"{part.name}: {value} [{low}, {high}], "
-        f"expected {words[part.sign]} {_threshold(part.threshold, percent)} (n = {e.n:,} {e.over})"
+        f"{part.name}: {value} [{low}, {high}]{points}, "
+        f"expected {words[part.sign]} {_threshold(part.threshold, e.unit)} (n = {e.n:,} {e.over})"
     )
 
 
-def number(x: float, percent: bool = False, digits: int = 3) -> str:
-    """A number as shown to a reader: `digits` decimals (one from 10 up), or percent with one decimal."""
+def number(x: float, unit: str = "", digits: int = 3) -> str:
+    """A number as shown to a reader: `digits` decimals (one from 10 up), or as its unit wants it.
+
+    A share is in percent with one decimal, a difference of shares in percentage points with its sign, a count whole.
+    """
     if math.isinf(x):
         return "−∞" if x < 0 else "∞"
-    text = f"{100 * x:.1f} %" if percent else f"{x:.{digits}f}" if abs(x) < 10 else f"{x:.1f}"
+    if unit == SHARE:
+        text = f"{100 * x:.1f} %"
+    elif unit == POINTS:
+        text = f"{100 * x:+.1f}"
+    elif unit in COUNTS:
+        text = f"{x:,g}"
+    else:
+        text = f"{x:.{digits}f}" if abs(x) < 10 else f"{x:.1f}"
     return text.replace("-", "−")
 
 
@@ -174,8 +186,9 @@ def _digits(part: Part) -> int:
     return min(6, max([3, *(1 - math.floor(math.log10(d)) for d in distances)]))
 
 
-def _threshold(x: float, percent: bool) -> str:
-    return f"{100 * x:g} %" if percent else f"{x:g}"
+def _threshold(x: float, unit: str) -> str:
+    text = f"{100 * x:g} %" if unit == SHARE else f"{100 * x:g}" if unit == POINTS else f"{x:g}"
+    return text.replace("-", "−")
 
 
 def judge(claim: Claim, results: Results) -> Verdict:

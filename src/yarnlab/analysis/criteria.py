@@ -14,7 +14,7 @@ from yarnlab.analysis.criteria_base import UNTRAINED
 from yarnlab.analysis.criteria_exact import EXACT
 from yarnlab.analysis.criteria_models import FINE_TUNED
 
-CRITERIA_VERSION = "4"
+CRITERIA_VERSION = "5"
 
 ACCEPTANCE = [
     Claim(

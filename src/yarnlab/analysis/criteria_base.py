@@ -98,7 +98,8 @@ UNTRAINED = [
         "The best temperature is the same for all documents and positions",
         "v2 App. A.2, Fig. 4",
         "At s = 8: the interquartile range of the documents' best factors on the grid is at most 0.10, and so is "
-        "the range of the segments' modal best factors. 95 % intervals, documents resampled.",
+        "the range of the segments' modal best factors. 95 % intervals, documents resampled; fewer than 8 documents "
+        "decide nothing.",
         ("temperature",),
         mechanism.claim_14,
         "supported in part",

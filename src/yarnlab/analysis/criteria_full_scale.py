@@ -36,7 +36,8 @@ FULL_SCALE = {
     ),
     "14": Form(
         "s = 8: 1.20 is the most frequent best factor in at least 7 segments (95 % interval, documents resampled), and "
-        "at least half of the documents × segments have theirs within 0.025 of it (v2 Fig. 4).",
+        "at least half of the documents × segments have theirs within 0.025 of it (observed share; v2 Fig. 4). Fewer "
+        "than 8 documents do not decide the first.",
         ("temperature",),
         full.claim_14,
     ),
@@ -53,8 +54,8 @@ FULL_SCALE = {
         full.claim_18,
     ),
     "22": Form(
-        "Fine-tuned at s = 2, at L/2, L and 2L: |ln YaRN / PI| at most 0.01 and NTK-aware / PI at least 1.05; at 2.5L "
-        "YaRN < NTK-aware < PI (v2 Table 1: 6.05, 6.24, 8.07). 95 % intervals, paired by document.",
+        "Fine-tuned alike at s = 2, at L/2, L and 2L: |ln YaRN / PI| at most 0.01 and NTK-aware / PI at least 1.05; at "
+        "2.5L YaRN < NTK-aware < PI (v2 Table 1: 6.05, 6.24, 8.07). 95 % intervals, paired by document.",
         ("perplexity",),
         full.claim_22,
     ),

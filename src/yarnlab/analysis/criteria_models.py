@@ -1,4 +1,8 @@
-"""Claims on fine-tuned models, 17 to 35, and their criteria; L is the original context, s the scale."""
+"""Claims on fine-tuned models, 17 to 35, and their criteria; L is the original context, s the scale.
+
+Methods that are compared were fine-tuned alike: from one parent, at one s, on rows of one length and for as many steps
+(the steps may differ in claim 33 alone).
+"""
 
 from __future__ import annotations
 
@@ -16,7 +20,7 @@ FINE_TUNED = [
         "v3 Fig. 2",
         "For NTK-by-parts, NTK-aware and PI: even the smallest 20-step mean of the loss gap to YaRN "
         "on the same batches "
-        "is positive, 95 % interval over the steps of that stretch above 0.",
+        "is positive, 95 % interval over the steps of that stretch (and over seeds, if several) above 0.",
         ("training",),
         tuned.claim_17,
         "supported",
@@ -63,7 +67,7 @@ FINE_TUNED = [
         "22",
         "At s = 2 YaRN ties with PI inside the window and is better outside",
         "v2 Table 1",
-        "Fine-tuned at s = 2: YaRN / PI between 0.99 and 1.01 at L and 2L, and below 1 at 2.5L. 95 "
+        "Fine-tuned alike at s = 2: YaRN / PI between 0.99 and 1.01 at L and 2L, and below 1 at 2.5L. 95 "
         "% intervals, paired.",
         ("perplexity",),
         tuned.claim_22,
@@ -114,7 +118,7 @@ FINE_TUNED = [
         "26-control",
         "Moving PI on to the larger scale does cost something inside the first window",
         "control of claim 26",
-        "A PI arm continued to the same s': its continued / first ratio over YaRN's continued / first ratio is "
+        "A PI arm trained and continued to the same s' as YaRN was: its continued / first ratio over YaRN's is "
         "above 1 at L, 2L, … sL. 95 % intervals, paired by document.",
         ("perplexity",),
         long.claim_26_control,
@@ -125,8 +129,8 @@ FINE_TUNED = [
         "27",
         "Beyond its window PI breaks down, NTK-aware more gently",
         "v2 Table 2",
-        "Fine-tuned at s: PI's ppl(2sL) / ppl(sL) above 10, and NTK-aware's rise over PI's below 1. 95 % intervals, "
-        "paired by document.",
+        "Fine-tuned alike at s: PI's ppl(2sL) / ppl(sL) above 10, and NTK-aware's rise over PI's below 1. 95 % "
+        "intervals, paired by document.",
         ("perplexity",),
         transfer.claim_27,
         "supported, by models trained on other data",
@@ -205,7 +209,7 @@ FINE_TUNED = [
         "YaRN needs 2.5 times fewer steps than PI",
         "v2 abstract, §4",
         "On the same batches: YaRN's 10-step mean training loss up to step S/2.5 is at most PI's over its last 10 of S "
-        "steps. 95 % interval of the difference.",
+        "steps. 95 % interval of the difference, over steps (and over seeds, if several).",
         ("training",),
         transfer.claim_33,
         "not tested in the paper at equal data",
@@ -225,8 +229,9 @@ FINE_TUNED = [
         "The exact shape of the ramp does not matter",
         "v2 §3.2, footnote 4",
         "|Δ ln ppl(sL)| of every other ramp (Eq. 18 instead of the official code's, rounding, α and β) to the "
-        "official one is at most 0.02: untrained at every s, and fine-tuned where the study has such an arm. The "
-        "whole 95 % interval, paired by document.",
+        "official one is at most 0.02: untrained at every s, and fine-tuned where the study has such an arm beside an "
+        "official one trained alike. Ramps with another temperature are left out. The whole 95 % interval, paired by "
+        "document.",
         ("ramp",),
         mechanism.claim_35,
         "not tested in the paper",

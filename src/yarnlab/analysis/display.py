@@ -13,6 +13,7 @@ from yarnlab.analysis.layout import (
     base_manifests,
     by_length,
     count,
+    extended_of,
     manifests_of,
     mark_note,
     marked,
@@ -20,7 +21,8 @@ from yarnlab.analysis.layout import (
     same_base,
 )
 from yarnlab.analysis.load import Results
-from yarnlab.analysis.style import METHOD_LABELS
+from yarnlab.analysis.style import METHOD_LABELS, labels
+from yarnlab.analysis.tidy import compared_with
 
 
 def perplexity(results: Results, frame: pd.DataFrame) -> list[Section]:
@@ -53,11 +55,13 @@ def ablation(results: Results, frame: pd.DataFrame) -> list[Section]:
             for sources, arm in zip(first.sources, frame["arm"].unique(), strict=True):
                 sources += manifests_of(results, "passkey", arm)
             first = Section(caption, first.frame, first.sources)
-    if "delta" not in frame:
+    against = compared_with(results)
+    if "delta" not in frame or against is None:
         return [first]
     others = frame.dropna(subset=["delta"])
     cells = {(r.label, r.length): marked(signed(r.delta, r.delta_low, r.delta_high), r.p_holm) for r in rows_of(others)}
-    caption = "Gap to YaRN in ln perplexity at N tokens, paired by document (above 0: YaRN is better), "
+    caption = f"Gap to {labels(results)[against.arm]} in ln perplexity at N tokens, paired by document (above 0: that "
+    caption += "is better), "
     caption += f"n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
     return [first, by_length(results, "perplexity", caption, others, cells)]
 
@@ -76,7 +80,8 @@ def zero_shot(results: Results, frame: pd.DataFrame) -> list[Section]:
         cells = {
             (r.method, r.scale): marked(signed(r.delta, r.delta_low, r.delta_high), r.p_holm) for r in rows_of(others)
         }
-        caption = "Gap to YaRN in ln perplexity at N = sL, paired by document (above 0: YaRN is better), "
+        caption = "Gap to YaRN at the same s in ln perplexity at N = sL, both without fine-tuning, paired by document "
+        caption += "(above 0: YaRN is better), "
         caption += f"n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
         sections.append(_by_scale(caption, others, cells, sources))
     for scale in sorted(frame["scale"].unique()):
@@ -105,8 +110,9 @@ def passkey_comparison(results: Results, frame: pd.DataFrame) -> list[Section]:
     if frame.empty:
         return []
     cells = {(r.label, r.length): marked(percent_points(r.delta, r.low, r.high), r.p_holm) for r in rows_of(frame)}
-    caption = "Passkey accuracy minus YaRN's on the same prompts, in percentage points (below 0: YaRN is better), "
-    caption += f"n = {count(frame)} a cell. {INTERVAL} (Newcombe, paired). "
+    against = " or ".join(extended_of(results, frame["arm"]))
+    caption = f"Passkey accuracy minus that of {against} on the same prompts, in percentage points (below 0: that is "
+    caption += f"better), n = {count(frame)} a cell. {INTERVAL} (Newcombe, paired). "
     caption += mark_note(frame, " or ".join(frame["test"].unique())) + same_base(frame)
     return [by_length(results, "passkey", caption, frame, cells)]
 

@@ -20,7 +20,9 @@ def temperature(results: Results, frame: pd.DataFrame) -> list[Section]:
     rows = [
         {
             "scale": f"s = {r.scale:g}",
-            "best √(1/t)": with_interval(r.value, r.low, r.high, 4) + (" at the grid's edge" if r.at_edge else ""),
+            "best √(1/t)": with_interval(r.value, r.low, r.high, 4)
+            + (" at the grid's edge" if r.at_edge else "")
+            + (" on documents shorter than s·L" if r.cut_off else ""),
             "formula 0.1 ln s + 1": value(r.paper, 4),
             "Δ of the formula to no temperature": signed(r.delta, r.delta_low, r.delta_high),
             "formula minus best of grid": signed(

@@ -42,22 +42,23 @@ def signed(x: float, low: float, high: float) -> str:
     if x is None or math.isnan(x):
         return "–"
     d = 3 if high - low >= 0.004 else 5
-    return f"{x:+.{d}f} [{low:+.{d}f}, {high:+.{d}f}]".replace("-", "−")
+    return f"{_fixed(x, d, '+')} [{_fixed(low, d, '+')}, {_fixed(high, d, '+')}]"
 
 
 def percent(x: float, low: float | None = None, high: float | None = None) -> str:
     """A share in percent, with its interval where given."""
     if x is None or math.isnan(x):
         return "–"
-    text = f"{100 * x:.0f} %"
-    return text if low is None or high is None else f"{text} [{100 * low:.0f}, {100 * high:.0f}]"
+    text = f"{_fixed(100 * x, 0)} %"
+    return text if low is None or high is None else f"{text} [{_fixed(100 * low, 0)}, {_fixed(100 * high, 0)}]"
 
 
 def percent_points(x: float, low: float, high: float) -> str:
     """A difference of shares in percentage points with its interval, the sign always shown."""
     if x is None or math.isnan(x):
         return "–"
-    return f"{100 * x:+.1f} [{100 * low:+.1f}, {100 * high:+.1f}]".replace("-", "−")
+    value, *bounds = (_fixed(100 * number, 1, "+") for number in (x, low, high))
+    return f"{value} [{', '.join(bounds)}]"
 
 
 def duration(seconds: float) -> str:
@@ -110,6 +111,13 @@ def to_latex(sections: list[Section], name: str) -> str:
         ]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
+
+
+def _fixed(x: float, digits: int, sign: str = "") -> str:
+    """A number with so many decimals, '∞' where it is unbounded; `sign` '+': its sign is always shown."""
+    if math.isinf(x):
+        return "∞" if x > 0 else "−∞"
+    return f"{x:{sign}.{digits}f}".replace("-", "−")
 
 
 def _row(cells: list[str]) -> str:

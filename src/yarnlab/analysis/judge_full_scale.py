@@ -10,18 +10,20 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 import numpy as np
+import pandas as pd
 
 from yarnlab.analysis import temperature as sweep
 from yarnlab.analysis import tidy_mechanism as mechanism
 from yarnlab.analysis.claims import Part, interval, reaches
 from yarnlab.analysis.judge_long import first_model, second_model
-from yarnlab.analysis.judge_tuned import arms, change, ratio
+from yarnlab.analysis.judge_tuned import arms, arms_at, change, ratio
 from yarnlab.analysis.judge_zero_shot import base_model
 from yarnlab.analysis.judge_zero_shot import ratio as untrained_ratio
 from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.measure import NotMeasured, doublings, gap, losses, nll, present, zero_shot
 from yarnlab.analysis.measure_models import battery_gap
-from yarnlab.analysis.statistics import Array, Estimate, mean, proportion, resampled
+from yarnlab.analysis.published_frames import hits_by_length
+from yarnlab.analysis.statistics import Array, Estimate, accuracy, mean, resampled
 from yarnlab.analysis.style import METHOD_LABELS, label
 from yarnlab.analysis.tidy_protocols import sliding_gap
 
@@ -90,9 +92,9 @@ def claim_14(results: Results) -> Iterator[Part]:
     yield interval(
         f"segments (of {wide.shape[1]}) whose most frequent best factor is {MODE:g}", count, ">=", 7.0, [base.arm]
     )
-    near = int((np.abs(wide - MODE) <= 0.025 + 1e-9).sum())
-    name = f"documents × segments whose best factor is within 0.025 of {MODE:g}"
-    yield reaches(name, proportion(near, wide.size), 0.5, [base.arm])
+    near = mean((np.abs(wide - MODE) <= 0.025 + 1e-9).mean(axis=1), unit="proportion")
+    name = f"share of documents × segments whose best factor is within 0.025 of {MODE:g}"
+    yield reaches(name, near, 0.5, [base.arm])
 
 
 def _segments_at_mode(factors: Array) -> Array:
@@ -120,9 +122,7 @@ def claim_18(results: Results) -> Iterator[Part]:
 
 
 def claim_22(results: Results) -> Iterator[Part]:
-    yarn, pi, aware = (results.tuned(method, 2.0) for method in ("yarn", "pi", "ntk-aware"))
-    if yarn is None or pi is None or aware is None:
-        raise NotMeasured("this study has no YaRN, PI and NTK-aware arms fine-tuned at s=2")
+    yarn, pi, aware = arms_at(results, 2.0, "pi", "ntk-aware")
     window = results.original_context
     inside, beyond = doublings(window // 2, 2 * window), 5 * window // 2
     for length in inside:
@@ -175,15 +175,13 @@ def claim_28(results: Results) -> Iterator[Part]:
 
 
 def claim_29(results: Results) -> Iterator[Part]:
-    frame = present(results, "passkey_official")
+    present(results, "passkey_official")
     for size in ("7b", "13b"):
         model = _named(results, YARN.format(size, "128k"))
-        own = frame[frame["arm"] == model.arm]
-        if own.empty:
-            raise NotMeasured(f"no trials of the official passkey protocol with {model.arm}")
-        share = proportion(int(own["hit"].sum()), len(own))
-        name = f"{size} s=32, passkeys found by the official protocol from {own['length'].min():,} to "
-        yield reaches(f"{name}{own['length'].max():,} tokens", share, 159 / 160, [f"passkey_official:{model.arm}"])
+        own = hits_by_length(results, "passkey_official", model.arm)
+        share = accuracy(pd.concat(own, axis=1, join="inner").to_numpy(float))
+        name = f"{size} s=32, passkeys found by the official protocol from {min(own):,} to {max(own):,} tokens"
+        yield reaches(name, share, 159 / 160, [f"passkey_official:{model.arm}"])
 
 
 def claim_31(results: Results) -> Iterator[Part]:

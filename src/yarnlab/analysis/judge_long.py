@@ -84,10 +84,13 @@ def claim_26(results: Results) -> Iterator[Part]:
 def claim_26_control(results: Results) -> Iterator[Part]:
     """The control: PI, moved on to the same larger scale, loses more inside the first window than YaRN does."""
     first, second = first_model(results), second_model(results)
-    pi = next((m for m in results.ablation() if m.method == "pi"), None)
-    moved = results.tuned("pi", second.scale, pi.arm) if pi is not None else None
-    if pi is None or moved is None:
-        raise NotMeasured(f"this study continues no PI model at s={second.scale:g}")
+    arms = [m for m in results.arms().values() if m.method == "pi"]
+    like_first = [m for m in arms if results.alike(m, first)]
+    pairs = [(pi, m) for pi in like_first for m in arms if results.parent_arm(m) == pi.arm]
+    pairs = [(pi, moved) for pi, moved in pairs if moved.budget == second.budget]
+    if not pairs:
+        raise NotMeasured(f"this study trains no PI model like {first.arm} and moves it on like {second.arm}")
+    pi, moved = pairs[0]
     window, full = results.original_context, int(first.scale * results.original_context)
     for length in doublings(window, full):
         name = f"{label(moved)} / {label(pi)} over {label(second)} / {label(first)} at {length:,} tokens"

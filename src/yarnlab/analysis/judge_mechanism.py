@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import pairwise
+from itertools import islice, pairwise
 
 import numpy as np
 
 from yarnlab.analysis import tidy_mechanism as mechanism
 from yarnlab.analysis.claims import Part, interval, reaches
 from yarnlab.analysis.judge_zero_shot import base_model
-from yarnlab.analysis.load import Results
+from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.measure import NotMeasured, gap, nll, paired
 from yarnlab.analysis.measure_base import REFERENCE_VARIANT, cells
 from yarnlab.analysis.statistics import Array, Estimate, mean, proportion, resampled
-from yarnlab.analysis.style import METHOD_LABELS, label
+from yarnlab.analysis.style import METHOD_LABELS, labels
+from yarnlab.analysis.tidy import compared_with
 
 SCALE = 8.0  # of the paper's sweep (App. A.2)
 NEGLIGIBLE = 0.02  # ln perplexity
@@ -50,7 +51,7 @@ def claim_15(results: Results) -> Iterator[Part]:
     """The best factor grows with ln s from about 1; the slope is reported, not judged against the paper's."""
     base, fit = base_model(results), mechanism.fitted(results)
     if fit.slope is None or fit.intercept is None:
-        raise NotMeasured("fewer than two scales have their best factor inside the grid")
+        raise NotMeasured("fewer than two scales have documents of s·L tokens and their best factor inside the grid")
     used = f"{len(fit.scales)} scales"
     yield interval(f"slope of the best √(1/t) over ln s ({used}; paper: 0.1)", fit.slope, ">", 0.0, [base.arm])
     name = f"intercept of that line ({used}; paper: 1)"
@@ -86,24 +87,46 @@ def claim_16(results: Results) -> Iterator[Part]:
 
 def claim_35(results: Results) -> Iterator[Part]:
     """Another ramp changes the perplexity at sL by a negligible amount, untrained and trained."""
+    yield from _untrained_ramps(results)
+    names = labels(results)
+    for model, official in _trained_ramps(results):
+        length = int(model.scale * results.original_context)
+        change = _size(gap(nll(results, model.arm, length), nll(results, official.arm, length)))
+        sources = [f"perplexity:{model.arm}", f"perplexity:{official.arm}"]
+        name = f"fine-tuned, {length:,} tokens, |Δ ln ppl| of {names[model.arm]} to {names[official.arm]}"
+        yield interval(name, change, "<=", NEGLIGIBLE, sources)
+
+
+def _untrained_ramps(results: Results) -> Iterator[Part]:
+    """Every variant of the base's ramp but those with another temperature, which is not the ramp's shape."""
     base = base_model(results)
     tables = cells(results, "ramp", "nll", ("variant", "scale", "length"))
+    variants = results.evaluations["ramp"]["variants"]
     for (variant, scale, length), own in tables.items():
         reference = tables.get((REFERENCE_VARIANT, scale, length))
         if variant == REFERENCE_VARIANT or length != scale * results.original_context:
+            continue
+        if "temperature" in variants.get(variant, {}):
             continue
         if reference is None:
             raise NotMeasured(f"the ramp evaluation has no variant called '{REFERENCE_VARIANT}' to compare with")
         name = f"s={scale:g} at {length:,} tokens, untrained, |Δ ln ppl| of '{variant}' to the official ramp"
         yield interval(name, _size(gap(own, reference)), "<=", NEGLIGIBLE, [f"ramp:{base.arm}"])
-    first = results.extended()
-    for model in results.ablation():
-        if first is not None and model.method == "yarn" and model.ramp == "rotations" and results.has("perplexity"):
-            length = int(first.scale * results.original_context)
-            change = _size(gap(nll(results, model.arm, length), nll(results, first.arm, length)))
-            sources = [f"perplexity:{model.arm}", f"perplexity:{first.arm}"]
-            name = f"fine-tuned, {length:,} tokens, |Δ ln ppl| of {label(model)} to {label(first)}"
-            yield interval(name, change, "<=", NEGLIGIBLE, sources)
+
+
+def _trained_ramps(results: Results) -> list[tuple[Model, Model]]:
+    """YaRN arms with another ramp, each with one of the official ramp that was trained alike at one temperature.
+
+    Only arms whose perplexity the study plans.
+    """
+    arms = [m for m in results.arms().values() if m.method == "yarn" and results.plans("perplexity", m.arm)]
+    first = compared_with(results)
+    official = sorted((m for m in arms if m.official_ramp), key=lambda m: m != first)
+    pairs = []
+    for model in (m for m in arms if not m.official_ramp):
+        alike = (m for m in official if results.alike(model, m) and model.attention_factor == m.attention_factor)
+        pairs += [(model, twin) for twin in islice(alike, 1)]
+    return pairs
 
 
 def _scale(results: Results) -> float:

@@ -89,4 +89,6 @@ def _rank_correlation(results: Results, models: list[Model], length: int) -> str
 
     losses = [float(nll(results, model.arm, length).to_numpy().mean()) for model in models]
     rates = [float(hits(results, model.arm, [length]).mean()) for model in models]
-    return f"{spearmanr(losses, rates).statistic:.2f}" if len(set(rates)) > 1 else "–"
+    if len(set(rates)) < 2:
+        return "–"
+    return f"{spearmanr(losses, rates).statistic:.2f}".replace("-", "−")

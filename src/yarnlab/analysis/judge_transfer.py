@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import pandas as pd
+
 from yarnlab.analysis.claims import Part, interval
 from yarnlab.analysis.judge_long import first_model, second_model
 from yarnlab.analysis.judge_tuned import arms, change
 from yarnlab.analysis.load import Model, Results
-from yarnlab.analysis.measure import NotMeasured, gap, losses, nll
-from yarnlab.analysis.statistics import difference_of_means, mean
+from yarnlab.analysis.measure import NotMeasured, gap, losses_by_seed, nll
+from yarnlab.analysis.statistics import Array, difference_of_means, mean
 from yarnlab.analysis.style import label
 
 STRETCH = 10  # steps that a training loss is averaged over
@@ -30,19 +32,27 @@ def claim_27(results: Results) -> Iterator[Part]:
 
 def claim_33(results: Results) -> Iterator[Part]:
     """YaRN needs at most 1/2.5 of PI's steps to PI's final training loss."""
-    first, pi = arms(results, "pi")
-    yarn, rival = losses(results, first.arm), losses(results, pi.arm)
-    last = int(rival.index.max())
+    first, pi = arms(results, "pi", as_long=False)
+    yarn, rival = losses_by_seed(results, first.arm), losses_by_seed(results, pi.arm)
+    last = int(rival.columns.max())
     early = math.floor(last / FEWER)
     if early < STRETCH:
         raise NotMeasured(f"{pi.arm} trained {last} steps; {math.ceil(STRETCH * FEWER)} are needed")
-    own = mean(yarn[(yarn.index > early - STRETCH) & (yarn.index <= early)].to_numpy(), over="steps")
-    theirs = mean(rival[rival.index > last - STRETCH].to_numpy(), over="steps")
+    if (done := int(yarn.columns.max())) < early:
+        raise NotMeasured(f"{first.arm} has trained {done} steps so far; {early} are needed")
+    own = mean(_stretch(yarn, early), over="steps")
+    theirs = mean(_stretch(rival, last), over="steps")
     name = (
         f"training loss of YaRN up to step {early} minus that of {label(pi)} up to step {last} ({STRETCH}-step means)"
     )
     sources = [f"training:{first.arm}", f"training:{pi.arm}"]
     yield interval(name, difference_of_means(own, theirs), "<=", 0.0, sources)
+
+
+def _stretch(losses: pd.DataFrame, end: int) -> Array:
+    """The losses of the last STRETCH steps up to `end`: seeds x steps."""
+    steps = losses.columns.to_numpy(int)
+    return losses.to_numpy(float)[:, (steps > end - STRETCH) & (steps <= end)]
 
 
 def claim_34(results: Results) -> Iterator[Part]:

@@ -17,25 +17,47 @@ from yarnlab.analysis.measure import (
     loss_gap,
     nll,
     paired_hits,
+    paired_losses,
     passkey_lengths,
 )
 from yarnlab.analysis.statistics import Estimate, mean, paired_difference_of_proportions
 from yarnlab.analysis.style import METHOD_LABELS, label
+from yarnlab.analysis.tidy import compared_with
 
 RIVALS = ("ntk-by-parts", "ntk-aware", "pi")
 WINDOW = 20
 
 
-def arms(results: Results, *methods: str) -> list[Model]:
-    """The ablation's YaRN arm and its rivals with these methods; NotMeasured names the first absent one."""
-    first = results.extended()
+def arms(results: Results, *methods: str, as_long: bool = True) -> list[Model]:
+    """The ablation's YaRN arm and the arms with these methods that were trained like it (`Results.alike`).
+
+    NotMeasured names the first absent one.
+    """
+    first = compared_with(results)
     if first is None:
-        raise NotMeasured("this study fine-tunes no YaRN model from its base")
-    found = {m.method: m for m in reversed(results.ablation())}
-    for method in methods:
-        if method not in found:
-            raise NotMeasured(f"this study has no {METHOD_LABELS[method]} arm fine-tuned at s={first.scale:g}")
-    return [first, *(found[method] for method in methods)]
+        raise NotMeasured("this study fine-tunes no YaRN model from its base at the scale that its methods share")
+    return [first, *(_rival(results, first, method, as_long) for method in methods)]
+
+
+def arms_at(results: Results, scale: float, *methods: str) -> list[Model]:
+    """A YaRN arm fine-tuned at this scale, and arms with these methods that were trained like it; or NotMeasured."""
+    for first in results.arms().values():
+        if first.kind == "finetune" and (first.method, first.scale) == ("yarn", scale):
+            found = [results.beside(first, method) for method in methods]
+            rivals = [model for model in found if model is not None]
+            if len(rivals) == len(methods):
+                return [first, *rivals]
+    names = " and ".join(METHOD_LABELS[method] for method in ("yarn", *methods))
+    raise NotMeasured(f"this study has no {names} arms fine-tuned alike at s={scale:g}")
+
+
+def _rival(results: Results, first: Model, method: str, as_long: bool) -> Model:
+    rival = results.beside(first, method, as_long=as_long)
+    if rival is None:
+        wanted = f"from {results.parent_arm(first)} at s={first.scale:g}, rows of {first.trained_length or 0:,} tokens"
+        wanted += f", {first.steps:,} steps" if as_long and first.steps else ""
+        raise NotMeasured(f"this study has no {METHOD_LABELS[method]} arm fine-tuned like {first.arm}: {wanted}")
+    return rival
 
 
 def ratio(results: Results, a: Model, b: Model, length: int) -> Estimate:
@@ -58,9 +80,9 @@ def claim_17(results: Results) -> Iterator[Part]:
         if len(gaps) < WINDOW:
             raise NotMeasured(f"{rival.arm} and {first.arm} share {len(gaps)} steps; {WINDOW} are needed")
         end = int(gaps["smooth"].argmin())
-        stretch = gaps["gap"].to_numpy()[end - WINDOW + 1 : end + 1]
-        steps = gaps.index[[end - WINDOW + 1, end]]
-        where = f"smallest {WINDOW}-step mean (steps {steps[0]}–{steps[1]})"
+        steps = gaps.index[end - WINDOW + 1 : end + 1]
+        stretch = paired_losses(results, first.arm, rival.arm)[steps].to_numpy()
+        where = f"smallest {WINDOW}-step mean (steps {steps[0]}–{steps[-1]})"
         name = f"training loss, {label(rival)} minus YaRN, {where}"
         yield interval(
             name,
@@ -110,16 +132,15 @@ def claim_21(results: Results) -> Iterator[Part]:
     trials = [paired_hits(results, first.arm, rival.arm, lengths) for rival in rivals]
     p_values = holm([mcnemar(own, other).p for own, other in trials])
     for rival, (own, other), p in zip(rivals, trials, p_values, strict=True):
-        name = f"passkey accuracy up to {lengths[-1]:,} tokens, YaRN minus {label(rival)} (p = {p:.2g})"
+        chance = f"{p:.2g}".replace("-", "−")
+        name = f"passkey accuracy up to {lengths[-1]:,} tokens, YaRN minus {label(rival)} (p = {chance})"
         estimate = paired_difference_of_proportions(own, other)
         yield tested(name, estimate, p, [f"passkey:{first.arm}", f"passkey:{rival.arm}"])
 
 
 def claim_22(results: Results) -> Iterator[Part]:
     """s = 2: a tie inside the window, YaRN ahead beyond it."""
-    yarn, pi = results.tuned("yarn", 2.0), results.tuned("pi", 2.0)
-    if yarn is None or pi is None:
-        raise NotMeasured("this study has no YaRN and PI arms fine-tuned at s=2")
+    yarn, pi = arms_at(results, 2.0, "pi")
     window = results.original_context
     for length in (window, 2 * window):
         name = f"{label(yarn)} / {label(pi)} at {length:,} tokens"

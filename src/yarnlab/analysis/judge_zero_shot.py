@@ -11,6 +11,7 @@ from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.measure import NotMeasured, gap, nll, paired, zero_shot
 from yarnlab.analysis.statistics import Estimate, mean
 from yarnlab.analysis.style import METHOD_LABELS
+from yarnlab.analysis.tidy import compared_with
 
 RIVALS = ("ntk-by-parts", "ntk-aware", "pi")
 SCALES = (4.0, 8.0, 16.0)
@@ -80,7 +81,7 @@ def claim_10(results: Results) -> Iterator[Part]:
 
 def order(results: Results) -> Iterator[Part]:
     """Acceptance: the full order at the scale of the ablation."""
-    base, first = base_model(results), results.extended()
+    base, first = base_model(results), compared_with(results)
     if first is None:
         raise NotMeasured("this study fine-tunes no YaRN model, so it has no ablation scale")
     length = int(first.scale * results.original_context)

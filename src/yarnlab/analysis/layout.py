@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pandas as pd
 
-from yarnlab.analysis.family import roots
+from yarnlab.analysis.family import roots, tree_of
 from yarnlab.analysis.format import Section, windows
 from yarnlab.analysis.hypothesis import LEVEL
 from yarnlab.analysis.load import Results
-from yarnlab.analysis.style import METHOD_LABELS
+from yarnlab.analysis.style import METHOD_LABELS, labels
 
 INTERVAL = "95 % intervals in brackets"
 UNPROVEN = "n.s."
@@ -95,6 +95,13 @@ def marked(text: str, p_holm: float) -> str:
 def same_base(frame: pd.DataFrame) -> str:
     """What a caption of comparisons adds where the rows have a `base`."""
     return " Models are compared with those of the same base only." if "base" in frame else ""
+
+
+def extended_of(results: Results, arms: Iterable[str]) -> list[str]:
+    """Labels of the YaRN models that these arms are compared with, each base's own."""
+    names = labels(results)
+    found = [tree_of(results, arm).extended() for arm in dict.fromkeys(arms)]
+    return list(dict.fromkeys(names[model.arm] for model in found if model is not None))
 
 
 def mark_note(frame: pd.DataFrame, test: str) -> str:

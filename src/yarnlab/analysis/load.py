@@ -1,63 +1,19 @@
 """Read a results directory into frames: `load(results/<study>)` -> `Results`.
 
-What a study *plans* stands in its `study.json`; what it *has* is on disk. Only models that the study names
-are read, so a file left over from a removed arm never reaches a table.
+What a study *plans* stands in its `study.json`; what it *has* is on disk (files.py).
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
+from yarnlab.analysis.files import Model, ResultsError, evaluated, read_frames, read_manifests
 from yarnlab.study.evaluations import KINDS
-
-_COLUMNS = {
-    "perplexity": "method scale corpus document length tokens nll bucket_start bucket_nll",
-    "zero_shot": "method scale corpus document length tokens nll bucket_start bucket_nll",
-    "passkey": "method scale length trial depth hit",
-    "sliding_window": "method scale corpus document window_index start tokens nll",
-    "dynamic": "corpus method document length scale_in_force nll tail_nll tokens",
-    "key_cache": "corpus method cache document bucket_start bucket_end nll",
-    "temperature": "corpus method scale factor kind document segment start tokens nll",
-    "ramp": "corpus variant method scale document length tokens nll bucket_start bucket_nll",
-    "entropy": "corpus method scale document layer head length entropy normalised_entropy",
-    "passkey_official": "method scale length trial depth hit",
-    "benchmarks": "method scale task metric value stderr n shots",
-    "benchmarks.samples": "task item acc acc_norm",
-}
-# Further tables of an evaluation, beside its first: <model>.<name>.parquet, called '<kind>.<name>' here.
-_FURTHER = {"benchmarks": ("samples",)}
-
-
-class ResultsError(Exception):
-    """A results directory cannot be read; the message says what, where and what to do."""
-
-
-@dataclass(frozen=True)
-class Model:
-    """One model of the study, as `study.json` describes it; lengths in tokens.
-
-    ramp: 'dimension' (official code) or 'rotations' (paper, Eq. 18), for methods that have a ramp.
-    """
-
-    name: str
-    arm: str
-    method: str
-    scale: float
-    parent: str | None
-    seed: int
-    trained_length: int | None
-    kind: str
-    ramp: str = "dimension"
-    original_context: int = 0
-    published: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,17 +90,23 @@ class Results:
         """The first arm that stands for a model of the paper's tables."""
         return next((m for m in self.arms().values() if published in m.published), None)
 
-    def tuned(self, method: str, scale: float | None = None, parent: str | None = None) -> Model | None:
-        """The first fine-tuned arm with this method, and this scale and parent arm where given."""
-        for model in self.arms().values():
-            if model.kind != "finetune" or model.method != method:
-                continue
-            if scale is not None and model.scale != scale:
-                continue
-            if parent is not None and self.parent_arm(model) != parent:
-                continue
-            return model
-        return None
+    def plans(self, kind: str, arm: str) -> bool:
+        """Is an evaluation planned for this arm?"""
+        planned = self.evaluations.get(kind)
+        return planned is not None and any(self.models[name].arm == arm for name in evaluated(self.models, planned))
+
+    def alike(self, a: Model, b: Model, *, as_long: bool = True) -> bool:
+        """Were two arms fine-tuned alike: from one parent arm, at one scale, on rows of one length, for as many steps?
+
+        `as_long=False`: the steps may differ.
+        """
+        same = a.kind == b.kind == "finetune" and self.parent_arm(a) == self.parent_arm(b)
+        return same and (a.budget == b.budget if as_long else a.budget[:2] == b.budget[:2])
+
+    def beside(self, model: Model, method: str, *, as_long: bool = True) -> Model | None:
+        """The first arm with this method that was fine-tuned as this model was (`alike`)."""
+        others = (m for m in self.arms().values() if m.method == method)
+        return next((m for m in others if self.alike(m, model, as_long=as_long)), None)
 
     def parent_arm(self, model: Model) -> str | None:
         """The arm of a model's parent."""
@@ -161,7 +123,7 @@ class Results:
         if not scales:
             return []
         scale = max(scales, key=lambda s: (scales[s], s))
-        return sorted((m for m in arms if m.scale == scale), key=lambda m: (m.method != "yarn", m.ramp == "rotations"))
+        return sorted((m for m in arms if m.scale == scale), key=lambda m: (m.method != "yarn", not m.official_ramp))
 
     def extended(self) -> Model | None:
         """The YaRN arm that another one continues at a larger scale (s=16 in the paper), else the ablation's."""
@@ -199,7 +161,7 @@ def load(directory: Path | str) -> Results:
         raise ResultsError(f"{path} is missing: run the study first (it writes this file before any stage)")
     try:
         study = json.loads(path.read_text())
-        models = {name: Model(name=name, **_model_fields(entry)) for name, entry in study["models"].items()}
+        models = {name: Model.of(name, entry) for name, entry in study["models"].items()}
         evaluations = {kind: study["evaluations"].get(kind) for kind in KINDS}
         head = {key: study[key] for key in ("study", "title", "original_context", "study_sha256")}
         head["notes"] = tuple(study.get("notes", ()))
@@ -211,8 +173,8 @@ def load(directory: Path | str) -> Results:
         directory=directory,
         models=models,
         evaluations=evaluations,
-        frames={name: frame for name, frame in _frames(directory, models, evaluations) if frame is not None},
-        manifests=_manifests(directory, models, evaluations),
+        frames=read_frames(directory, models, evaluations),
+        manifests=read_manifests(directory, models, evaluations),
         **head,
     )
     base = found.base()
@@ -221,84 +183,5 @@ def load(directory: Path | str) -> Results:
     return replace(found, original_context=base.original_context)
 
 
-def _model_fields(entry: dict[str, Any]) -> dict[str, Any]:
-    length = entry["trained_length"]
-    return {
-        "arm": entry["arm"],
-        "method": entry["method"],
-        "scale": float(entry["scale"]),
-        "parent": entry["parent"],
-        "seed": int(entry["seed"]),
-        "trained_length": None if length is None else int(length),
-        "kind": entry["kind"],
-        "ramp": entry.get("ramp") or "dimension",
-        "original_context": int(entry.get("original_context") or 0),
-        "published": tuple(entry.get("published") or ()),
-    }
-
-
 def _words(need: str) -> str:
     return need.replace("_", "-").replace(".", " ")
-
-
-def _frames(
-    directory: Path, models: dict[str, Model], planned: dict[str, Any]
-) -> Iterator[tuple[str, pd.DataFrame | None]]:
-    """Every kind that the study plans, read once; what it does not plan is not looked for."""
-    for kind in KINDS:
-        if planned[kind] is not None:
-            folder = directory / "evaluations" / kind
-            for suffix in ("", *(f".{further}" for further in _FURTHER.get(kind, ()))):
-                yield f"{kind}{suffix}", _evaluation(folder, models, f"{kind}{suffix}", suffix)
-    yield "training", _training(directory, models)
-
-
-def _evaluation(folder: Path, models: dict[str, Model], need: str, suffix: str) -> pd.DataFrame | None:
-    frames: list[pd.DataFrame] = []
-    for name in models:
-        path = folder / f"{name}{suffix}.parquet"
-        if not path.is_file():
-            continue
-        frame = pd.read_parquet(path)
-        absent = {"model", "arm", "seed", *_COLUMNS[need].split()} - set(frame.columns)
-        if absent:
-            raise ResultsError(f"{path} lacks {', '.join(sorted(absent))}: delete it and run the study again")
-        frames.append(frame)
-    return pd.concat(frames, ignore_index=True) if frames else None
-
-
-def _training(directory: Path, models: dict[str, Model]) -> pd.DataFrame | None:
-    frames = []
-    for model in models.values():
-        path = directory / "training" / f"{model.name}.jsonl"
-        if model.kind == "zero-shot" or not path.is_file():
-            continue
-        rows = []
-        for line in path.read_text().splitlines():
-            try:
-                rows.append(json.loads(line))
-            except ValueError:
-                break  # a stage that is still writing leaves half a last line
-        if rows:
-            frame = pd.DataFrame(rows).drop_duplicates("step", keep="last")
-            frame.insert(0, "model", model.name)
-            frame.insert(1, "arm", model.arm)
-            frame.insert(2, "seed", model.seed)
-            for column in ("text_loss", "answer_loss"):
-                frame[column] = frame.get(column, pd.Series(np.nan, index=frame.index)).astype(float)
-            frames.append(frame)
-    return pd.concat(frames, ignore_index=True) if frames else None
-
-
-def _manifests(directory: Path, models: dict[str, Model], planned: dict[str, Any]) -> list[dict[str, Any]]:
-    paths = sorted(directory.glob("data/*/manifest.json"))
-    paths += [directory / "models" / name / "manifest.json" for name in models]
-    for kind in KINDS:
-        if planned[kind] is not None:
-            paths += [directory / "evaluations" / kind / f"{name}.manifest.json" for name in models]
-    found = []
-    for path in paths:
-        if path.is_file():
-            manifest = json.loads(path.read_text())
-            found.append({**manifest, "path": os.path.relpath(path, directory).replace(os.sep, "/")})
-    return found

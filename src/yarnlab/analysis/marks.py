@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 
 from yarnlab.analysis.format import value
 from yarnlab.analysis.measure import NotMeasured
+from yarnlab.analysis.style import Look, distinct
 
 WIDE = 720  # pixels of a wide figure before the page fits it to its column
 
@@ -28,14 +30,16 @@ def rounded(rows: Sequence[Mapping[Any, Any]]) -> Any:
     return alt.InlineData(values=[{str(k): tidy_value(v) for k, v in row.items()} for row in rows])
 
 
-def scales(names: list[str], looks: list[Any]) -> tuple[Any, Any, Any]:
+def scales(names: list[str], looks: Sequence[Look]) -> tuple[Any, Any, Any]:
+    """Scales of colour, dash and marker for the series of one panel, of which no two look the same."""
     import altair as alt
 
+    looks = distinct(looks)
     dash = alt.Scale(domain=names, range=[list(item.dash) for item in looks])
     return colour_scale(names, looks), dash, alt.Scale(domain=names, range=[item.shape for item in looks])
 
 
-def colour_scale(names: list[str], looks: list[Any]) -> Any:
+def colour_scale(names: list[str], looks: Sequence[Look]) -> Any:
     import altair as alt
 
     return alt.Scale(domain=names, range=[item.light for item in looks])
@@ -101,9 +105,33 @@ def powers(original_context: int) -> list[int]:
     return [int(original_context * 2.0**k) for k in range(-4, 16)]
 
 
-def bounds(low: float, high: float) -> str:
-    """'1.072 to ∞': an interval as text for a tooltip, since a chart's data hold no infinity and show null as 0."""
-    return f"{value(low, 4)} to {value(high, 4)}"
+def bounds(low: float, high: float, form: str = "") -> str:
+    """'1.072 to ∞': an interval as text, since a chart's data hold no infinity and tooltips show null as 0.
+
+    'none' where it is absent or excludes nothing, as over one document (of a perplexity from 0 on). form: how Python
+    formats a bound; without it four significant digits.
+    """
+    if math.isnan(low) or math.isnan(high) or (high == math.inf and low in (0, -math.inf)):
+        return "none"
+    shown = (format(x, form).replace("-", "−") if form and math.isfinite(x) else value(x, 4) for x in (low, high))
+    return " to ".join(shown)
+
+
+def with_bounds(frame: pd.DataFrame, low: str = "low", high: str = "high", form: str = "") -> pd.DataFrame:
+    """The frame with `interval`, the text of `bounds`, from its columns `low` and `high`."""
+    return frame.assign(interval=[bounds(a, b, form) for a, b in zip(frame[low], frame[high], strict=True)])
+
+
+def bounded(chart: Any, low: str = "low", high: str = "high") -> Any:
+    """The chart of those rows alone that have both bounds: a rule to an absent one would end at 0."""
+    return chart.transform_filter(f"isValid(datum.{low}) && isValid(datum.{high})")
+
+
+def sure() -> list[Any]:
+    """The last lines of a tooltip: the interval as text, and n."""
+    import altair as alt
+
+    return [alt.Tooltip("interval:N", title="95 %"), alt.Tooltip("n:Q", title="n")]
 
 
 def tooltip(who: str, column: str = "perplexity") -> list[Any]:
@@ -111,12 +139,4 @@ def tooltip(who: str, column: str = "perplexity") -> list[Any]:
 
     n = "length" if who == "method" else "N"
     tips = [alt.Tooltip(f"{who}:N"), alt.Tooltip(f"{n}:Q", title="N", format=",")]
-    tips.append(alt.Tooltip(f"{column}:Q", format=".4g"))
-    if column == "perplexity":
-        tips += [
-            alt.Tooltip("low:Q", title="95 % from", format=".4g"),
-            alt.Tooltip("high:Q", title="to", format=".4g"),
-        ]
-    else:
-        tips.append(alt.Tooltip("interval:N", title="95 %"))
-    return [*tips, alt.Tooltip("n:Q", title="n")]
+    return [*tips, alt.Tooltip(f"{column}:Q", format=".4g"), *sure()]

@@ -86,16 +86,24 @@ def paired_hits(results: Results, arm: str, rival: str, lengths: list[int]) -> t
 
 def losses(results: Results, arm: str, column: str = "loss") -> pd.Series:
     """Training loss of an arm by step in nats, averaged over its seeds."""
-    frame = present(results, "training")
-    rows = frame[frame["arm"] == arm]
-    if rows.empty:
-        raise NotMeasured(f"no training log of {arm}")
-    return rows.groupby("step")[column].mean()
+    return _log(results, arm).groupby("step")[column].mean()
+
+
+def losses_by_seed(results: Results, arm: str) -> pd.DataFrame:
+    """Training loss of an arm in nats: seeds x steps, of the steps that every seed has."""
+    return split(_log(results, arm), ["arm"], "step", "loss")[(arm,)]
+
+
+def paired_losses(results: Results, arm: str, rival: str) -> pd.DataFrame:
+    """Loss of `rival` minus loss of `arm` on the same batches: seeds x steps, of those that both have."""
+    own, other = losses_by_seed(results, arm), losses_by_seed(results, rival)
+    steps, seeds = own.columns.intersection(other.columns), own.index.intersection(other.index)
+    return other.loc[seeds, steps] - own.loc[seeds, steps]
 
 
 def loss_gap(results: Results, arm: str, rival: str, window: int) -> pd.DataFrame:
-    """Loss of `rival` minus loss of `arm` on the same steps, and its trailing mean over `window` steps."""
-    difference = (losses(results, rival) - losses(results, arm)).dropna()
+    """Mean of `paired_losses` over seeds by step, and its trailing mean over `window` steps."""
+    difference = paired_losses(results, arm, rival).mean().dropna()
     return pd.DataFrame({"gap": difference, "smooth": difference.rolling(window).mean()})
 
 
@@ -119,6 +127,14 @@ def _joined(results: Results, arm: str, lengths: list[int]) -> pd.DataFrame:
         if (arm, length) not in tables:
             raise NotMeasured(f"no passkey trials of {arm} at {length:,} tokens")
     return pd.concat({length: tables[arm, length] for length in lengths}, axis=1, join="inner")
+
+
+def _log(results: Results, arm: str) -> pd.DataFrame:
+    frame = present(results, "training")
+    rows = frame[frame["arm"] == arm]
+    if rows.empty:
+        raise NotMeasured(f"no training log of {arm}")
+    return rows
 
 
 @lru_cache(maxsize=256)

@@ -13,6 +13,7 @@ from yarnlab.analysis.format import windows
 from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.marks import (
     WIDE,
+    bounded,
     bounds,
     colour_scale,
     dashed,
@@ -24,8 +25,10 @@ from yarnlab.analysis.marks import (
     powers,
     rounded,
     scales,
+    sure,
     tokens,
     tooltip,
+    with_bounds,
 )
 from yarnlab.analysis.measure import NotMeasured, nll
 from yarnlab.analysis.rows import named_arms
@@ -43,7 +46,7 @@ def figure_1(results: Results) -> Any:
             row = {"model": name, "N": length, "n": table.size}
             if length in marked:  # only markers show an interval
                 e = geometric_mean_perplexity(table)
-                rows.append(row | {"perplexity": e.value, "low": e.low, "high": e.high})
+                rows.append(row | {"perplexity": e.value, "interval": bounds(e.low, e.high)})
             else:
                 rows.append(row | {"perplexity": math.exp(min(table.mean(), 700.0))})
     title = "perplexity (geometric mean over documents)"
@@ -74,25 +77,27 @@ def ablation(results: Results) -> Any:
         raise NotMeasured("no arm was fine-tuned beside YaRN at the same scale")
     arms = [model for model in results.ablation() if model.method != "yarn"]
     frame = frame[frame["arm"].isin([model.arm for model in arms])].dropna(subset=["delta"])
+    frame = with_bounds(frame, "delta_low", "delta_high", "+.3f")
     names = labels(results)
     colour = colour_scale([names[m.arm] for m in arms], [look(m, results) for m in arms])
     frame["panel"] = [f"N = {windows(n, results.original_context)}" for n in frame["length"]]
-    columns = ["label", "panel", "length", "delta", "delta_low", "delta_high", "n"]
+    columns = ["label", "panel", "length", "delta", "delta_low", "delta_high", "interval", "n"]
     data = rounded(frame[columns].to_dict("records"))
     base = alt.Chart(data).encode(y=alt.Y("label:N", sort=[names[m.arm] for m in arms], title=None))
     tip = [
         alt.Tooltip("label:N", title="arm"),
         alt.Tooltip("length:Q", title="N", format=","),
         alt.Tooltip("delta:Q", title="gap", format="+.3f"),
-        alt.Tooltip("delta_low:Q", title="95 % from", format="+.3f"),
-        alt.Tooltip("delta_high:Q", title="to", format="+.3f"),
-        alt.Tooltip("n:Q", title="n"),
+        *sure(),
     ]
-    x = alt.X("delta:Q", title="Δ ln perplexity to YaRN", axis=alt.Axis(tickCount=4))
+    first = tidy.compared_with(results)
+    against = names[first.arm] if first else METHOD_LABELS["yarn"]
+    x = alt.X("delta:Q", title=["Δ ln perplexity", f"to {against}"], axis=alt.Axis(tickCount=4))
     bars = base.mark_bar(height={"band": 0.62}).encode(
         x=x, color=alt.Color("label:N", scale=colour, legend=None), tooltip=tip
     )
-    ticks = base.mark_rule(strokeWidth=1.6, color=INK).encode(x="delta_low:Q", x2="delta_high:Q")
+    ticks = bounded(base, "delta_low", "delta_high").mark_rule(strokeWidth=1.6, color=INK)
+    ticks = ticks.encode(x="delta_low:Q", x2="delta_high:Q")
     zero = base.mark_rule(color=QUIET).encode(x=alt.datum(0))
     panels = panels_of(list(dict.fromkeys(frame.sort_values("length")["panel"])))
     return alt.layer(bars, ticks, zero).properties(width=WIDE // 4 - 45, height=150).facet(panels, columns=4)
@@ -142,7 +147,7 @@ def zero_shot(results: Results) -> Any:
 
     frame = tidy.zero_shot(results)
     methods = [m for m in METHOD_LABELS if m in set(frame["method"])]
-    data = frame[["method", "scale", "length", "perplexity", "low", "high", "n"]].copy()
+    data = with_bounds(frame)[["method", "scale", "length", "perplexity", "interval", "n"]].copy()
     data["target"] = (data["scale"] * results.original_context).astype(int)
     data["panel"] = [f"s = {s:g}" for s in data["scale"]]
     data["method"] = data["method"].map(METHOD_LABELS)

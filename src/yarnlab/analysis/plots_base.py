@@ -11,6 +11,7 @@ from yarnlab.analysis.format import windows
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.marks import (
     WIDE,
+    bounded,
     colour_scale,
     dashed,
     decades,
@@ -21,8 +22,10 @@ from yarnlab.analysis.marks import (
     powers,
     rounded,
     scales,
+    sure,
     tokens,
     tooltip,
+    with_bounds,
 )
 from yarnlab.analysis.measure import NotMeasured
 from yarnlab.analysis.measure_models import group, reported
@@ -43,13 +46,15 @@ def ramp(results: Results) -> Any:
             for s, n in zip(frame["scale"].tolist(), frame["length"].tolist(), strict=True)
         ]
     )
-    data = rounded(frame[["variant", "panel", "delta", "delta_low", "delta_high", "n"]].to_dict("records"))
+    frame = with_bounds(frame, "delta_low", "delta_high", "+.3f")
+    data = rounded(frame[["variant", "panel", "delta", "delta_low", "delta_high", "interval", "n"]].to_dict("records"))
     base = alt.Chart(data).encode(y=alt.Y("variant:N", sort=list(frame["variant"].unique()), title=None))
     bars = base.mark_bar(height={"band": 0.62}, color=LOOKS["ntk-by-parts"].light).encode(
         x=alt.X("delta:Q", title="Δ ln perplexity to the official ramp", axis=alt.Axis(tickCount=4)),
-        tooltip=_gap_tooltip("variant"),
+        tooltip=["variant:N", alt.Tooltip("delta:Q", title="gap", format="+.3f"), *sure()],
     )
-    ticks = base.mark_rule(strokeWidth=1.6, color=INK).encode(x="delta_low:Q", x2="delta_high:Q")
+    ticks = bounded(base, "delta_low", "delta_high").mark_rule(strokeWidth=1.6, color=INK)
+    ticks = ticks.encode(x="delta_low:Q", x2="delta_high:Q")
     zero = base.mark_rule(color=QUIET).encode(x=alt.datum(0))
     panels = panels_of(list(dict.fromkeys(frame.sort_values("scale")["panel"])))
     return alt.layer(bars, ticks, zero).properties(width=WIDE // 3 - 45, height=150).facet(panels, columns=3)
@@ -73,19 +78,18 @@ def entropy(results: Results) -> Any:
         axis=alt.Axis(values=sorted(curves["scale"].unique().tolist()), format="~g"),
     )
     y = alt.Y("entropy:Q", title="mean entropy of the attention (nats)", scale=alt.Scale(zero=False))
-    base = alt.Chart(rounded(curves[["method", "scale", "entropy", "low", "high", "n"]].to_dict("records")))
+    columns = ["method", "scale", "entropy", "low", "high", "interval", "n"]
+    base = alt.Chart(rounded(with_bounds(curves)[columns].to_dict("records")))
     common = {"x": x, "y": y, "color": legend("method:N", colour)}
     lines = dashed(base.mark_line().encode(**common), "method", dash)
-    whiskers = base.mark_rule().encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=legend("method:N", colour))
+    whiskers = bounded(base).mark_rule().encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=legend("method:N", colour))
     points = base.mark_point(filled=True, size=55, opacity=1).encode(
         shape=alt.Shape("method:N", scale=shape, legend=key()),
         tooltip=[
             "method:N",
             alt.Tooltip("scale:Q", title="s"),
             alt.Tooltip("entropy:Q", format=".4g"),
-            alt.Tooltip("low:Q", title="95 % from", format=".4g"),
-            alt.Tooltip("high:Q", title="to", format=".4g"),
-            alt.Tooltip("n:Q", title="n"),
+            *sure(),
         ],
         **common,
     )
@@ -111,7 +115,7 @@ def dynamic(results: Results) -> Any:
         "whole length": "all N tokens",
     }
     methods = [m for m in METHOD_LABELS if m in set(frame["method"])]
-    data = frame[["method", "length", "perplexity", "low", "high", "n"]].copy()
+    data = with_bounds(frame)[["method", "length", "perplexity", "interval", "n"]].copy()
     data["panel"] = frame["measure"].map(titles)
     data["method"] = data["method"].map(METHOD_LABELS)
     data["window"] = results.original_context
@@ -152,7 +156,8 @@ def benchmarks(results: Results) -> Any:
     names = labels(results)
     arms = [model for model in results.arms().values() if model.arm in set(frame["arm"])]
     colour = colour_scale([names[m.arm] for m in arms], [look(m, results) for m in arms])
-    base = alt.Chart(rounded(frame[["label", "panel", "accuracy", "low", "high", "n"]].to_dict("records"))).encode(
+    columns = ["label", "panel", "accuracy", "low", "high", "interval", "n"]
+    base = alt.Chart(rounded(with_bounds(frame, form=".1%")[columns].to_dict("records"))).encode(
         y=alt.Y("label:N", sort=[names[m.arm] for m in arms], title=None)
     )
     bars = base.mark_bar(height={"band": 0.62}).encode(
@@ -161,23 +166,9 @@ def benchmarks(results: Results) -> Any:
         tooltip=[
             alt.Tooltip("label:N", title="model"),
             alt.Tooltip("accuracy:Q", format=".1%"),
-            alt.Tooltip("low:Q", title="95 % from", format=".1%"),
-            alt.Tooltip("high:Q", title="to", format=".1%"),
-            alt.Tooltip("n:Q", title="n"),
+            *sure(),
         ],
     )
-    ticks = base.mark_rule(strokeWidth=1.6, color=INK).encode(x="low:Q", x2="high:Q")
+    ticks = bounded(base).mark_rule(strokeWidth=1.6, color=INK).encode(x="low:Q", x2="high:Q")
     order = sorted(frame["panel"].unique(), key=lambda panel: panel != "mean of the tasks")
     return alt.layer(bars, ticks).properties(width=WIDE // 4 - 45, height=150).facet(panels_of(order), columns=4)
-
-
-def _gap_tooltip(who: str) -> list[Any]:
-    import altair as alt
-
-    return [
-        alt.Tooltip(f"{who}:N"),
-        alt.Tooltip("delta:Q", title="gap", format="+.3f"),
-        alt.Tooltip("delta_low:Q", title="95 % from", format="+.3f"),
-        alt.Tooltip("delta_high:Q", title="to", format="+.3f"),
-        alt.Tooltip("n:Q", title="n"),
-    ]

@@ -22,7 +22,7 @@ from yarnlab.analysis.measure import NotMeasured, nll
 from yarnlab.analysis.reference import load_reference
 from yarnlab.analysis.reference_roles import role_of
 from yarnlab.analysis.rows import named_arms
-from yarnlab.analysis.style import METHOD_LABELS, PUBLISHED, QUIET, labels, look, method_look
+from yarnlab.analysis.style import METHOD_LABELS, PUBLISHED, QUIET, SPARE, labels, look, method_look
 
 TOP = 12.0  # where a curve that explodes leaves the picture, in units of its value at L
 MULTIPLE = "datum.value == 1 ? 'L' : datum.value < 1 ? 'L/' + 1 / datum.value : datum.value + 'L'"
@@ -73,15 +73,16 @@ def background(rows: list[dict[str, Any]], x: Any, y: Any, tips: list[Any]) -> A
     paper = alt.Chart(rounded(rows))
     names = list(dict.fromkeys(row["published"] for row in rows))
     theirs = {row["published"]: method_look(row["method"]) for row in rows}
-    shapes = _distinct([theirs[name].shape for name in names])
+    dashes, shapes = _distinct([theirs[name].shape for name in names])
     legend = alt.Legend(
         title="the paper’s", orient="top", columns=4, symbolStrokeWidth=1.4, symbolFillColor="transparent"
     )
     open_marks = alt.Shape("published:N", scale=alt.Scale(domain=names, range=shapes), legend=legend)
     tips = [alt.Tooltip("published:N", title="the paper’s"), *tips]
     points = paper.transform_filter(alt.datum.marked).mark_point(clip=True, size=45, color=PUBLISHED, strokeWidth=1.4)
+    lines = paper.mark_line(clip=True, strokeWidth=1.2, color=PUBLISHED).encode(x=x, y=y, detail="published:N")
     return alt.layer(
-        paper.mark_line(clip=True, strokeWidth=1.2, color=PUBLISHED).encode(x=x, y=y, detail="published:N"),
+        dashed(lines, "published", alt.Scale(domain=names, range=dashes)),
         points.encode(x=x, y=y, shape=open_marks, tooltip=tips),
     )
 
@@ -204,11 +205,17 @@ def _tips() -> list[Any]:
     return [alt.Tooltip("x:Q", title="N/L", format=".3~g"), alt.Tooltip("y:Q", title="relative", format=".3f")]
 
 
-def _distinct(shapes: list[str]) -> list[str]:
-    """The shapes, where one is taken already replaced by one that is not, as long as there are any."""
+def _distinct(shapes: list[str]) -> tuple[list[list[int]], list[str]]:
+    """A dash and a marker for each line of one colour, from its method's marker.
+
+    Where that is taken it is another one, as long as there are any; then the line is dashed.
+    """
     spare = ["cross", "square", "triangle-down", "triangle-left", "triangle-right", "diamond", "triangle-up", "circle"]
+    dashes: list[list[int]] = []
     out: list[str] = []
     for shape in shapes:
         free = (s for s in spare if s not in out and s not in shapes)
-        out.append(shape if shape not in out else next(free, shape))
-    return out
+        found = shape if shape not in out else next(free, shape)
+        dashes.append([1, 0] if found not in out else list(SPARE[out.count(found) - 1][0]))
+        out.append(found)
+    return dashes, out

@@ -11,7 +11,7 @@ import pandas as pd
 from yarnlab.analysis import temperature as sweep
 from yarnlab.analysis import tidy_mechanism
 from yarnlab.analysis.load import Results
-from yarnlab.analysis.marks import WIDE, bounds, key, panels_of, rounded
+from yarnlab.analysis.marks import WIDE, bounded, bounds, key, panels_of, rounded, sure, with_bounds
 from yarnlab.analysis.measure import NotMeasured
 from yarnlab.analysis.style import INK, LOOKS, QUIET
 
@@ -26,11 +26,13 @@ def temperature_curve(results: Results) -> Any:
     means = _panelled(sweep.perplexity_by_factor(tidy_mechanism.sweep_of_base(results)))
     grid = means[means["kind"] == "grid"].copy()
     grid["low"], grid["high"] = grid["perplexity"] - grid["sd"], grid["perplexity"] + grid["sd"]
+    grid = with_bounds(grid)
     grid["formula"] = [_formula(s) for s in grid["scale"]]
-    columns = ["panel", "factor", "perplexity", "low", "high", "documents", "formula"]
+    columns = ["panel", "factor", "perplexity", "low", "high", "interval", "documents", "formula"]
     base = alt.Chart(rounded(grid[columns].to_dict("records")))
     x, y = _factor(), alt.Y("perplexity:Q", title="perplexity", scale=alt.Scale(zero=False))
-    band = base.mark_area(opacity=0.18, color=COLOUR).encode(x=x, y=alt.Y("low:Q", title="perplexity"), y2="high:Q")
+    band = bounded(base).mark_area(opacity=0.18, color=COLOUR)
+    band = band.encode(x=x, y=alt.Y("low:Q", title="perplexity"), y2="high:Q")
     line = base.mark_line(color=COLOUR).encode(x=x, y=y)
     points = base.mark_point(filled=True, size=30, opacity=1, color=COLOUR).encode(
         x=x,
@@ -38,8 +40,7 @@ def temperature_curve(results: Results) -> Any:
         tooltip=[
             alt.Tooltip("factor:Q", title="√(1/t)"),
             alt.Tooltip("perplexity:Q", title="mean", format=".4g"),
-            alt.Tooltip("low:Q", title="− 1 sd", format=".4g"),
-            alt.Tooltip("high:Q", title="+ 1 sd", format=".4g"),
+            alt.Tooltip("interval:N", title="± 1 sd"),
             alt.Tooltip("documents:Q", title="n documents"),
         ],
     )
@@ -56,8 +57,8 @@ def temperature_segments(results: Results) -> Any:
     except ValueError as unfit:
         raise NotMeasured(str(unfit)) from unfit
     grid = change[change["kind"] == "grid"].assign(segment=change["segment"] + 1)
-    columns = ["panel", "factor", "segment", "change", "low", "high", "n"]
-    base = alt.Chart(rounded(grid[columns].to_dict("records")))
+    columns = ["panel", "factor", "segment", "change", "interval", "n"]
+    base = alt.Chart(rounded(with_bounds(grid, form="+.1%")[columns].to_dict("records")))
     lines = base.mark_line(point={"size": 24, "filled": True}).encode(
         x=_factor(),
         y=alt.Y("change:Q", title="change of perplexity", axis=alt.Axis(format="+.0%")),
@@ -66,9 +67,7 @@ def temperature_segments(results: Results) -> Any:
             alt.Tooltip("factor:Q", title="√(1/t)"),
             alt.Tooltip("segment:Q"),
             alt.Tooltip("change:Q", format="+.1%"),
-            alt.Tooltip("low:Q", title="95 % from", format="+.1%"),
-            alt.Tooltip("high:Q", title="to", format="+.1%"),
-            alt.Tooltip("n:Q", title="n"),
+            *sure(),
         ],
     )
     zero = base.mark_rule(color=QUIET).encode(y=alt.datum(0))
@@ -131,8 +130,7 @@ def temperature_fit(results: Results) -> Any:
     dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=[own, paper], range=[[1, 0], [6, 3]]), legend=key(False))
     curves = alt.Chart(rounded(lines)).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
     base = alt.Chart(rounded(dots))
-    bounded = base.transform_filter("datum.low != null && datum.high != null")
-    whiskers = bounded.mark_rule(color=COLOUR, strokeWidth=1.6).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")
+    whiskers = bounded(base).mark_rule(color=COLOUR, strokeWidth=1.6).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")
     points = base.mark_point(filled=True, size=70, opacity=1, color=COLOUR).encode(
         x=x,
         y=y,

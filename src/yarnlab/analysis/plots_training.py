@@ -30,7 +30,7 @@ def training_loss(results: Results) -> Any:
         rows += _smoothed(names[model.arm], "loss (nats/token)", losses(results, model.arm))
         if model.arm != first.arm and first.arm in {m.arm for m in arms}:
             gaps = loss_gap(results, first.arm, model.arm, 1)["gap"]
-            rows += _smoothed(names[model.arm], "loss minus YaRN's (nats/token)", gaps)
+            rows += _smoothed(names[model.arm], f"loss minus that of {names[first.arm]} (nats/token)", gaps)
     if not rows:
         raise NotMeasured("no training log of an ablation arm")
     colour, dash, _ = scales([names[m.arm] for m in arms], [look(m, results) for m in arms])

@@ -1,8 +1,8 @@
 """The paper's tables with our numbers beside the published ones, laid out as in the paper.
 
 Every table has a tidy form (the rows of `verdict_table`) and a displayed one: models down, lengths, tasks or quantities
-across, and for each of them the published number and ours with its verdict. A cell without a number of ours says why
-in the tidy form and 'not run' in the displayed one.
+across, and for each of them the published number and ours with its interval, n and verdict. A cell without a number of
+ours says why in the tidy form and 'not run' in the displayed one.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from typing import Any
 
 import pandas as pd
 
-from yarnlab.analysis.format import Section, value
-from yarnlab.analysis.layout import manifests_of, rows_of
+from yarnlab.analysis.format import Section, value, with_interval
+from yarnlab.analysis.layout import INTERVAL, count, manifests_of, rows_of
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.published_curves import curve_table
 from yarnlab.analysis.published_needs import PUBLISHED_NEEDS
+from yarnlab.analysis.published_ours import STRICT
 from yarnlab.analysis.reference import load_reference
 from yarnlab.analysis.style import METHOD_LABELS
 from yarnlab.analysis.verdict import NOT_COMPARABLE, NOT_RUN, VERDICTS
@@ -98,6 +99,7 @@ def _show_curves(results: Results, frame: pd.DataFrame) -> list[Section]:
             "curve": row.curve.partition(".")[2],
             "points": f"{row.points:,}",
             "ours": f"{row.measured:,}" if row.measured else NOT_RUN,
+            "n a point": _range(row.n_least, row.n_most),
             "within tolerance": f"{row.within:,} of {row.compared:,}" if row.compared else "–",
             "largest relative difference": "–" if pd.isna(row.largest) else f"{100 * row.largest:.1f} %",
             "verdict": row.verdict,
@@ -116,7 +118,7 @@ LEGEND = (
     "it is not and an order of the paper's table is reversed as well"
 )
 ANALOGUE = (
-    "Analogues (same method and s, at the same multiple of L, which is the length named) are not comparable in value"
+    "Analogues (same method and s, at the same multiple of L) are not comparable in value; the length named is its own"
 )
 
 
@@ -134,11 +136,12 @@ def show_list(results: Results, frame: pd.DataFrame) -> list[Section]:
             "model": row.label,
             "published": printed_text(row),
             "ours": our_text(row),
+            "n": f"{int(row.n):,} {row.over}" if _sampled(row) else "–",
         }
         for row in rows_of(frame)
     ]
     sources = [[path] if isinstance(path, str) else [] for path in frame["manifest"]]
-    return [Section(f"Published values and ours. {LEGEND}.", pd.DataFrame(rows), sources)]
+    return [Section(f"Published values and ours. {LEGEND}. {INTERVAL}.", pd.DataFrame(rows), sources)]
 
 
 def _section(name: str, part: pd.DataFrame) -> Section:
@@ -155,7 +158,9 @@ def _section(name: str, part: pd.DataFrame) -> Section:
     wide = ["model", *(f"{column} {which}" for column in columns for which in ("published", "ours"))]
     shown = pd.DataFrame(list(rows.values()), columns=wide).fillna("–")
     counts = ", ".join(f"{n} {v}" for v in VERDICTS if (n := int((part["verdict"] == v).sum())))
-    caption = f"{name} of the paper and ours: {counts}. {LEGEND}"
+    caption = f"{name} of the paper and ours: {counts}. {LEGEND}{_certainty(part)}"
+    if part["reason"].str.contains(STRICT, regex=False).any():
+        caption += f". Ours is {STRICT}"
     if part["reason"].str.contains("analogue").any():
         caption += f". {ANALOGUE}"
     if part["rounding"].isin(NOT_AS_PRINTED).any():
@@ -170,16 +175,42 @@ def printed_text(row: Any) -> str:
 
 
 def our_text(row: Any) -> str:
-    """Our number with its verdict: '3.53 reproduced', '19.3 at 512 (analogue)', 'not run'."""
+    """Our number with its interval and verdict: '3.53 [3.1, 4.0] reproduced', '19.3 at 512 (analogue)', 'not run'.
+
+    The length is ours, and named where it is not the published one.
+    """
     if row.verdict == NOT_RUN or pd.isna(row.ours):
         return NOT_RUN
     short = row.unit != "tokens" and row.protocol in ("setting", "formula", "derived")
     text = f"{row.ours:g}" if short else value(float(row.ours))
+    if _sampled(row):
+        text = with_interval(float(row.ours), float(row.low), float(row.high))
+    named = row.ours if pd.isna(row.x) else row.x
+    if not pd.isna(row.our_x) and row.our_x != named:
+        text += f" {'up to' if row.metric == 'passkey_accuracy' else 'at'} {int(row.our_x):,}"
     if row.verdict != NOT_COMPARABLE:
         return f"{text} {row.verdict}"
-    if "analogue" not in row.reason:
-        return f"{text} ({NOT_COMPARABLE})"
-    return f"{text} (analogue)" if pd.isna(row.our_x) else f"{text} at {int(row.our_x):,} (analogue)"
+    return f"{text} ({'analogue' if 'analogue' in row.reason else NOT_COMPARABLE})"
+
+
+def _sampled(row: Any) -> bool:
+    """Is there an interval? A setting, a sum of tokens or a standard error has none."""
+    return not pd.isna(row.ours) and row.low < row.high
+
+
+def _certainty(part: pd.DataFrame) -> str:
+    """What the caption says of our intervals: '. Ours: n = 10 documents; 95 % intervals in brackets'."""
+    sampled = part[[_sampled(row) for row in rows_of(part)]]
+    if sampled.empty:
+        return ""
+    counts = ", ".join(count(own) for _, own in sampled.groupby("over", sort=False))
+    return f". Ours: n = {counts}; {INTERVAL}"
+
+
+def _range(low: Any, high: Any) -> str:
+    if pd.isna(low):
+        return "–"
+    return f"{int(low):,}" if low == high else f"{int(low):,}–{int(high):,}"
 
 
 def _label(row: Any) -> str:

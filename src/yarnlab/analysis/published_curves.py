@@ -17,6 +17,7 @@ from yarnlab.analysis.load import Results
 from yarnlab.analysis.measure import NotMeasured, nll
 from yarnlab.analysis.measure_models import windows_of
 from yarnlab.analysis.published_frames import corpus_of, dynamic_nll, loss_by_step
+from yarnlab.analysis.published_ours import because
 from yarnlab.analysis.published_sweep import sweep_point
 from yarnlab.analysis.published_text import text_of
 from yarnlab.analysis.reference import Reference, load_reference
@@ -53,7 +54,8 @@ def overlay(results: Results, *artifacts: str) -> pd.DataFrame:
 def curve_table(results: Results) -> pd.DataFrame:
     """One row a published curve: points, how many of them this study measured, how many are within tolerance.
 
-    largest: the largest relative difference of a compared point. blank: points without a value in the authors' file.
+    n_least, n_most: documents (steps of a loss) behind a measured point. largest: the largest relative difference of a
+    compared point. blank: points without a value in the authors' file.
     """
     reference = load_reference()
     frame = overlay(results, *dict.fromkeys(curve.artifact for curve in reference.curves))
@@ -86,6 +88,8 @@ def _summary(curve: Curve, part: pd.DataFrame) -> dict[str, Any]:
         "blank": curve.blank,
         "our_model": next((name for name in part["our_model"] if isinstance(name, str)), None),
         "measured": len(measured),
+        "n_least": measured["n"].min(),
+        "n_most": measured["n"].max(),
         "compared": len(compared),
         "within": within,
         "largest": float((distance / compared["value"].abs()).max()) if len(compared) else math.nan,
@@ -111,7 +115,7 @@ def _curve(results: Results, reference: Reference, curve: Curve, points: pd.Data
         except NotMeasured as absent:
             rows.append(row | {"reason": str(absent)})
             continue
-        reason = role.analogue or other or ""
+        reason = because(role.analogue, other) or ""
         row |= {"our_x": own_x, "ours": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
         allowed = scatter if scatter is not None else _tolerance(curve, role, published, estimate)
         rows.append(row | {"tolerance": allowed, "comparable": not reason, "reason": reason})
@@ -157,7 +161,7 @@ def _sliding_window(results: Results, reference: Reference, curve: Curve, role: 
     other = _other_text(results, reference, curve, role, "sliding_window", windows.by_window.shape[1])
     window = (results.evaluations.get("sliding_window") or {}).get("window")
     if window is not None and window != role.length(x):
-        other = other or f"a window of {window:,} tokens here"
+        other = because(other, f"a window of {window:,} tokens here")
     return role.length(x), geometric_mean_perplexity(windows.by_window.to_numpy(float), windows.count), other
 
 
@@ -165,7 +169,7 @@ def _dynamic(results: Results, reference: Reference, curve: Curve, role: Role, x
     length = role.length(x)
     documents = dynamic_nll(results, role.model.arm, curve.method, length)
     other = _other_text(results, reference, curve, role, "dynamic", documents.shape[1])
-    return length, _of_documents(documents), other or "the paper shows one document"
+    return length, _of_documents(documents), because(other, "the paper shows one document")
 
 
 def _loss(results: Results, reference: Reference, curve: Curve, role: Role, x: float) -> Point:
@@ -185,8 +189,12 @@ def _other_text(
     results: Results, reference: Reference, curve: Curve, role: Role, kind: str, documents: int
 ) -> str | None:
     """Why the documents are not the published ones; a curve has no tolerance for others."""
-    text = text_of(results, corpus_of(results, kind, role.model.arm), reference.protocols[curve.protocol], documents)
-    return text.other or (None if text.same_documents else "other documents of the same text")
+    protocol = reference.protocols[curve.protocol]
+    text = text_of(results, corpus_of(results, kind, role.model.arm), protocol, documents)
+    if text.other or text.same_documents:
+        return text.other
+    unknown = protocol.selection == "unknown"
+    return "which documents the paper read is not known" if unknown else "other documents of the same text"
 
 
 POINTS: dict[str, Callable[[Results, Reference, Curve, Role, float], Point]] = {

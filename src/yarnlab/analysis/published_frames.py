@@ -55,6 +55,11 @@ def hits_by_length(results: Results, kind: str, arm: str) -> dict[int, pd.DataFr
     return dict(sorted(tables.items()))
 
 
+def arms_with_hits(results: Results, kind: str) -> frozenset[str]:
+    """The arms that have trials of `kind`, passkey or passkey_official."""
+    return frozenset(arm for arm, _ in _hits(results, kind)) if results.has(kind) else frozenset()
+
+
 @lru_cache(maxsize=8)
 def _static(results: Results) -> dict[tuple[str, str, float, int], pd.DataFrame]:
     tables = split(present(results, "zero_shot"), ["arm", "method", "scale", "length"], "document", "nll")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.measure import NotMeasured
-from yarnlab.analysis.published_ours import MEASURED, Ours
+from yarnlab.analysis.published_ours import MEASURED, Ours, because
 from yarnlab.analysis.published_settings import SETTINGS
 from yarnlab.analysis.reference import Reference
 from yarnlab.analysis.reference_roles import role_of
@@ -29,5 +29,5 @@ def ours(results: Results, reference: Reference, cell: Cell) -> Ours:
         raise NotMeasured(f"no model of this study stands for {published.label}")
     found = measure(results, reference, cell, role)
     if role is not None and role.analogue is not None:
-        found = replace(found, incomparable=role.analogue)
+        found = replace(found, incomparable=because(role.analogue, found.incomparable))
     return found

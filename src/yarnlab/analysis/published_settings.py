@@ -45,8 +45,8 @@ def _setting(results: Results, reference: Reference, cell: Cell, role: Role | No
         return Ours(fixed(rows["document"].nunique(), cell.unit, "as read"), role, sources)
     if cell.metric == "training_data_context":
         rows = _trained(results, role.model)["spec"]["phases"][-1]["seq_len"]
-        tokens = role.published_length(rows)
-        return Ours(fixed(tokens, cell.unit, "as set"), role, _made(results, [role.model]))
+        tokens = fixed(role.published_length(rows), cell.unit, "as set")
+        return Ours(tokens, role, _made(results, [role.model]), length=rows)
     manifest = _trained(results, role.model)
     return Ours(
         fixed(PHASE_KEYS[cell.metric](manifest["spec"]["phases"][-1]), cell.unit, "as set"),
@@ -83,6 +83,8 @@ def _derived(results: Results, reference: Reference, cell: Cell, role: Role | No
     assert role is not None
     if cell.metric == "mean_drop":
         return _mean_drop(results, reference, cell, role)
+    if role.analogue is not None:
+        raise NotMeasured(f"a ratio to a published budget says nothing of another model: {role.analogue}")
     published = reference.model_of(cell)
     chain = _fine_tuned(results, role.model)
     sources = _made(results, chain)

@@ -1,7 +1,8 @@
 """Whether an evaluation here read the text that a published number is about.
 
-An evaluation's rows name their corpus; the corpus's manifest says where its documents come from. The same data set,
-minimal length and number of documents are the same documents: both sides take the first ones that are long enough.
+An evaluation's rows name their corpus; the corpus's manifest says where its documents come from. Where the published
+side took the first documents that are long enough, the same data set, minimal length and number of documents are the
+same documents, since this side always does. How others were selected was not published, and they are never the same.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ def text_of(results: Results, corpus: str, protocol: Protocol, documents: int) -
         return Text(f"the text is the study's own corpus {corpus}, not {protocol.datasets[0]}")
     if repository.casefold() not in {name.casefold() for name in protocol.datasets}:
         return Text(f"the text is {repository}, not {protocol.datasets[0]}")
-    same = documents == protocol.documents and spec.get("min_tokens") == protocol.min_tokens
+    counted = documents == protocol.documents and spec.get("min_tokens") == protocol.min_tokens
+    same = protocol.selection == "first" and counted
     return Text(None, same)
 
 

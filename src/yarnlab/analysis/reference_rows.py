@@ -65,7 +65,11 @@ class PublishedModel(_Row):
 
 
 class Protocol(_Row):
-    """How a published number was measured. kind: the evaluation that measures it here, or where it comes from."""
+    """How a published number was measured. kind: the evaluation that measures it here, or where it comes from.
+
+    selection: 'first' for the first `documents` of at least `min_tokens`, 'unknown' where it was not published which;
+    empty where no documents are read.
+    """
 
     protocol: Text
     kind: Text
@@ -73,6 +77,7 @@ class Protocol(_Row):
     datasets: Names
     min_tokens: Count
     documents: Count
+    selection: Literal["first", "unknown", ""]
     window: Count
     stride: Count
     task: str

@@ -150,14 +150,15 @@ def geometric_mean_perplexity(nll: Array, weights: Array | None = None) -> Estim
 def resampled(values: Array, statistic: Callable[[Array], Array], *, unit: str, over: str = "documents") -> Estimate:
     """Any statistic of the observations along the first axis, with the percentile interval of its bootstrap.
 
-    `statistic` takes (resamples, observations, …) and returns (resamples,). Fewer than two observations have no
-    interval. Percentiles are widened for small n as in `mean`.
+    `statistic` takes (resamples, observations, …) and returns (resamples,). Percentiles are widened for small n as in
+    `mean`. Below FEW observations the interval is unbounded: resamples of so few repeat each other, and the width that
+    `mean` falls back on, Student's, is that of a mean alone.
     """
     values = np.asarray(values, dtype=float)
     n = len(values)
     centre = float(statistic(values[None])[0])
-    if n < 2:
-        return Estimate(centre, -math.inf, math.inf, n, over, unit, "none: one observation")
+    if n < FEW:
+        return Estimate(centre, -math.inf, math.inf, n, over, unit, f"none: fewer than {FEW} {over}")
     counts = draws("observations", n).astype(int)
     drawn = np.repeat(np.tile(np.arange(n), RESAMPLES), counts.ravel()).reshape(RESAMPLES, n)
     block = max(1, BLOCK // values.size)

@@ -6,7 +6,8 @@ for dark pages. Lines differ in dash and marker too, so that figures survive bla
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 from yarnlab.analysis.family import tree_of
 from yarnlab.analysis.load import Model, Results
@@ -45,6 +46,11 @@ LOOKS = {
     "continued": Look("#7a1f4b", "#ffc2a3", (12, 2), "triangle-right"),
     "rotations": Look("#3f5f12", "#b5d96b", (4, 1), "stroke"),
 }
+
+# Dash and marker of further series in a colour that a panel has already; no method has one of these dashes.
+_DASHES = ((5, 5), (12, 3, 3, 3), (3, 1), (9, 5), (2, 4), (14, 4, 2, 4), (6, 1, 1, 1), (1, 4))
+_SHAPES = ("square", "triangle-up", "diamond", "triangle-down", "cross", "triangle-left", "circle")
+SPARE = tuple((_DASHES[i % 8], _SHAPES[i % 7]) for i in range(56))  # 8 and 7 have no common divisor: no pair twice
 
 # Chart furniture that the page recolours in dark mode, beside the methods' colours.
 INK, QUIET, GRID, PAPER = "#1d2430", "#5b6472", "#e3e6eb", "#ffffff"
@@ -118,6 +124,20 @@ def look(model: Model, results: Results) -> Look:
     if continued is not None and model.arm == continued.arm:
         return LOOKS["continued"]
     return method_look(model.method)
+
+
+def distinct(looks: Sequence[Look]) -> list[Look]:
+    """The looks of one panel's series, no two alike: where one is taken, its colour with a spare dash and marker.
+
+    A look is repeated only after all of SPARE.
+    """
+    found: list[Look] = []
+    for item in looks:
+        taken = {(look.dash, look.shape) for look in found}
+        pairs = [(item.dash, item.shape), *(pair for pair in SPARE if pair[1] != item.shape)]
+        dash, shape = next((pair for pair in pairs if pair not in taken), pairs[0])
+        found.append(replace(item, dash=dash, shape=shape))
+    return found
 
 
 def _is_base(model: Model) -> bool:

@@ -36,6 +36,7 @@ class Best:
 
     at_edge: the lowest NLL is at an end of the grid. The true minimum may lie beyond it: the value is that end, and the
     interval is open there.
+    cut_off: a document ends before s·L, so the factor is of another window than those of other scales.
     edge_share: share of resamples in which that happens.
     """
 
@@ -43,14 +44,15 @@ class Best:
     factor: Estimate
     at_edge: bool
     edge_share: float
+    cut_off: bool
 
 
 @dataclass(frozen=True)
 class Fit:
     """Best factors by scale, and slope a and intercept b of factor = a·ln s + b by least squares.
 
-    Scales whose minimum is at an edge are not fitted (`scales` are the fitted ones); fewer than two leave no line, and
-    slope and intercept are None.
+    Scales whose minimum is at an edge, or whose documents are cut off, are not fitted (`scales` are the fitted ones);
+    fewer than two leave no line, and slope and intercept are None.
     """
 
     best: tuple[Best, ...]
@@ -108,13 +110,16 @@ def histogram(best: pd.DataFrame) -> pd.DataFrame:
     return best.groupby([*group, "factor"]).size().reset_index(name="documents")
 
 
-def fit(table: pd.DataFrame) -> Fit:
+def fit(table: pd.DataFrame, original_context: int = 0) -> Fit:
     """Best factor at each scale, and the line through them over ln s (paper Eq. 22: a = 0.1, b = 1).
 
     The best factor is the vertex of the parabola, in the factor, through the lowest point of the document-mean NLL
     and its two neighbours. Intervals: documents are resampled, the same ones at all scales, and everything is computed
     again. A resample whose minimum is at an end of the grid says only that the best factor is there or beyond, up to
     infinity or down to 0; the bounds take the worse of both.
+
+    Args:
+        original_context: L in tokens; a scale s is fitted if its documents reach s·L.
 
     Raises ValueError for a table that is not complete, or whose grid has fewer than three or unequal steps.
     """
@@ -132,16 +137,18 @@ def fit(table: pd.DataFrame) -> Fit:
     least = np.where(drawn == factors[0], 0.0, drawn)
     most = np.where(drawn == factors[-1], math.inf, drawn)
     ends = factors[[0, -1]]
+    cut = _tokens_read(table).to_numpy() < np.round(scales * original_context)
     best = tuple(
         Best(
             float(scale),
             _estimate(found[i], by_seed[i], documents_alone[i], least[i], most[i], documents, "√(1/t)"),
             bool(np.isin(found[i], ends)),
             float(np.isin(drawn[i], ends).mean()),
+            bool(cut[i]),
         )
         for i, scale in enumerate(scales)
     )
-    used = ~np.isin(found, ends)
+    used = ~np.isin(found, ends) & ~cut
     fitted = tuple(float(scale) for scale in scales[used])
     if len(fitted) < 2:
         return Fit(best, fitted, None, None)
@@ -206,6 +213,12 @@ def _curves(table: pd.DataFrame) -> tuple[Array, Array, Array]:
         )
     values = nll.reindex(pd.MultiIndex.from_product(axes, names=nll.index.names)).to_numpy(float).reshape(shape)
     return values, axes[0].to_numpy(float), axes[3].to_numpy(float)
+
+
+def _tokens_read(table: pd.DataFrame) -> pd.Series:
+    """Tokens of the shortest document by scale, from the smallest on; its first one is nobody's target."""
+    cell = ["scale", "seed", "document", "factor"]
+    return 1 + _grid(table).groupby(cell)["tokens"].sum().groupby("scale").min()
 
 
 def _nll(table: pd.DataFrame, by: list[str]) -> pd.Series:

@@ -44,9 +44,16 @@ def perplexity(results: Results) -> pd.DataFrame:
 
 
 def compared_with(results: Results) -> Model | None:
-    """The ablation's YaRN arm; of several the one that is continued at a larger scale."""
-    arms = [model for model in results.ablation() if model.method == "yarn"]
-    return next((model for model in arms if model == results.extended()), arms[0] if arms else None)
+    """The ablation's YaRN arm; of several the one that arms of most methods were trained like.
+
+    Of these it is the one that is continued at a larger scale, else one with the official code's ramp.
+    """
+    arms, extended = results.ablation(), results.extended()
+
+    def rank(model: Model) -> tuple[int, bool]:
+        return len({m.method for m in arms if results.alike(m, model)}), model == extended
+
+    return max((m for m in arms if m.method == "yarn"), key=rank, default=None)
 
 
 def ablation_lengths(results: Results) -> list[int]:

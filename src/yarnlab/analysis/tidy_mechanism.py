@@ -32,7 +32,7 @@ def sweep_of_base(results: Results) -> pd.DataFrame:
 def fitted(results: Results) -> sweep.Fit:
     """Best factor at each scale and the line through them over ln s; NotMeasured where the sweep is too small."""
     try:
-        return sweep.fit(sweep_of_base(results))
+        return sweep.fit(sweep_of_base(results), results.original_context)
     except ValueError as unfit:
         raise NotMeasured(str(unfit)) from unfit
 
@@ -47,12 +47,19 @@ def temperature(results: Results) -> pd.DataFrame:
     """
     found, rows = fitted(results), []
     for best in found.best:
-        row: dict[str, Any] = {"quantity": "best √(1/t)", "scale": best.scale, "at_edge": best.at_edge}
+        row: dict[str, Any] = {
+            "quantity": "best √(1/t)",
+            "scale": best.scale,
+            "at_edge": best.at_edge,
+            "cut_off": best.cut_off,
+        }
         row |= numbers("value", best.factor) | {"paper": SLOPE * math.log(best.scale) + INTERCEPT}
         rows.append(row | _gain(results, best.scale))
     for name, estimate, paper in (("a", found.slope, SLOPE), ("b", found.intercept, INTERCEPT)):
         if estimate is not None:
-            rows.append({"quantity": name, "at_edge": False, "paper": paper} | numbers("value", estimate))
+            rows.append(
+                {"quantity": name, "at_edge": False, "cut_off": False, "paper": paper} | numbers("value", estimate)
+            )
     return pd.DataFrame(rows)
 
 

@@ -16,7 +16,8 @@ from yarnlab.analysis.verdict import NOT_RUN, VERDICTS, CellVerdict, judge_artif
 def verdict_table(results: Results, *artifacts: str) -> pd.DataFrame:
     """The published cells of these tables, figures or sections, or all of them, in the paper's order.
 
-    published_low, published_high: what the published number can have been. our_x: the length that ours was measured at.
+    published_low, published_high: what the published number can have been. our_x: the length in tokens that ours was
+    measured at, or up to; it is the study's own, whatever the published one is.
     difference and tolerance are in `unit`; the tolerance is counted from the end of the published range.
     manifest: that of ours (the first, for several seeds).
     """
@@ -52,9 +53,7 @@ def _row(results: Results, reference: Reference, verdict: CellVerdict) -> dict[s
         e, role = ours.estimate, ours.role
         own |= {"ours": e.value, "low": e.low, "high": e.high, "n": e.n, "over": e.over, "interval": e.method}
         own["manifest"] = ours.sources[0] if ours.sources else None
-        if role is not None:
-            tokens = cell.x is not None and cell.x_name == "tokens"
-            own |= {"our_model": role.model.arm, "our_x": role.length(cell.x) if tokens and cell.x else None}
+        own |= {"our_model": role.model.arm if role is not None else None, "our_x": ours.length}
     command = command_for(results, reference, cell) if verdict.verdict == NOT_RUN else ""
     return {
         "cell": cell.cell,
