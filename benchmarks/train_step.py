@@ -32,7 +32,11 @@ GIB = 2**30
 
 @dataclass(frozen=True)
 class Measured:
-    """One depth. Seconds of one micro-batch, forward and backward, and of one optimizer step; memory in bytes."""
+    """One depth. Seconds of one micro-batch, forward and backward, and of one optimizer step; memory in bytes.
+
+    `kept` is what the forward pass leaves for the backward pass, `activations` the peak beside weights, gradients and
+    moments: layers leave `kept` behind as fast as whole gradients fill its place, so the peak hardly grows with depth.
+    """
 
     layers: int
     batch_s: float
@@ -40,6 +44,7 @@ class Measured:
     weights: float
     gradients: float
     moments: float
+    kept: float
     activations: float
 
     @property
@@ -50,6 +55,7 @@ class Measured:
 def main() -> None:
     arguments = parse()
     from yarnlab import cost
+    from yarnlab.cost import memory
     from yarnlab.training.parallel import processes
 
     shape, vocab_size = full_shape(arguments)
@@ -73,6 +79,12 @@ def main() -> None:
     print(
         f"{rate:,.0f} tokens/s on one device; utilisation {utilisation['causal']:.1%} (causal), "
         f"{utilisation['palm']:.1%} (PaLM) of {peak / 1e12:.1f} TFLOP/s, {peak_source}"
+    )
+    eighth = (full.weights + full.gradients + full.moments) / 8
+    predicted_peak = sum(memory.training(shape, vocab_size, eight_of(phase), gpu=True)[0].values())
+    print(
+        f"as one of eight shards: at most {(eighth + full.kept + first.activations) / 1e9:.1f} GB from these figures, "
+        f"{predicted_peak / 1e9:.1f} GB by `yarnlab plan`"
     )
     good = all(abs(error) <= TARGET_ERROR for error in errors.values())
     met = good and (arguments.tiny or utilisation["causal"] >= TARGET_UTILISATION)
@@ -150,6 +162,12 @@ def phase_of(arguments: argparse.Namespace) -> Train:
     )
 
 
+def eight_of(phase: Train) -> Train:
+    """The phase as eight processes compute it, a micro-batch each."""
+    parallel = phase.parallel.model_copy(update={"processes": 8})
+    return phase.model_copy(update={"parallel": parallel, "global_batch": 8 * phase.micro_batch})
+
+
 class RandomRows:
     """Rows of random ids in the place of a corpus: a step costs the same whatever the text."""
 
@@ -195,14 +213,21 @@ def measure(
         print(f"{ways}, layers {arguments.checkpointing} recomputed")
         print(
             f"{'layers':>6} {'micro-batch':>12} {'optimizer':>10} {'weights':>9} {'gradients':>9} {'moments':>9} "
-            f"{'activations':>11}"
+            f"{'kept':>9} {'activations':>11}"
         )
     optimizer = torch.optim.AdamW(model.parameters(), lr=phase.lr, betas=phase.betas, fused=True)
     rows: Any = RandomRows(phase, vocab_size)
     gpu = group.device.type == "cuda"
-    batches, steps, activations = [], [], 0.0
+    batches, steps, kept, activations = [], [], 0.0, 0.0
+    held = 0
+
+    def after_forward(*_: Any) -> None:
+        nonlocal kept
+        kept = float(torch.cuda.memory_allocated() - held)
+
+    if gpu:
+        made.register_forward_hook(after_forward)
     for i in range(arguments.repeats + 1):  # the first one fetches memory and kernels, and makes the moments
-        held = 0.0
         if gpu:
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
@@ -227,7 +252,7 @@ def measure(
     gc.collect()
     if gpu:
         torch.cuda.empty_cache()
-    return Measured(layers, median(batches), median(steps), weights, gradients, moments, activations)
+    return Measured(layers, median(batches), median(steps), weights, gradients, moments, kept, activations)
 
 
 def random_model(shape: Architecture, vocab_size: int) -> Any:
@@ -282,7 +307,7 @@ def utilisations(
 
 
 def row(one: Measured) -> str:
-    sizes = ((one.weights, 9), (one.gradients, 9), (one.moments, 9), (one.activations, 11))
+    sizes = ((one.weights, 9), (one.gradients, 9), (one.moments, 9), (one.kept, 9), (one.activations, 11))
     memory = " ".join(f"{size / GIB:>{width}.2f}" for size, width in sizes)
     return f"{one.layers:>6} {one.batch_s:>10.3f} s {one.step_s:>8.3f} s {memory} GiB"
 

@@ -43,7 +43,7 @@ def test_comments_docstrings_and_layout_change_nothing(copy):
 def test_code_changes_the_stages_that_import_it(copy):
     """The passkey protocol affects passkey alone; what several evaluations share affects those."""
     before = keys()
-    edit(copy / "evaluation" / "passkey.py", "TOP_P = 0.6, 0.9", "TOP_P = 0.6, 0.8")
+    edit(copy / "evaluation" / "passkey.py", "TOKENS_PER_BATCH = 8192", "TOKENS_PER_BATCH = 4096")
     after = keys()
     assert {stage for stage in before if before[stage] != after[stage]} == {"passkey"}
     edit(copy / "evaluation" / "nll.py", "LOGIT_CHUNK = 1024", "LOGIT_CHUNK = 2048")
@@ -77,9 +77,9 @@ def test_what_is_kept_saves_reading_and_is_never_trusted_blindly(copy, monkeypat
     before, really, read = keys(), code._read, []
     monkeypatch.setattr(code, "_read", lambda source: read.append(source) or really(source))
     assert keys() == before and not read
-    edit(copy / "evaluation" / "passkey.py", "TOP_P = 0.6, 0.9", "TOP_P = 0.6, 0.8")
+    edit(copy / "evaluation" / "passkey.py", "TOKENS_PER_BATCH = 8192", "TOKENS_PER_BATCH = 4096")
     assert keys()["passkey"] != before["passkey"] and len(read) == 1
-    edit(copy / "evaluation" / "passkey.py", "TOP_P = 0.6, 0.8", "TOP_P = 0.6, 0.9")
+    edit(copy / "evaluation" / "passkey.py", "TOKENS_PER_BATCH = 4096", "TOKENS_PER_BATCH = 8192")
     (kept,) = (copy / "__pycache__").glob("sources.*.json")
     kept.write_text(text)
     assert keys() == before

@@ -172,11 +172,12 @@ def test_whatever_is_advised_is_enough(paper, changes):
 
     study = changed(paper, "yarn-7b-s16", **changes)
     (problem,) = plan_study(study, "h100").problems
+    named = problem.partition("Any one of these is enough: ")[2]
     phase, fits = study.models["yarn-7b-s16"].train, 0
     for advice, altered in models.changes(phase):
         components, _ = memory.training(study.architecture("yarn-7b-s16"), 32000, altered, gpu=True)
         enough = sum(components.values()) <= room(plan_study(study, "h100").device)
-        assert (advice in problem) == enough
+        assert (advice in named) == enough
         fits += enough
     assert fits or "No single change is enough" in problem
 

@@ -8,8 +8,9 @@ import torch
 
 from yarnlab.corpus.passkey import PasskeyText, random_key
 from yarnlab.corpus.tokenizer import load_tokenizer
+from yarnlab.evaluation.decoding import DECODING
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.passkey import TOP_P, _nucleus_probability, draw_trial, evaluate, score_answers
+from yarnlab.evaluation.passkey import _nucleus_probability, draw_trial, evaluate, score_answers
 from yarnlab.modeling import create_model
 
 
@@ -62,7 +63,7 @@ def test_a_longer_number_is_not_a_hit(tiny_model, text):
 
 
 def test_expected_accuracy_is_the_probability_of_sampling_the_key(tiny_model, text):
-    """transformers' own sampler with temperature 0.6 and top-p 0.9 draws the answer as often as computed (3 s.e.)."""
+    """transformers' own sampler, set as the released checkpoints are, draws the answer as often as computed (3 s.e.)."""
     digits = torch.from_numpy(text.digit_ids())
     prompt = text.prompt(text.key_ids("12345"), np.arange(10, 160), 0.5, 150)
     ids = torch.from_numpy(prompt)[None]
@@ -70,7 +71,7 @@ def test_expected_accuracy_is_the_probability_of_sampling_the_key(tiny_model, te
     with torch.no_grad():
         drawn = tiny_model.generate(
             ids.expand(400, -1), attention_mask=torch.ones(400, len(prompt), dtype=torch.int64), max_new_tokens=2,
-            do_sample=True, temperature=0.6, top_p=0.9, top_k=0, use_cache=False, pad_token_id=1,
+            **DECODING["released"], use_cache=False, pad_token_id=1,
         )[:, len(prompt) :]  # fmt: skip
     values, counts = drawn.unique(dim=0, return_counts=True)
     answer = values[counts.argmax()][None].numpy()
@@ -87,7 +88,12 @@ def test_nucleus_keeps_the_smallest_set_that_reaches_top_p():
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])) * 0.6  # undone by the temperature
     kept = [_nucleus_probability(logits, torch.tensor([i])).item() for i in range(4)]
     assert kept == pytest.approx([0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0.0], abs=1e-6)
-    assert TOP_P == 0.9
+
+
+def test_nucleus_is_of_the_fifty_likeliest():
+    """Of a hundred tokens alike, the first fifty are left, and top-p keeps forty-five of these."""
+    p = _nucleus_probability(torch.zeros(100, 100), torch.arange(100))
+    assert p.sort(descending=True).values.tolist() == pytest.approx([1 / 45] * 45 + [0.0] * 55)
 
 
 def test_trials_are_the_same_questions_for_every_model(tiny_task):
@@ -100,7 +106,7 @@ def test_trials_are_the_same_questions_for_every_model(tiny_task):
         assert cell["depth"].tolist() == pytest.approx([(i + 0.5) / 10 for i in range(10)])
         assert (cell["prompt_tokens"] + 5 <= length).all()
     assert one["key"].str.fullmatch(r"\d{5}").all()
-    assert set(one["protocol"]) == {"passkey-teacher-forced@2"}
+    assert set(one["protocol"]) == {"passkey-teacher-forced@3"}
 
 
 def test_broken_weights_are_an_error_and_no_miss(tiny_task, tiny_model):

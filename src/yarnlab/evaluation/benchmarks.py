@@ -172,7 +172,9 @@ def _language_model(task: Task, window: int, terminal: Any) -> Any:
             with autocast(settings["precision"]):
                 hidden = self.model.model(input_ids=inps, use_cache=False)[0]
             head = self.model.lm_head
-            logits = head(hidden.to(head.weight.dtype)).float()  # bf16 logits are too coarse to rank close choices
+            # Weights are fp32 on CPUs, where bf16 logits would be too coarse to rank close choices of small models. On
+            # GPUs they are bf16, and logits are rounded as the official evaluation's are.
+            logits = head(hidden.to(head.weight.dtype)).float()
             with redirect_stderr(terminal):
                 self._progress.advance(len(inps))
             return logits

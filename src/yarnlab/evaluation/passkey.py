@@ -1,9 +1,9 @@
-"""passkey-teacher-forced@2: the key is appended to the prompt and one forward pass scores it.
+"""passkey-teacher-forced@3: the key is appended to the prompt and one forward pass scores it.
 
 A trial is a *strict hit* if every token of the key is the model's first choice and the token after it is not a
-digit: then greedy generation gives exactly the key. *expected accuracy* is the probability that sampling with
-temperature 0.6 and top-p 0.9 (the released checkpoints' generation_config) gives the key, and the *margin* is the
-smallest log-probability lead of a key token over its best rival: continuous where accuracy is 0 or 1.
+digit: then greedy generation gives exactly the key. *expected accuracy* is the probability that sampling as the
+released checkpoints do (`DECODING`) gives the key, and the *margin* is the smallest log-probability lead of a key token
+over its best rival: continuous where accuracy is 0 or 1.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import torch
 
 from yarnlab.corpus.passkey import PasskeyText, random_key
 from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.evaluation.decoding import DECODING
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
 from yarnlab.evaluation.last_tokens import last_logits
 from yarnlab.evaluation.task import Outcome, Task
@@ -23,9 +24,8 @@ from yarnlab.modeling import autocast
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-PROTOCOL = "passkey-teacher-forced@2"
+PROTOCOL = "passkey-teacher-forced@3"
 TOKENS_PER_BATCH = 8192
-SAMPLING_TEMPERATURE, TOP_P = 0.6, 0.9
 
 
 def evaluate(task: Task) -> Outcome:
@@ -96,10 +96,15 @@ def score_answers(
 
 
 def _nucleus_probability(logits: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
-    """The probability of each gold token under temperature and top-p sampling; shape of `gold`."""
-    p, order = (logits / SAMPLING_TEMPERATURE).softmax(-1).sort(-1, descending=True)
-    kept = p.cumsum(-1) - p < TOP_P  # a token stays while the ones before it do not yet reach top-p
-    p = torch.where(kept, p, 0)
+    """The probability of each gold token as the released checkpoints sample; shape of `gold`.
+
+    transformers applies the temperature, then top-k, then top-p to what is left.
+    """
+    released = DECODING["released"]
+    logits, order = (logits / released["temperature"]).sort(-1, descending=True)
+    p = logits[..., : released["top_k"]].softmax(-1)
+    order = order[..., : released["top_k"]]
+    p = torch.where(p.cumsum(-1) - p < released["top_p"], p, 0)  # a token stays while those before it reach less
     p = p / p.sum(-1, keepdim=True)
     return torch.where(order == gold[..., None], p, 0).sum(-1)
 

@@ -21,6 +21,7 @@ import torch
 
 from yarnlab.corpus.tokenizer import load_tokenizer, special_ids
 from yarnlab.evaluation.cache import cache_options
+from yarnlab.evaluation.decoding import DECODING
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
 from yarnlab.evaluation.task import Outcome, Task
 from yarnlab.modeling import autocast
@@ -38,12 +39,6 @@ GARBAGE = "The grass is green. The sky is blue. The sun is yellow. Here we go. T
 QUESTION = "What is the pass key? The pass key is"
 LARGEST_KEY = 50_000
 LENGTH_STEP = 128  # characters of garbage by which the search grows (--length-step)
-# The official call sets no decoding option, so the checkpoint's generation_config rules: the released ones sample with
-# these values, top_k being the default of transformers that they leave in place.
-DECODING: dict[str, dict[str, Any]] = {
-    "greedy": {"do_sample": False},
-    "released": {"do_sample": True, "temperature": 0.6, "top_k": 50, "top_p": 0.9},
-}
 
 
 @dataclass(frozen=True)
