@@ -52,6 +52,15 @@ def test_code_changes_the_stages_that_import_it(copy):
     assert changed == {"perplexity", "zero_shot", "sliding_window", "dynamic", "key_cache", "temperature", "ramp"}
 
 
+def test_how_a_study_file_is_read_and_checked_changes_nothing(copy):
+    """Results depend on the values that a stage gets, which its spec holds, not on the reader's messages."""
+    before = keys()
+    for module in ("read", "load", "check", "check_evaluations", "check_held_out"):
+        with (copy / "study" / f"{module}.py").open("a") as file:
+            file.write("\nEDITED = 1\n")
+    assert keys() == before
+
+
 def test_a_formula_changes_every_evaluation_but_no_training(copy):
     """Training is keyed by a VERSION: a refactoring must not cost a training run."""
     before = keys()

@@ -12,6 +12,7 @@ import torch
 
 from yarnlab.modeling import check_can_be_saved, load_model, save_model, set_rope
 from yarnlab.rope import METHODS, Dynamic, PositionInterpolation, Rope, YaRN, make_rope
+from yarnlab.study.check_evaluations import rope_problem
 
 SHAPE = {"original_context": 64, "head_dim": 16}
 FRESH = (
@@ -141,3 +142,23 @@ def test_an_own_dynamic_method_has_no_stock_form():
 
     with pytest.raises(ValueError, match="no dynamic-halved"):
         DynamicHalved(**SHAPE).to_hf()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking(PositionInterpolation):
+    """Has an option that must be given, and be a number."""
+
+    method = "asking"
+    gain: float
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.gain <= 0:
+            raise ValueError("gain must be above 0")
+
+
+@pytest.mark.parametrize(("options", "message"), [({}, "gain"), ({"gain": "big"}, "<="), ({"gain": -1}, "above 0")])
+def test_a_mistake_in_an_own_methods_options_is_one_of_the_study(monkeypatch, architecture, options, message):
+    monkeypatch.setitem(METHODS, "asking", Asking)
+    path, problem = rope_problem(("models", "a", "rope"), "asking", 2.0, options, architecture)
+    assert path == ("models", "a", "rope") and message in problem

@@ -93,7 +93,7 @@ def rope_problem(
             base=shape.rope_theta,
             **options,
         )
-    except ValueError as error:
+    except (TypeError, ValueError) as error:  # a method of the user's own may lack an option, or compare with a text
         return at, str(error)
     return None
 

@@ -50,7 +50,7 @@ def _repository(study: Study, asset: str) -> str:
 
 def overlap(one: str, other: str) -> bool:
     """Whether a file's name can match both shell patterns."""
-    first, second = _parts(one), _parts(other)
+    first, second = (_parts(pattern, one + other) for pattern in (one, other))
 
     @cache
     def meet(i: int, j: int) -> bool:
@@ -64,13 +64,13 @@ def overlap(one: str, other: str) -> bool:
     return meet(0, 0)
 
 
-def _parts(pattern: str) -> list[frozenset[str] | None]:
-    """The characters that each place of a shell pattern takes; None for a star."""
-    known = string.printable + pattern
+def _parts(pattern: str, more: str) -> list[frozenset[str] | None]:
+    """The characters that each place of a shell pattern takes, of ASCII's and of `more`; None for a star."""
+    known = string.printable + more
 
     def taken(part: str) -> frozenset[str] | None:
         if part == "*":
             return None
         return frozenset(c for c in known if fnmatchcase(c, part)) if part[0] in "?[" else frozenset(part)
 
-    return [taken(part) for part in re.findall(r"\*|\[!?\]?[^\]]*\]|.", pattern, re.DOTALL)]
+    return [taken(part) for part in re.findall(r"\*|\[!?+\]?+[^\]]*\]|.", pattern, re.DOTALL)]
