@@ -14,10 +14,10 @@ from yarnlab.cluster import PROFILE
 # What ended a job, by the state that SLURM gives it, and what to do.
 _ADVICE = {
     "OUT_OF_MEMORY": "it used more memory than it asked for: raise its mem_mb in {profile}, then run the same command.",
-    "TIMEOUT": "its time limit ended before its work: run the same command, a training continues where it was saved; "
-    "anything else needs a longer runtime in {profile}.",
+    "TIMEOUT": "its time limit ended before its work: run the same command, a training continues where it was saved, "
+    "an evaluation with what it had not computed; if it gets no further, it needs a longer runtime in {profile}.",
     "NODE_FAIL": "its node failed: run the same command.",
-    "PREEMPTED": "a job of higher priority took its place: run the same command, a training continues.",
+    "PREEMPTED": "a job of higher priority took its place: run the same command to continue.",
     "CANCELLED": "it was cancelled (scancel): run the same command to continue.",
 }
 _RULE = re.compile(r"Error in (?:local)?rule (\w+)")

@@ -17,13 +17,23 @@ class Progress:
         self.label, self.total, self.unit, self.every = label, total, unit, every
         self._log = log
         self._done = self._first = 0
+        self._skipped = False
         self._start = self._last = time.monotonic()
 
     def resume_at(self, done: int) -> None:
         """Start counting at `done` steps that an earlier attempt made: they do not count for the rate."""
         self._done = self._first = done
 
+    def skip(self, count: int) -> None:
+        """Count the next steps as an earlier attempt's; one line says so before the next one that is made."""
+        self._done += count
+        self._first += count
+        self._skipped = True
+        if self._done >= self.total:
+            self._say_skipped()
+
     def advance(self, count: int = 1, note: str = "") -> None:
+        self._say_skipped()
         self._done += count
         moment = time.monotonic()
         if moment - self._last < self.every and self._done < self.total:
@@ -34,6 +44,11 @@ class Progress:
     def say(self, text: str) -> None:
         """A message that is not a count."""
         self._write(text, f"{self.label}: {text}")
+
+    def _say_skipped(self) -> None:
+        if self._skipped:
+            self.say(f"continuing after {self._done} of {self.total} {self.unit}s")
+        self._skipped = False
 
     def _show(self, elapsed: float, note: str) -> None:
         from tqdm import tqdm

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +21,7 @@ from yarnlab.corpus.packages import CorpusError
 from yarnlab.corpus.passkey import PasskeyText
 from yarnlab.corpus.tokenizer import Special, load_tokenizer, special_ids
 from yarnlab.corpus.tokens import CorpusWriter, TokenisedCorpus
+from yarnlab.evaluation.documents import prefixes
 
 TEXTS = [f"Chapter {i}. " + f"The grass is green, {i} times over. " * (3 * i + 2) for i in range(7)]
 
@@ -118,6 +120,120 @@ def test_published_token_ids_are_kept_and_bookended_once(llama, tmp_path):
     _, corpus = build(spec, llama, asset, tmp_path / "out")
     assert corpus.document(0).tolist() == rows[0]
     assert corpus.document(1).tolist() == [1, *rows[1], 2]
+
+
+GOOD = b'{"text": "a first line"}\n'
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("0.jsonl", b'{"text": null}', r"0\.jsonl:2: 'text' is null, not a text: correct the corpus's `column`"),
+        ("0.jsonl", b'{"text": 5}', r"0\.jsonl:2: 'text' is of type int, not a text"),
+        ("0.jsonl", b'{"title": "a"}', r"0\.jsonl:2: no JSON object with 'text'; it has title: correct"),
+        ("0.jsonl", b'["text"]', r"0\.jsonl:2: no JSON object with 'text', but a value that is of type list: leave"),
+        ("0.jsonl", b"null", r"0\.jsonl:2: no JSON object with 'text', but a value that is null: leave"),
+        ("0.jsonl", b'{"text": ', r"0\.jsonl:2: no JSON object in UTF-8 \(.*: leave the file out"),
+        ("0.jsonl", '{"text": "café"}'.encode("latin-1"), r"0\.jsonl:2: no JSON object in UTF-8 \(.*0xe9"),
+        ("0.jsonl", b'{"text": "\\ud800"}', r"0\.jsonl:2: 'text' holds what is no character"),
+        ("0.jsonl.gz", None, r"0\.jsonl\.gz is damaged or cut off after line \d+ \(Compressed file ended .*: fetch it"),
+        ("0.jsonl.zst", None, r"0\.jsonl\.zst is damaged or cut off after line \d+ \(Truncated .*: fetch it again"),
+        ("1.jsonl.gz", b"no archive", r"1\.jsonl\.gz is damaged or cut off after line 0 \(Not a gzipped file"),
+    ],
+)
+def test_a_line_that_is_no_text_is_named_and_never_a_document(name, content, message, llama, tmp_path):
+    """`null` would be the document "None"; the others would be tracebacks of some decoder."""
+    asset, rows = tmp_path / "asset", np.random.default_rng(0).integers(10**9, size=20_000).astype(str)
+    asset.mkdir()
+    lines = b"".join(GOOD.replace(b"first", row.encode()) for row in rows)
+    if content is None and name.endswith(".gz"):
+        content = gzip.compress(lines)[:50_000]
+    elif content is None:
+        content = pyarrow.compress(lines, codec="zstd", asbytes=True)[:50_000]
+    elif name == "0.jsonl":
+        content = GOOD + content + b"\n" + GOOD
+    (asset / name).write_bytes(content)
+    spec = {"corpus": {"source": "hub-text", "format": "jsonl", "files": [name], "column": "text"}, "seed": 0}
+    with pytest.raises(CorpusError, match=message):
+        build_corpus(spec, llama, tmp_path / "out", asset=asset, log=None)
+    assert not (tmp_path / "out/tokens.npy").exists()
+
+
+def test_a_text_file_in_another_encoding_is_named(llama, tmp_path):
+    (tmp_path / "asset").mkdir()
+    (tmp_path / "asset/a.txt").write_bytes("café".encode("latin-1"))
+    spec = {"corpus": {"source": "hub-text", "format": "text", "files": ["*.txt"]}, "seed": 0}
+    with pytest.raises(CorpusError, match=r"a\.txt: no text in UTF-8 \(.*0xe9.*: leave the file out of the corpus's"):
+        build_corpus(spec, llama, tmp_path / "out", asset=tmp_path / "asset", log=None)
+
+
+@pytest.mark.parametrize(
+    ("source", "cells", "kind", "message"),
+    [
+        (
+            "hub-text",
+            ["a", None],
+            pyarrow.string(),
+            r"t\.parquet, row 2: 'x' is null, not a text: correct the corpus's",
+        ),
+        ("hub-text", [1, 2], pyarrow.int64(), r"row 1: 'x' is of type int, not a text"),
+        ("hub-text", [b"a", b"caf\xe9"], pyarrow.string(), r"row 2: 'x' is not in UTF-8 \(.*0xe9.*: correct"),
+        ("hub-text", [b"a", b"b"], pyarrow.binary(), r"row 1: 'x' is of type bytes, not a text"),
+        ("hub-tokens", [[1, 2], None], pyarrow.list_(pyarrow.int32()), r"row 2: 'x' is null, not a list of token ids"),
+        (
+            "hub-tokens",
+            [[1, None]],
+            pyarrow.large_list(pyarrow.int64()),
+            r"row 1: 'x' is a list with nulls, not a list",
+        ),
+        ("hub-tokens", [[1.5]], pyarrow.list_(pyarrow.float64()), r"row 1: 'x' is of type list<.*double>, not a list"),
+        ("hub-tokens", ["a"], pyarrow.string(), r"row 1: 'x' is of type string, not a list of token ids: correct"),
+        ("hub-tokens", [{"a": 1}], pyarrow.struct({"a": pyarrow.int64()}), r"row 1: 'x' is of type struct<"),
+    ],
+)
+def test_a_cell_that_is_no_text_or_no_row_of_ids_is_named(source, cells, kind, message, llama, tmp_path):
+    """Nulls among ids would be numbers made up by a cast."""
+    (tmp_path / "asset").mkdir()
+    column = pyarrow.array(cells).cast(kind, safe=False)  # unsafe: texts that are no UTF-8 too
+    pyarrow.parquet.write_table(pyarrow.table({"x": column}), tmp_path / "asset/t.parquet")
+    form = {"format": "parquet"} if source == "hub-text" else {}
+    spec = {"corpus": {"source": source, "files": ["t.parquet"], "column": "x", **form}, "seed": 0}
+    with pytest.raises(CorpusError, match=message):
+        build_corpus(spec, llama, tmp_path / "out", asset=tmp_path / "asset", log=None)
+    assert not (tmp_path / "out/tokens.npy").exists()
+
+
+@pytest.mark.parametrize("at", [10, -10])
+def test_a_corrupt_parquet_file_is_one_message(at, llama, tmp_path):
+    """A bad page is met while reading, a bad end of the file on opening it."""
+    (tmp_path / "asset").mkdir()
+    file = tmp_path / "asset/t.parquet"
+    pd.DataFrame({"text": TEXTS}).to_parquet(file)
+    content = bytearray(file.read_bytes())
+    content[at] ^= 0xFF
+    file.write_bytes(content)
+    spec = {"corpus": {"source": "hub-text", "files": ["*"], "format": "parquet", "column": "text"}, "seed": 0}
+    with pytest.raises(CorpusError, match=r"t\.parquet is no readable parquet file.*: fetch it again"):
+        build_corpus(spec, llama, tmp_path / "out", asset=tmp_path / "asset", log=None)
+
+
+@pytest.mark.parametrize("kind", [pyarrow.list_(pyarrow.int32()), pyarrow.large_list(pyarrow.uint16())])
+def test_rows_of_ids_are_read_whatever_integers_they_are_stored_as(kind, tmp_path):
+    table = pyarrow.table({"x": pyarrow.array([[1, 2, 3], [], [4]], kind)})
+    pyarrow.parquet.write_table(table, tmp_path / "t.parquet")
+    assert [row.tolist() for row in datasets.id_rows(tmp_path / "t.parquet", "x")] == [[1, 2, 3], [], [4]]
+
+
+def test_published_rows_without_eos_are_given_one(llama, tmp_path):
+    """As transformers tokenises for Llama: BOS, no EOS. The last id is text, and an evaluation that reads a row of
+    just `min_tokens` ids reads all of them."""
+    asset, row = tmp_path / "asset", [1, *range(10, 40)]
+    asset.mkdir()
+    pd.DataFrame({"input_ids": [row, [1, *row[1:], 2], row[:-1]]}).to_parquet(asset / "train-0.parquet")
+    source = {"source": "hub-tokens", "files": ["train-*"], "column": "input_ids", "min_tokens": len(row)}
+    facts, corpus = build({"corpus": source, "seed": 0}, llama, asset, tmp_path / "out")
+    assert facts["documents"] == 2 and corpus.document(0).tolist() == corpus.document(1).tolist() == [*row, 2]
+    assert prefixes(corpus, len(row), 1, vocab_size=400)[0].tolist() == row
 
 
 @pytest.mark.parametrize("wrong", [65_536, 70_000, -1])

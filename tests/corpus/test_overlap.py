@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -133,3 +134,15 @@ def test_it_is_a_target_of_the_workflow(tmp_path):
     one = next(iter(corpora))
     plan = run("--dry-run", "--forcerun", f"results/smoke/data/{one}/manifest.json")
     assert plan.count("rule shared:") == len(corpora) - 1
+
+
+def test_long_work_is_seen(tmp_path, capsys, monkeypatch):
+    """A line of progress at least every few seconds, up to the last token of both passes over both corpora."""
+    monkeypatch.setattr(module, "CHUNK", 64)
+    monkeypatch.setattr(module, "Progress", partial(module.Progress, every=0))
+    a, b = corpus(tmp_path / "a", [text(0, 150)]), corpus(tmp_path / "b", [text(1, 98)])
+    overlap(a, b, label="a--b")
+    lines = capsys.readouterr().err.splitlines()
+    assert all(" a--b: " in line for line in lines)
+    assert len(lines) == 2 + 2 + 2  # chunks of a, of b, and a block of each
+    assert "504/504 tokens" in lines[-1]

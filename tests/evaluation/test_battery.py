@@ -108,6 +108,31 @@ def test_examples_are_questions_of_their_own_and_leave_room(tokenizer, corpus):
                 assert len(tokenizer.encode(text, add_special_tokens=False).ids) <= 255
 
 
+@pytest.mark.parametrize(
+    ("shots", "max_tokens", "message"),
+    [
+        (
+            200,
+            255,
+            "200 shots and a question of 16 tokens or more each do not fit into 255 tokens; at most 11 shots do",
+        ),
+        (3, 79, "at most 2 shots do"),
+        (0, 15, "a question takes 16 tokens at least, a prompt may have 15"),
+    ],
+)
+def test_more_examples_than_fit_are_an_error_that_says_how_many_do(tokenizer, corpus, shots, max_tokens, message):
+    with pytest.raises(EvaluationError, match=message):
+        build_battery(tokenizer, corpus, items=10, shots=shots, max_tokens=max_tokens, seed=0)
+
+
+def test_a_line_longer_than_the_room_is_passed_over(tokenizer):
+    """Nothing before it would fit; the last line, indented by more than a prompt holds, is no index error."""
+    ids = tokenizer.encode("value = 1\n" * 20 + " " * 300 + "return something\n").ids
+    deep = TokenisedCorpus(np.array([0, *ids, 1]), ("deep.py",), (0,), (len(ids) + 2,))
+    with pytest.raises(EvaluationError, match=r"only 0 of 10 next-line questions of at most 20 tokens"):
+        build_battery(tokenizer, deep, items=10, shots=0, max_tokens=20, seed=0)
+
+
 def test_a_corpus_too_small_for_the_questions_is_an_error(tokenizer, corpus):
     """A document of 300 tokens has no hundred places to ask about the next line."""
     small = TokenisedCorpus(np.asarray(corpus.document(0)[:300]), ("only.py",), (0,), (300,))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
@@ -11,7 +12,7 @@ from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.key_cache import evaluate, recomputed_nll
 from yarnlab.evaluation.nll import token_nll
 from yarnlab.generation import CACHES, logits_of_every_step
-from yarnlab.modeling import set_rope, use_fast_attention
+from yarnlab.modeling import create_model, set_rope, use_fast_attention
 from yarnlab.rope import make_rope
 
 SETTINGS = {"methods": ["dynamic-pi", "dynamic-yarn"], "length": 150, "documents": 2}
@@ -81,6 +82,22 @@ def test_recomputation_scores_the_tokens_since_the_last_length(tiny_task, tiny_m
             token_nll(tiny_model, ids[None, : last + 1])[0, first - 1 :], rel=1e-4
         )
     assert np.array_equal(each[:64], blocks[:64]) and not np.allclose(each[64:], blocks[64:], atol=1e-3)
+
+
+def test_a_sliding_window_is_refused_before_anything_is_computed(tiny_task, architecture):
+    """Where it hides a key; a window of as many tokens as are read hides none, and the caches are what they were."""
+    mistral = architecture.model_copy(update={"family": "mistral"})
+    model = create_model(mistral, vocab_size=512, seed=0).eval()
+    tables = []
+    for window in (None, 149):
+        model.config.sliding_window = window
+        tables.append(evaluate(tiny_task(SETTINGS, model=model)).table)
+    pd.testing.assert_frame_equal(*tables, rtol=1e-5)
+    model.config.sliding_window = 148
+    with pytest.raises(
+        EvaluationError, match=r"last 148 tokens .*`drop_sliding_window: true` .*`length` of 149 at most"
+    ):
+        evaluate(tiny_task(SETTINGS, model=model))
 
 
 def test_errors_name_the_cause(tiny_task, tiny_model):

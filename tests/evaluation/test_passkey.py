@@ -8,9 +8,10 @@ import torch
 
 from yarnlab.corpus.passkey import PasskeyText, random_key
 from yarnlab.corpus.tokenizer import load_tokenizer
+from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.decoding import DECODING
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.passkey import _nucleus_probability, draw_trial, evaluate, score_answers
+from yarnlab.evaluation.passkey import _nucleus, document_fillers, draw_trial, evaluate, score_answers
 from yarnlab.modeling import create_model
 
 
@@ -63,37 +64,50 @@ def test_a_longer_number_is_not_a_hit(tiny_model, text):
 
 
 def test_expected_accuracy_is_the_probability_of_sampling_the_key(tiny_model, text):
-    """transformers' own sampler, set as the released checkpoints are, draws the answer as often as computed (3 s.e.)."""
-    digits = torch.from_numpy(text.digit_ids())
+    """transformers' own sampler, set as the released checkpoints are, draws the answer as often as computed, and so it
+    does the answer with no digit after it (3 s.e.). The likeliest token after the answer is called a digit here."""
     prompt = text.prompt(text.key_ids("12345"), np.arange(10, 160), 0.5, 150)
     ids = torch.from_numpy(prompt)[None]
     torch.manual_seed(0)
     with torch.no_grad():
         drawn = tiny_model.generate(
-            ids.expand(400, -1), attention_mask=torch.ones(400, len(prompt), dtype=torch.int64), max_new_tokens=2,
+            ids.expand(400, -1), attention_mask=torch.ones(400, len(prompt), dtype=torch.int64), max_new_tokens=3,
             **DECODING["released"], use_cache=False, pad_token_id=1,
         )[:, len(prompt) :]  # fmt: skip
-    values, counts = drawn.unique(dim=0, return_counts=True)
-    answer = values[counts.argmax()][None].numpy()
-    rate, p = (
-        counts.max().item() / 400,
-        score_answers(tiny_model, prompt[None], answer, digits)[0]["expected_accuracy"],
-    )
-    assert 0 < p < 1
-    assert abs(rate - p) < 3 * (p * (1 - p) / 400) ** 0.5
+    values, counts = drawn[:, :2].unique(dim=0, return_counts=True)
+    answer = values[counts.argmax()]
+    after = drawn[(drawn[:, :2] == answer).all(1), 2]
+    digit = after.mode().values
+    for digits, seen in ((torch.tensor([], dtype=torch.int64), len(after)), (digit[None], int((after != digit).sum()))):
+        scored = score_answers(tiny_model, prompt[None], answer[None].numpy(), digits)[0]
+        p = scored["expected_accuracy"]
+        assert 0 < p < 1
+        assert abs(seen / 400 - p) < 3 * (p * (1 - p) / 400) ** 0.5
+
+
+@pytest.mark.parametrize(("after", "hit", "expected"), [(6, False, 0.0), (99, True, 1.0)])
+def test_a_key_that_a_digit_follows_is_neither_hit_nor_expected(monkeypatch, after, hit, expected):
+    """A model that is sure of all five digits and of a sixth gives another number, for certain."""
+    key, digits = torch.arange(1, 6), torch.arange(10)
+    sure = 50.0 * torch.nn.functional.one_hot(torch.cat([key, torch.tensor([after])]), 100)
+    monkeypatch.setattr("yarnlab.evaluation.passkey.last_logits", lambda model, ids, count: sure[None])
+    scored = score_answers(None, np.zeros((1, 3), np.int64), key[None].numpy(), digits)[0]
+    assert (scored["hit"], scored["expected_accuracy"]) == (hit, pytest.approx(expected))
 
 
 def test_nucleus_keeps_the_smallest_set_that_reaches_top_p():
     """Probabilities .5, .3, .15, .05: the first three are kept (.5 + .3 < .9), and renormalised."""
     logits = torch.log(torch.tensor([[0.5, 0.3, 0.15, 0.05]])) * 0.6  # undone by the temperature
-    kept = [_nucleus_probability(logits, torch.tensor([i])).item() for i in range(4)]
-    assert kept == pytest.approx([0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0.0], abs=1e-6)
+    ids, p = _nucleus(logits)
+    assert ids.tolist() == [[0, 1, 2, 3]]
+    assert p[0].tolist() == pytest.approx([0.5 / 0.95, 0.3 / 0.95, 0.15 / 0.95, 0.0], abs=1e-6)
 
 
 def test_nucleus_is_of_the_fifty_likeliest():
     """Of a hundred tokens alike, the first fifty are left, and top-p keeps forty-five of these."""
-    p = _nucleus_probability(torch.zeros(100, 100), torch.arange(100))
-    assert p.sort(descending=True).values.tolist() == pytest.approx([1 / 45] * 45 + [0.0] * 55)
+    ids, p = _nucleus(torch.zeros(100))
+    assert len(set(ids.tolist())) == 50
+    assert p.tolist() == pytest.approx([1 / 45] * 45 + [0.0] * 5)
 
 
 def test_trials_are_the_same_questions_for_every_model(tiny_task):
@@ -133,3 +147,28 @@ def test_filler_runs_on_into_the_first_document_again(text):
         assert drawn["prompt_tokens"] + len(drawn["answer"]) == 256
         starts.add(int(drawn["prompt"][1 + len(text.opening)]))
     assert len(starts) > 10
+
+
+def corpus_of(text: PasskeyText, *documents: list[int]) -> TokenisedCorpus:
+    """Documents of these ids between BOS and EOS."""
+    rows = [np.array([text.bos, *ids, text.eos]) for ids in documents]
+    starts = np.cumsum([0, *map(len, rows)])[:-1]
+    names, lengths = tuple(f"{i}.txt" for i in range(len(rows))), tuple(map(len, rows))
+    return TokenisedCorpus(np.concatenate([np.empty(0, np.int64), *rows]), names, tuple(starts.tolist()), lengths)
+
+
+def test_documents_without_filler_are_left_out(text):
+    """A document of numbers has nothing to draw from; the others keep their order and their tokens."""
+    number, words = text.key_ids("2718281828").tolist(), [list(range(20, 90)), list(range(90, 200))]
+    kept, all_kept = (
+        document_fillers(text, corpus_of(text, *documents)) for documents in ([number, words[0], [], words[1]], words)
+    )
+    assert [filler.tolist() for filler in kept] == [filler.tolist() for filler in all_kept]
+    assert [draw_trial(text, kept, 128, i, 4, seed=0)["prompt_tokens"] for i in range(4)] == [123] * 4
+
+
+@pytest.mark.parametrize("documents", [[], [""], ["31415", "27182"]])
+def test_a_corpus_without_filler_is_an_error(text, documents):
+    """No document at all, an empty one, numbers alone: one message instead of a division by zero."""
+    with pytest.raises(EvaluationError, match=f"none of the corpus's {len(documents)} documents .* name a corpus"):
+        document_fillers(text, corpus_of(text, *(text.key_ids(digits).tolist() for digits in documents)))

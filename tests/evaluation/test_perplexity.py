@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
-from yarnlab.evaluation.perplexity import document_nll, perplexity_table
+from yarnlab.evaluation.perplexity import document_nll, perplexity_rows
 from yarnlab.evaluation.zero_shot import grid_lengths
 from yarnlab.modeling import RotaryEmbedding, set_rope
 from yarnlab.progress import Progress
@@ -37,7 +38,7 @@ def test_one_pass_equals_the_official_loop(tiny_model, architecture, corpus, met
     rope = make_rope(method, scale=8, original_context=64, head_dim=architecture.head_dim)
     set_rope(tiny_model, rope)
     nll = document_nll(tiny_model, rope, corpus, 512, "fp32", Progress("test", 3, log=None))
-    table = perplexity_table(nll, corpus.names, LENGTHS, {"model": "tiny"})
+    table = pd.DataFrame(perplexity_rows(nll, corpus.names, LENGTHS, {"model": "tiny"}))
     assert len(table) == 3 * len(LENGTHS) and set(table["protocol"]) == {"truncated-prefix@1"}
     for row in table.itertuples():
         document = corpus.document(corpus.names.index(row.document))

@@ -248,6 +248,19 @@ BATTERY = "suite: held-out-code, items: 20, shots: 0, batch_size: 8, add_bos: tr
         ("zero_shot: {%s, methods: [pi], scales: [2, 2.0], max_length: 128}", "scales: 2.0 is listed twice"),
         ("zero_shot: {%s, methods: [pi], scales: [0.5], max_length: 128}", "should be greater than or equal to 1"),
         ("entropy: {%s, methods: [pi], scales: [2], length: 65}", "65 is longer than the original context of base"),
+        (
+            "zero_shot: {%s, methods: [pi], scales: [2], max_length: 63}",
+            "zero_shot.max_length: 63 is below the original context of base, 64 tokens",
+        ),
+        (
+            "ramp: {%s, method: yarn, variants: {own: {}}, scales: [2], documents: 1, max_length: 1}",
+            "ramp.max_length: input should be greater than or equal to 2",
+        ),
+        (
+            "benchmarks: {%s, " + BATTERY.replace("shots: 0", "shots: 3") + "}",
+            "benchmarks.shots: 3 shots and a question of 16 tokens or more each do not fit into 63 tokens; at most 2 "
+            "shots do (the original context of base is 64)",
+        ),
         ("key_cache: {%s, methods: [dynamic-pi], length: 64, documents: 1}", "64 must exceed the original context"),
         (
             "temperature: {%s, method: pi, scales: [2], factors: {start: 1, stop: 2, step: 0.5}, segments: 65, "

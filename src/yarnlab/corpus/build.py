@@ -74,9 +74,11 @@ def _from_dataset(
 
 
 def _bookended(ids: np.ndarray, special: Special) -> np.ndarray:
-    """BOS before, EOS behind; a row that begins with BOS was published with both and stays as it is."""
+    """BOS before, EOS behind. A row that begins with BOS was published with its own: it lacks EOS at most, which
+    Llama's tokenizer leaves out and every reader of a document takes off its end.
+    """
     if len(ids) and ids[0] == special.bos:
-        return ids
+        return ids if ids[-1] == special.eos else np.concatenate([ids, [special.eos]])
     return np.concatenate([[special.bos], ids, [special.eos]])
 
 

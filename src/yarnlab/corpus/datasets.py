@@ -9,6 +9,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     import tokenizers
 
 BATCH_BYTES = 8_000_000  # of text encoded at once, or of ids read at once
+# What can be done about a row that can't be read.
+_LEAVE_OUT = "leave the file out of the corpus's `files`"
+_REPAIR = f"correct the corpus's `column`, or {_LEAVE_OUT}"
 
 
 @dataclass(frozen=True)
@@ -56,57 +60,112 @@ def files_of(asset: Path, patterns: Iterable[str]) -> list[Path]:
 
 
 def text_rows(file: Path, form: str, column: str | None) -> Iterator[str]:
-    """The texts of one file, streamed. Raises CorpusError naming file and column."""
+    """The texts of one file, streamed. Raises CorpusError naming file, row and column for what is no text."""
     if form == "text":
-        yield file.read_text(encoding="utf-8")
+        try:
+            text = file.read_text(encoding="utf-8")
+        except UnicodeDecodeError as error:
+            raise CorpusError(f"{file}: no text in UTF-8 ({error}): {_LEAVE_OUT}") from None
+        yield text
     elif form == "jsonl":
-        with _opened(file) as lines:
-            for number, line in enumerate(lines, 1):
-                try:
-                    yield str(json.loads(line)[column])
-                except (ValueError, KeyError) as error:
-                    raise CorpusError(f"{file}:{number}: no JSON object with {column!r} ({error})") from None
+        for number, line in _lines(file):
+            yield _text(_json_value(line, f"{file}:{number}", column), f"{file}:{number}", column)
     else:
-        yield from _parquet_rows(file, str(column))
+        for number, cell in _parquet_rows(file, str(column)):
+            try:
+                value = cell.as_py()
+            except UnicodeDecodeError as error:
+                raise CorpusError(f"{file}, row {number}: {column!r} is not in UTF-8 ({error}): {_REPAIR}") from None
+            yield _text(value, f"{file}, row {number}", column)
 
 
 def id_rows(file: Path, column: str) -> Iterator[np.ndarray]:
-    """The rows of token ids of one parquet file, streamed."""
-    for row in _parquet_rows(file, column):
-        yield np.asarray(row, dtype=np.int64)
+    """The rows of token ids of one parquet file, streamed: int64. Raises CorpusError for a row that is none."""
+    import pyarrow
+
+    for number, cell in _parquet_rows(file, column):
+        ids = cell.values if isinstance(cell, pyarrow.ListScalar) and cell.is_valid else None
+        if ids is None or ids.null_count or not pyarrow.types.is_integer(ids.type):
+            found = "null" if not cell.is_valid else f"of type {cell.type}"
+            if ids is not None and ids.null_count:
+                found = "a list with nulls"
+            raise CorpusError(f"{file}, row {number}: {column!r} is {found}, not a list of token ids: {_REPAIR}")
+        yield np.asarray(ids.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def _parquet_rows(file: Path, column: str) -> Iterator[Any]:
+def _parquet_rows(file: Path, column: str) -> Iterator[tuple[int, Any]]:
+    """(row, cell) of one column, rows counted from 1."""
     import pyarrow
     from pyarrow import parquet
 
+    row = 0
     try:
         opened = parquet.ParquetFile(file)
-    except (OSError, pyarrow.ArrowInvalid) as error:
-        raise CorpusError(f"{file} is no readable parquet file ({error}): fetch it again") from None
-    if column not in opened.schema_arrow.names:
-        raise CorpusError(f"{file} has no column {column!r}; it has {', '.join(opened.schema_arrow.names)}")
-    for batch in opened.iter_batches(batch_size=8, columns=[column]):
-        for value in batch.column(0):
-            yield value.values.to_numpy(zero_copy_only=False) if hasattr(value, "values") else value.as_py()
+        if column not in opened.schema_arrow.names:
+            raise CorpusError(f"{file} has no column {column!r}; it has {', '.join(opened.schema_arrow.names)}")
+        for batch in opened.iter_batches(batch_size=8, columns=[column]):
+            for cell in batch.column(0):
+                row += 1
+                yield row, cell
+    except (OSError, pyarrow.ArrowException) as error:
+        where, why = f" after row {row}" if row else "", " ".join(str(error).split())  # Arrow's have several lines
+        raise CorpusError(f"{file} is no readable parquet file{where} ({why}): fetch it again") from None
+
+
+def _json_value(line: bytes, place: str, column: str | None) -> Any:
+    try:
+        row = json.loads(line.decode("utf-8"))
+    except ValueError as error:  # of JSON or UTF-8
+        raise CorpusError(f"{place}: no JSON object in UTF-8 ({error}): {_LEAVE_OUT}") from None
+    if not isinstance(row, dict):
+        raise CorpusError(f"{place}: no JSON object with {column!r}, but a value that is {_kind(row)}: {_LEAVE_OUT}")
+    if column not in row:
+        raise CorpusError(f"{place}: no JSON object with {column!r}; it has {', '.join(row) or 'nothing'}: {_REPAIR}")
+    return row[column]
+
+
+def _text(value: Any, place: str, column: str | None) -> str:
+    """The value, if it is a text that can be encoded."""
+    if not isinstance(value, str):
+        raise CorpusError(f"{place}: {column!r} is {_kind(value)}, not a text: {_REPAIR}")
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError as error:  # JSON can escape half of a surrogate pair
+        raise CorpusError(f"{place}: {column!r} holds what is no character ({error}): {_LEAVE_OUT}") from None
+    return value
+
+
+def _kind(value: Any) -> str:
+    return "null" if value is None else f"of type {type(value).__name__}"
+
+
+def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
+    """(number, line) of a file that may be compressed, from 1. Bytes: decoders read ahead, so could name no line."""
+    number = 0
+    try:
+        with _opened(file) as lines:
+            for line in lines:
+                number += 1
+                yield number, line
+    except (EOFError, zlib.error, OSError) as error:
+        if getattr(error, "errno", None) is not None:  # of the system, which names its own trouble
+            raise
+        raise CorpusError(f"{file} is damaged or cut off after line {number} ({error}): fetch it again") from None
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Iterable[str]]:
+def _opened(file: Path) -> Iterator[Iterable[bytes]]:
     if file.suffix == ".gz":
-        with gzip.open(file, "rt", encoding="utf-8") as lines:
+        with gzip.open(file, "rb") as lines:
             yield lines
     elif file.suffix == ".zst":
         import pyarrow
 
         # Arrow's own streams can't be read line by line.
-        with (
-            pyarrow.input_stream(str(file), compression="zstd") as stream,
-            io.TextIOWrapper(stream, encoding="utf-8") as lines,
-        ):
-            yield lines
+        with pyarrow.input_stream(str(file), compression="zstd") as stream, io.BufferedReader(stream) as buffered:
+            yield buffered
     else:
-        with file.open(encoding="utf-8") as plain:
+        with file.open("rb") as plain:
             yield plain
 
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from yarnlab.corpus.packages import CorpusError
 from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.progress import Progress
 
 WINDOW = 32  # tokens; a power of two
 CHUNK = 1 << 22  # tokens hashed at once
@@ -44,8 +45,8 @@ class Overlap:
         return asdict(self)
 
 
-def overlap(a: TokenisedCorpus, b: TokenisedCorpus, drawn: int = DRAWN) -> Overlap:
-    """Compare two corpora of the same tokenizer.
+def overlap(a: TokenisedCorpus, b: TokenisedCorpus, drawn: int = DRAWN, *, label: str = "overlap") -> Overlap:
+    """Compare two corpora of the same tokenizer; `label` begins the lines of progress.
 
     Raises CorpusError where their BOS and EOS differ, so their tokenizers do, or one has no stretch of WINDOW tokens.
     """
@@ -55,7 +56,9 @@ def overlap(a: TokenisedCorpus, b: TokenisedCorpus, drawn: int = DRAWN) -> Overl
             "tokenizers: compare corpora of one tokenizer"
         )
     rate = max(1, max(len(a.tokens), len(b.tokens)) // drawn)
-    first, second = (_sample(corpus, rate) for corpus in (a, b))
+    # Each corpus is read twice, for its stretches and for its blocks.
+    progress = Progress(label, 2 * (len(a.tokens) + len(b.tokens)), log=None, unit="token")
+    first, second = (_sample(corpus, rate, progress) for corpus in (a, b))
     for name, found in (("first", first), ("second", second)):
         if not len(found):
             raise CorpusError(f"the {name} corpus has too little text: no stretch of {WINDOW} tokens to compare")
@@ -63,23 +66,25 @@ def overlap(a: TokenisedCorpus, b: TokenisedCorpus, drawn: int = DRAWN) -> Overl
     return Overlap(
         tokens=(len(a.tokens), len(b.tokens)),
         blocks=(len(a.starts), len(b.starts)),
-        equal_blocks=len(_block_hashes(a) & _block_hashes(b)),
+        equal_blocks=len(_block_hashes(a, progress) & _block_hashes(b, progress)),
         drawn=(len(first), len(second)),
         a_in_b=shared / len(first),
         b_in_a=shared / len(second),
     )
 
 
-def _sample(corpus: TokenisedCorpus, rate: int) -> Hashes:
+def _sample(corpus: TokenisedCorpus, rate: int, progress: Progress) -> Hashes:
     """Sorted distinct hashes of one in `rate` of the corpus's stretches."""
     limit = np.uint64(2**64 // rate - 1)
     found = []
-    for start in range(0, max(len(corpus.tokens) - WINDOW + 1, 0), CHUNK):
+    stretches = max(len(corpus.tokens) - WINDOW + 1, 0)
+    for start in range(0, stretches, CHUNK):
         ids = np.asarray(corpus.tokens[start : start + CHUNK + WINDOW - 1])
         hashes = _mixed(_windows(ids.astype(np.uint64)))
         special = np.concatenate(([0], np.cumsum((ids == corpus.bos) | (ids == corpus.eos))))
         text = special[WINDOW:] == special[:-WINDOW]
         found.append(np.unique(hashes[text & (hashes <= limit)]))
+        progress.advance(CHUNK if start + CHUNK < stretches else len(corpus.tokens) - start)
     return np.unique(np.concatenate(found)) if found else np.empty(0, np.uint64)
 
 
@@ -102,10 +107,11 @@ def _mixed(values: Hashes) -> Hashes:
     return values ^ (values >> np.uint64(31))
 
 
-def _block_hashes(corpus: TokenisedCorpus) -> set[bytes]:
+def _block_hashes(corpus: TokenisedCorpus, progress: Progress) -> set[bytes]:
     found = set()
     for i in range(len(corpus.starts)):
         ids = np.asarray(corpus.document(i)).astype(np.uint32)
         kept = ids[(ids != corpus.bos) & (ids != corpus.eos)]
         found.add(hashlib.blake2b(kept.tobytes(), digest_size=16).digest())
+        progress.advance(len(ids))
     return found

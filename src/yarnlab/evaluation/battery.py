@@ -22,13 +22,13 @@ import numpy as np
 
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.study.evaluations import question_tokens
 
 if TYPE_CHECKING:
     import tokenizers
 
 CHOICES = 4
 CANDIDATES = 64  # places looked at in a document before it is the next one's turn
-JOINT = 4  # tokens kept free for what joins an example to the next
 LEAST_CONTEXT = 0.5  # share of the room for tokens: nearer to a file's start there is too little to go by
 PAIRS = ("))", "])", ")]", "]]")
 
@@ -86,9 +86,12 @@ def build_battery(
     Question i depends on the corpus, (seed, task, i) and the questions before it, not on how many follow.
     A prompt with its examples and its longest choice has at most `max_tokens` tokens, BOS not counted.
 
-    Raises EvaluationError if the corpus has too few places for so many questions.
+    Raises EvaluationError if so many examples do not fit, or the corpus has too few places for so many questions.
     """
-    room = max_tokens // (shots + 1) - (JOINT if shots else 0)
+    try:
+        room = question_tokens(max_tokens, shots)
+    except ValueError as error:
+        raise EvaluationError(str(error)) from None
     documents = [Document.read(tokenizer, corpus, i) for i in range(len(corpus.names))]
     battery = {}
     for number, (task, kind) in enumerate(KINDS.items()):
@@ -140,7 +143,10 @@ def _question(
 ) -> Question | None:
     """The question of this place, or None: too few wrong answers, too little text before, or not cut at a token."""
     right = match[0]
-    context = document.context(match.start(), room - 2 - len(right) // 2)
+    before = room - 2 - len(right) // 2  # a token has about two characters
+    if before < 1:
+        return None
+    context = document.context(match.start(), before)
     others = kind.others(right, document.text, context)
     if len(others) < CHOICES - 1:
         return None

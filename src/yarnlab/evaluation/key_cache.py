@@ -36,7 +36,8 @@ def evaluate(task: Task) -> Outcome:
     """One row per method, cache, document and bucket of L tokens: the mean NLL of the tokens at positions
     bucket_start … bucket_end − 1.
 
-    Raises EvaluationError if `length` is within the original context, where there is nothing to measure.
+    Raises EvaluationError if `length` is within the original context, where there is nothing to measure, or beyond the
+    model's sliding window, which the `pre-rope` attention does not have.
     """
     import pandas as pd
 
@@ -44,6 +45,12 @@ def evaluate(task: Task) -> Outcome:
     length, precision = settings["length"], settings["precision"]
     if length <= window:
         raise EvaluationError(f"all caches are the same up to {window} tokens; choose a `length` beyond, not {length}")
+    sliding = getattr(task.model.config, "sliding_window", None)
+    if sliding is not None and sliding < length - 1:  # the last token is only a target
+        raise EvaluationError(
+            f"the model attends to the last {sliding} tokens alone, key_cache to all {length}: set "
+            f"`drop_sliding_window: true` under `hub` of the published model, or a `length` of {sliding + 1} at most"
+        )
     documents = prefixes(task.corpus, length, settings["documents"], task.model.config.vocab_size)
     names = task.corpus.names[: len(documents)]
     size = max(1, TOKENS_PER_BATCH // length)

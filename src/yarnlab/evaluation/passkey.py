@@ -2,12 +2,17 @@
 
 A trial is a *strict hit* if every token of the key is the model's first choice and the token after it is not a
 digit: then greedy generation gives exactly the key. *expected accuracy* is the probability that sampling as the
-released checkpoints do (`DECODING`) gives the key, and the *margin* is the smallest log-probability lead of a key token
-over its best rival: continuous where accuracy is 0 or 1.
+released checkpoints do (`DECODING`) gives the key and no digit after it, and the *margin* is the smallest
+log-probability lead of a key token over its best rival: continuous where accuracy is 0 or 1.
+
+The pass is under the rope of its whole length, answer included. A static rope has no other. A dynamic one beyond L is
+scaled a little less while generation writes the key, since its inputs are up to a key shorter: there a strict hit does
+not say what generation gives (docs/deviations.md, 49).
 """
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,7 +38,8 @@ def evaluate(task: Task) -> Outcome:
 
     Keys, fillers and depths depend on (seed, length, trial) alone: every model is asked the same questions.
 
-    Raises EvaluationError for text with ids that the model does not have, and for logits that are not finite.
+    Raises EvaluationError for text with ids that the model does not have or without a filler, and for logits that are
+    not finite.
     """
     import pandas as pd
 
@@ -42,8 +48,10 @@ def evaluate(task: Task) -> Outcome:
     text = PasskeyText.load(task.tokenizer)
     fillers = document_fillers(text, task.corpus)
     digits, vocab_size = torch.from_numpy(text.digit_ids()), task.model.config.vocab_size
-    rows: list[dict[str, Any]] = []
-    for length in settings["lengths"]:
+
+    def of_one(length: int) -> list[dict[str, Any]]:
+        """One row per trial."""
+        rows = []
         trials = [draw_trial(text, fillers, length, i, count, task.seed) for i in range(count)]
         check_vocabulary(max(int(t[ids].max()) for t in trials for ids in ("prompt", "answer")), vocab_size)
         for batch in batches(trials, max(1, TOKENS_PER_BATCH // length)):
@@ -58,6 +66,11 @@ def evaluate(task: Task) -> Outcome:
                 shown = {k: v for k, v in trial.items() if k not in ("prompt", "answer")}
                 rows.append({**task.columns, "length": length, **shown, **score, "protocol": PROTOCOL})
             progress.advance(len(batch), note=f"{length} tokens")
+        return rows
+
+    rows: list[dict[str, Any]] = []
+    for length in settings["lengths"]:
+        rows += task.blocks.rows(f"{length}", progress, count, partial(of_one, length))
     table = pd.DataFrame(rows)
     return Outcome(table, {f"passkey/{n}": float(rate) for n, rate in table.groupby("length")["hit"].mean().items()})
 
@@ -71,7 +84,7 @@ def score_answers(
     Args:
         prompts: (batch, prompt length) token ids.
         answers: (batch, answer length) token ids of the keys.
-        digits: ids of the tokens that begin with a digit.
+        digits: ids of the tokens that begin with a digit, which would lengthen the key.
 
     Raises EvaluationError if a logit is not finite: its choice would look like a miss.
     """
@@ -88,32 +101,46 @@ def score_answers(
     log_p = logits[:, :-1].log_softmax(-1)
     own = log_p.gather(-1, gold[..., None])[..., 0]
     rival = log_p.scatter(-1, gold[..., None], -torch.inf).max(-1).values
-    expected = _nucleus_probability(logits[:, :-1], gold).prod(1)
+    sampled, p = _nucleus(logits)
+    is_key = torch.where(sampled[:, :-1] == gold[..., None], p[:, :-1], 0).sum(-1).prod(1)
+    ends = torch.where(torch.isin(sampled[:, -1], digits), 0, p[:, -1]).sum(-1)
     return [
-        {"hit": bool(hit), "expected_accuracy": float(p), "margin": float(m)}
-        for hit, p, m in zip(hits, expected, (own - rival).min(1).values, strict=True)
+        {"hit": bool(hit), "expected_accuracy": float(expected), "margin": float(m)}
+        for hit, expected, m in zip(hits, is_key * ends, (own - rival).min(1).values, strict=True)
     ]
 
 
-def _nucleus_probability(logits: torch.Tensor, gold: torch.Tensor) -> torch.Tensor:
-    """The probability of each gold token as the released checkpoints sample; shape of `gold`.
+def _nucleus(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The tokens that the released checkpoints sample from, likeliest first, and their probabilities.
 
     transformers applies the temperature, then top-k, then top-p to what is left.
+
+    Args:
+        logits: (…, vocabulary).
+
+    Returns ids and probabilities, (…, top_k) each; a token that top-p leaves out has probability 0.
     """
     released = DECODING["released"]
-    logits, order = (logits / released["temperature"]).sort(-1, descending=True)
+    logits, ids = (logits / released["temperature"]).sort(-1, descending=True)
     p = logits[..., : released["top_k"]].softmax(-1)
-    order = order[..., : released["top_k"]]
     p = torch.where(p.cumsum(-1) - p < released["top_p"], p, 0)  # a token stays while those before it reach less
-    p = p / p.sum(-1, keepdim=True)
-    return torch.where(order == gold[..., None], p, 0).sum(-1)
+    return ids[..., : released["top_k"]], p / p.sum(-1, keepdim=True)
 
 
 def document_fillers(text: PasskeyText, corpus: TokenisedCorpus) -> list[np.ndarray]:
-    """The tokens of each document that may be filler: no number, since the official filler has none but the key."""
+    """The tokens of each document that may be filler: no number, since the official filler has none but the key.
+
+    Documents without such a token are left out. Raises EvaluationError if no document has one.
+    """
     digits = text.digit_ids()
     documents = (text.clean(corpus.document(i)) for i in range(len(corpus.names)))
-    return [ids[~np.isin(ids, digits)] for ids in documents]
+    fillers = [filler for ids in documents if len(filler := ids[~np.isin(ids, digits)])]
+    if not fillers:
+        raise EvaluationError(
+            f"none of the corpus's {len(corpus.names)} documents has a token that is no number, so there is no filler "
+            "for a passkey prompt: name a corpus with text"
+        )
+    return fillers
 
 
 def draw_trial(

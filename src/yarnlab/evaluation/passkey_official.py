@@ -14,6 +14,7 @@ import re
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -81,8 +82,10 @@ def evaluate(task: Task) -> Outcome:
     settings, tokenizer, bos = task.settings, load_tokenizer(task.tokenizer), special_ids(task.tokenizer).bos
     task.model.set_attn_implementation("sdpa")  # takes a cache
     progress = task.progress(settings["trials"] * len(settings["lengths"]), "trial")
-    rows: list[dict[str, Any]] = []
-    for length in settings["lengths"]:
+
+    def of_one(length: int) -> list[dict[str, Any]]:
+        """One row per trial."""
+        rows = []
         garbage = garbage_for(length, lambda n: len(_encode(tokenizer, _typical(n))) + 1)
         for i in range(settings["trials"]):
             trial = draw_trial(task.seed, length, i, garbage)
@@ -107,6 +110,11 @@ def evaluate(task: Task) -> Outcome:
                 }
             )
             progress.advance(note=f"{length} tokens")
+        return rows
+
+    rows: list[dict[str, Any]] = []
+    for length in settings["lengths"]:
+        rows += task.blocks.rows(f"{length}", progress, settings["trials"], partial(of_one, length))
     table = pd.DataFrame(rows).assign(found=pd.array([row["found"] for row in rows], dtype="Int64"))
     rates = table.groupby("length")["hit"].mean()
     return Outcome(table, {f"passkey_official/{length}": float(rate) for length, rate in rates.items()})

@@ -7,21 +7,22 @@ what precedes it alone, so one pass over the longest prefix yields them all.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.evaluation.blocks import Blocks
 from yarnlab.evaluation.documents import EvaluationError, prefixes
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
 from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.modeling import autocast
+from yarnlab.modeling import autocast, set_rope
 from yarnlab.progress import Progress
 from yarnlab.rope import Rope
 from yarnlab.study.fields import LengthGrid
 
 if TYPE_CHECKING:
-    import pandas as pd
     from transformers import PreTrainedModel
 
 PROTOCOL = "truncated-prefix@1"
@@ -29,11 +30,15 @@ PROTOCOL = "truncated-prefix@1"
 
 def evaluate(task: Task) -> Outcome:
     """One row per document and length; the per-token NLL is kept."""
+    import pandas as pd
+
     lengths = LengthGrid(**task.settings["lengths"]).values()
     progress = task.progress(len(task.corpus.names), "document")
-    nll = document_nll(task.model, task.rope, task.corpus, lengths[-1], task.settings["precision"], progress)
+    nll = document_nll(
+        task.model, task.rope, task.corpus, lengths[-1], task.settings["precision"], progress, blocks=task.blocks
+    )
     columns = {**task.columns, "corpus": task.settings["corpus"]}
-    table = perplexity_table(nll, task.corpus.names, lengths, columns)
+    table = pd.DataFrame(perplexity_rows(nll, task.corpus.names, lengths, columns))
     at = table.groupby("length")["nll"].mean()
     return Outcome(table, {f"nll/{length}": float(at[length]) for length in _powers(lengths)}, nll)
 
@@ -46,8 +51,12 @@ def document_nll(
     precision: str,
     progress: Progress,
     documents: int | None = None,
+    blocks: Blocks | None = None,
 ) -> np.ndarray:
     """NLL of the first `longest` − 1 tokens after BOS of each of the first `documents` documents (default: all).
+
+    Args:
+        blocks: keeps each document's, where a document is work enough for a block.
 
     Returns float32, (documents, longest − 1).
 
@@ -55,26 +64,43 @@ def document_nll(
     """
     if rope.dynamic:
         raise EvaluationError(f"{rope.method} rescales with the input's length, so one pass can't give other lengths")
-    rows = []
-    for name, ids in zip(corpus.names, prefixes(corpus, longest, documents, model.config.vocab_size), strict=False):
+
+    def of_one(name: str, ids: np.ndarray) -> np.ndarray:
         with autocast(precision):
-            rows.append(token_nll(model, ids[None])[0])
+            nll = token_nll(model, ids[None])[0]
         progress.advance(note=name)
-    return np.stack(rows)
+        return nll
+
+    blocks = blocks or Blocks()
+    texts = zip(corpus.names, prefixes(corpus, longest, documents, model.config.vocab_size), strict=False)
+    return np.stack(
+        [blocks.array(f"document-{i}", progress, 1, partial(of_one, *text)) for i, text in enumerate(texts)]
+    )
 
 
-def perplexity_table(
+def perplexity_rows(
     nll: np.ndarray, documents: tuple[str, ...], lengths: tuple[int, ...], columns: dict[str, Any]
-) -> pd.DataFrame:
+) -> list[dict[str, Any]]:
     """One row per document and length, with `columns` repeated in front."""
-    import pandas as pd
-
-    rows = [
+    return [
         {**columns, "document": name, **row, "protocol": PROTOCOL}
         for name, values in zip(documents, nll, strict=True)
         for row in cumulative_and_bucket_means(values, lengths)
     ]
-    return pd.DataFrame(rows)
+
+
+def rows_under(
+    rope: Rope,
+    task: Task,
+    lengths: tuple[int, ...],
+    columns: dict[str, Any],
+    progress: Progress,
+    documents: int | None = None,
+) -> list[dict[str, Any]]:
+    """`perplexity_rows` of the task's model with `rope` in place of its own."""
+    set_rope(task.model, rope)
+    nll = document_nll(task.model, rope, task.corpus, lengths[-1], task.settings["precision"], progress, documents)
+    return perplexity_rows(nll, task.corpus.names[:documents], lengths, columns)
 
 
 def _powers(lengths: tuple[int, ...]) -> list[int]:

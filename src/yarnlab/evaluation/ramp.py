@@ -7,10 +7,12 @@ frequencies alone: same weights, same temperature rule.
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from yarnlab.evaluation.grids import lengths_within
-from yarnlab.evaluation.perplexity import document_nll, perplexity_table
+from yarnlab.evaluation.perplexity import rows_under
 from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.modeling import set_rope
 from yarnlab.study.schema import RopeChoice
 
 
@@ -23,22 +25,20 @@ def evaluate(task: Task) -> Outcome:
     cells = len(settings["variants"]) * len(settings["scales"])
     progress = task.progress(cells * len(documents), "document")
     columns = {key: task.columns[key] for key in ("model", "arm", "seed")} | {"corpus": settings["corpus"]}
-    tables, metrics = [], {}
+    rows: list[dict[str, Any]] = []
     for scale in settings["scales"]:
         lengths = lengths_within(shape.original_context, scale, settings["max_length"])
         for variant, options in settings["variants"].items():
             rope = RopeChoice(method=settings["method"], scale=scale, **options).make(shape)
-            set_rope(task.model, rope)
-            nll = document_nll(
-                task.model,
-                rope,
-                task.corpus,
-                lengths[-1],
-                settings["precision"],
-                progress,
-                documents=settings["documents"],
-            )
             labels = {**columns, "variant": variant, "method": settings["method"], "scale": float(scale)}
-            tables.append(perplexity_table(nll, documents, lengths, labels))
-            metrics[f"nll/{variant}/{scale:g}"] = float(nll.mean())
-    return Outcome(pd.concat(tables, ignore_index=True), metrics)
+            of_one = partial(rows_under, rope, task, lengths, labels, progress, settings["documents"])
+            rows += task.blocks.rows(f"{scale}-{variant}", progress, len(documents), of_one)
+    table = pd.DataFrame(rows)
+    return Outcome(table, _at_the_end(table))
+
+
+def _at_the_end(table: Any) -> dict[str, float]:
+    """Mean NLL over the documents at each scale's longest length."""
+    longest = table[table["length"] == table.groupby("scale")["length"].transform("max")]
+    means = longest.groupby(["scale", "variant"], sort=False)["nll"].mean()
+    return {f"nll/{variant}/{scale:g}": float(nll) for (scale, variant), nll in means.items()}

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
     import pandas as pd
     from transformers import PreTrainedModel
 
+    from yarnlab.progress import Progress
+
 PROTOCOL = "sliding-window@1"
+BATCHES_PER_BLOCK = 64  # of one window each at full scale: two minutes for a model of 7B on an H100
 
 
 @dataclass(frozen=True)
@@ -72,17 +76,13 @@ def evaluate(task: Task) -> Outcome:
     ]
     progress = task.progress(len(windows), "window")
     means: dict[Window, float] = {}
-    for batch in batches(windows):
-        with autocast(settings["precision"]):
-            nll = window_nll(task.model, np.stack([_input(documents, w) for w in batch]), batch[0].tokens)
-        for window, values in zip(batch, nll, strict=True):
-            means[window] = float(values.mean(dtype=np.float64))
-            if not np.isfinite(means[window]):
-                raise EvaluationError(
-                    f"document {names[window.document]}: the model's loss is not finite in the window that begins at "
-                    f"token {window.begin}: its weights or rope are broken"
-                )
-        progress.advance(len(batch), note=f"{batch[0].length} tokens each")
+    together = list(batches(windows))
+    for first in range(0, len(together), BATCHES_PER_BLOCK):
+        block = together[first : first + BATCHES_PER_BLOCK]
+        held = [window for batch in block for window in batch]
+        compute = partial(_means, task, documents, block, progress)
+        found = task.blocks.array(f"batches-{first}", progress, len(held), compute)
+        means |= zip(held, found.tolist(), strict=True)
     columns = {**task.columns, "corpus": settings["corpus"]}
     table = pd.DataFrame(
         {
@@ -98,6 +98,23 @@ def evaluate(task: Task) -> Outcome:
     )
     by_document = document_means(table)
     return Outcome(table, {"nll/windows": float(pooled_nll(table).iloc[0]), "nll/documents": float(by_document.mean())})
+
+
+def _means(task: Task, documents: list[np.ndarray], block: list[list[Window]], progress: Progress) -> np.ndarray:
+    """Each window's mean NLL, batch by batch: float64, (windows,)."""
+    means: list[float] = []
+    for batch in block:
+        with autocast(task.settings["precision"]):
+            nll = window_nll(task.model, np.stack([_input(documents, w) for w in batch]), batch[0].tokens)
+        for window, values in zip(batch, nll, strict=True):
+            means.append(float(values.mean(dtype=np.float64)))
+            if not np.isfinite(means[-1]):
+                raise EvaluationError(
+                    f"document {task.corpus.names[window.document]}: the model's loss is not finite in the window that "
+                    f"begins at token {window.begin}: its weights or rope are broken"
+                )
+        progress.advance(len(batch), note=f"{batch[0].length} tokens each")
+    return np.array(means)
 
 
 def windows_of(document: int, tokens: int, window: int, stride: int) -> Iterator[Window]:

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yarnlab.evaluation.blocks import Blocks
+
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
@@ -32,6 +34,7 @@ class Task:
     model: fp32 weights, evaluation mode, `rope` in force, the device's fastest exact attention chosen.
     tokenizer: the tokenizer's folder.
     progress: makes a Progress from (total, unit).
+    blocks: keeps what is computed, for an attempt that follows one that ended early.
     """
 
     settings: dict[str, Any]
@@ -43,6 +46,7 @@ class Task:
     rope: Rope
     tokenizer: Path
     progress: Callable[[int, str], Progress]
+    blocks: Blocks = field(default_factory=Blocks)
 
 
 @dataclass(frozen=True)

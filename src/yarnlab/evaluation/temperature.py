@@ -8,6 +8,7 @@ measured on CPU, batches of short documents are no faster than one at a time.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,6 +24,8 @@ from yarnlab.study.schema import RopeChoice
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from yarnlab.progress import Progress
 
 PROTOCOL = "temperature@1"
 
@@ -82,21 +85,27 @@ def evaluate(task: Task) -> Outcome:
     lengths = [_length(task, scale) for scale in settings["scales"]]
     progress = task.progress(len(lengths) * len(factors_at(1.0, grid)) * len(documents), "document")
     columns = {key: task.columns[key] for key in ("model", "arm", "seed")} | {"corpus": settings["corpus"]}
-    rows = []
+    rows: list[dict[str, Any]] = []
     for scale, length in zip(settings["scales"], lengths, strict=True):
         untempered = RopeChoice(method=settings["method"], scale=scale).make(task.architecture)
         for kind, factor in factors_at(scale, grid):
-            rope = tempered(untempered, factor)
-            set_rope(task.model, rope)
-            nll = document_nll(
-                task.model, rope, task.corpus, length, settings["precision"], progress, documents=settings["documents"]
-            )
             labels = {**columns, "method": settings["method"], "scale": float(scale), "factor": factor, "kind": kind}
-            for name, values in zip(documents, nll, strict=True):
-                parts = segment_means(values, settings["segments"])
-                rows += [{**labels, "document": name, **part, "protocol": PROTOCOL} for part in parts]
+            of_one = partial(_rows, task, tempered(untempered, factor), length, labels, progress)
+            rows += task.blocks.rows(f"{scale}-{kind}-{factor}", progress, len(documents), of_one)
     table = pd.DataFrame(rows)
     return Outcome(table, _best_factors(table))
+
+
+def _rows(task: Task, rope: Rope, length: int, labels: dict[str, Any], progress: Progress) -> list[dict[str, Any]]:
+    """One row per document and segment."""
+    settings, count = task.settings, task.settings["documents"]
+    set_rope(task.model, rope)
+    nll = document_nll(task.model, rope, task.corpus, length, settings["precision"], progress, documents=count)
+    return [
+        {**labels, "document": name, **part, "protocol": PROTOCOL}
+        for name, values in zip(task.corpus.names[:count], nll, strict=True)
+        for part in segment_means(values, settings["segments"])
+    ]
 
 
 def _length(task: Task, scale: float) -> int:

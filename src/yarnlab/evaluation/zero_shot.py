@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from yarnlab.evaluation.grids import grid_lengths
-from yarnlab.evaluation.perplexity import document_nll, perplexity_table
+from yarnlab.evaluation.perplexity import rows_under
 from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.modeling import set_rope
 from yarnlab.study.schema import RopeChoice
 
 
@@ -17,13 +19,12 @@ def evaluate(task: Task) -> Outcome:
     cells = len(settings["methods"]) * len(settings["scales"])
     progress = task.progress(cells * len(task.corpus.names), "document")
     columns = {key: task.columns[key] for key in ("model", "arm", "seed")} | {"corpus": settings["corpus"]}
-    tables = []
+    rows: list[dict[str, Any]] = []
     for scale in settings["scales"]:
         lengths = grid_lengths(shape.original_context, scale, settings["max_length"])
         for method in settings["methods"]:
             rope = RopeChoice(method=method, scale=scale).make(shape)
-            set_rope(task.model, rope)
-            nll = document_nll(task.model, rope, task.corpus, lengths[-1], settings["precision"], progress)
             labels = {**columns, "method": method, "scale": float(scale)}
-            tables.append(perplexity_table(nll, task.corpus.names, lengths, labels))
-    return Outcome(pd.concat(tables, ignore_index=True))
+            of_one = partial(rows_under, rope, task, lengths, labels, progress)
+            rows += task.blocks.rows(f"{scale}-{method}", progress, len(task.corpus.names), of_one)
+    return Outcome(pd.DataFrame(rows))

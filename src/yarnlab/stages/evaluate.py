@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yarnlab.contract import StageRun, stage_run
+from yarnlab.contract import StageRun, stage_run, state_key
 from yarnlab.precision import in_force
 from yarnlab.progress import Progress
 from yarnlab.stages.layout import Layout, columns_of, seeds_of, tags_of
@@ -16,10 +17,15 @@ if TYPE_CHECKING:
 
 
 def evaluate(kind: str, layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
-    """Run one evaluation of one model: its table, per-token NLL and further tables where there are any."""
+    """Run one evaluation of one model: its table, per-token NLL and further tables where there are any.
+
+    An attempt that ended early is continued from the blocks that it kept. They decide nothing after the outputs are
+    written, and are removed then: left behind, a forced rerun would compute nothing.
+    """
     import torch
 
     from yarnlab.corpus.tokens import TokenisedCorpus
+    from yarnlab.evaluation.blocks import Blocks
     from yarnlab.evaluation.task import Task
     from yarnlab.modeling import load_model, rope_of, use_fast_attention
     from yarnlab.study.schema import Architecture
@@ -35,6 +41,8 @@ def evaluate(kind: str, layout: Layout, name: str, spec: dict[str, Any], code: s
     run.inputs += [layout.asset(asset) / "manifest.json" for asset in datasets.values()]
     run.add_dataset(corpus_manifest, "evaluation")
     run.facts["precision"] = settings["precision"]
+    run.state = state_key(run, settings["precision"])
+    begun = layout.begun(kind, name)
     with stage_run(run):
         torch.set_num_threads(settings["threads"])
         corpus = TokenisedCorpus.open(corpus_manifest.parent)
@@ -52,11 +60,13 @@ def evaluate(kind: str, layout: Layout, name: str, spec: dict[str, Any], code: s
                 rope=rope,
                 tokenizer=layout.model(name),
                 progress=lambda total, unit: Progress(f"{kind} {name}", total, log=log, unit=unit),
+                blocks=Blocks(begun / run.state[:16]),
             )
         )
         # Afterwards, since an evaluation may take another kernel than the fastest, to have a cache of keys.
         run.facts["attention"] = model.config._attn_implementation
         _write_outcome(run, path, layout.nll(settings["corpus"], name), outcome, corpus.names)
+    shutil.rmtree(begun, ignore_errors=True)
 
 
 def _write_outcome(run: StageRun, path: Path, nll: Path, outcome: Outcome, documents: tuple[str, ...]) -> None:

@@ -8,7 +8,18 @@ from typing import Any
 
 from yarnlab.rope import check_options, make_rope
 from yarnlab.study.data import Corpus, PythonPackages
-from yarnlab.study.evaluations import Entropy, Evaluation, KeyCache, PasskeyOfficial, Perplexity, Ramp, Temperature
+from yarnlab.study.evaluations import (
+    Benchmarks,
+    Entropy,
+    Evaluation,
+    KeyCache,
+    PasskeyOfficial,
+    Perplexity,
+    Ramp,
+    Temperature,
+    ZeroShot,
+    question_tokens,
+)
 from yarnlab.study.fields import KeyPath
 from yarnlab.study.schema import Architecture, Study
 
@@ -50,6 +61,11 @@ def _runs(study: Study, kind: str, evaluation: Evaluation, number: int, arm: str
     if rope.dynamic and isinstance(evaluation, Perplexity | PasskeyOfficial):
         hint = "`dynamic`" if isinstance(evaluation, Perplexity) else "`passkey`"
         yield (*at, "models", number), f"{arm} rescales with the input's length, which {kind} cannot follow: use {hint}"
+    if isinstance(evaluation, ZeroShot) and evaluation.max_length < window:
+        yield (
+            (*at, "max_length"),
+            f"{evaluation.max_length} is below the original context of {arm}, {window} tokens, where the lengths begin",
+        )
     if isinstance(evaluation, Entropy) and evaluation.length > window:
         yield (*at, "length"), f"{evaluation.length} is longer than the original context of {arm}, {window} tokens"
     if isinstance(evaluation, KeyCache) and evaluation.length <= window:
@@ -57,6 +73,11 @@ def _runs(study: Study, kind: str, evaluation: Evaluation, number: int, arm: str
             (*at, "length"),
             f"{evaluation.length} must exceed the original context of {arm}, {window} tokens: nothing rescales before",
         )
+    if isinstance(evaluation, Benchmarks) and evaluation.shots is not None:
+        try:
+            question_tokens(window - evaluation.add_bos, evaluation.shots)
+        except ValueError as error:
+            yield (*at, "shots"), f"{error} (the original context of {arm} is {window})"
     if isinstance(evaluation, Temperature):
         shortest = min(round(min(evaluation.scales) * window), evaluation.max_length)
         if shortest < 2 * evaluation.segments:

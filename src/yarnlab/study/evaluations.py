@@ -11,6 +11,8 @@ from yarnlab.study.fields import Distinct, FactorGrid, LengthGrid, Name, Positiv
 
 # Words of a prompt without filler, BOS included: of corpus/passkey.py with its answer, and of the official one.
 PASSKEY_WORDS, OFFICIAL_WORDS = 32, 48
+# Of held-out-code: tokens kept free for what joins an example to the next, and those that a question takes at least.
+JOINT, LEAST_QUESTION = 4, 16
 
 
 def _static_methods(methods: tuple[str, ...]) -> tuple[str, ...]:
@@ -60,7 +62,7 @@ class Perplexity(Evaluation):
 
 
 class ZeroShot(Evaluation):
-    """Methods × scales on models as they are, without fine-tuning."""
+    """Methods × scales on models as they are, without fine-tuning, at L, 2L, 4L, … up to s·L or `max_length` tokens."""
 
     methods: Distinct[str]
     scales: Scales
@@ -190,7 +192,7 @@ class Ramp(Evaluation):
     variants: dict[Name, dict[str, Any]] = Field(min_length=1)
     scales: Scales
     documents: Positive
-    max_length: Positive
+    max_length: int = Field(ge=2)  # one token has no target
 
     @property
     def longest(self) -> tuple[str, int]:
@@ -226,6 +228,23 @@ class PasskeyOfficial(Evaluation):
     @property
     def reads_corpus(self) -> bool:
         return False
+
+
+def question_tokens(max_tokens: int, shots: int) -> int:
+    """Tokens for each question of held-out-code where `shots` examples and one question share `max_tokens`.
+
+    Raises ValueError where these are too few for a question; the message says how many examples fit.
+    """
+    room = max_tokens // (shots + 1) - (JOINT if shots else 0)
+    if room >= LEAST_QUESTION:
+        return room
+    if max_tokens < LEAST_QUESTION:
+        raise ValueError(f"a question takes {LEAST_QUESTION} tokens at least, a prompt may have {max_tokens}")
+    most = max(0, max_tokens // (LEAST_QUESTION + JOINT) - 1)
+    raise ValueError(
+        f"{shots} shots and a question of {LEAST_QUESTION} tokens or more each do not fit into {max_tokens} tokens; "
+        f"at most {most} shots do"
+    )
 
 
 class Benchmarks(Evaluation):

@@ -1,0 +1,89 @@
+"""Blocks: what an evaluation has computed so far, kept until its outputs are written.
+
+An attempt that is killed loses the block at work, and the next one reads the others instead of computing them. A block
+is minutes of work at full scale and costs milliseconds to keep. What comes back is the same, whether it was computed
+now or by an earlier attempt: computed values take the same way through text or bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from yarnlab.progress import Progress
+from yarnlab.provenance import replacing
+
+T = TypeVar("T")
+Row = dict[str, Any]
+
+
+class Blocks:
+    """The blocks of one evaluation of one model; two processes may write the same ones at once.
+
+    folder: where they are kept, its name standing for all that decides them (specification, code, inputs); None keeps
+        nothing.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+
+    def rows(self, name: str, progress: Progress, steps: int, compute: Callable[[], list[Row]]) -> list[Row]:
+        """The rows that `compute` gives, whose values are JSON's: text, Python's numbers (or fp64), truth values, None.
+
+        Args:
+            name: the block's own; a file's name.
+            progress: gets the `steps` of a block that is read; `compute` counts its own.
+        """
+        return self._block(f"{name}.json", progress, steps, lambda: json.dumps(compute()).encode("ascii"), _rows_in)
+
+    def array(self, name: str, progress: Progress, steps: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
+        """The array that `compute` gives, bit for bit; otherwise as `rows`."""
+        return self._block(f"{name}.npy", progress, steps, lambda: _bytes_of(compute()), _array_in)
+
+    def _block(
+        self, name: str, progress: Progress, steps: int, compute: Callable[[], bytes], read: Callable[[bytes], T]
+    ) -> T:
+        if self._folder is None:
+            return read(compute())
+        try:
+            found = read((self._folder / name).read_bytes())
+        except (OSError, ValueError, EOFError):  # missing, or unreadable as a failing node can leave it
+            made = compute()
+            self._keep(name, made, progress)
+            return read(made)
+        progress.skip(steps)
+        return found
+
+    def _keep(self, name: str, made: bytes, progress: Progress) -> None:
+        assert self._folder is not None
+        try:
+            with replacing(self._folder / name) as temporary:
+                temporary.write_bytes(made)
+        except OSError as error:  # the evaluation itself can go on
+            progress.say(f"what was computed can't be kept for a later attempt: {error}")
+
+
+def _rows_in(data: bytes) -> list[Row]:
+    rows: list[Row] = json.loads(data)
+    if not isinstance(rows, list):
+        raise ValueError("not a list of rows")
+    return rows
+
+
+def _bytes_of(array: np.ndarray) -> bytes:
+    from io import BytesIO
+
+    stream = BytesIO()
+    np.save(stream, array, allow_pickle=False)
+    return stream.getvalue()
+
+
+def _array_in(data: bytes) -> np.ndarray:
+    from io import BytesIO
+
+    array: np.ndarray = np.load(BytesIO(data), allow_pickle=False)
+    return array
