@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
+from yarnlab import cli, tracking
 from yarnlab.contract import StageRun, stage_run
 from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.mistakes import EXIT_INTERRUPTED
 from yarnlab.provenance import replacing, sha256_of
 from yarnlab.tracking.records import load_records
 
@@ -52,3 +55,60 @@ def test_a_failed_repetition_keeps_the_earlier_table(tmp_path):
     with pytest.raises(EvaluationError):
         run_stage(tmp_path, "changed", EvaluationError("not finite"))
     assert {path: path.read_bytes() for path in (tmp_path / "evaluations").rglob("*") if path.is_file()} == before
+
+
+def test_the_manifest_names_the_inputs_as_they_were_at_the_start(tmp_path):
+    """An input that is written anew while the stage works is not what the stage read."""
+    source, table = tmp_path / "models/base/manifest.json", tmp_path / "evaluations/passkey/base.parquet"
+    source.parent.mkdir(parents=True)
+    source.write_text("before")
+    read = sha256_of(source)
+    run = StageRun(tmp_path, "passkey", "base", {}, "code", table.with_suffix(".manifest.json"), inputs=[source])
+    with stage_run(run):
+        source.write_text("after")
+    (found,) = json.loads(run.manifest.read_text())["inputs"].values()
+    assert found == read != sha256_of(source)
+
+
+def full(*_: object, **__: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+@pytest.mark.parametrize("error", [EvaluationError("not finite"), KeyboardInterrupt()])
+def test_a_failure_that_can_not_be_recorded_is_still_that_failure(tmp_path, monkeypatch, error):
+    monkeypatch.setattr(tracking, "record_end", full)
+    with pytest.raises(type(error)) as raised:
+        run_stage(tmp_path, "half", error)
+    assert raised.value is error
+
+
+def test_a_finished_stage_whose_end_can_not_be_recorded_has_finished(tmp_path, monkeypatch, capsys):
+    """Its manifest is there, and one line says what MLflow will lack."""
+    monkeypatch.setattr(tracking, "record_end", full)
+    run_stage(tmp_path, "good")
+    assert (tmp_path / "evaluations/passkey/base.manifest.json").exists()
+    assert "warning: passkey base is made; MLflow won't see its end: [Errno 28]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("where", ["a full disk", "no folder"])
+def test_an_error_that_can_not_be_logged_is_still_shown(tmp_path, monkeypatch, capsys, where):
+    """One message on stderr and the code of the error itself: an interruption stays one. A bug stays a traceback."""
+    from yarnlab.training.loop import Interrupted
+
+    (tmp_path / "file").write_text("")
+    log = tmp_path / "file" / "train.log" if where == "no folder" else Path("/dev/full")
+    monkeypatch.setattr(sys, "argv", ["yarnlab", "train", "base", "--log", str(log)])
+
+    def fail_with(error: Exception) -> str:
+        def app() -> None:
+            raise error
+
+        monkeypatch.setattr(cli, "app", app)
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        return f"{end.value.code}: {capsys.readouterr().err}"
+
+    assert fail_with(EvaluationError("not finite")) == "1: error: not finite\n"
+    assert fail_with(Interrupted("stopped after step 3")) == f"{EXIT_INTERRUPTED}: stopped after step 3\n"
+    with pytest.raises(ZeroDivisionError):
+        fail_with(ZeroDivisionError())

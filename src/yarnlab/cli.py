@@ -7,8 +7,11 @@ the study and the code key; by hand they are taken from the study file.
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -47,13 +50,17 @@ def main() -> None:
 
 
 def _log_error(text: str) -> None:
-    """Append to the file behind --log, so that the workflow's log holds the reason of a failure."""
+    """Append to the file behind --log, so that the workflow's log holds the reason of a failure.
+
+    Where it can't be written (a full disk), stderr alone says the reason.
+    """
     arguments = sys.argv
     if "--log" in arguments[:-1]:
         log = Path(arguments[arguments.index("--log") + 1])
-        log.parent.mkdir(parents=True, exist_ok=True)
-        with log.open("a", encoding="utf-8") as file:
-            file.write(text)
+        with suppress(OSError):
+            log.parent.mkdir(parents=True, exist_ok=True)
+            with log.open("a", encoding="utf-8") as file:
+                file.write(text)
 
 
 def _stage(stage: str, name: str, study_dir: Path, spec: str | None, code: str | None, log: Path | None) -> None:
@@ -73,6 +80,12 @@ def _stage(stage: str, name: str, study_dir: Path, spec: str | None, code: str |
 
 def _study_of(study_dir: Path) -> Study:
     return _study_named(study_dir.name)
+
+
+def _run_command(study_dir: Path) -> str:
+    """What runs the study, with the name or file that the workflow was given; by hand, with the folder's name."""
+    chosen = os.environ.get("YARNLAB_STUDY", study_dir.name)
+    return f"envs/run snakemake --cores all --config study={shlex.quote(chosen)}"
 
 
 def _study_named(chosen: str) -> Study:
@@ -178,11 +191,11 @@ def overlap(
     for name in (a, b):
         if not (study_dir / "data" / name / "documents.json").is_file():
             raise CorpusError(
-                f"{study_dir}/data/{name} is not there yet: run `envs/run snakemake --cores all "
-                f"--config study={study_dir.name} -- {study_dir}/data/{name}/manifest.json`"
+                f"{study_dir}/data/{name} is not there yet: run `{_run_command(study_dir)} "
+                f"-- {study_dir}/data/{name}/manifest.json`"
             )
     first, second = (TokenisedCorpus.open(study_dir / "data" / name) for name in (a, b))
-    found = compared(first, second)
+    found = compared(first, second, label=f"{a}--{b}")
     for i, name in enumerate((a, b)):
         print(f"{name}: {found.tokens[i]:,} tokens in {found.blocks[i]:,} blocks")
     print(f"equal blocks: {found.equal_blocks:,}")
@@ -228,7 +241,7 @@ def report(study_dir: StudyDir) -> None:
     """Write report.html."""
     from yarnlab.report.render import write_report
 
-    print(write_report(study_dir, command=f"envs/run snakemake --cores all --config study={study_dir.name}"))
+    print(write_report(study_dir, command=_run_command(study_dir)))
 
 
 @app.command()

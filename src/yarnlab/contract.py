@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -62,9 +63,23 @@ class StageRun:
             self.datasets.append({**dataset, "context": context})
 
 
+def state_key(run: StageRun, *settled: Any) -> str:
+    """What an execution that ended early must have in common with `run` to be continued by it.
+
+    Specification, code, what was read, and `settled` (JSON): what this machine decides where the specification leaves
+    it open. Inputs count by what they hold: a parent that was made again with the same weights is the same parent.
+    """
+    held = [json.loads(manifest.read_text(encoding="utf-8"))["outputs"] for manifest in run.inputs]
+    return digest([dict(run.spec), run.code, held, *settled])
+
+
 @contextmanager
 def stage_run(run: StageRun) -> Iterator[StageRun]:
-    """Record the start, let the stage work, write the manifest; a failure is recorded too and leaves no manifest."""
+    """Record the start, let the stage work, write the manifest; a failure is recorded too and leaves no manifest.
+
+    The manifest names the inputs as they were at the start. What can't be recorded (a full disk) is MLflow's loss: it
+    takes neither the place of the stage's own error nor a finished stage's manifest.
+    """
     started, clock = now(), time.monotonic()
     run.run = tracking.record_start(
         run.study_dir,
@@ -79,16 +94,21 @@ def stage_run(run: StageRun) -> Iterator[StageRun]:
         metrics_file=run.relative(run.metrics_file) if run.metrics_file else None,
     )
     try:
+        inputs = {_shown(path): sha256_of(path) for path in run.inputs}
         yield run
-        write_json(run.manifest, _manifest(run, started, time.monotonic() - clock))
+        write_json(run.manifest, _manifest(run, inputs, started, time.monotonic() - clock))
     except BaseException as error:
-        tracking.record_end(run.study_dir, run.stage, run.name, error=f"{type(error).__name__}: {error}")
+        with suppress(OSError):
+            tracking.record_end(run.study_dir, run.stage, run.name, error=f"{type(error).__name__}: {error}")
         raise
     artifacts = [run.relative(path) for path in run.artifacts]
-    tracking.record_end(run.study_dir, run.stage, run.name, artifacts=artifacts)
+    try:
+        tracking.record_end(run.study_dir, run.stage, run.name, artifacts=artifacts)
+    except OSError as error:
+        print(f"warning: {run.stage} {run.name} is made; MLflow won't see its end: {error}", file=sys.stderr)
 
 
-def _manifest(run: StageRun, started: str, seconds: float) -> dict[str, Any]:
+def _manifest(run: StageRun, inputs: dict[str, str], started: str, seconds: float) -> dict[str, Any]:
     return {
         "manifest": 1,
         "stage": run.stage,
@@ -101,7 +121,7 @@ def _manifest(run: StageRun, started: str, seconds: float) -> dict[str, Any]:
         "spec_sha256": digest(dict(run.spec)),
         "tags": run.tags,
         "seeds": run.seeds,
-        "inputs": {_shown(path): sha256_of(path) for path in run.inputs},
+        "inputs": inputs,
         "outputs": {
             run.relative(path): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in run.outputs
         },

@@ -17,6 +17,7 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 # What a loader takes for a part of the checkpoint wherever it lies beside one; config.json is in every checkpoint.
 LOADED = ("*.safetensors", "*.safetensors.index.json", "generation_config.json", *TOKENIZER_FILES)
 MANIFEST = "manifest.json"
+MADE = ".made"  # a folder in a model's folder: what its training said when it had finished
 
 
 @contextmanager
@@ -50,7 +51,8 @@ def replacing_checkpoint(folder: Path) -> Iterator[Path]:
 
     A failure leaves `folder` as it was. Otherwise it holds the new checkpoint alone: files of the former one under
     other names (one file of weights before, several now) are removed, and anything else stays. The manifest of the
-    former one goes first, so that a process killed in between leaves no folder that passes for finished.
+    former one and its copy in `MADE` go first, so that a process killed in between leaves no folder that passes for
+    finished.
     """
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -58,7 +60,8 @@ def replacing_checkpoint(folder: Path) -> Iterator[Path]:
         with disk_errors(temporary):
             yield temporary
         folder.mkdir(parents=True, exist_ok=True)
-        (folder / MANIFEST).unlink(missing_ok=True)
+        for manifest in (folder / MANIFEST, folder / MADE / MANIFEST):
+            manifest.unlink(missing_ok=True)
         new = {file.name for file in temporary.iterdir()}
         for name in sorted(new):
             (temporary / name).replace(folder / name)
@@ -71,5 +74,5 @@ def replacing_checkpoint(folder: Path) -> Iterator[Path]:
 
 
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The files of a model's folder, without its manifest."""
+    """The files of a model's folder, without its manifest and folders in it."""
     return sorted(file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)

@@ -6,8 +6,10 @@ take every test five seconds. So a process is forked between collection and the 
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
+import shutil
 import signal
 import sys
 import traceback
@@ -112,3 +114,27 @@ def source(tiny_data, text):
 
     corpus = TokenisedCorpus.open(tiny_data / "train")
     return lambda chosen, order=(0, 0, 0): RowSource(corpus, text, chosen, order)
+
+
+@pytest.fixture
+def layout(tiny_data, tmp_path):
+    """A results folder with tokenizer and corpus."""
+    from yarnlab.stages.layout import Layout
+
+    root = tmp_path / "results"
+    shutil.copytree(tiny_data, root / "data")
+    for part in ("tokenizer", "train"):
+        (root / "data" / part / "manifest.json").write_text(json.dumps({"datasets": [], "outputs": {}}))
+    return Layout(root)
+
+
+@pytest.fixture
+def job(forked_job):
+    """Runs a function in a process of its own and wants that it ends with this code; returns what it said."""
+
+    def run(function, *arguments, code: int = 0) -> str:
+        ended, said = forked_job(function, *arguments)
+        assert ended == code, said
+        return said
+
+    return run

@@ -107,7 +107,7 @@ def test_a_leader_that_fails_ends_the_others(forked_job):
 def _threads_compute_at_once() -> None:
     big = torch.ones(100_000)
     for _ in range(15):
-        with forked(Parallel.model_validate(parallel(2))):
+        with forked(Parallel.model_validate(parallel(2))) as group:
             start = threading.Barrier(4)
 
             def work(_: int, start: threading.Barrier = start) -> None:
@@ -116,6 +116,7 @@ def _threads_compute_at_once() -> None:
 
             with ThreadPoolExecutor(4) as pool:
                 list(pool.map(work, range(4)))
+            assert group.all_agree(True)  # none leaves while another one still connects to it
 
 
 def test_threads_of_a_forked_process_compute_at_once(forked_job):

@@ -11,62 +11,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_runs import VOCABULARY, parallel, phase
+from stage_runs import make, make_and_stop, run_id, spec, step_log, stored
+from tiny_runs import VOCABULARY, parallel
 
 from yarnlab.mistakes import EXIT_INTERRUPTED
 from yarnlab.stages.layout import Layout
-from yarnlab.stages.models import make_model
-from yarnlab.study.training import Parallel
-
-PLAIN, YARN = {"method": "none", "scale": 1.0}, {"method": "yarn", "scale": 4.0}
-
-
-def spec(shape, name: str, parent: str | None, ways: dict) -> dict:
-    chosen = phase(steps=3).model_copy(update={"parallel": Parallel.model_validate(ways)})
-    return {
-        "model": name,
-        "arm": name,
-        "seed": 0,
-        "architecture": shape.model_dump(),
-        "rope": PLAIN if parent is None else YARN,
-        "kind": "pretrain" if parent is None else "finetune",
-        "parent": parent,
-        "asset": None,
-        "drop_sliding_window": False,
-        "initialisation": "normal" if parent is None else None,
-        "depth": 0 if parent is None else 1,
-        "vocab_size": VOCABULARY,
-        "phases": [chosen.model_dump(mode="json")],
-    }
-
-
-@pytest.fixture
-def layout(tiny_data, tmp_path) -> Layout:
-    """A results folder with tokenizer and corpus."""
-    root = tmp_path / "results"
-    shutil.copytree(tiny_data, root / "data")
-    for part in ("tokenizer", "train"):
-        (root / "data" / part / "manifest.json").write_text(json.dumps({"datasets": [], "outputs": {}}))
-    return Layout(root)
-
-
-def make(layout: Layout, given: dict) -> None:
-    make_model(layout, given["model"], given, "v2", layout.root / f"{given['model']}.log")
-
-
-def make_and_stop(layout: Layout, given: dict, step: int) -> None:
-    """SIGTERM arrives while that step is computed."""
-    from yarnlab.training import loop
-
-    original, steps = loop.accumulate, iter(range(1, step + 1))
-
-    def accumulate(*arguments):
-        if next(steps) == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments)
-
-    loop.accumulate = accumulate
-    make(layout, given)
 
 
 def to_bf16(folder: Path) -> None:
@@ -155,18 +104,12 @@ def untie(folder: Path, shape: dict) -> dict:
     return shape | {"tie_word_embeddings": False}
 
 
-def stored(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
-
-
 def test_a_second_job_waits_and_finds_the_model_made(layout, architecture, forked_job):
     """Both are asked for the same model at once: one trains it, the other waits and ends well, having written nothing."""
 
     code, said = forked_job(_two_jobs, layout, spec(architecture, "base", None, parallel()))
     assert code == 0, said
-    assert "waiting for process" in said and "the job that was waited for has made it" in said
+    assert "waiting for " in said and "the job that was waited for has made it" in said
     assert said.count("base: 3/3") == 1
 
 
@@ -222,27 +165,6 @@ def _killed(layout: Layout, given: dict) -> None:
     assert len(workers) == 1 and not alive
 
 
-@pytest.fixture
-def job(forked_job):
-    """Runs a function in a process of its own and wants that it ends with this code; returns what it said."""
-
-    def run(function, *arguments, code: int = 0) -> str:
-        ended, said = forked_job(function, *arguments)
-        assert ended == code, said
-        return said
-
-    return run
-
-
-def step_log(layout: Layout, name: str) -> list[tuple[int, float]]:
-    lines = [json.loads(line) for line in layout.training(name).read_text().splitlines()]
-    return [(line["step"], line["loss"]) for line in lines]
-
-
-def run_id(layout: Layout, name: str) -> str:
-    return json.loads((layout.root / "tracking" / "records" / f"train.{name}.json").read_text())["run"]
-
-
 def test_a_state_of_another_parent_is_not_continued(layout, architecture, tmp_path, job):
     """A training is stopped, its parent is made again with other weights, the same command is given again: the result
     is that of a training which has never seen the former parent, under a tracking run of its own. After a parent that
@@ -278,6 +200,7 @@ def test_an_edit_that_is_taken_back_finds_its_own_step_log(layout, architecture,
     edited = given | {"phases": [given["phases"][0] | {"lr": 1e-2}]}
     job(make, layout, given)
     expected = step_log(layout, "base")
+    shutil.rmtree(layout.model("base"))
     job(make_and_stop, layout, given, 2, code=EXIT_INTERRUPTED)
     job(make_and_stop, layout, edited, 1, code=EXIT_INTERRUPTED)
     assert len(step_log(layout, "base")) == 1

@@ -39,13 +39,19 @@ def make_tokenizer(layout: Layout, name: str, spec: dict[str, Any], code: str, l
     """Train and save the study's tokenizer."""
     from yarnlab.corpus.packages import read_packages, versions
     from yarnlab.corpus.tokenizer import save_tokenizer, train_tokenizer
+    from yarnlab.progress import Progress
 
     run = StageRun(layout.root, "tokenizer", name, spec, code, layout.tokenizer / "manifest.json", seeds=seeds_of(spec))
     with stage_run(run):
         packages = tuple(spec["corpus"]["packages"])
         wanted = spec["tokenizer"]
+        progress = Progress("tokenizer", 1, log=log)
+        progress.say(f"reading {', '.join(packages)}")
+        documents = read_packages(packages)
+        read = min(wanted["sample_documents"], len(documents))
+        progress.say(f"training {wanted['vocab_size']:,} tokens on {read:,} of {len(documents):,} documents")
         tokenizer = train_tokenizer(
-            read_packages(packages),
+            documents,
             vocab_size=wanted["vocab_size"],
             split_digits=wanted["split_digits"],
             sample=wanted["sample_documents"],

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yarnlab.contract import StageRun, stage_run
+from yarnlab.contract import StageRun, stage_run, state_key
 from yarnlab.precision import in_force
+from yarnlab.progress import Progress
 from yarnlab.stages.layout import Layout, seeds_of, tags_of
+from yarnlab.stages.made import is_made, keep, put_back
 
 if TYPE_CHECKING:
     import torch
@@ -38,7 +39,6 @@ def make_model(layout: Layout, name: str, spec: dict[str, Any], code: str, log: 
     corpora = [layout.corpus(c) / "manifest.json" for c in sorted({phase.corpus for phase in phases})]
     run.inputs = [_source(layout, spec) / "manifest.json", *corpora]
     if phases:
-        run.state = _state_key(run)
         _train_together(run, layout, rope, phases, corpora, log)
         return
     with stage_run(run):
@@ -55,49 +55,58 @@ def _train_together(
     from yarnlab.training.lock import exclusive
     from yarnlab.training.parallel import processes
 
-    state = layout.state(run.name, run.state)
     with processes(phases[0].parallel) as group:
+        phases = _settled(phases, group)
+        run.state = state_key(run, [phase.precision for phase in phases])
+        state = layout.state(run.name, run.state)
         if not group.leads:
             if group.await_leader():
                 _train(run, layout, rope, phases, state, log, group)
             return
         try:
             with exclusive(state.parent) as waited:
-                made = waited and _is_made(run)
+                made = _made_before(run, state, log, waited)
                 group.announce(not made)
-                if made:
-                    print(f"{run.name}: the job that was waited for has made it", file=sys.stderr, flush=True)
-                else:
+                if not made:
                     with stage_run(run):
                         run.facts["state"] = run.state
-                        _train(run, layout, rope, phases, state, log, group)
                         for corpus in corpora:
                             run.add_dataset(corpus, "training")
-                # The state has served; left behind, a forced rerun would find the run finished and train nothing.
-                shutil.rmtree(state.parent, ignore_errors=True)
+                        _train(run, layout, rope, phases, state, log, group)
+                    keep(run)
+                    # The state has served; left behind, a forced rerun would find the run finished and train nothing.
+                    shutil.rmtree(state.parent, ignore_errors=True)
         except BaseException:
             group.announce(False)
             raise
 
 
-def _is_made(run: StageRun) -> bool:
-    """Whether a finished model of this specification, code and input is there."""
-    try:
-        made = json.loads(run.manifest.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return False
-    return bool(made["facts"].get("state") == run.state)
+def _settled(phases: tuple[Train, ...], group: Group) -> tuple[Train, ...]:
+    """The phases with the number format that `precision: auto` stands for: bf16 if every process multiplies it.
 
-
-def _state_key(run: StageRun) -> str:
-    """What a training state must have in common with a run to be continued: specification, code, and what was read.
-
-    Inputs count by what they hold: a parent that was made again with the same weights is the same parent.
+    A training that goes on elsewhere must not change its format on the way, nor compute in two at once.
     """
-    from yarnlab.study.sections import digest
+    if all(phase.precision != "auto" for phase in phases):
+        return phases
+    auto = "bf16" if group.all_agree(in_force("auto") == "bf16") else "fp32"
+    return tuple(p.model_copy(update={"precision": auto}) if p.precision == "auto" else p for p in phases)
 
-    held = [json.loads(manifest.read_text(encoding="utf-8"))["outputs"] for manifest in run.inputs]
-    return digest([dict(run.spec), run.code, held])
+
+def _made_before(run: StageRun, state: Path, log: Path | None, waited: bool) -> bool:
+    """Whether the finished model is there; if not, unfinished trainings that this one does not continue are named."""
+    say = Progress(run.name, 0, log=log).say
+    others = sorted({checkpoint.parent for checkpoint in state.parent.glob("*/checkpoint-*")} - {state})
+    if waited and is_made(run):
+        say("the job that was waited for has made it")
+    elif put_back(run):
+        say("finished before with these settings and inputs, and its files are intact: put back, nothing is trained")
+    else:
+        if others and not any(state.glob("checkpoint-*")):
+            where = ", ".join(map(str, others))
+            say(f"an unfinished training of other settings or inputs lies in {where}; this one begins at step 0")
+        return False
+    shutil.rmtree(state if others else state.parent, ignore_errors=True)
+    return True
 
 
 def _source(layout: Layout, spec: dict[str, Any]) -> Path:
@@ -137,7 +146,6 @@ def _train(
     from yarnlab.training.shards import whole_weights
 
     spec = dict(run.spec)
-    phases = tuple(phase.model_copy(update={"precision": in_force(phase.precision)}) for phase in phases)
     made = _initial_model(layout, spec, rope, phases, group)
     check_can_be_saved(made.model.config, rope, where=run.name)
     length = max(phase.seq_len for phase in phases)

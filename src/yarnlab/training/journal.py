@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
@@ -14,6 +15,10 @@ from yarnlab.training.checkpoint import Place
 from yarnlab.training.parallel import Group
 
 OWN = "steps.jsonl"
+
+
+class JournalFailed(OSError):
+    """A line about the training could not be written; its checkpoints are as they were."""
 
 
 class Journal:
@@ -31,10 +36,12 @@ class Journal:
         self._opened = ExitStack()
         if self._leads:
             _keep_lines(state / OWN, metrics, place.total_steps)
+            self._log = log
             self._progress = Progress(label, steps, log=log)
             self._progress.resume_at(place.total_steps)
             if place.total_steps:
-                self._progress.say(f"continuing after step {place.total_steps}")
+                with _writing(log):
+                    self._progress.say(f"continuing after step {place.total_steps}")
 
     def __enter__(self) -> Journal:
         if self._leads:
@@ -42,20 +49,34 @@ class Journal:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._opened.close()
+        with suppress(OSError):  # every line was flushed, so closing can fail only on one that has failed already
+            self._opened.close()
 
     def step(self, line: dict[str, Any]) -> None:
+        """Write one step's line. Raises JournalFailed."""
         if not self._leads:
             return
-        for file in self._files:
-            file.write(json.dumps(line) + "\n")
-            file.flush()
-        self._progress.advance(note=f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s")
+        for path, file in zip(self._paths, self._files, strict=True):
+            with _writing(path):
+                file.write(json.dumps(line) + "\n")
+                file.flush()
+        with _writing(self._log):
+            self._progress.advance(note=f"loss {line['loss']:.3f}, {line['tokens_per_second']:,.0f} tokens/s")
+
+
+@contextmanager
+def _writing(path: Path | None) -> Iterator[None]:
+    """The system says that a disk is full, and often not of which file."""
+    try:
+        yield
+    except OSError as error:
+        where = path or "standard error"
+        raise JournalFailed(f"{where}: {error.strerror or error}; run the same command again; it continues") from error
 
 
 def _keep_lines(own: Path, metrics: Path, count: int) -> None:
     """Cut the state's log to the steps of the checkpoint, and show it: those after it will be made again."""
     lines = own.read_text(encoding="utf-8").splitlines(keepends=True) if own.exists() else []
     for file in (own, metrics):
-        with replacing(file) as temporary:
+        with _writing(file), replacing(file) as temporary:
             temporary.write_text("".join(lines[:count]), encoding="utf-8")

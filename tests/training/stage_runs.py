@@ -1,0 +1,70 @@
+"""The stage `train` on a tiny model: its section of a study, the jobs that run it, and what it left behind."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from pathlib import Path
+
+import torch
+from tiny_runs import VOCABULARY, phase
+
+from yarnlab.stages.layout import Layout
+from yarnlab.stages.models import make_model
+from yarnlab.study.training import Parallel
+
+PLAIN, YARN = {"method": "none", "scale": 1.0}, {"method": "yarn", "scale": 4.0}
+
+
+def spec(shape, name: str, parent: str | None, ways: dict) -> dict:
+    chosen = phase(steps=3).model_copy(update={"parallel": Parallel.model_validate(ways)})
+    return {
+        "model": name,
+        "arm": name,
+        "seed": 0,
+        "architecture": shape.model_dump(),
+        "rope": PLAIN if parent is None else YARN,
+        "kind": "pretrain" if parent is None else "finetune",
+        "parent": parent,
+        "asset": None,
+        "drop_sliding_window": False,
+        "initialisation": "normal" if parent is None else None,
+        "depth": 0 if parent is None else 1,
+        "vocab_size": VOCABULARY,
+        "phases": [chosen.model_dump(mode="json")],
+    }
+
+
+def make(layout: Layout, given: dict) -> None:
+    make_model(layout, given["model"], given, "v2", layout.root / f"{given['model']}.log")
+
+
+def make_and_stop(layout: Layout, given: dict, step: int) -> None:
+    """SIGTERM arrives while that step is computed."""
+    from yarnlab.training import loop
+
+    original, steps = loop.accumulate, iter(range(1, step + 1))
+
+    def accumulate(*arguments):
+        if next(steps) == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return original(*arguments)
+
+    loop.accumulate = accumulate
+    make(layout, given)
+
+
+def stored(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    return {name: tensor for file in sorted(folder.glob("*.safetensors")) for name, tensor in load_file(file).items()}
+
+
+def step_log(layout: Layout, name: str) -> list[tuple[int, float]]:
+    lines = [json.loads(line) for line in layout.training(name).read_text().splitlines()]
+    return [(line["step"], line["loss"]) for line in lines]
+
+
+def run_id(layout: Layout, name: str) -> str:
+    return json.loads((layout.root / "tracking" / "records" / f"train.{name}.json").read_text())["run"]

@@ -1,0 +1,241 @@
+"""A finished model is not lost to an edit that is taken back, and a state is continued only as what it was begun as."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from stage_runs import PLAIN, make, make_and_stop, run_id, spec, step_log, stored
+from tiny_runs import parallel
+
+from yarnlab.mistakes import EXIT_INTERRUPTED
+from yarnlab.provenance import sha256_of
+from yarnlab.stages.layout import Layout
+from yarnlab.stages.models import make_model
+from yarnlab.weights import MADE
+
+
+@pytest.fixture
+def given(architecture):
+    return spec(architecture, "base", None, parallel())
+
+
+def with_lr(given: dict, lr: float) -> dict:
+    return given | {"phases": [given["phases"][0] | {"lr": lr}]}
+
+
+def interrupted(layout: Layout, given: dict) -> None:
+    """Ctrl-C before the first step."""
+    from yarnlab.training import loop
+
+    def at_once(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    loop.train = at_once
+    make(layout, given)
+
+
+def manifest_of(layout: Layout, name: str = "base") -> Path:
+    return layout.model(name) / "manifest.json"
+
+
+def as_snakemake(layout: Layout, job, function, *arguments, code: int = 0) -> str:
+    """Start a job as Snakemake does: the declared output is deleted first, and after a failure."""
+    manifest_of(layout).unlink(missing_ok=True)
+    said = job(function, layout, *arguments, code=code)
+    if code:
+        manifest_of(layout).unlink(missing_ok=True)
+    return said
+
+
+def everything(layout: Layout) -> dict[str, bytes]:
+    """What a reader sees of a finished model."""
+    files = [file for file in layout.model("base").iterdir() if file.is_file()]
+    files += [layout.training("base"), layout.root / "tracking" / "records" / "train.base.json"]
+    return {str(file): file.read_bytes() for file in files}
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [
+        pytest.param((interrupted, with_lr, 1), id="before-the-first-step"),
+        pytest.param((make_and_stop, with_lr, EXIT_INTERRUPTED), id="with-a-checkpoint"),
+    ],
+)
+def test_an_edit_that_is_taken_back_finds_the_model_finished(layout, given, job, attempt):
+    """Finished, edited, stopped, edited back: manifest, step log and tracking record are those of the first training,
+    to the byte, nothing is trained, and the weights were never touched. What the edit had trained is kept; taken up
+    again, it continues. A forced repetition of the unchanged model trains."""
+    stop, edit, code = attempt
+    edited, more = edit(given, 1e-2), (1,) if stop is make_and_stop else ()
+    job(make, layout, given)
+    before, touched = everything(layout), {f: f.stat().st_mtime_ns for f in layout.model("base").glob("*.safetensors")}
+    as_snakemake(layout, job, stop, edited, *more, code=code)
+    assert run_id(layout, "base") not in before[str(manifest_of(layout))].decode()
+
+    said = as_snakemake(layout, job, make, given)
+    assert "put back, nothing is trained" in said and "3/3" not in said
+    assert everything(layout) == before
+    assert {f: f.stat().st_mtime_ns for f in touched} == touched
+    assert (layout.root / "base.log").read_text().count("put back") == 1
+    assert (layout.root / "state" / "base").exists() == bool(more)  # nothing to continue, nothing left
+
+    if more:
+        said = as_snakemake(layout, job, make_and_stop, edited, 1, code=EXIT_INTERRUPTED)
+        assert "continuing after step 1" in said
+        as_snakemake(layout, job, make, given)
+    first = run_id(layout, "base")
+    said = as_snakemake(layout, job, make, given)
+    assert "base: 3/3" in said and run_id(layout, "base") != first
+    assert not (layout.root / "state" / "base").exists()
+
+
+def test_another_seed_does_not_take_the_place_of_the_first(layout, given, job):
+    """The finished model of a seed is put back for that seed alone; one that finishes takes the other's place."""
+    job(make, layout, given)
+    weights = stored(layout.model("base"))
+    as_snakemake(layout, job, make_and_stop, given | {"seed": 1}, 1, code=EXIT_INTERRUPTED)
+    said = as_snakemake(layout, job, make_and_stop, given | {"seed": 2}, 1, code=EXIT_INTERRUPTED)
+    assert "put back" not in said
+    assert "put back" in as_snakemake(layout, job, make, given)
+    assert "put back" not in as_snakemake(layout, job, make, given | {"seed": 1})
+    other = stored(layout.model("base"))
+    assert not torch.equal(weights["model.embed_tokens.weight"], other["model.embed_tokens.weight"])
+    assert "put back" not in as_snakemake(layout, job, make, given)
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in stored(layout.model("base")).items())
+
+
+@pytest.mark.parametrize("what", ["weights", "config", "log", "copy"])
+def test_files_that_are_not_as_they_were_are_made_again(layout, given, job, what):
+    """A bit of the weights, a removed config, a copy without its step log or cut short: the model is trained."""
+    job(make, layout, given)
+    as_snakemake(layout, job, interrupted, with_lr(given, 1e-2), code=1)
+    folder = layout.model("base")
+    if what == "weights":
+        file = folder / "model.safetensors"
+        file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
+    elif what == "config":
+        (folder / "config.json").unlink()
+    elif what == "log":
+        (folder / MADE / "steps.jsonl").unlink()
+    else:
+        (folder / MADE / "manifest.json").write_text("{")
+    said = as_snakemake(layout, job, make, given)
+    assert "base: 3/3" in said and "put back" not in said
+    outputs = json.loads(manifest_of(layout).read_text())["outputs"]
+    assert all(sha256_of(layout.root / name) == made["sha256"] for name, made in outputs.items())
+    assert not any(MADE in name for name in outputs)
+
+
+def killed_while_replacing(layout: Layout, given: dict) -> None:
+    """The weights are about to be renamed into place when the process is killed."""
+    import os
+
+    original = Path.replace
+
+    def replace(self: Path, target: Path) -> Path:
+        if Path(target).name == "config.json":
+            os._exit(9)
+        return original(self, target)
+
+    Path.replace = replace
+    make(layout, given)
+
+
+def test_a_folder_whose_weights_began_to_change_is_not_taken_for_the_former_model(layout, given, job):
+    """The copy goes before the first file of the new checkpoint comes."""
+    job(make, layout, given)
+    as_snakemake(layout, job, killed_while_replacing, with_lr(given, 1e-2), code=9)
+    assert not (layout.model("base") / MADE / "manifest.json").exists()
+    assert "base: 3/3" in as_snakemake(layout, job, make, given)
+
+
+def test_a_parent_of_other_weights_has_another_child(layout, given, architecture, job):
+    """The parent is edited and finishes, its child is stopped; with the parent edited back and trained to the same
+    weights as before, the child is the finished one."""
+    child = spec(architecture, "child", "base", parallel())
+    job(make, layout, given)
+    job(make, layout, child)
+    before = manifest_of(layout, "child").read_bytes()
+    job(make, layout, given | {"seed": 1})
+    manifest_of(layout, "child").unlink()
+    assert "put back" not in job(make_and_stop, layout, child, 1, code=EXIT_INTERRUPTED)
+    job(make, layout, given)
+    assert "put back" in job(make, layout, child)
+    assert manifest_of(layout, "child").read_bytes() == before
+
+
+def test_a_study_without_tracking_files_trains_again(layout, given, job):
+    """Without the record of an attempt in between it can't be told from a forced repetition."""
+    job(make, layout, given)
+    as_snakemake(layout, job, interrupted, with_lr(given, 1e-2), code=1)
+    (layout.root / "tracking" / "records" / "train.base.json").unlink()
+    assert "base: 3/3" in as_snakemake(layout, job, make, given)
+
+
+def on_a_machine(multiplies: bool, function, layout: Layout, *arguments) -> None:
+    from yarnlab import precision
+
+    precision.processor_multiplies_bf16 = lambda: multiplies
+    function(layout, *arguments)
+
+
+def test_a_state_is_not_continued_in_another_number_format(layout, given, job):
+    """`auto`, begun where bf16 is multiplied, goes on where it is not: from the start, saying so, and the log is that
+    of a training in fp32 alone. Back on the first machine, its own state continues."""
+    auto = given | {"phases": [given["phases"][0] | {"precision": "auto"}]}
+    job(on_a_machine, True, make_and_stop, layout, auto, 2, code=EXIT_INTERRUPTED)
+    said = job(on_a_machine, False, make_and_stop, layout, auto, 1, code=EXIT_INTERRUPTED)
+    assert "continuing" not in said and "unfinished training of other settings or inputs lies in" in said
+    said = job(on_a_machine, True, make_and_stop, layout, auto, 1, code=EXIT_INTERRUPTED)
+    assert "continuing after step 2" in said and "other settings" not in said
+    job(on_a_machine, False, make, layout, auto)
+    found = step_log(layout, "base")
+    assert json.loads(manifest_of(layout).read_text())["facts"]["precision"] == "fp32"
+    job(make, layout, given)
+    assert step_log(layout, "base") == found
+
+
+@pytest.mark.slow
+def test_processes_of_different_machines_compute_in_one_format(layout, architecture, job):
+    """Of two processes one multiplies bf16: both compute in fp32."""
+    two = spec(architecture, "base", None, parallel(2))
+    two = two | {"phases": [two["phases"][0] | {"precision": "auto"}]}
+    job(_one_multiplies, layout, two)
+    assert json.loads(manifest_of(layout).read_text())["facts"]["precision"] == "fp32"
+
+
+def _one_multiplies(layout: Layout, given: dict) -> None:
+    import os
+
+    from yarnlab import precision
+
+    leader = os.getpid()
+    precision.processor_multiplies_bf16 = lambda: os.getpid() == leader
+    make(layout, given)
+
+
+def test_an_abandoned_state_is_named(layout, given, job):
+    """A training stopped after a checkpoint is found neither after an edit nor thrown away for it: where it lies is
+    said once, on the terminal and in the log. A folder without a checkpoint holds nothing to name."""
+    job(interrupted, layout, given, code=1)
+    (layout.root / "state" / "base" / "0123456789abcdef").mkdir(exist_ok=True)
+    assert "unfinished training" not in job(make_and_stop, layout, given, 1, code=EXIT_INTERRUPTED)
+    (state,) = {place.parent for place in layout.root.glob("state/base/*/checkpoint-*")}
+    log = layout.root / "base.log"
+    log.write_text("")
+    said = job(interrupted, layout, with_lr(given, 1e-2), code=1)
+    message = f"an unfinished training of other settings or inputs lies in {state}; this one begins at step 0"
+    assert said.count(message) == 1 and log.read_text().count(message) == 1
+    assert "unfinished training" not in job(make, layout, given)
+
+
+def test_models_that_are_not_trained_keep_nothing(layout, given, architecture, job):
+    """A parent's weights under another rope take a second to make: no copy is kept, and the parent's is not linked."""
+    linked = spec(architecture, "linked", "base", parallel()) | {"phases": []}
+    job(make, layout, given)
+    job(make_model, layout, "linked", linked, "v2", None)
+    assert not (layout.model("linked") / MADE).exists()
+    assert (layout.model("base") / MADE / "manifest.json").exists() and linked["rope"] != PLAIN
