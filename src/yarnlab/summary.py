@@ -6,6 +6,9 @@ from typing import Any
 
 from yarnlab.study import Study, study_digest
 
+# What decides, with the seed, which tokens a batch of a training phase holds (training/rows.py).
+BATCH = {"corpus", "rows", "seq_len", "global_batch"}
+
 
 def summarise(study: Study) -> dict[str, Any]:
     """study.json: what was planned, so that a report can also say what was not run."""
@@ -21,9 +24,11 @@ def summarise(study: Study) -> dict[str, Any]:
             "method": rope.method,
             "scale": float(rope.scale),
             **{key: getattr(rope, key, None) for key in ("ramp", "truncate", "alpha", "beta")},
-            "attention_factor": rope.attention_factor,
+            "attention_factor": float(rope.attention_factor),  # an own method may return a scalar of NumPy or torch
             "trained_length": max((phase.seq_len for phase in model.phases), default=None),
             "steps": sum(phase.steps for phase in model.phases),
+            "tokens": sum(phase.steps * phase.global_batch * phase.seq_len for phase in model.phases),
+            "batches": [phase.model_dump(mode="json", include=BATCH) for phase in model.phases],
             "original_context": study.architecture(arm).original_context,
             "head_dim": study.architecture(arm).head_dim,
             "rope_theta": study.architecture(arm).rope_theta,

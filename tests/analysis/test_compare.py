@@ -129,10 +129,22 @@ def test_a_table_that_was_not_run_is_on_one_side_only(study: Path, other: Path) 
 def test_every_interval_of_a_table_is_read(results: Results, tmp_path: Path) -> None:
     """A column with bounds of its own name is a number, with these; published numbers, which have bounds too, are not."""
     with light():
-        for name in ("temperature", "entropy", "passkey_official", "ablation", "training", "zero_shot", "table_2"):
+        for name in (
+            "temperature",
+            "entropy",
+            "entropy_by_layer",
+            "passkey",
+            "passkey_official",
+            "ablation",
+            "training",
+            "zero_shot",
+            "table_2",
+        ):
             frame, _ = built(replace(results), ALL_TABLES[name])
             frame.to_csv(tmp_path / f"{name}.csv", index=False)
             found = numbers(tmp_path / f"{name}.csv")
+            if name == "entropy_by_layer":  # a key for each row: every head of every layer has its own
+                assert len({key for key, _ in found}) == len(frame)
             bounded = {c for c in frame if f"{c}_low" in frame and frame[c].notna().any()} - {"published"}
             assert bounded <= {column for _, column in found} and "published" not in {column for _, column in found}
             for (_, column), number in found.items():

@@ -178,6 +178,23 @@ def test_a_heat_map_says_how_sure_it_is(specs: dict[str, dict[str, Any]]) -> Non
     assert all(row["low"] <= row["accuracy"] <= row["high"] for row in rows_of(spec))
 
 
+def test_a_heat_map_states_the_trials_of_a_cell(results: Results, specs: dict[str, dict[str, Any]]) -> None:
+    """On the picture itself, which has no tooltip: 50 trials a length are 5 in a tenth of the depths."""
+    assert specs["passkey"]["spec"]["encoding"]["y"]["title"][1] == "5 trials a cell"
+    frame = results.frame("passkey")
+    fewer = frame[(frame["trial"] != 0) | (frame["length"] != 512)]
+    spec = specification(with_frames(results, passkey=fewer), FIGURES["passkey"])
+    assert spec["spec"]["encoding"]["y"]["title"][1] == "4 to 5 trials a cell"
+
+
+def test_every_document_has_one_best_factor(specs: dict[str, dict[str, Any]]) -> None:
+    """The bars of whole documents add up to the number of documents at each scale."""
+    rows = rows_of(specs["temperature_documents"])
+    counts = {panel: sum(r["documents"] for r in rows if r["panel"] == panel) for panel in {r["panel"] for r in rows}}
+    assert set(counts) == {f"s = {s}" for s in (2, 4, 8, 16, 32)} and set(counts.values()) == {12}
+    assert {r["n"] for r in rows} == {12}
+
+
 def test_a_curves_marker_says_how_sure_it_is(results: Results, specs: dict[str, dict[str, Any]]) -> None:
     """Loss by position: the interval over documents that `mean` gives; of an unbounded one the bound is no number."""
     marked = [row for row in rows_of(specs["bucket_nll"]) if "interval" in row]

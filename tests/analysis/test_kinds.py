@@ -13,10 +13,14 @@ from analysis import synthetic_kinds as truth
 from analysis.light import light
 from analysis.synthetic import with_frames, write_study
 from yarnlab.analysis import tidy, tidy_dynamic, tidy_mechanism, tidy_protocols
+from yarnlab.analysis.criteria_base import UNTRAINED
+from yarnlab.analysis.criteria_full_scale import FULL_SCALE
 from yarnlab.analysis.figures import FIGURES, specification
 from yarnlab.analysis.load import Results, load
 from yarnlab.analysis.measure import NotMeasured
 from yarnlab.analysis.tables import TABLES, built, write_table
+
+CLAIM_15 = next(claim for claim in UNTRAINED if claim.id == "15")
 
 
 def test_the_sweep_finds_the_planted_line(results: Results) -> None:
@@ -30,6 +34,35 @@ def test_the_sweep_finds_the_planted_line(results: Results) -> None:
     assert fit.loc["a", "low"] < truth.SLOPE < fit.loc["a", "high"]
     assert fit.loc["b", "low"] < truth.INTERCEPT < fit.loc["b", "high"]
     assert list(fit.loc[["a", "b"], "paper"]) == [0.1, 1.0]
+
+
+def test_a_sweep_without_one_has_all_but_the_comparison_with_one(results: Results) -> None:
+    """The paper's own grid begins at 1.05: best factors, gains and fit are those that do not need 1.00."""
+    frame = results.frame("temperature")
+    cut = frame[(frame["kind"] != "grid") | (frame["factor"] > 1.04)]
+    with light(100):
+        whole = tidy_mechanism.temperature(with_frames(results, temperature=frame[frame["scale"] > 2]))
+        found, sections = built(with_frames(results, temperature=cut[cut["scale"] > 2]), TABLES["temperature"])
+    assert not [column for column in found if column.startswith("delta")] and "delta" in whole
+    pd.testing.assert_frame_equal(found, whole[list(found)])
+    assert set(found["quantity"]) == {"best √(1/t)", "a", "b"} and len(sections) == 2
+    assert not any("no temperature" in column for column in sections[0].frame)
+    assert "no √(1/t) = 1 to compare with" in sections[0].caption
+
+
+def test_a_cut_off_scale_looks_unfitted_everywhere(results: Results) -> None:
+    """With half of the tokens at s = 32, its row and its dot say that it is not on the line, and why."""
+    frame = results.frame("temperature")
+    short = frame.assign(tokens=frame["tokens"].where(frame["scale"] < 32, frame["tokens"] // 2))
+    with light(100):
+        mutant = with_frames(results, temperature=short)
+        _, sections = built(mutant, TABLES["temperature"])
+        spec = specification(mutant, FIGURES["temperature_fit"])
+    note = "read to fewer than s·L tokens"
+    assert [row.endswith(note) for row in sections[0].frame["best √(1/t)"]] == [False] * 4 + [True]
+    assert note in sections[1].caption and all(note in claim.criterion for claim in (CLAIM_15, FULL_SCALE["15"]))
+    dots = [row for rows in spec["datasets"].values() for row in rows if "fitted" in row]
+    assert [dot["fitted"] for dot in dots] == ["yes"] * 4 + [f"no, {note}"]
 
 
 def test_the_wrong_cache_costs_what_was_planted(results: Results) -> None:
@@ -71,6 +104,27 @@ def test_entropies_are_means_over_layers_and_heads(results: Results) -> None:
     assert set(frame["n"]) == {12}
 
 
+def test_the_entropy_of_every_head_is_shown_by_layer(results: Results) -> None:
+    """Planted: 0.3 nats more a layer and 0.2 more for head 1; YaRN adds 0.02 a doubling to every head."""
+    with light(100):
+        frame, sections = built(replace(results), TABLES["entropy_by_layer"])
+    found = frame[(frame["method"] == "yarn") & (frame["scale"] == 8)]
+    raw = results.frame("entropy")
+    raw = raw[(raw["method"] == "yarn") & (raw["scale"] == 8) & (raw["layer"] == 2)]
+    entropy = found[found["layer"] == 2].set_index("head")["entropy"]
+    assert entropy[1] == pytest.approx(raw.loc[raw["head"] == 1, "entropy"].mean())
+    assert entropy["all"] == pytest.approx(raw["entropy"].mean())
+    assert found["delta"].to_numpy() == pytest.approx(3 * truth.ENTROPY["yarn"], abs=0.005)
+    assert len(frame) == 10 * 3 * (2 + 1) and set(frame["n"]) == {12}
+    assert list(sections[0].frame["layer"]) == ["0", "1", "2"]
+    assert list(sections[0].frame)[1:5] == ["PI s = 2", "PI s = 8", "PI s = 32", "NTK-by-parts s = 2"]
+    assert sections[1].caption.startswith("RoPE s = 1: ")
+    for section in sections[1:]:
+        assert [cell[-6:] for cell in section.frame["lowest head"]] == ["head 0"] * 3
+        assert [cell[-6:] for cell in section.frame["highest head"]] == ["head 1"] * 3
+        assert "12 documents" in section.caption
+
+
 def test_pooled_windows_and_documents_are_different_means(results: Results) -> None:
     """Pooled: every window alike, as the official code; documents: tokens weigh within, documents alike."""
     raw = results.frame("sliding_window")
@@ -83,6 +137,20 @@ def test_pooled_windows_and_documents_are_different_means(results: Results) -> N
     assert documents["perplexity"] == pytest.approx(math.exp((weighted["total"] / weighted["tokens"]).mean()))
     assert (pooled["n"], pooled["windows"]) == (12, 78)
     assert frame.loc[("pi-s16", "documents")]["delta"] == pytest.approx(truth.WINDOW_COST["pi"], abs=0.01)
+
+
+def test_sliding_windows_without_a_yarn_model_have_no_gap(results: Results) -> None:
+    """No column and no sentence of a comparison that there is none of: no YaRN in the study, or none evaluated."""
+    others = {name: model for name, model in results.models.items() if model.method != "yarn"}
+    frame = results.frame("sliding_window")
+    evaluated = frame[~frame["arm"].str.startswith("yarn")]
+    with light(100):
+        for mutant in (replace(results, models=others), with_frames(results, sliding_window=evaluated)):
+            section = built(mutant, TABLES["sliding_window"])[1][0]
+            assert not [column for column in section.frame if "gap" in column]
+            assert "Gap" not in section.caption and "YaRN" not in section.caption
+        whole = built(replace(results), TABLES["sliding_window"])[1][0]
+    assert "documents: gap to YaRN s=16" in whole.frame and "ln perplexity to YaRN s=16, paired" in whole.caption
 
 
 def test_passkey_comparison_is_paired_and_corrected(results: Results) -> None:
@@ -225,7 +293,7 @@ def test_a_changed_kind_changes_its_figures(quick: Results, name: str) -> None:
     key = "benchmarks.samples" if kind == "benchmarks" else kind
     columns = {"benchmarks": ("acc",), "entropy": ("entropy",), "dynamic": ("nll", "tail_nll")}.get(kind, ("nll",))
     frame = results.frame(key)
-    third = np.arange(len(frame)) % 3 == 0
-    changed = {column: np.where(third, 0.0, frame[column]) for column in columns}
+    some = np.arange(len(frame)) % 7 == 0  # other rows of each run, whose number of rows 7 does not divide
+    changed = {column: np.where(some, 0.0, frame[column]) for column in columns}
     mutant = with_frames(results, **{key: frame.assign(**changed)})
     assert specification(mutant, FIGURES[name]) != specification(results, FIGURES[name])

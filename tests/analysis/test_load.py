@@ -13,7 +13,8 @@ from analysis.synthetic import write_study
 from yarnlab.analysis.claims import evaluate
 from yarnlab.analysis.load import Model, Results, load
 from yarnlab.analysis.tables import TABLES, built
-from yarnlab.analysis.tidy import compared_with
+from yarnlab.analysis.tidy import ablation, compared_with
+from yarnlab.rope import YaRN
 from yarnlab.study import load_study
 from yarnlab.summary import summarise
 
@@ -74,15 +75,67 @@ def test_a_ramp_is_read_as_the_study_declares_it() -> None:
     assert own.steps == 1000 and models["pi-32k"].attention_factor == 1
 
 
-@pytest.mark.parametrize("change", [{"scale": 8.0}, {"trained_length": 2048}, {"steps": 9}, {"parent": "yarn-s16"}])
-def test_arms_are_alike_by_parent_scale_rows_and_steps(results: Results, change: dict[str, Any]) -> None:
-    """Whatever of these differs, the arm stands beside the other no more; only the steps may be let off."""
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"scale": 8.0},
+        {"trained_length": 2048},
+        {"batches": '[{"global_batch": 4}]'},
+        {"steps": 9},
+        {"tokens": 9},
+        {"parent": "yarn-s16"},
+    ],
+)
+def test_arms_are_alike_by_parent_scale_batches_and_budget(results: Results, change: dict[str, Any]) -> None:
+    """Whatever of these differs, the arm stands beside the other no more; only steps and tokens may be let off."""
     yarn, pi = results.models["yarn-s16"], results.models["pi-s16"]
     assert results.beside(yarn, "pi") == pi and results.alike(yarn, pi)
     changed = replace(pi, **change)
     study = replace(results, models={**results.models, "pi-s16": changed})
     assert study.beside(yarn, "pi") is None
-    assert study.alike(yarn, changed, as_long=False) == ("steps" in change)
+    assert study.alike(yarn, changed, as_long=False) == (not change.keys().isdisjoint({"steps", "tokens"}))
+
+
+@pytest.mark.parametrize("key", ["global_batch", "corpus", "rows"])
+def test_arms_on_other_batches_are_not_compared(tmp_path: Path, key: str) -> None:
+    """From a study file on: PI on larger batches, another corpus or other rows has no gap and judges no claim."""
+    study = load_study(STUDIES / "micro.yaml")
+    train = study.models["pi-s16"].train
+    assert train is not None
+    other = {"global_batch": 4, "corpus": "math", "rows": train.rows.model_copy(update={"text": "blocks"})}
+    arm = study.models["pi-s16"].model_copy(update={"train": train.model_copy(update={key: other[key]})})
+    folder = write_study(tmp_path / "study", skip=("zero_shot",))
+    plan = json.loads((folder / "study.json").read_text())
+    for changed, compared in (
+        (study, True),
+        (study.model_copy(update={"models": study.models | {"pi-s16": arm}}), False),
+    ):
+        summary = json.loads(json.dumps(summarise(changed)))["models"]
+        models = {
+            name: entry | {k: summary[name][k] for k in ("batches", "tokens")} for name, entry in plan["models"].items()
+        }
+        (folder / "study.json").write_text(json.dumps(plan | {"models": models}))
+        results = load(folder)
+        assert results.alike(results.models["yarn-s16"], results.models["pi-s16"]) == compared
+        with light():
+            gaps = ablation(results).dropna(subset=["delta"])
+            verdicts = {claim.id: verdict.status for claim, verdict in evaluate(results)}
+        assert ("pi-s16" in set(gaps["arm"])) == compared and "ntk-aware-s16" in set(gaps["arm"])
+        assert ("not run" not in {verdicts["17"], verdicts["33"]}) == compared
+
+
+class Scalar:
+    """A number that json can't write, as those of NumPy and torch."""
+
+    def __float__(self) -> float:
+        return 1.25
+
+
+def test_an_own_methods_factor_may_be_any_scalar(monkeypatch: pytest.MonkeyPatch) -> None:
+    """study.json is written whatever kind of number a method's attention factor is."""
+    monkeypatch.setattr(YaRN, "attention_factor", property(lambda _: Scalar()))
+    models = summarise(load_study(STUDIES / "micro.yaml"))["models"]
+    assert json.loads(json.dumps(models))["yarn-s16"]["attention_factor"] == 1.25
 
 
 def test_the_compared_yarn_arm_is_the_one_that_others_were_trained_like(results: Results) -> None:

@@ -69,6 +69,25 @@ def test_deciles_add_up_to_the_whole(results: Results) -> None:
     assert (whole.sort_index() == parts.sort_index()).all()
 
 
+def test_what_is_continuous_of_the_passkey_is_shown_too(results: Results) -> None:
+    """Mean expected accuracy and median margin of a cell's trials, of one seed and of two, with their intervals."""
+    raw = results.frame("passkey")
+    score = np.random.default_rng(0).random((2, len(raw)))
+    one = raw.assign(expected_accuracy=score[0], margin=score[1] - 0.4)
+    two = pd.concat([one, one.assign(seed=43, margin=one["margin"] + 1)])
+    for frame in (one, two):
+        with light():
+            table, sections = tables.built(with_frames(results, passkey=frame), TABLES["passkey"])
+        whole = table[(table["depth_low"] == 0) & (table["depth_high"] == 1)].set_index(["arm", "length"])
+        cells = frame.groupby(["arm", "length"])
+        assert whole["expected"].to_dict() == pytest.approx(cells["expected_accuracy"].mean().to_dict())
+        assert whole["margin"].to_dict() == pytest.approx(cells["margin"].median().to_dict())
+        for name in ("expected", "margin"):
+            assert (whole[f"{name}_low"] < whole[name]).all() and (whole[name] < whole[f"{name}_high"]).all()
+        assert table["margin"].isna().sum() == len(table) - len(whole)
+    assert [section.caption[:11] for section in sections] == ["Passkey acc", "Expected ac", "Margin at p"]
+
+
 def test_one_changed_number_changes_only_its_cell(tmp_path: Path) -> None:
     """Editing one arm at one length changes that row of the table (and no other)."""
     study = write_study(tmp_path / "study")
@@ -119,14 +138,17 @@ def test_a_half_written_last_line_is_tolerated(tmp_path: Path) -> None:
 
 
 def test_errors_say_what_to_do(tmp_path: Path) -> None:
-    """A missing study.json, a broken file and an unknown name are one clear message each."""
+    """A missing study.json, a file without a column and an unknown name are one clear message each; tables that do not
+    read that file are written."""
     with pytest.raises(ResultsError, match=r"study\.json is missing: run the study"):
         load(tmp_path)
     study = write_study(tmp_path / "study")
     path = study / "evaluations/passkey/base.parquet"
     pd.read_parquet(path).drop(columns="hit").to_parquet(path)
-    with pytest.raises(ResultsError, match=r"base\.parquet lacks hit"):
-        load(study)
+    for name in ("passkey", "ablation"):
+        with pytest.raises(ResultsError, match=r"base\.parquet lacks hit: delete it and run the study again"):
+            write_table(study, name)
+    assert "not run" not in write_table(study, "perplexity")[1].read_text()
     with pytest.raises(ResultsError, match="no table is called 'table_99'"):
         tables.table("table_99")
 
@@ -168,6 +190,8 @@ def test_a_difference_to_yarn_says_to_which(results: Results, name: str) -> None
         ("zero_shot", set()),
         ("temperature", {"scale", "formula 0.1 ln s + 1", "√(1/t) = a·ln s + b", "paper"}),
         ("entropy", {"scale"}),
+        ("entropy_by_layer", set()),
+        ("passkey", set()),
         ("passkey_official", {"passkey context"}),
     ],
 )

@@ -94,7 +94,11 @@ def test_the_gallery_writes_pictures_record_and_readme(judged: Path, tmp_path: P
     assert set(record["pictures"]) == {"micro-report.png", "micro-figure.png"} and record["finished"]
     text = readme.read_text()
     assert text.startswith("before\n") and text.endswith(f"{END}\nafter\n") and "stale words" not in text
-    assert "| claim | verdict | number |" in text and record["commit"] in text
+    assert (
+        "| claim | verdict | number |" in text
+        and record["commits"] in text
+        and "commit 0123456789ab, 2026-01-01" in text
+    )
 
 
 def test_the_gallery_refuses_a_readme_without_its_markers(judged: Path, tmp_path: Path, yarnlab, capsys) -> None:

@@ -19,6 +19,8 @@ KEYS = (
     "variant",
     "method",
     "scale",
+    "layer",
+    "head",
     "cache",
     "task",
     "metric",
@@ -32,6 +34,7 @@ KEYS = (
     "name",
 )
 LENGTHS = ("length", "bucket_start", "bucket_end")
+NAMED = (*LENGTHS, "scale", "layer", "head")  # keys that do not speak for themselves
 # Numbers without an interval that are results all the same.
 PLAIN = {
     "training": ("final_loss", "final_text_loss", "final_answer_loss", "steps", "tokens", "tokens_per_second"),
@@ -99,7 +102,7 @@ def _key(row: dict[str, str], original_context: int | None) -> str:
         if column in LENGTHS:
             tokens = float(text)
             text = f"{tokens:,.0f}" if original_context is None else f"{tokens / original_context:g}L"
-        parts.append(f"{column.replace('_', ' ')} {text}" if column in (*LENGTHS, "scale") else text)
+        parts.append(f"{column.replace('_', ' ')} {text}" if column in NAMED else text)
     return ", ".join(parts)
 
 

@@ -109,8 +109,9 @@ UNTRAINED = [
         "The best √(1/t) grows with ln s from about 1",
         "v2 §3.4, Eq. 22",
         "Line through the best factors over ln s: slope above 0, intercept between 0.97 and 1.03 (95 % intervals, "
-        "documents resampled, scales at an edge of the grid left out). The slope is reported beside the paper's "
-        "0.1, not judged: the authors' own code for Mistral takes 0.07.",
+        "documents resampled). Left out: scales whose best factor is at an edge of the grid, and those with a document "
+        "that was read to fewer than s·L tokens. The slope is reported beside the paper's 0.1, not judged: the "
+        "authors' own code for Mistral takes 0.07.",
         ("temperature",),
         mechanism.claim_15,
         "supported in part",

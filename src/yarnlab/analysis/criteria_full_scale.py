@@ -43,7 +43,8 @@ FULL_SCALE = {
     ),
     "15": Form(
         "Line through the best factors over ln s: slope between 0.07 and 0.13, intercept between 0.97 and 1.03 (v2 Eq. "
-        "22). 95 % intervals, documents resampled.",
+        "22). 95 % intervals, documents resampled. Left out: scales whose best factor is at an edge of the grid, and "
+        "those with a document that was read to fewer than s·L tokens.",
         ("temperature",),
         full.claim_15,
     ),

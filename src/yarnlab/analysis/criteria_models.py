@@ -1,6 +1,6 @@
 """Claims on fine-tuned models, 17 to 35, and their criteria; L is the original context, s the scale.
 
-Methods that are compared were fine-tuned alike: from one parent, at one s, on rows of one length and for as many steps
+Methods that are compared were fine-tuned alike: from one parent, at one s, on the same batches and for as many steps
 (the steps may differ in claim 33 alone).
 """
 

@@ -98,11 +98,21 @@ def zero_shot(results: Results, frame: pd.DataFrame) -> list[Section]:
 
 
 def passkey(results: Results, frame: pd.DataFrame) -> list[Section]:
-    """Accuracy over all depths, arms by prompt length."""
+    """Accuracy over all depths, arms by prompt length; then what is continuous where that is 0 or 1."""
     overall = frame[(frame["depth_low"] == 0) & (frame["depth_high"] == 1)]
     cells = {(r.label, r.length): percent(r.accuracy, r.low, r.high) for r in rows_of(overall)}
     caption = f"Passkey accuracy at prompts of N tokens, n = {count(overall)} a cell. {INTERVAL} (Wilson)."
-    return [by_length(results, "passkey", caption, overall, cells)]
+    sections = [by_length(results, "passkey", caption, overall, cells)]
+    cells = {(r.label, r.length): percent(r.expected, r.expected_low, r.expected_high) for r in rows_of(overall)}
+    caption = "Expected accuracy at prompts of N tokens: the probability that sampling as the released checkpoints do "
+    caption += f"gives the key and no digit more, mean over n = {count(overall)} a cell. {INTERVAL} (bootstrap)."
+    sections.append(by_length(results, "passkey", caption, overall, cells))
+    cells = {(r.label, r.length): signed(r.margin, r.margin_low, r.margin_high) for r in rows_of(overall)}
+    caption = "Margin at prompts of N tokens: by how many nats the key's least certain token leads its best rival, "
+    caption += f"median over n = {count(overall)} a cell (below 0: at least half of the keys are missed). {INTERVAL} "
+    caption += "(bootstrap)."
+    sections.append(by_length(results, "passkey", caption, overall, cells))
+    return sections
 
 
 def passkey_comparison(results: Results, frame: pd.DataFrame) -> list[Section]:

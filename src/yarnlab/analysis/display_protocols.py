@@ -23,24 +23,27 @@ from yarnlab.analysis.tidy_protocols import FOUND, passkey_context
 
 
 def sliding_window(results: Results, frame: pd.DataFrame) -> list[Section]:
-    """One row per model: pooled as the official code does, and by document, each with the gap to YaRN."""
-    against = extended_of(results, frame["arm"])
+    """One row per model: pooled as the official code does, and by document; gaps to YaRN where there are any."""
+    compared = frame.dropna(subset=["delta"]) if "delta" in frame else frame.head(0)
+    against = extended_of(results, compared["arm"])
     yarn = against[0] if len(against) == 1 else "YaRN"
     rows = []
     for arm, own in frame.groupby("arm", sort=False):
         row = {name: own[column].iloc[0] for name, column in (("model", "label"), ("base", "base")) if column in own}
         for r in rows_of(own):
             row[f"{r.measure}: perplexity"] = with_interval(r.perplexity, r.low, r.high)
-            row[f"{r.measure}: gap to {yarn}"] = signed(r.delta, r.delta_low, r.delta_high) if "delta" in frame else "–"
+            if against:
+                row[f"{r.measure}: gap to {yarn}"] = signed(r.delta, r.delta_low, r.delta_high)
         rows.append((row, manifests_of(results, "sliding_window", str(arm))))
     windows = int(frame["windows"].max())
     settings = results.evaluations["sliding_window"]
     caption = f"Windows of {settings['window']:,} tokens every {settings['stride']:,}, n = {count(frame)}, "
     caption += f"{windows:,} windows. Pooled: every window weighs the same, as in the official code, so that long "
-    caption += "documents dominate; documents: every document weighs the same, every token in it too. Gap: difference "
-    caption += f"in ln perplexity to {' or '.join(against)}, paired by document (above 0: that is better). {INTERVAL}, "
-    caption += "resampled by document."
-    caption += same_base(frame)
+    caption += "documents dominate; documents: every document weighs the same, every token in it too. "
+    if against:
+        caption += f"Gap: difference in ln perplexity to {' or '.join(against)}, paired by document (above 0: that is "
+        caption += f"better).{same_base(frame)} "
+    caption += f"{INTERVAL}, resampled by document."
     return [Section(caption, pd.DataFrame([row for row, _ in rows]), [sources for _, sources in rows])]
 
 

@@ -48,8 +48,8 @@ class Figure:
 
 OF_MODELS = ("figure_1", "figure_1_relative", "bucket_nll")  # a curve a model: of several bases too many for one panel
 OF_ONE_BASE = ("ablation", "training_loss", "zero_shot", "temperature_sweep", "temperature_curve",
-               "temperature_segments", "temperature_histogram", "temperature_fit", "ramp", "entropy", "dynamic",
-               "dynamic_relative")  # fmt: skip
+               "temperature_segments", "temperature_histogram", "temperature_documents", "temperature_fit", "ramp",
+               "entropy", "dynamic", "dynamic_relative")  # fmt: skip
 OF_ABLATION = ("ablation", "training_loss")  # of these, the arms of each base's ablation alone are drawn
 
 
@@ -143,8 +143,15 @@ DRAWN = {
     ),
     "temperature_histogram": _figure(
         "temperature_histogram",
-        "Best temperature of each document",
+        "Best temperature of each part of each document",
         "Stacked bars of how many documents' segments have their lowest loss at each √(1/t), one panel per scale.",
+        columns=3,
+        drawn_by=plots_temperature,
+    ),
+    "temperature_documents": _figure(
+        "temperature_documents",
+        "Best temperature of each document",
+        "Bars of how many documents have the lowest loss of their whole text at each √(1/t), one panel per scale.",
         columns=3,
         drawn_by=plots_temperature,
     ),

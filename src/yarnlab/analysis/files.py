@@ -20,7 +20,7 @@ from yarnlab.study.evaluations import KINDS
 _COLUMNS = {
     "perplexity": "method scale corpus document length tokens nll bucket_start bucket_nll",
     "zero_shot": "method scale corpus document length tokens nll bucket_start bucket_nll",
-    "passkey": "method scale length trial depth hit",
+    "passkey": "method scale length trial depth hit expected_accuracy margin",
     "sliding_window": "method scale corpus document window_index start tokens nll",
     "dynamic": "corpus method document length scale_in_force nll tail_nll tokens",
     "key_cache": "corpus method cache document bucket_start bucket_end nll",
@@ -45,6 +45,8 @@ class Model:
 
     ramp: 'dimension' (official code) or 'rotations' (paper, Eq. 18), for methods that have a ramp; truncate: whether
     its borders are rounded; alpha, beta: rotations within the original context at them. attention_factor: √(1/t).
+    tokens: that it was trained on, in `steps`; batches: as JSON, what decides with the seed which ones a batch holds:
+    corpus, kinds of rows, their length, rows a batch.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Model:
     beta: float = 32.0
     attention_factor: float = 1.0
     steps: int = 0
+    tokens: int = 0
+    batches: str = ""
 
     @classmethod
     def of(cls, name: str, entry: dict[str, Any]) -> Model:
@@ -83,13 +87,20 @@ class Model:
             published=tuple(entry.get("published") or ()),
             attention_factor=float(entry.get("attention_factor") or 1.0),
             steps=int(entry.get("steps") or 0),
+            tokens=int(entry.get("tokens") or 0),
+            batches=json.dumps(entry.get("batches", []), sort_keys=True),
             **ramp,
         )
 
     @property
-    def budget(self) -> tuple[float, int | None, int]:
-        """Scale, row length and steps: what arms that are compared must share."""
-        return self.scale, self.trained_length, self.steps
+    def recipe(self) -> tuple[float, int | None, str]:
+        """Scale, row length and batches: what arms that are compared must share, however long they were trained."""
+        return self.scale, self.trained_length, self.batches
+
+    @property
+    def budget(self) -> tuple[Any, ...]:
+        """Recipe, steps and tokens: what arms that are compared after the whole training must share."""
+        return *self.recipe, self.steps, self.tokens
 
     @property
     def official_ramp(self) -> bool:
@@ -97,19 +108,25 @@ class Model:
         return (self.ramp, self.truncate, self.alpha, self.beta) == ("dimension", True, 1.0, 32.0)
 
 
-def read_frames(directory: Path, models: dict[str, Model], planned: dict[str, Any]) -> dict[str, pd.DataFrame]:
+def read_frames(
+    directory: Path, models: dict[str, Model], planned: dict[str, Any]
+) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     """The tables under `directory` (results/<study>) of every kind that the study plans, each of its models there.
 
-    Raises ResultsError when a file lacks columns.
+    And for each kind of which a file lacks columns (an older version wrote it), in place of its table, what to do.
     """
     found: dict[str, pd.DataFrame | None] = {}
+    unreadable = {}
     for kind in KINDS:
         if planned[kind] is not None:
             folder, own = directory / "evaluations" / kind, evaluated(models, planned[kind])
             for suffix in ("", *(f".{further}" for further in _FURTHER.get(kind, ()))):
-                found[f"{kind}{suffix}"] = _evaluation(folder, own, f"{kind}{suffix}", suffix)
+                try:
+                    found[f"{kind}{suffix}"] = _evaluation(folder, own, f"{kind}{suffix}", suffix)
+                except ResultsError as error:
+                    unreadable[f"{kind}{suffix}"] = str(error)
     found["training"] = _training(directory, models)
-    return {need: frame for need, frame in found.items() if frame is not None}
+    return {need: frame for need, frame in found.items() if frame is not None}, unreadable
 
 
 def evaluated(models: dict[str, Model], evaluation: dict[str, Any]) -> list[str]:

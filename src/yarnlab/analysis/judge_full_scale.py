@@ -105,10 +105,8 @@ def _segments_at_mode(factors: Array) -> Array:
 
 
 def claim_15(results: Results) -> Iterator[Part]:
-    base, fit = base_model(results), mechanism.fitted(results)
-    if fit.slope is None or fit.intercept is None:
-        raise NotMeasured("fewer than two scales have their best factor inside the grid")
-    for name, estimate, centre in (("slope", fit.slope, 0.1), ("intercept", fit.intercept, 1.0)):
+    base, (slope, intercept, _) = base_model(results), mechanism.line(results)
+    for name, estimate, centre in (("slope", slope, 0.1), ("intercept", intercept, 1.0)):
         yield interval(f"{name} of the best √(1/t) over ln s", estimate, ">=", centre - 0.03, [base.arm])
         yield interval(f"{name} of the best √(1/t) over ln s", estimate, "<=", centre + 0.03, [base.arm])
 

@@ -49,14 +49,11 @@ def claim_14(results: Results) -> Iterator[Part]:
 
 def claim_15(results: Results) -> Iterator[Part]:
     """The best factor grows with ln s from about 1; the slope is reported, not judged against the paper's."""
-    base, fit = base_model(results), mechanism.fitted(results)
-    if fit.slope is None or fit.intercept is None:
-        raise NotMeasured("fewer than two scales have documents of s·L tokens and their best factor inside the grid")
-    used = f"{len(fit.scales)} scales"
-    yield interval(f"slope of the best √(1/t) over ln s ({used}; paper: 0.1)", fit.slope, ">", 0.0, [base.arm])
-    name = f"intercept of that line ({used}; paper: 1)"
-    yield interval(name, fit.intercept, ">=", 0.97, [base.arm])
-    yield interval(name, fit.intercept, "<=", 1.03, [base.arm])
+    base, (slope, intercept, scales) = base_model(results), mechanism.line(results)
+    yield interval(f"slope of the best √(1/t) over ln s ({scales} scales; paper: 0.1)", slope, ">", 0.0, [base.arm])
+    name = f"intercept of that line ({scales} scales; paper: 1)"
+    yield interval(name, intercept, ">=", 0.97, [base.arm])
+    yield interval(name, intercept, "<=", 1.03, [base.arm])
 
 
 def claim_16(results: Results) -> Iterator[Part]:

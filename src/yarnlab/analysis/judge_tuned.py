@@ -56,6 +56,7 @@ def _rival(results: Results, first: Model, method: str, as_long: bool) -> Model:
     if rival is None:
         wanted = f"from {results.parent_arm(first)} at s={first.scale:g}, rows of {first.trained_length or 0:,} tokens"
         wanted += f", {first.steps:,} steps" if as_long and first.steps else ""
+        wanted += ", the same corpus, kinds of rows and rows a batch"
         raise NotMeasured(f"this study has no {METHOD_LABELS[method]} arm fine-tuned like {first.arm}: {wanted}")
     return rival
 

@@ -22,7 +22,8 @@ class Results:
 
     The kinds are the evaluations, their further tables ('benchmarks.samples') and 'training'. Compared and hashed
     by identity, so that what is derived from it can be cached. `form` and `roots`: how claims are judged and which
-    root each group of claims is about (study/schema.py: Claims).
+    root each group of claims is about (study/schema.py: Claims). `unreadable`: kinds that are on disk and can't be
+    used, each with the message that says why.
     """
 
     directory: Path
@@ -37,13 +38,16 @@ class Results:
     notes: tuple[str, ...] = ()
     form: str = "scale-free"
     roots: dict[str, str | None] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
 
     def has(self, need: str) -> bool:
         """Is there anything of an evaluation, of 'training' or of 'manifests'?"""
-        return bool(self.manifests) if need == "manifests" else need in self.frames
+        return bool(self.manifests) if need == "manifests" else need in self.frames or need in self.unreadable
 
     def frame(self, need: str) -> pd.DataFrame:
-        """The frame called `need`; ResultsError when it is not there."""
+        """The frame called `need`; ResultsError when it is not there, or can't be used."""
+        if need in self.unreadable:
+            raise ResultsError(self.unreadable[need])
         if need not in self.frames:
             raise ResultsError(f"{self.directory}: no {_words(need)} results; run that evaluation first")
         return self.frames[need]
@@ -96,12 +100,13 @@ class Results:
         return planned is not None and any(self.models[name].arm == arm for name in evaluated(self.models, planned))
 
     def alike(self, a: Model, b: Model, *, as_long: bool = True) -> bool:
-        """Were two arms fine-tuned alike: from one parent arm, at one scale, on rows of one length, for as many steps?
+        """Were two arms fine-tuned alike: from one parent arm, at one scale, on the same batches, for as many steps?
 
-        `as_long=False`: the steps may differ.
+        Batches are the same where corpus, kinds of rows, their length and rows a batch are. `as_long=False`: the steps,
+        and with them the tokens, may differ.
         """
         same = a.kind == b.kind == "finetune" and self.parent_arm(a) == self.parent_arm(b)
-        return same and (a.budget == b.budget if as_long else a.budget[:2] == b.budget[:2])
+        return same and (a.budget == b.budget if as_long else a.recipe == b.recipe)
 
     def beside(self, model: Model, method: str, *, as_long: bool = True) -> Model | None:
         """The first arm with this method that was fine-tuned as this model was (`alike`)."""
@@ -153,7 +158,7 @@ class Results:
 def load(directory: Path | str) -> Results:
     """Read `study.json` and all result files under `directory` (results/<study>).
 
-    Raises ResultsError when `study.json` is absent or a file lacks columns.
+    Raises ResultsError when `study.json` is absent or cannot be read; a table that lacks columns, when it is asked for.
     """
     directory = Path(directory)
     path = directory / "study.json"
@@ -169,11 +174,13 @@ def load(directory: Path | str) -> Results:
         head |= {"form": judged.get("form", "scale-free"), "roots": judged.get("roots", {})}
     except (ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{path} cannot be read ({type(error).__name__}: {error}): rerun the study") from error
+    frames, unreadable = read_frames(directory, models, evaluations)
     found = Results(
         directory=directory,
         models=models,
         evaluations=evaluations,
-        frames=read_frames(directory, models, evaluations),
+        frames=frames,
+        unreadable=unreadable,
         manifests=read_manifests(directory, models, evaluations),
         **head,
     )

@@ -111,6 +111,8 @@ def passkey(results: Results) -> Any:
     cells = frame[(frame["depth_high"] - frame["depth_low"]) < 0.5].copy()
     cells["panel"] = cells["label"]
     cells["depth"] = (cells["depth_low"] * 100).round().astype(int)
+    fewest, most = int(cells["n"].min()), int(cells["n"].max())
+    trials = f"{most} trials a cell" if fewest == most else f"{fewest} to {most} trials a cell"
     data = rounded(cells[["panel", "length", "depth", "accuracy", "low", "high", "n"]].to_dict("records"))
     present = [name for _, name in named_arms(results) if name in set(cells["label"])]
     chart = (
@@ -118,7 +120,7 @@ def passkey(results: Results) -> Any:
         .mark_rect(stroke=PAPER, strokeWidth=1)
         .encode(
             x=alt.X("length:O", title="prompt length N (tokens)", axis=tokens(labelAngle=0)),
-            y=alt.Y("depth:O", title="depth of the key (%)", axis=alt.Axis(values=[0, 20, 40, 60, 80])),
+            y=alt.Y("depth:O", title=["depth of the key (%),", trials], axis=alt.Axis(values=[0, 20, 40, 60, 80])),
             color=alt.Color(
                 "accuracy:Q",
                 title="accuracy",

@@ -13,7 +13,7 @@ from yarnlab.analysis import tidy_mechanism
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.marks import WIDE, bounded, bounds, key, panels_of, rounded, sure, with_bounds
 from yarnlab.analysis.measure import NotMeasured
-from yarnlab.analysis.style import INK, LOOKS, QUIET
+from yarnlab.analysis.style import INK, LOOKS, PAPER, QUIET
 
 PANEL = {"width": WIDE // 3 - 45, "height": 170}
 COLOUR = LOOKS["yarn"].light
@@ -85,7 +85,7 @@ def temperature_histogram(results: Results) -> Any:
         alt.Chart(data)
         .mark_bar()
         .encode(
-            x=alt.X("factor:O", title="best √(1/t)", axis=alt.Axis(format=".2f", labelAngle=0, labelOverlap=True)),
+            x=_best_factor(),
             y=alt.Y("sum(documents):Q", title="documents × segments"),
             color=_segments(),
             order="segment:Q",
@@ -95,8 +95,22 @@ def temperature_histogram(results: Results) -> Any:
     return _faceted(bars, found)
 
 
+def temperature_documents(results: Results) -> Any:
+    """How many documents, each as a whole, are best at each factor (the paper's Fig. 4 shows parts of documents)."""
+    import altair as alt
+
+    found = _panelled(sweep.histogram(sweep.best_by_document(tidy_mechanism.sweep_of_base(results))))
+    found = found.assign(n=found.groupby("scale")["documents"].transform("sum"))
+    bars = alt.Chart(rounded(found[["panel", "factor", "documents", "n"]].to_dict("records"))).mark_bar(color=COLOUR)
+    tips = [alt.Tooltip("factor:O", title="√(1/t)"), "documents:Q", alt.Tooltip("n:Q", title="n documents")]
+    bars = bars.encode(
+        x=_best_factor(), y=alt.Y("documents:Q", title="documents", axis=alt.Axis(tickMinStep=1)), tooltip=tips
+    )
+    return _faceted(bars, found)
+
+
 def temperature_fit(results: Results) -> Any:
-    """Best factor against the scale, with the fitted line and the formula."""
+    """Best factor against the scale, with the fitted line and the formula; an open dot is not fitted."""
     import altair as alt
 
     fit = tidy_mechanism.fitted(results)
@@ -115,7 +129,7 @@ def temperature_fit(results: Results) -> Any:
             "high": best.factor.high,
             "interval": bounds(best.factor.low, best.factor.high),
             "n": best.factor.n,
-            "edge": "yes" if best.at_edge else "no",
+            "fitted": "yes" if fit.slope and best.scale in fit.scales else "no, " + _why_not(best),
         }
         for best in fit.best
     ]
@@ -131,18 +145,24 @@ def temperature_fit(results: Results) -> Any:
     curves = alt.Chart(rounded(lines)).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
     base = alt.Chart(rounded(dots))
     whiskers = bounded(base).mark_rule(color=COLOUR, strokeWidth=1.6).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")
-    points = base.mark_point(filled=True, size=70, opacity=1, color=COLOUR).encode(
+    points = base.mark_point(size=70, opacity=1, color=COLOUR, strokeWidth=1.6).encode(
         x=x,
         y=y,
+        fill=alt.condition(alt.datum.fitted == "yes", alt.value(COLOUR), alt.value(PAPER)),
         tooltip=[
             alt.Tooltip("scale:Q", title="s"),
             alt.Tooltip("factor:Q", title="best √(1/t)", format=".3f"),
             alt.Tooltip("interval:N", title="95 %"),
-            alt.Tooltip("edge:N", title="at the grid's edge"),
+            alt.Tooltip("fitted:N", title="on the line"),
             alt.Tooltip("n:Q", title="n documents"),
         ],
     )
     return alt.layer(curves, whiskers, points).properties(width=WIDE, height=300)
+
+
+def _why_not(best: sweep.Best) -> str:
+    reasons = (best.at_edge, "at an edge of the grid"), (best.cut_off, "read to fewer than s·L tokens")
+    return " and ".join(reason for holds, reason in reasons if holds) or "too few scales"
 
 
 def _formula(scale: float) -> float:
@@ -162,6 +182,13 @@ def _factor() -> Any:
     import altair as alt
 
     return alt.X("factor:Q", title="√(1/t)", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(tickCount=5))
+
+
+def _best_factor() -> Any:
+    import altair as alt
+
+    axis = alt.Axis(format=".2f", labelAngle=0, labelOverlap=True)
+    return alt.X("factor:O", title="best √(1/t)", axis=axis)
 
 
 def _segments() -> Any:

@@ -28,7 +28,8 @@ def training_loss(results: Results) -> Any:
     arms = [m for m in results.ablation() if m.arm in set(results.frame("training")["arm"])]
     for model in arms:
         rows += _smoothed(names[model.arm], "loss (nats/token)", losses(results, model.arm))
-        if model.arm != first.arm and first.arm in {m.arm for m in arms}:
+        paired = results.alike(model, first, as_long=False) and first.arm in {m.arm for m in arms}
+        if paired and model.arm != first.arm:
             gaps = loss_gap(results, first.arm, model.arm, 1)["gap"]
             rows += _smoothed(names[model.arm], f"loss minus that of {names[first.arm]} (nats/token)", gaps)
     if not rows:

@@ -187,6 +187,12 @@ def accuracy(hits: Array) -> Estimate:
     )
 
 
+def share(values: Array) -> Estimate:
+    """Mean of probabilities of trials (seeds x trials), its interval within 0 and 1."""
+    e = mean(values, over="trials", unit="proportion")
+    return replace(e, low=max(0.0, e.low), high=min(1.0, e.high))
+
+
 def _resampled_means(values: Array, weights: Array) -> Array:
     seeds, n = values.shape
     columns = draws("observations", n) * weights

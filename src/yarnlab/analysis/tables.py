@@ -51,7 +51,8 @@ def _table(name: str, title: str, numbers: Any = tidy, layout: Any = display) ->
     return Table(name, title, TABLE_NEEDS[name], build, show, of_one_base=name in OF_ONE_BASE)
 
 
-OF_ONE_BASE = ("ablation", "zero_shot", "temperature", "ramp", "entropy", "dynamic", "key_cache")
+OF_ONE_BASE = ("ablation", "zero_shot", "temperature", "ramp", "entropy", "entropy_by_layer", "dynamic",
+               "key_cache")  # fmt: skip
 
 
 TABLES = {
@@ -64,6 +65,9 @@ TABLES = {
     "temperature": _table("temperature", "Best temperature by scale", tidy_mechanism, display_mechanism),
     "ramp": _table("ramp", "Shapes of the ramp", tidy_mechanism, display_mechanism),
     "entropy": _table("entropy", "Entropy of the attention", tidy_mechanism, display_mechanism),
+    "entropy_by_layer": _table(
+        "entropy_by_layer", "Entropy of the attention by layer and head", tidy_mechanism, display_mechanism
+    ),
     "dynamic": _table("dynamic", "Dynamic scaling", tidy_dynamic, display_dynamic),
     "key_cache": _table("key_cache", "What the wrong key cache costs", tidy_dynamic, display_dynamic),
     "sliding_window": _table("sliding_window", "Sliding-window perplexity", tidy_protocols, display_protocols),

@@ -36,7 +36,7 @@ class Best:
 
     at_edge: the lowest NLL is at an end of the grid. The true minimum may lie beyond it: the value is that end, and the
     interval is open there.
-    cut_off: a document ends before s·L, so the factor is of another window than those of other scales.
+    cut_off: a document was read to fewer than s·L tokens: the factor is of another window than those of other scales.
     edge_share: share of resamples in which that happens.
     """
 

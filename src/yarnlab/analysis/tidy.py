@@ -19,7 +19,15 @@ from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.measure import NotMeasured, gap, hits, nll, paired, paired_hits, split
 from yarnlab.analysis.measure import zero_shot as zero_shot_nll
 from yarnlab.analysis.rows import difference, head, named_arms, numbers, with_base, with_holm
-from yarnlab.analysis.statistics import accuracy, geometric_mean_perplexity, mean, paired_difference_of_proportions
+from yarnlab.analysis.statistics import (
+    Array,
+    accuracy,
+    geometric_mean_perplexity,
+    mean,
+    paired_difference_of_proportions,
+    resampled,
+    share,
+)
 from yarnlab.analysis.style import labels
 
 MULTIPLES = (0.5, 1, 2, 4, 8, 16, 24, 32)
@@ -70,7 +78,8 @@ def ablation_lengths(results: Results) -> list[int]:
 def ablation(results: Results) -> pd.DataFrame:
     """Arms of the ablation and the base: perplexity, its gap to YaRN paired by document, passkey at sL.
 
-    p: sign-flip test of the gap; p_holm: corrected over all gaps of the table.
+    An arm that was not fine-tuned like that YaRN arm has no gap. p: sign-flip test of the gap; p_holm: corrected over
+    all gaps of the table.
     """
     rows: list[dict[str, Any]] = []
     first, base = compared_with(results), results.base()
@@ -87,7 +96,7 @@ def ablation(results: Results) -> pd.DataFrame:
                 rows.append(row)
             except NotMeasured:
                 continue
-            if model.arm != first.arm:
+            if model.arm != first.arm and (model == base or results.alike(model, first)):
                 try:
                     reference = nll(results, first.arm, length)
                     row |= difference(gap(own, reference)) | sign_flip(paired(own, reference)).columns()
@@ -133,8 +142,13 @@ def zero_shot(results: Results) -> pd.DataFrame:
 
 @lru_cache(maxsize=4)
 def passkey(results: Results) -> pd.DataFrame:
-    """Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth."""
+    """Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth.
+
+    Over all depths also, as evaluation/passkey.py defines them: expected, the mean expected accuracy; margin, the
+    median margin in nats, with the interval of its bootstrap over trials.
+    """
     frame = results.frame("passkey")
+    expected, margins = (split(frame, ["arm", "length"], "trial", name) for name in ("expected_accuracy", "margin"))
     tenth = np.minimum((frame["depth"].to_numpy(float) * 10).astype(int), 9)
     tables = split(frame.assign(tenth=tenth), ["arm", "length", "tenth"], "trial", "hit")
     rows = []
@@ -142,7 +156,10 @@ def passkey(results: Results) -> pd.DataFrame:
         for length in sorted({n for arm, n, _ in tables if arm == model.arm}):
             overall = accuracy(hits(results, model.arm, [int(length)]))
             row = head(model, name) | {"length": int(length)}
-            rows.append(row | {"depth_low": 0.0, "depth_high": 1.0} | numbers("accuracy", overall))
+            whole = row | {"depth_low": 0.0, "depth_high": 1.0} | numbers("accuracy", overall)
+            whole |= share(expected[model.arm, length].to_numpy()).columns("expected")
+            by_trial = margins[model.arm, length].to_numpy().T
+            rows.append(whole | resampled(by_trial, _median, unit="nats", over="trials").columns("margin"))
             for k in range(10):
                 part = tables.get((model.arm, length, k))
                 if part is not None and part.size:
@@ -223,6 +240,11 @@ def cost(results: Results) -> pd.DataFrame:
 def _final(last: pd.DataFrame, column: str) -> dict[str, float]:
     values = last[column].dropna().to_numpy(np.float64)
     return mean(values, over="steps").columns(f"final_{column}") if len(values) else {f"final_{column}": math.nan}
+
+
+def _median(margins: Array) -> Array:
+    """(resamples, trials, seeds) -> (resamples,)."""
+    return np.asarray(np.median(margins, axis=(1, 2)))
 
 
 def _passkey_at(results: Results, model: Model, length: int) -> dict[str, Any]:

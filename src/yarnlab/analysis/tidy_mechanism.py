@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
@@ -11,10 +12,10 @@ import pandas as pd
 from yarnlab.analysis import temperature as sweep
 from yarnlab.analysis.hypothesis import sign_flip
 from yarnlab.analysis.load import Results
-from yarnlab.analysis.measure import NotMeasured, gap, paired, present
+from yarnlab.analysis.measure import NotMeasured, gap, paired, present, split
 from yarnlab.analysis.measure_base import REFERENCE_VARIANT, cell, cells
 from yarnlab.analysis.rows import difference, numbers, with_holm
-from yarnlab.analysis.statistics import geometric_mean_perplexity, mean
+from yarnlab.analysis.statistics import Estimate, geometric_mean_perplexity, mean
 
 SLOPE, INTERCEPT = 0.1, 1.0  # the paper's Eq. 22: √(1/t) = 0.1 ln s + 1
 
@@ -37,13 +38,22 @@ def fitted(results: Results) -> sweep.Fit:
         raise NotMeasured(str(unfit)) from unfit
 
 
+def line(results: Results) -> tuple[Estimate, Estimate, int]:
+    """Slope and intercept of the best factors over ln s, and how many scales it is fitted through; or NotMeasured."""
+    fit = fitted(results)
+    if fit.slope is None or fit.intercept is None:
+        raise NotMeasured("fewer than two scales have documents read to s·L tokens and the best factor inside the grid")
+    return fit.slope, fit.intercept, len(fit.scales)
+
+
 @lru_cache(maxsize=4)
 def temperature(results: Results) -> pd.DataFrame:
     """Best √(1/t) by scale beside the formula's, then slope and intercept of the fit beside the paper's.
 
-    `paper`: the value that Eq. 22 gives. ln_ppl_over_formula: what the grid's best factor gains over the formula's,
-    in nats (0: the formula is as good; below 0: better than every factor of the grid); its interval takes that factor
-    as given, though it was found on the same documents.
+    `paper`: the value that Eq. 22 gives. delta: the formula's ln perplexity minus that with √(1/t) = 1; absent where
+    the grid does not hold 1, as the paper's does not. ln_ppl_over_formula: what the grid's best factor gains over the
+    formula's, in nats (0: the formula is as good; below 0: better than every factor of the grid); its interval takes
+    that factor as given, though it was found on the same documents.
     """
     found, rows = fitted(results), []
     for best in found.best:
@@ -70,11 +80,12 @@ def _gain(results: Results, scale: float) -> dict[str, Any]:
     lowest = float(grid["factor"].to_numpy()[grid["perplexity"].to_numpy().argmin()])
     own = {kind: document_nll(results, scale, kind) for kind in ("formula", "reading")}
     best = document_nll(results, scale, "grid", lowest)
-    plain = document_nll(results, scale, "grid", 1.0)
     row: dict[str, Any] = {"grid_best": lowest}
     row |= gap(own["formula"], best).columns("ln_ppl_over_formula")
     row |= gap(own["reading"], own["formula"]).columns("reading")
-    return row | difference(gap(own["formula"], plain))
+    with suppress(NotMeasured):
+        row |= difference(gap(own["formula"], document_nll(results, scale, "grid", 1.0)))
+    return row
 
 
 def document_nll(
@@ -133,6 +144,31 @@ def entropy(results: Results) -> pd.DataFrame:
         row |= mean(shares[method, scale].to_numpy(), unit="share").columns("normalised")
         if reference is not None and (method, scale) != ("none", 1.0):
             row |= difference(mean(paired(own, reference)))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@lru_cache(maxsize=4)
+def entropy_by_layer(results: Results) -> pd.DataFrame:
+    """The same by layer: the mean over heads (`head` is 'all'), then every head's; both numbered from 0, in nats.
+
+    delta: minus that of the unchanged base.
+    """
+    frame, base = present(results, "entropy"), results.base()
+    own = frame[frame["arm"] == base.arm] if base is not None else frame.head(0)
+    if own.empty:
+        raise NotMeasured("the entropy of the base's attention was not measured")
+    by = ["method", "scale", "layer"]
+    layers = own.groupby([*by, "seed", "document"], sort=False)["entropy"].mean().reset_index()
+    tables = {(*key, "all"): table for key, table in split(layers, by, "document", "entropy").items()}
+    tables |= split(own, [*by, "head"], "document", "entropy")
+    rows = []
+    for (method, scale, layer, head), table in tables.items():
+        row: dict[str, Any] = {"method": method, "scale": float(scale), "layer": int(layer), "head": head}
+        row |= numbers("entropy", mean(table.to_numpy()))
+        reference = tables.get(("none", 1.0, layer, head))
+        if reference is not None and (method, scale) != ("none", 1.0):
+            row |= difference(mean(paired(table, reference)))
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yarnlab.analysis.load import ResultsError
+from yarnlab.analysis.load import ResultsError, load
 from yarnlab.provenance import replacing, write_json
+from yarnlab.report.origin import origin
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -65,11 +66,14 @@ def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> 
     if readme is not None and text is not None:
         with replacing(readme) as temporary:
             temporary.write_text(text, encoding="utf-8")
+    made = origin(load(study_dir))
     record = {
         "study": study["study"],
         "study_sha256": study["study_sha256"],
         "criteria_version": claims["criteria_version"],
-        **_origin(study_dir),
+        "commits": made.commits if made else "",
+        "dirty": made.dirty if made else None,
+        "finished": made.finished[:10] if made else "",
         "pictures": {picture.path.name: picture.taken for picture in pictures},
     }
     write_json(images / "gallery.json", record)
@@ -79,13 +83,13 @@ def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> 
 def results_block(study_dir: Path) -> str:
     """Markdown: the counts of verdicts, then the claims of SHOWN with their verdict, number, interval and n."""
     document, study = _document(study_dir, "claims.json"), _document(study_dir, "study.json")
-    origin = _origin(study_dir)
-    commit = f"commit {origin['commit']}, " if origin["commit"] else ""
+    made = origin(load(study_dir))
+    when = f"; {', '.join(part for part in (made.commits, made.finished[:10]) if part)}" if made else ""
     counts = document["counts"]
     total = sum(counts.values())
     summary = ", ".join(f"{n} {_plural(status, n)}" for status, n in counts.items())
     lines = [
-        f"What one run shows ({study['title']}; {commit}{origin['finished']}):",
+        f"What one run shows ({study['title']}{when}):",
         "",
         "| claim | verdict | number |",
         "|---|---|---|",
@@ -154,18 +158,6 @@ def _figure(study_dir: Path, picture: Path, name: str) -> Picture:
     with replacing(picture) as temporary:
         shutil.copyfile(source, temporary)
     return Picture(picture, f"figures/{name}.png")
-
-
-def _origin(study_dir: Path) -> dict[str, Any]:
-    """Commit and end of the newest stage: when and by what the numbers were made."""
-    paths = [path for pattern in ("models/*/manifest.json", "evaluations/*/*.json") for path in study_dir.glob(pattern)]
-    manifests = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
-    if not manifests:
-        return {"commit": "", "dirty": None, "finished": ""}
-    newest = max(manifests, key=lambda manifest: str(manifest.get("ended") or ""))
-    git = newest.get("git") or {}
-    commit = str(git.get("commit") or "")[:12]
-    return {"commit": commit, "dirty": git.get("dirty"), "finished": str(newest.get("ended") or "")[:10]}
 
 
 def _document(study_dir: Path, name: str) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from typing import Any
 from yarnlab.analysis import claims, figures, tables
 from yarnlab.analysis.criteria import CRITERIA_VERSION
 from yarnlab.analysis.family import roots
-from yarnlab.analysis.format import Section, duration
+from yarnlab.analysis.format import Section
 from yarnlab.analysis.load import Results, load
 from yarnlab.analysis.measure import NotMeasured
 from yarnlab.analysis.output import vega, write
 from yarnlab.analysis.style import DARK
 from yarnlab.report.check import check_report
 from yarnlab.report.missing import command_for, paper_mark
+from yarnlab.report.origin import origin
 from yarnlab.tracking.store import is_server, tracking_uri, without_login
 
 __all__ = ["check_report", "write_report"]
@@ -56,7 +57,7 @@ def write_report(study_dir: Path, *, command: str) -> Path:
         verdicts=_verdicts(results, links, command),
         statuses=claims.STATUSES,
         criteria_version=CRITERIA_VERSION,
-        origin=_origin(results),
+        origin=origin(results),
         dashboard=dashboard,
         served_here=not is_server(uri),
         tracked=any(link["run"] for link in links.values()),
@@ -152,26 +153,3 @@ def _known(sources: list[str], links: dict[str, dict[str, str]]) -> list[dict[st
         if len({link["label"] for link in named}) == len(named):
             break
     return named
-
-
-def _origin(results: Results) -> dict[str, str]:
-    """Where and when the numbers were made, from the newest manifest."""
-    if not results.manifests:
-        return {}
-    newest = max(results.manifests, key=lambda m: str(m.get("ended") or ""))
-    git, hardware = newest.get("git") or {}, newest.get("hardware") or {}
-    seconds = sum(float(m.get("seconds") or 0) for m in results.manifests)
-    commit = str(git.get("commit") or "")[:12]
-    return {
-        "finished": str(newest.get("ended") or "")[:16].replace("T", " "),
-        "commit": commit + (" with uncommitted changes" if commit and git.get("dirty") else ""),
-        "machine": _machine(hardware),
-        "compute": duration(seconds),
-        "torch": str((newest.get("packages") or {}).get("torch") or ""),
-    }
-
-
-def _machine(hardware: dict[str, Any]) -> str:
-    gpu = hardware.get("gpu")
-    parts = [str(hardware.get("cpu") or ""), f"{hardware['cores']} cores" if hardware.get("cores") else ""]
-    return ", ".join(part for part in [*parts, str(gpu) if gpu else "no GPU"] if part)
