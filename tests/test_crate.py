@@ -31,6 +31,18 @@ def manifest(study: Path, name: str, outputs: dict[str, bytes], inputs: tuple[st
     return study / name
 
 
+def write_study(folder: Path, models: tuple[str, ...], **evaluations: tuple[str, ...]) -> None:
+    """study.json: these models, and for each kind of evaluation the models that it is planned for."""
+    model = {"method": "none", "scale": 1.0, "parent": None, "seed": 42, "trained_length": 64, "kind": "pretrain"}
+    content = {
+        "study": "demo",
+        "title": "a demo",
+        "models": {name: {"arm": name, **model} for name in models},
+        "evaluations": {kind: {"models": list(names)} for kind, names in evaluations.items()},
+    }
+    (folder / "study.json").write_text(json.dumps(content))
+
+
 @pytest.fixture
 def study(tmp_path) -> Path:
     folder = tmp_path / "results" / "demo"
@@ -38,7 +50,7 @@ def study(tmp_path) -> Path:
     manifest(
         folder, "models/base/manifest.json", {"models/base/model.safetensors": b"45"}, ("data/train/manifest.json",)
     )
-    (folder / "study.json").write_text(json.dumps({"study": "demo", "title": "a demo"}))
+    write_study(folder, models=("base",))
     (folder / "report.html").write_text("<p>")
     return folder
 
@@ -85,3 +97,30 @@ def test_a_file_that_is_not_what_its_manifest_says_is_named(study):
 def test_nothing_finished_is_said_so(tmp_path):
     with pytest.raises(CrateError, match="run the study"):
         write_crate(tmp_path)
+
+
+def test_only_what_the_study_plans_is_published(study):
+    """A dropped arm, an evaluation that no longer names a model, and a corpus that nothing reads are no part of it, nor
+    do they stop it when their files are gone; what a planned model was made from is."""
+    train = ("data/train/manifest.json",)
+    manifest(study, "assets/hub/manifest.json", {"assets/hub/text.parquet": b"6"})
+    manifest(study, "data/held/manifest.json", {"data/held/tokens.npy": b"7"}, ("assets/hub/manifest.json",))
+    manifest(study, "data/old/manifest.json", {"data/old/tokens.npy": b"8"})
+    manifest(study, "models/old/manifest.json", {"models/old/model.safetensors": b"9"}, train)
+    for name in ("base", "other"):
+        made = {f"evaluations/passkey/{name}.parquet": b"0"}
+        manifest(study, f"evaluations/passkey/{name}.manifest.json", made, ("data/held/manifest.json",))
+    for name in ("base", "old"):
+        (study / "training").mkdir(exist_ok=True)
+        (study / "training" / f"{name}.jsonl").write_text("{}\n")
+    for lost in ("models/old/model.safetensors", "data/old/tokens.npy", "evaluations/passkey/other.parquet"):
+        (study / lost).unlink()
+    write_study(study, models=("base", "other"), passkey=("base",))
+
+    crate = ROCrate(str(write_crate(study).parent))
+    files = {entity.id for entity in crate.get_by_type("File")}
+    assert {"assets/hub/text.parquet", "data/held/tokens.npy", "data/train/tokens.npy", "training/base.jsonl"} <= files
+    assert {"models/base/model.safetensors", "evaluations/passkey/base.parquet"} <= files
+    assert not {name for name in files if "old" in name or "other" in name}
+    actions = {action["name"]: action for action in crate.get_by_type("CreateAction")}
+    assert [entity.id for entity in actions["data held"]["object"]] == ["assets/hub/manifest.json"]

@@ -32,9 +32,9 @@ def snakemake(folder: Path, *arguments: str, study: str | Path = "smoke", **envi
     )
 
 
-def planned(folder: Path, *arguments: str, study: str | Path = "smoke") -> set[tuple[str, str]]:
+def planned(folder: Path, *arguments: str, study: str | Path = "smoke", **environment: str) -> set[tuple[str, str]]:
     """(rule, output's name) of every job that a dry run would run."""
-    done = snakemake(folder, "-n", *arguments, study=study)
+    done = snakemake(folder, "-n", *arguments, study=study, **environment)
     assert done.returncode == 0, done.stderr
     jobs, rule = set(), ""
     for line in (done.stdout + done.stderr).splitlines():
@@ -197,6 +197,43 @@ def test_a_dead_tracking_server_costs_a_warning_and_is_made_good_later(finished)
     assert ("publish", "tracking/runs.json") in planned(finished)
     assert snakemake(finished).returncode == 0
     assert planned(finished) == set()
+
+
+@pytest.mark.slow
+def test_another_mlflow_upgrades_its_database_and_reruns_nothing_else(finished, tmp_path):
+    """After an update of the environment: one job, since no stage depends on when the database was made ready."""
+    other = tmp_path / "mlflow-99.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: mlflow\nVersion: 99.0\n")
+    assert planned(finished, PYTHONPATH=str(tmp_path)) == {("init_tracking", "tracking/ready")}
+
+
+@pytest.mark.slow
+def test_a_lost_tracking_database_is_filled_again(finished):
+    """The next call publishes all that is on disk, gives the report the new links, and leaves nothing to do."""
+    runs = finished / "results/smoke/tracking/runs.json"
+    before = json.loads(runs.read_text())
+    (finished / "results/mlflow.db").unlink()
+    rules = {rule for rule, _ in planned(finished)}
+    assert {"publish", "report"} <= rules <= {"publish", "report", "crate", "all"}
+    assert snakemake(finished).returncode == 0
+    after = json.loads(runs.read_text())
+    assert after.keys() == before.keys() and after != before
+    assert planned(finished) == set()
+
+
+@pytest.mark.slow
+def test_results_without_snakemakes_records_are_compared_with_the_study(finished, tmp_path):
+    """They fit what made them; another setting is named, since Snakemake itself would take the old results."""
+    shutil.copytree(finished / "results", tmp_path / "results")
+    done = snakemake(tmp_path, "-n")
+    assert "Snakemake keeps them" not in done.stderr
+    changed = variant(tmp_path, "trials: 10", "trials: 12")
+    done = snakemake(tmp_path, "-n", study=changed)
+    assert "passkey base: made with other settings\n" in done.stderr
+    command = done.stderr.split("study=")[1].splitlines()[0].split(" -R ")
+    assert command == [str(changed), "passkey"]
+    assert {rule for rule, _ in planned(tmp_path, "-R", "passkey", study=changed)} >= {"passkey", "claims", "report"}
 
 
 @pytest.mark.slow

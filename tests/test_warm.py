@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -108,6 +109,19 @@ def test_where_jobs_run_elsewhere_there_is_none(monkeypatch):
     monkeypatch.setenv(warm.SOCKET, "/some/socket")
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     warm.start(local=False)
+    assert warm.SOCKET not in os.environ
+
+
+@pytest.mark.parametrize("missing", ["folder", "process"])
+def test_a_run_without_room_for_it_goes_on(tmp_path, monkeypatch, missing):
+    """It only saves time: with no usable /tmp, or no process to be had, jobs import for themselves."""
+    monkeypatch.setenv(warm.SOCKET, "/of/an/earlier/run")
+    if missing == "folder":
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
+    else:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
+    warm.start()
     assert warm.SOCKET not in os.environ
 
 

@@ -7,6 +7,7 @@ made. Archives such as Zenodo and WorkflowHub read this format.
 
 from __future__ import annotations
 
+import glob
 import json
 import mimetypes
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ FILE = "ro-crate-metadata.json"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 PAPER = "https://arxiv.org/abs/2309.00071"
 LICENCE = "MIT for what yarnlab wrote; weights and texts keep the licences of what they were made from"
-REPORTED = ("report.html", "claims.json", "study.json", "tables/*", "figures/*", "training/*.jsonl")  # made by no stage
+REPORTED = ("report.html", "claims.json", "study.json", "tables/*", "figures/*")  # made by no stage
 mimetypes.add_type("application/vnd.apache.parquet", ".parquet")
 
 
@@ -41,7 +42,7 @@ def write_crate(study_dir: Path) -> Path:
     from rocrate.rocrate import ROCrate
 
     study = _read(study_dir / "study.json", study_dir)
-    manifests = {path.relative_to(study_dir).as_posix(): _read(path, study_dir) for path in _manifests(study_dir)}
+    manifests = _manifests(study_dir, study)
     if not manifests:
         raise CrateError(f"{study_dir} holds no finished stage: run the study first")
     crate = ROCrate()
@@ -52,7 +53,7 @@ def write_crate(study_dir: Path) -> Path:
     crate.root_dataset["conformsTo"] = [crate.add_jsonld({"@id": PROFILE, "@type": "CreativeWork"})]
     crate.root_dataset["isBasedOn"] = [crate.add_jsonld({"@id": PAPER, "@type": "ScholarlyArticle"})]
     crate.metadata.extra_terms["sha256"] = "https://schema.org/sha256"
-    for pattern in REPORTED:
+    for pattern in (*REPORTED, *(f"training/{glob.escape(name)}.jsonl" for name in study["models"])):
         for path in sorted(study_dir.glob(pattern)):
             if path.is_file() and not path.name.startswith("."):
                 _add(crate, study_dir, path.relative_to(study_dir).as_posix(), sha256_of(path))
@@ -64,11 +65,39 @@ def write_crate(study_dir: Path) -> Path:
     return study_dir / FILE
 
 
-def _manifests(study_dir: Path) -> Iterator[Path]:
-    """Manifests of stages: data, assets, models, evaluations."""
-    for pattern in ("assets/*/manifest.json", "data/*/manifest.json", "models/*/manifest.json"):
-        yield from sorted(study_dir.glob(pattern))
-    yield from sorted(study_dir.glob("evaluations/*/*.manifest.json"))
+def _manifests(study_dir: Path, study: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The manifests of the models and evaluations that the study plans, and of all the data that they come from.
+
+    By their paths in `study_dir`, what is read before what reads it. What a study that had other models left behind is
+    no part of it.
+    """
+    from yarnlab.analysis.files import Model, evaluated
+
+    models = {name: Model.of(name, entry) for name, entry in study["models"].items()}
+    evaluations = {kind: planned for kind, planned in study["evaluations"].items() if planned is not None}
+    todo = [f"models/{name}/manifest.json" for name in models]
+    todo += [
+        f"evaluations/{kind}/{name}.manifest.json"
+        for kind, planned in evaluations.items()
+        for name in evaluated(models, planned)
+    ]
+    found: dict[str, dict[str, Any]] = {}
+    for name in todo:
+        if (study_dir / name).is_file():
+            _collect(study_dir, name, found)
+    return found
+
+
+def _collect(study_dir: Path, name: str, found: dict[str, dict[str, Any]]) -> None:
+    """Add the manifest at `name` to `found`, after those of what it was made from."""
+    if name in found:
+        return
+    manifest = _read(study_dir / name, study_dir)
+    for path in manifest["inputs"]:
+        source = next((end for end in _ends(path) if (study_dir / end).is_file()), None)
+        if source is not None:
+            _collect(study_dir, source, found)
+    found[name] = manifest
 
 
 def _action(crate: ROCrate, study_dir: Path, name: str, manifest: dict[str, Any]) -> Entity:
@@ -93,9 +122,14 @@ def _action(crate: ROCrate, study_dir: Path, name: str, manifest: dict[str, Any]
 
 
 def _input(crate: ROCrate, path: str) -> Entity | None:
-    """The crate's entity for a manifest that a stage read; its path there begins outside the results folder."""
-    parts = path.split("/")
-    return next((e for i in range(len(parts)) if (e := crate.dereference("/".join(parts[i:]))) is not None), None)
+    """The crate's entity for a manifest that a stage read."""
+    return next((entity for end in _ends(path) if (entity := crate.dereference(end)) is not None), None)
+
+
+def _ends(path: str) -> Iterator[str]:
+    """A path without its first folders, one less each: stages name what they read from outside the results folder."""
+    parts = path.strip("/").split("/")
+    return ("/".join(parts[i:]) for i in range(len(parts)))
 
 
 def _software(crate: ROCrate, manifest: dict[str, Any]) -> Entity:

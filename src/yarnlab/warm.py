@@ -38,18 +38,18 @@ def start(*, local: bool = True) -> None:
     Not where jobs run elsewhere (`local` false): a login node is no place for it, and a job that finds the socket,
     since it shares the machine or its /tmp, would compute there instead of in its own allocation.
     """
+    os.environ.pop(SOCKET, None)
     if not local:
-        os.environ.pop(SOCKET, None)
         return
-    folder = tempfile.mkdtemp(prefix="yarnlab-")
-    command = [sys.executable, "-m", "yarnlab.warm", folder, str(os.getpid())]
     try:
+        folder = tempfile.mkdtemp(prefix="yarnlab-")
+        command = [sys.executable, "-m", "yarnlab.warm", folder, str(os.getpid())]
         subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
         )  # fmt: skip
     except OSError:
-        return  # every job then imports for itself
+        return  # no room in /tmp, or no process: every job then imports for itself
     os.environ[SOCKET] = str(Path(folder) / "socket")
 
 

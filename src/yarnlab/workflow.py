@@ -26,9 +26,10 @@ CONFIG = ("study", "device", "mfu", "first", "second")  # the keys of `--config`
 class Workflow:
     """One study as the workflow sees it; all methods are cheap and depend on the study file alone."""
 
-    def __init__(self, study: Study, results: str = "results") -> None:
+    def __init__(self, study: Study, results: str = "results", named: str | None = None) -> None:
         self.study = study
         self.root = f"{results}/{study.study}"
+        self.named = named or study.study  # what `--config study=` must say
         self.models = list(study.instances())
 
     @classmethod
@@ -48,7 +49,8 @@ class Workflow:
 
         Raises StudyError with one line per mistake.
         """
-        return cls(load_study(Path(chosen) if chosen.endswith(".yaml") else folder / f"{chosen}.yaml"))
+        study = load_study(Path(chosen) if chosen.endswith(".yaml") else folder / f"{chosen}.yaml")
+        return cls(study, named=chosen)
 
     def export_environment(self, source: Path) -> None:
         """Set what every job inherits: the package's place, no hub, quiet libraries, an allocator that keeps memory.
@@ -58,6 +60,7 @@ class Workflow:
         """
         os.environ["PYTHONPATH"] = path_of_jobs(source, os.environ.get("PYTHONPATH", ""))
         os.environ.pop("SNAKEMAKE_PROFILE", None)  # it may name options of the plugin that jobs lack
+        os.environ["YARNLAB_STUDY"] = self.named
         os.environ["YARNLAB_STUDY_SHA256"] = study_digest(self.study)
         # The one rule that downloads is as its caller was; a Snakemake that this one starts inherits the answer.
         os.environ.setdefault("YARNLAB_ASSETS_OFFLINE", os.environ.get("HF_HUB_OFFLINE", "0"))
@@ -150,6 +153,9 @@ class Workflow:
     def _model(self, name: str) -> str:
         return f"{self.root}/models/{name}/manifest.json"
 
+    def _evaluation(self, kind: str, name: str) -> str:
+        return f"{self.root}/evaluations/{kind}/{name}.manifest.json"
+
     def _tokenizer(self, asset: str | None) -> str:
         return self.corpus("tokenizer") if asset is None else self._asset(asset)
 
@@ -169,9 +175,7 @@ class Workflow:
         return [self._asset(name) for name in self.assets()]
 
     def evaluation_manifests(self, *kinds: str) -> list[str]:
-        return [
-            f"{self.root}/evaluations/{kind}/{name}.manifest.json" for kind in kinds for name in self.evaluated(kind)
-        ]
+        return [self._evaluation(kind, name) for kind in kinds for name in self.evaluated(kind)]
 
     def needs(self, names: tuple[str, ...]) -> list[str]:
         """Input files of a table, figure or claim from what it declares to need."""
@@ -191,11 +195,18 @@ class Workflow:
         folder = Path(os.path.relpath(project_root() / "config" / "reference"))
         return sorted(str(path) for path in folder.glob("*.csv"))
 
+    def executions(self) -> dict[tuple[str, str], str]:
+        """(stage, name) of all that the study runs → the manifest that it writes."""
+        planned = {("asset", name): self._asset(name) for name in self.assets()}
+        if self.study.tokenizer is not None:
+            planned["tokenizer", "tokenizer"] = self._tokenizer(None)
+        planned |= {("corpus", name): self.corpus(name) for name in self.corpora()}
+        planned |= {("train", name): self._model(name) for name in self.models}
+        return planned | {(kind, name): self._evaluation(kind, name) for kind in KINDS for name in self.evaluated(kind)}
+
     def manifests(self) -> list[str]:
         """Every manifest that the study's stages write."""
-        own = ["tokenizer"] if self.study.tokenizer is not None else []
-        data = [self.corpus(name) for name in (*own, *self.corpora())]
-        return [*self.asset_manifests(), *data, *self.model_manifests(), *self.evaluation_manifests(*KINDS)]
+        return list(self.executions().values())
 
     @staticmethod
     def _name(wildcards: Any) -> str:

@@ -206,7 +206,7 @@ def test_starting_the_mirror_is_quick_and_detached(study, monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", replacement)
     begin = time.monotonic()
-    tracking.start_mirror(study.directory)
+    tracking.start_mirror(study.directory, [("train", "base")])
     assert time.monotonic() - begin < 0.5
     ((command, _),) = started
     assert command[1:4] == ["-m", "yarnlab", "mirror"]

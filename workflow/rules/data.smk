@@ -69,7 +69,7 @@ rule shared:
     params:
         results=flow.folder,
     shell:
-        "python -m yarnlab overlap {wildcards.a} {wildcards.b} --study-dir {params.results:q} >{log:q} 2>&1"
+        "python -m yarnlab overlap {wildcards.a} {wildcards.b} --study-dir {params.results:q} 2>&1 | tee {log:q}"
 
 
 rule overlap:

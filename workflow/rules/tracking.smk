@@ -5,9 +5,11 @@ publish:       every manifest -> tracking/runs.json
 dashboard:     serves the MLflow pages on 127.0.0.1
 """
 
+from importlib.metadata import version
+
 
 rule init_tracking:
-    """Create or upgrade the MLflow database once; concurrent first use of sqlite races."""
+    """Create the MLflow database, and upgrade it for another MLflow; concurrent first use of sqlite races."""
     output:
         touch("<results>/tracking/ready"),
     log:
@@ -16,12 +18,14 @@ rule init_tracking:
     localrule: True
     conda:
         "../../envs/conda.yaml"
+    params:
+        mlflow=version("mlflow"),
     shell:
         "python -m yarnlab init-tracking 2> {log}"
 
 
 rule publish:
-    """Copy what MLflow lacks. A failure is counted, and the count makes the next call try again."""
+    """Copy what MLflow lacks; again for another MLflow, after a failure, and where the database is lost."""
     input:
         manifests=flow.manifests(),
         ready=ancient("<results>/tracking/ready"),
@@ -34,7 +38,7 @@ rule publish:
         "../../envs/conda.yaml"
     params:
         results=flow.folder,
-        failures=tracking.failed_publications(Path(flow.root)),
+        state=lambda wildcards: tracking.publication_state(Path(flow.root)),
     shell:
         "python -m yarnlab publish --study-dir {params.results:q} 2>&1 | tee {log}"
 

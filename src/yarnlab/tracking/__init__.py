@@ -9,7 +9,17 @@ what was missed is replayed from disk. Importing this package imports no MLflow.
 from yarnlab.tracking.dashboard import serve
 from yarnlab.tracking.mirror import follow, start_mirror
 from yarnlab.tracking.publication import PublishResult, publish
-from yarnlab.tracking.records import failed_publications, record_end, record_start, runs_table, write_runs
+from yarnlab.tracking.records import (
+    failed_publications,
+    publication_state,
+    read_record,
+    record_end,
+    record_start,
+    restore_record,
+    runs_table,
+    write_plan,
+    write_runs,
+)
 from yarnlab.tracking.store import initialise, tracking_uri
 
 __all__ = [
@@ -17,12 +27,16 @@ __all__ = [
     "failed_publications",
     "follow",
     "initialise",
+    "publication_state",
     "publish",
+    "read_record",
     "record_end",
     "record_start",
+    "restore_record",
     "runs_table",
     "serve",
     "start_mirror",
     "tracking_uri",
+    "write_plan",
     "write_runs",
 ]

@@ -1,6 +1,7 @@
 """MLflow's own pages on this machine."""
 
 import os
+import shlex
 import signal
 import socket
 import subprocess
@@ -11,6 +12,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
+from yarnlab.tracking.relocation import relocate
 from yarnlab.tracking.store import (
     database_file,
     is_server,
@@ -37,10 +39,8 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
         return
     database = database_file(uri)
     if database is not None and not database.exists():
-        raise SystemExit(
-            f"There is no MLflow database yet: {database} does not exist. "
-            "Run a study first (envs/run snakemake --cores all); its first job makes it."
-        )
+        raise SystemExit(f"There is no MLflow database: {database} does not exist. {_what_makes_it(results)}")
+    relocate(results)
     free = _free_port(host, port)
     link = f"http://{host}:{free}"
     if free != port:
@@ -89,6 +89,14 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
             print("\nMLflow stopped.", flush=True)
         finally:
             _stop(server)
+
+
+def _what_makes_it(results: Path) -> str:
+    studies = sorted(folder.parent.parent for folder in results.glob("*/tracking/records"))
+    if not studies:
+        return "Run a study first (envs/run snakemake --cores all); its first job makes it."
+    commands = " && ".join(f"envs/run yarnlab publish --study-dir {shlex.quote(str(study))}" for study in studies)
+    return f"All that it held is on disk; this makes it again: {commands}"
 
 
 def _free_port(host: str, port: int) -> int:

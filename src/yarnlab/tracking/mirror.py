@@ -4,22 +4,25 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
 from yarnlab.processes import watch
 from yarnlab.provenance import now
 from yarnlab.tracking.publication import PublishResult, mirror
+from yarnlab.tracking.records import write_plan
 from yarnlab.tracking.store import exclusive
 
 _LONGEST_WAIT_S = 300.0
 _NICENESS = 19
 
 
-def start_mirror(study_dir: Path) -> None:
+def start_mirror(study_dir: Path, planned: Iterable[tuple[str, str]]) -> None:
     """Start `follow` for the calling process, detached from it and from the terminal, and return at once.
 
-    It writes to tracking/mirror.log. That it can't start is no reason to stop a study: said on stderr.
+    planned: (stage, name) of all that the study runs. It writes to tracking/mirror.log. That it can't start is no
+    reason to stop a study: said on stderr.
     """
     study_dir = Path(study_dir).resolve()
     log = study_dir / "tracking" / "mirror.log"
@@ -36,7 +39,7 @@ def start_mirror(study_dir: Path) -> None:
     source = str(Path(__file__).resolve().parents[2])
     python_path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     try:
-        log.parent.mkdir(parents=True, exist_ok=True)
+        write_plan(study_dir, planned)
         with open(log, "ab") as output:
             subprocess.Popen(
                 command,

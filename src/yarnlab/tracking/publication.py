@@ -6,7 +6,6 @@ and value, and MLflow's store keeps it once.
 """
 
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,17 +22,21 @@ from yarnlab.tracking.entities import (
 from yarnlab.tracking.records import (
     Record,
     count_failed_publication,
+    experiment_name,
+    is_lost,
     load_manifest,
     load_published,
     load_records,
     metric_lines,
     save_published,
 )
+from yarnlab.tracking.relocation import artifact_location, relocate
 from yarnlab.tracking.store import (
     database_file,
     database_lock,
     experiment_created,
     is_server,
+    migrate,
     mlflow_environment,
     quiet_loggers,
     redacted,
@@ -47,6 +50,9 @@ if TYPE_CHECKING:
 
 _MAX_METRICS, _MAX_PARAMS = 1000, 100  # what MLflow takes in one batch
 _LOCK_WAIT_S = 60.0
+_ENDS = {"finished": "FINISHED", "failed": "FAILED", "dropped": "KILLED"}
+SUPERSEDED = "yarnlab.superseded"
+"""The tag of runs whose stage was started anew under another id; no other run has it."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +86,7 @@ def publish(study_dir: Path, *, deadline_s: float = 3.5) -> PublishResult:
 def mirror(study_dir: Path, deadline_s: float) -> PublishResult:
     """One pass of `publish` that counts no failures; imports MLflow only when there is something to send."""
     uri = tracking_uri(study_dir.parent)
+    relocate(study_dir.parent)
     behind, entries = _behind(study_dir, uri)
     if not behind:
         return PublishResult(0, 0, len(entries), None)
@@ -90,7 +97,7 @@ def mirror(study_dir: Path, deadline_s: float) -> PublishResult:
             if not held:
                 problem = "Another process is still publishing to MLflow."
                 return PublishResult(0, len(behind), len(entries), problem)
-            with mlflow_environment(), quiet_loggers():
+            with mlflow_environment(uri), quiet_loggers():
                 return _publish_all(study_dir, uri)
     except Exception as error:
         return PublishResult(0, len(behind), len(entries), _sentence(uri, error))
@@ -101,7 +108,7 @@ def _behind(study_dir: Path, uri: str) -> tuple[list[Record], dict[str, dict[str
     records = load_records(study_dir)
     if not records:
         return [], {}
-    created = experiment_created(uri, _experiment_name(records[0]))
+    created = experiment_created(uri, experiment_name(study_dir))
     published = load_published(study_dir, uri)
     runs = {record["run"] for record in records}
     entries = {
@@ -123,19 +130,24 @@ def _up_to_date(study_dir: Path, record: Record, entry: Mapping[str, Any] | None
 def _publish_all(study_dir: Path, uri: str) -> PublishResult:
     """Send everything that is behind; the caller holds the lock."""
     from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException, RestException
 
     behind, entries = _behind(study_dir, uri)
     if not behind:
         return PublishResult(0, 0, len(entries), None)
+    lost = is_lost(study_dir, uri)
+    if (database := database_file(uri)) is not None:
+        migrate(database)
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    experiment = _experiment(client, study_dir, uri, _experiment_name(behind[0]))
+    experiment = _experiment(client, study_dir, uri)
+    if lost:
+        count_failed_publication(study_dir)  # `publication_state` has counted it; it stays so when it is lost no more
+        save_published(study_dir, uri, {})
     known = {"experiment_id": experiment.experiment_id, "experiment_created": experiment.creation_time}
     if any(entry | known != entry for entry in entries.values()):
         # Another database or server answers at this address now: find or make every run again.
         entries = {}
         behind = load_records(study_dir)
-    _give_up_superseded(client, study_dir, uri)
+    unmarked = _mark_superseded(client, study_dir, uri)
     unpublished = {**known, "run_id": "", "lines": 0, "finished": False, "ended": None}
     published, warning = 0, None
     for record in behind:
@@ -145,12 +157,12 @@ def _publish_all(study_dir: Path, uri: str) -> PublishResult:
             published += 1
         except Exception as error:
             warning = warning or f"{record['stage']}.{record['name']}: {_sentence(uri, error)}"
-            if is_server(uri) and isinstance(error, MlflowException) and not isinstance(error, RestException):
-                break  # it did not answer at all: the other records would each wait for it in vain
+            if _is_unanswered(uri, error):
+                break  # the other records would each wait for it in vain
         finally:
             if entry["run_id"]:
                 entries[record["run"]] = entry
-                save_published(study_dir, uri, entries)
+                save_published(study_dir, uri, entries | unmarked)
     return PublishResult(published, len(behind) - published, len(entries), warning)
 
 
@@ -166,6 +178,8 @@ def _publish_record(client: "MlflowClient", study_dir: Path, record: Record, ent
         client.update_run(run_id, status="RUNNING")  # a failed stage that was started again
     if record["status"] != "failed" and "error" in run.data.tags:
         client.delete_tag(run_id, "error")
+    if SUPERSEDED in run.data.tags:
+        client.delete_tag(run_id, SUPERSEDED)  # this execution was put back in its place
 
     manifest = load_manifest(study_dir, record)
     known_tags, known_params = run.data.tags, run.data.params
@@ -189,8 +203,8 @@ def _publish_record(client: "MlflowClient", study_dir: Path, record: Record, ent
     _attach(client, study_dir, record, manifest, run)
     if record["status"] == "failed":
         client.set_tag(run_id, "error", str(record["error"])[:MAX_VALUE])
-    status = "FINISHED" if record["status"] == "finished" else "FAILED"
-    client.set_terminated(run_id, status, end_time=milliseconds(record["ended"]))
+    ended = milliseconds(record["ended"]) if record["ended"] else None
+    client.set_terminated(run_id, _ENDS[record["status"]], end_time=ended)
     entry.update(finished=True, ended=record["ended"])
 
 
@@ -207,26 +221,39 @@ def _run(client: "MlflowClient", record: Record, entry: Mapping[str, Any]) -> "R
     )
 
 
-def _experiment(client: "MlflowClient", study_dir: Path, uri: str, name: str) -> "Experiment":
+def _experiment(client: "MlflowClient", study_dir: Path, uri: str) -> "Experiment":
     """The study's experiment, made or brought back from MLflow's trash when needed."""
+    name = experiment_name(study_dir)
     experiment = client.get_experiment_by_name(name)
     if experiment is None:
-        location = None
-        if database_file(uri) is not None:
-            location = (study_dir.resolve().parent / "mlartifacts" / name.rpartition("/")[2]).as_uri()
+        location = artifact_location(study_dir.parent, name) if database_file(uri) is not None else None
         return client.get_experiment(client.create_experiment(name, artifact_location=location))
     if experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
     return experiment
 
 
-def _give_up_superseded(client: "MlflowClient", study_dir: Path, uri: str) -> None:
-    """End the runs of executions that died and were then started anew under another id."""
+def _mark_superseded(client: "MlflowClient", study_dir: Path, uri: str) -> dict[str, dict[str, Any]]:
+    """Tag the runs whose stage was started anew under another id, and end those that died; returns what is left."""
     runs = {record["run"] for record in load_records(study_dir)}
-    with suppress(Exception):  # they are history: nothing is lost when MLflow has forgotten them
-        for run, entry in load_published(study_dir, uri).items():
-            if run not in runs and not entry["finished"]:
+    left = {run: entry for run, entry in load_published(study_dir, uri).items() if run not in runs}
+    for run, entry in list(left.items()):
+        try:
+            if not entry["finished"]:
                 client.set_terminated(entry["run_id"], "KILLED")
+            client.set_tag(entry["run_id"], SUPERSEDED, "true")
+        except Exception as error:
+            if _is_unanswered(uri, error):
+                break
+        del left[run]  # also one that was deleted there: it is history, and nothing is lost
+    return left
+
+
+def _is_unanswered(uri: str, error: Exception) -> bool:
+    """Whether the server did not answer at all."""
+    from mlflow.exceptions import MlflowException, RestException
+
+    return is_server(uri) and isinstance(error, MlflowException) and not isinstance(error, RestException)
 
 
 def _attach(client: "MlflowClient", study_dir: Path, record: Record, manifest: Mapping[str, Any], run: "Run") -> None:
@@ -240,10 +267,6 @@ def _attach(client: "MlflowClient", study_dir: Path, record: Record, manifest: M
         if (study_dir / name).is_file():
             folder = Path(name).parent.as_posix()
             client.log_artifact(run.info.run_id, str(study_dir / name), None if folder == "." else folder)
-
-
-def _experiment_name(record: Record) -> str:
-    return f"yarnlab/{record['study']}"
 
 
 def _sentence(uri: str, error: Exception) -> str:

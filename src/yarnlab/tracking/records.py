@@ -1,7 +1,8 @@
 """The tracking files of a study: what ran, what MLflow already has, how often publishing fell short.
 
 <study_dir>/tracking/records/<stage>.<name>.json   written by the stage itself
-<study_dir>/tracking/published.json                {tracking URI: {run: what MLflow has of it}}
+<study_dir>/tracking/planned.json                  the names of all records that the study plans, by the workflow
+<study_dir>/tracking/published.json                {MLflow's store: {run: what it has of it}}
 <study_dir>/tracking/runs.json                     {"<stage>.<name>": where its MLflow run is}
 <study_dir>/tracking/failures                      how many explicit publications fell short
 """
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.provenance import now, write_json
-from yarnlab.tracking.store import redacted, tracking_uri
+from yarnlab.tracking.store import experiment_created, store_name, tracking_uri
 
 Record = dict[str, Any]
 """One tracking/records/*.json, with the keys that `record_start` writes."""
@@ -91,10 +92,32 @@ def record_end(
     write_json(path, record)
 
 
+def read_record(study_dir: Path, stage: str, name: str) -> Record:
+    """What the stage's last execution said of itself; empty if there is nothing to read."""
+    return _read_json(_record_path(Path(study_dir), stage, name))
+
+
+def restore_record(study_dir: Path, record: Record) -> None:
+    """Have an earlier execution, with the record that `read_record` gave then, stand for its stage again."""
+    write_json(_record_path(Path(study_dir), record["stage"], record["name"]), record)
+
+
+def write_plan(study_dir: Path, executions: Iterable[tuple[str, str]]) -> None:
+    """Note every (stage, name) that the study plans, so that what was dropped from it while it ran can be told."""
+    names = [_record_name(stage, name) for stage, name in executions]
+    write_json(Path(study_dir) / "tracking" / "planned.json", {"records": names})
+
+
 def load_records(study_dir: Path) -> list[Record]:
-    """All readable records of the study, oldest first."""
-    records = (_read_json(path) for path in (study_dir / "tracking" / "records").glob("*.json"))
-    return sorted((record for record in records if record.keys() >= _KEYS), key=lambda record: record["started"])
+    """All readable records of the study, oldest first; `dropped` is one that runs by its record but in no plan."""
+    found = [_read_json(path) for path in (study_dir / "tracking" / "records").glob("*.json")]
+    records = sorted((record for record in found if record.keys() >= _KEYS), key=lambda record: record["started"])
+    planned = _read_json(study_dir / "tracking" / "planned.json").get("records")
+    for record in records:
+        name = _record_name(record["stage"], record["name"])
+        if planned is not None and name not in planned and record["status"] == "running":
+            record["status"] = "dropped"
+    return records
 
 
 def metric_lines(study_dir: Path, record: Record, skip: int) -> list[dict[str, Any] | None]:
@@ -117,15 +140,30 @@ def load_manifest(study_dir: Path, record: Record) -> dict[str, Any]:
 
 
 def load_published(study_dir: Path, uri: str) -> dict[str, dict[str, Any]]:
-    """What this MLflow has: {run: {experiment_id, experiment_created, run_id, lines, finished, ended}}."""
+    """What this MLflow has: {run: {experiment_id, experiment_created, run_id, lines, finished, ended}}.
+
+    Also of executions that have no record any more, until their runs are marked as superseded.
+    """
     published: dict[str, dict[str, dict[str, Any]]] = _read_json(study_dir / "tracking" / "published.json")
-    return published.get(redacted(uri), {})
+    return published.get(store_name(study_dir.parent, uri), {})
 
 
 def save_published(study_dir: Path, uri: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
     """Replace what is known of this MLflow; other tracking URIs keep theirs."""
     path = study_dir / "tracking" / "published.json"
-    write_json(path, {**_read_json(path), redacted(uri): entries})
+    write_json(path, {**_read_json(path), store_name(study_dir.parent, uri): entries})
+
+
+def experiment_name(study_dir: Path) -> str:
+    """The study's experiment in MLflow."""
+    return f"yarnlab/{study_dir.resolve().name}"
+
+
+def is_lost(study_dir: Path, uri: str) -> bool:
+    """Whether what was published is gone: the database was deleted or replaced. A server is not asked."""
+    created = experiment_created(uri, experiment_name(study_dir))
+    published = load_published(study_dir, uri).values()
+    return created is not None and any(entry.get("experiment_created") != created for entry in published)
 
 
 def runs_table(study_dir: Path) -> dict[str, dict[str, str]]:
@@ -139,7 +177,7 @@ def runs_table(study_dir: Path) -> dict[str, dict[str, str]]:
     for record in load_records(study_dir):
         if entry := entries.get(record["run"]):
             experiment_id, run_id = entry["experiment_id"], entry["run_id"]
-            table[f"{record['stage']}.{record['name']}"] = {
+            table[_record_name(record["stage"], record["name"])] = {
                 "experiment_id": experiment_id,
                 "run_id": run_id,
                 "url_path": f"#/experiments/{experiment_id}/runs/{run_id}",
@@ -152,11 +190,19 @@ def write_runs(study_dir: Path) -> None:
     write_json(Path(study_dir) / "tracking" / "runs.json", runs_table(study_dir))
 
 
-def failed_publications(study_dir: Path) -> int:
-    """How many calls of `publish` left something unpublished, ever.
+def publication_state(study_dir: Path) -> str:
+    """Which MLflow is published to, and how often something was missing there: a parameter of the rule that publishes.
 
-    It only grows, so a rule with this as a parameter runs again after a failure and never after a success.
+    What is lost counts from the moment that it is, and stays counted when it is published again; so the rule runs
+    once more after a loss or a failure, and never after a success.
     """
+    uri = tracking_uri(Path(study_dir).parent)
+    missed = failed_publications(study_dir) + is_lost(Path(study_dir), uri)
+    return f"{store_name(Path(study_dir).parent, uri)} {missed}"
+
+
+def failed_publications(study_dir: Path) -> int:
+    """How many times something stayed unpublished or was lost, ever."""
     try:
         return int((Path(study_dir) / "tracking" / "failures").read_text())
     except (OSError, ValueError):
@@ -169,7 +215,11 @@ def count_failed_publication(study_dir: Path) -> None:
 
 
 def _record_path(study_dir: Path, stage: str, name: str) -> Path:
-    return study_dir / "tracking" / "records" / f"{stage}.{name}.json"
+    return study_dir / "tracking" / "records" / f"{_record_name(stage, name)}.json"
+
+
+def _record_name(stage: str, name: str) -> str:
+    return f"{stage}.{name}"
 
 
 def _inside(study_dir: Path, path: str | Path) -> str:

@@ -28,9 +28,29 @@ _ENVIRONMENT = {
 }
 
 
+# A connection that is kept open goes on to write into a file that was deleted or replaced.
+_FOR_FILES = {"MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool"}
+
+
 def tracking_uri(results: Path) -> str:
     """MLFLOW_TRACKING_URI, else the sqlite database that all studies of `results` share."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(results).resolve() / 'mlflow.db'}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_own_database(results)}"
+
+
+def own_database(results: Path) -> Path | None:
+    """The database of the results folder, which moves with it; None where MLFLOW_TRACKING_URI names another store."""
+    own = _own_database(results)
+    return own if database_file(tracking_uri(results)) == own else None
+
+
+def store_name(results: Path, uri: str) -> str:
+    """What files on disk call this MLflow: never with a login, and the folder's own database without its place."""
+    own = _own_database(results)
+    return own.name if database_file(uri) == own else redacted(uri)
+
+
+def _own_database(results: Path) -> Path:
+    return Path(results).resolve() / "mlflow.db"
 
 
 def redacted(text: str) -> str:
@@ -93,9 +113,10 @@ def _probe(uri: str, timeout_s: float) -> str | None:
 
 
 @contextmanager
-def mlflow_environment() -> Iterator[None]:
+def mlflow_environment(uri: str) -> Iterator[None]:
     """Settings for the MLflow client in this process, for the time of a `with`; the user's own ones win."""
-    added = {name: value for name, value in _ENVIRONMENT.items() if name not in os.environ}
+    wanted = _ENVIRONMENT | (_FOR_FILES if database_file(uri) is not None else {})
+    added = {name: value for name, value in wanted.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield
@@ -145,8 +166,8 @@ def initialise(results: Path) -> None:
     database = database_file(uri)
     if database is not None:
         try:
-            with database_lock(results, wait_s=120), mlflow_environment():
-                _migrate(database)
+            with database_lock(results, wait_s=120), mlflow_environment(uri):
+                migrate(database)
         except Exception as error:
             warning = f"The MLflow database {database} could not be made ready: {redacted(str(error))}"
     if warning:
@@ -156,8 +177,11 @@ def initialise(results: Path) -> None:
         )
 
 
-def _migrate(database: Path) -> None:
-    """Bring the database to this MLflow's schema in a copy that then takes its place: never half a schema."""
+def migrate(database: Path) -> None:
+    """Make the database, or bring it to this MLflow's schema, in a copy that then takes its place: never half a schema.
+
+    The caller holds `database_lock`.
+    """
     import mlflow.store.db.utils as db
     from sqlalchemy import create_engine, event
 
@@ -219,6 +243,6 @@ def experiment_created(uri: str, experiment: str) -> int | None:
         with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=5)) as connection:
             query = "SELECT creation_time FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
             row = connection.execute(query, (experiment,)).fetchone()
-    except sqlite3.OperationalError as error:
-        return None if "locked" in str(error) else 0
+    except sqlite3.DatabaseError as error:
+        return None if "lock" in str(error) else 0
     return int(row[0]) if row else 0

@@ -1,0 +1,41 @@
+"""What the Snakefile asks of a study, and what jobs get to know of it."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import sys
+from pathlib import Path
+
+import pytest
+
+from yarnlab import cli
+from yarnlab.workflow import Workflow
+
+STUDIES = Path(__file__).resolve().parents[1] / "config" / "studies"
+
+
+@pytest.mark.parametrize("by", ["name", "file"])
+def test_a_report_says_how_its_study_was_run(tmp_path, monkeypatch, by):
+    """By the name or the file that was given: that is what runs it again."""
+    monkeypatch.setattr(os, "environ", dict(os.environ))
+    chosen = "smoke"
+    if by == "file":
+        chosen = str(shutil.copytree(STUDIES, tmp_path / "my studies") / "smoke.yaml")
+    Workflow.chosen({"study": chosen}, STUDIES).export_environment(tmp_path)
+    given = {}
+    monkeypatch.setattr("yarnlab.report.render.write_report", lambda study_dir, command: given.update(command=command))
+    monkeypatch.setattr(sys, "argv", ["yarnlab", "report", "--study-dir", str(tmp_path / "results" / "smoke")])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert not end.value.code
+    assert given["command"] == f"envs/run snakemake --cores all --config study={shlex.quote(chosen)}"
+
+
+@pytest.mark.parametrize("study", ["micro", "smoke", "paper", "released"])
+def test_every_execution_has_a_manifest_of_its_own(study):
+    """The stages' names are the rules', and no two write one file."""
+    flow = Workflow.load(study, STUDIES)
+    assert len(set(flow.manifests())) == len(flow.executions())
+    assert set(flow.manifests()) >= set(flow.model_manifests()) | set(flow.asset_manifests())
