@@ -8,6 +8,7 @@ allow and a GPU's fused kernels need not.
 from __future__ import annotations
 
 import importlib.util
+import math
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -37,17 +38,23 @@ class AttentionError(ValueError):
 
 
 def _blockwise(q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, list[Tensor]]:
-    """(attention, with `keep` each block's probabilities); shapes as in _BlockwiseAttention."""
+    """(attention, with `keep` each block's probabilities); shapes as in _BlockwiseAttention.
+
+    Without `keep` all blocks share the memory of their scores, which become probabilities in place.
+    """
     length, block = q.shape[1], min(BLOCK, q.shape[1])
     before = k.shape[1] - length
     out = torch.empty_like(q)
+    space = q.new_empty(0 if keep else len(q) * block * k.shape[1])
     hidden = torch.full((block, block), -torch.inf, dtype=q.dtype).triu(1)
     kept = []
     for first in range(0, length, block):
         last = min(length, first + block)
-        scores = torch.bmm(q[:, first:last], k[:, : before + last].transpose(1, 2))
+        shape = (len(q), last - first, before + last)
+        scores = q.new_empty(shape) if keep else space[: math.prod(shape)].view(shape)
+        torch.bmm(q[:, first:last], k[:, : before + last].transpose(1, 2), out=scores)
         scores[:, :, before + first :] += hidden[: last - first, : last - first]
-        p = torch.softmax(scores, -1)
+        p = torch.softmax(scores, -1, out=None if keep else scores)
         out[:, first:last] = torch.bmm(p, v[:, : before + last])
         if keep:
             kept.append(p)
