@@ -6,15 +6,14 @@ copied without it, it takes every file as it is. Manifests say what made them, s
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from yarnlab.code import code_key
+from yarnlab.provenance import read_json
 from yarnlab.study import section
 from yarnlab.study.sections import digest
 from yarnlab.workflow import Workflow
@@ -38,7 +37,7 @@ def stale(flow: Workflow, records: Path = RECORDS) -> dict[tuple[str, str], str]
         return {}  # Snakemake's other store; it is not looked into
     found = {}
     for (stage, name), path in flow.executions().items():
-        if not record_of(path, records).exists() and (manifest := _manifest(Path(path))):
+        if not record_of(path, records).exists() and (manifest := read_json(Path(path))):
             now = {"settings": digest(section(flow.study, stage, name)), "code": code_key(stage)}
             then = {"settings": manifest.get("spec_sha256"), "code": manifest.get("code")}
             if changed := [what for what in now if now[what] != then[what]]:
@@ -51,14 +50,6 @@ def record_of(path: str, records: Path = RECORDS) -> Path:
     name = urlsafe_b64encode(path.encode()).decode()
     parts = [name[at : at + _NAME] for at in range(0, len(name), _NAME)]
     return records.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1])
-
-
-def _manifest(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def _message(flow: Workflow, found: dict[tuple[str, str], str]) -> str:

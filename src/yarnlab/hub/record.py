@@ -7,18 +7,16 @@ another revision lingers.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from yarnlab.hub.convert import Conversion, convert, target_name, write_index
 from yarnlab.hub.lock import Asset, LockedFile
 from yarnlab.hub.transfer import partial
-from yarnlab.provenance import sha256_of, write_json
+from yarnlab.provenance import read_json, sha256_of, write_json
 
 
 @dataclass(frozen=True)
@@ -80,7 +78,7 @@ class Folder:
         """Source → what was made of it, by the last finished fetch and by unfinished ones since."""
         found = {}
         for file in (self._finished, self._unfinished):
-            for entry in _read(file).get("conversions") or ():
+            for entry in read_json(file).get("conversions") or ():
                 with suppress(TypeError):
                     conversion = Conversion(**entry)
                     found[conversion.source] = conversion
@@ -97,7 +95,7 @@ class Folder:
 
     def _open(self, names: Iterable[str], *conversions: Conversion) -> None:
         """From here on the folder is not whole."""
-        before, finished = _read(self._unfinished), _read(self._finished)
+        before, finished = read_json(self._unfinished), read_json(self._finished)
         placed = set(before.get("files") or ()) | set(finished.get("files") or ()) | set(names)
         known = self._conversions() | {conversion.source: conversion for conversion in conversions}
         now = {"files": sorted(placed), "conversions": [known[source].as_dict() for source in sorted(known)]}
@@ -114,21 +112,13 @@ class Folder:
             "files": {name: {"size": size, "sha256": digest} for name, (size, digest) in record.files.items()},
             "conversions": [conversion.as_dict() for conversion in record.conversions],
         }
-        if content != _read(self._finished):
+        if content != read_json(self._finished):
             write_json(self._finished, content)
 
     def _tidy(self, record: Record) -> None:
         if self._unfinished.exists():
-            for name in set(_read(self._unfinished).get("files") or ()) - set(record.files):
+            for name in set(read_json(self._unfinished).get("files") or ()) - set(record.files):
                 (self.path / name).unlink(missing_ok=True)
             for left in self.path.rglob("*.partial"):
                 left.unlink()
             self._unfinished.unlink()
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

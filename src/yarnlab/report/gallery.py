@@ -17,7 +17,7 @@ from typing import Any
 
 from yarnlab.analysis.load import ResultsError, load
 from yarnlab.provenance import replacing, write_json
-from yarnlab.report.origin import origin
+from yarnlab.report.origin import Origin, origin
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -61,12 +61,12 @@ def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> 
     claims, study = _document(study_dir, "claims.json"), _document(study_dir, "study.json")
     if not (study_dir / "report.html").is_file():
         raise NoReport(f"{study_dir}/report.html is missing: {_command(study_dir)}")
-    text = embedded(readme.read_text(encoding="utf-8"), results_block(study_dir)) if readme else None
+    made = origin(load(study_dir))
+    text = embedded(readme.read_text(encoding="utf-8"), results_block(study_dir, made)) if readme else None
     pictures = [_head(study_dir, images / HEAD), _figure(study_dir, images / FIGURE, FIGURES[FIGURE])]
     if readme is not None and text is not None:
         with replacing(readme) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    made = origin(load(study_dir))
     record = {
         "study": study["study"],
         "study_sha256": study["study_sha256"],
@@ -80,10 +80,9 @@ def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> 
     return images / "gallery.json"
 
 
-def results_block(study_dir: Path) -> str:
+def results_block(study_dir: Path, made: Origin | None) -> str:
     """Markdown: the counts of verdicts, then the claims of SHOWN with their verdict, number, interval and n."""
     document, study = _document(study_dir, "claims.json"), _document(study_dir, "study.json")
-    made = origin(load(study_dir))
     when = f"; {', '.join(part for part in (made.commits, made.finished[:10]) if part)}" if made else ""
     counts = document["counts"]
     total = sum(counts.values())

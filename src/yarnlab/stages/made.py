@@ -8,14 +8,13 @@ until other weights take their place (`weights.replacing_checkpoint`).
 
 from __future__ import annotations
 
-import json
 import shutil
 from pathlib import Path
 from typing import Any
 
 from yarnlab import tracking
 from yarnlab.contract import StageRun
-from yarnlab.provenance import replacing, sha256_of, write_json
+from yarnlab.provenance import read_json, replacing, sha256_of, write_json
 from yarnlab.weights import MADE, MANIFEST
 
 STEPS, RECORD = "steps.jsonl", "record.json"
@@ -23,7 +22,7 @@ STEPS, RECORD = "steps.jsonl", "record.json"
 
 def is_made(run: StageRun) -> bool:
     """Whether a finished model of this specification, code and input is there."""
-    return _state_of(_read(run.manifest)) == run.state
+    return _state_of(read_json(run.manifest)) == run.state
 
 
 def keep(run: StageRun) -> None:
@@ -46,7 +45,7 @@ def put_back(run: StageRun) -> bool:
     attempt of another state came after it. Without one, whoever starts the same training again wants it done again.
     """
     kept = run.manifest.parent / MADE
-    made, record = _read(kept / MANIFEST), _read(kept / RECORD)
+    made, record = read_json(kept / MANIFEST), read_json(kept / RECORD)
     last = tracking.read_record(run.study_dir, run.stage, run.name)
     if not record or _state_of(made) != run.state or last.get("state", run.state) == run.state:
         return False
@@ -73,11 +72,3 @@ def _holds(file: Path, sha256: str) -> bool:
 def _copy(file: Path, target: Path) -> None:
     with replacing(target) as temporary:
         shutil.copyfile(file, temporary)
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}

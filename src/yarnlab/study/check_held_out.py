@@ -12,8 +12,10 @@ from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from functools import cache
 
+from packaging.utils import canonicalize_name
+
 from yarnlab.study.check_evaluations import Problem
-from yarnlab.study.data import Corpus, PythonPackages, canonical_package
+from yarnlab.study.data import Corpus, PythonPackages
 from yarnlab.study.schema import Study
 
 
@@ -36,8 +38,8 @@ def held_out_problems(study: Study) -> Iterator[Problem]:
 def _shared(study: Study, one: Corpus, other: Corpus) -> tuple[str, list[str]]:
     """(key, packages or patterns of files below it) that another corpus names as well."""
     if isinstance(one, PythonPackages):
-        theirs = {canonical_package(name) for name in getattr(other, "packages", ())}
-        return "packages", [name for name in one.packages if canonical_package(name) in theirs]
+        theirs = {canonicalize_name(name) for name in getattr(other, "packages", ())}
+        return "packages", [name for name in one.packages if canonicalize_name(name) in theirs]
     if isinstance(other, PythonPackages) or _repository(study, one.asset) != _repository(study, other.asset):
         return "files", []
     return "files", [pattern for pattern in one.files if any(overlap(pattern, file) for file in other.files)]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
+from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, model_validator
 
 from yarnlab.study.fields import Name, Positive, Section, each_once
@@ -23,14 +23,9 @@ class Asset(Section):
     files: tuple[str, ...] | None = Field(default=None, min_length=1)
 
 
-def canonical_package(name: str) -> str:
-    """The one spelling of a distribution's name that stands for all others (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
 def _different(packages: tuple[str, ...]) -> tuple[str, ...]:
     """The packages; ValueError for one that is named twice, also in another spelling."""
-    each_once(tuple(map(canonical_package, packages)))
+    each_once(tuple(map(canonicalize_name, packages)))
     return packages
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from yarnlab.provenance import now, write_json
+from yarnlab.provenance import now, read_json, write_json
 from yarnlab.tracking.store import experiment_created, store_name, tracking_uri
 
 Record = dict[str, Any]
@@ -47,7 +47,7 @@ def record_start(
     study_dir = Path(study_dir)
     path = _record_path(study_dir, stage, name)
     plain_spec = json.loads(json.dumps(spec, default=str))
-    previous = _read_json(path)
+    previous = read_json(path)
     same = (previous.get("spec"), previous.get("state", "")) == (plain_spec, state)
     resumed = same and previous["status"] != "finished"
     record = {
@@ -81,7 +81,7 @@ def record_end(
     """
     study_dir = Path(study_dir)
     path = _record_path(study_dir, stage, name)
-    record = _read_json(path)
+    record = read_json(path)
     if not record:
         return
     more = [_inside(study_dir, file) for file in artifacts]
@@ -94,7 +94,7 @@ def record_end(
 
 def read_record(study_dir: Path, stage: str, name: str) -> Record:
     """What the stage's last execution said of itself; empty if there is nothing to read."""
-    return _read_json(_record_path(Path(study_dir), stage, name))
+    return read_json(_record_path(Path(study_dir), stage, name))
 
 
 def restore_record(study_dir: Path, record: Record) -> None:
@@ -110,9 +110,9 @@ def write_plan(study_dir: Path, executions: Iterable[tuple[str, str]]) -> None:
 
 def load_records(study_dir: Path) -> list[Record]:
     """All readable records of the study, oldest first; `dropped` is one that runs by its record but in no plan."""
-    found = [_read_json(path) for path in (study_dir / "tracking" / "records").glob("*.json")]
+    found = [read_json(path) for path in (study_dir / "tracking" / "records").glob("*.json")]
     records = sorted((record for record in found if record.keys() >= _KEYS), key=lambda record: record["started"])
-    planned = _read_json(study_dir / "tracking" / "planned.json").get("records")
+    planned = read_json(study_dir / "tracking" / "planned.json").get("records")
     for record in records:
         name = _record_name(record["stage"], record["name"])
         if planned is not None and name not in planned and record["status"] == "running":
@@ -136,7 +136,7 @@ def metric_lines(study_dir: Path, record: Record, skip: int) -> list[dict[str, A
 
 def load_manifest(study_dir: Path, record: Record) -> dict[str, Any]:
     """The manifest of a finished record; empty before, when the file may be an earlier execution's."""
-    return _read_json(study_dir / record["manifest"]) if record["status"] == "finished" else {}
+    return read_json(study_dir / record["manifest"]) if record["status"] == "finished" else {}
 
 
 def load_published(study_dir: Path, uri: str) -> dict[str, dict[str, Any]]:
@@ -144,14 +144,14 @@ def load_published(study_dir: Path, uri: str) -> dict[str, dict[str, Any]]:
 
     Also of executions that have no record any more, until their runs are marked as superseded.
     """
-    published: dict[str, dict[str, dict[str, Any]]] = _read_json(study_dir / "tracking" / "published.json")
+    published: dict[str, dict[str, dict[str, Any]]] = read_json(study_dir / "tracking" / "published.json")
     return published.get(store_name(study_dir.parent, uri), {})
 
 
 def save_published(study_dir: Path, uri: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
     """Replace what is known of this MLflow; other tracking URIs keep theirs."""
     path = study_dir / "tracking" / "published.json"
-    write_json(path, {**_read_json(path), store_name(study_dir.parent, uri): entries})
+    write_json(path, {**read_json(path), store_name(study_dir.parent, uri): entries})
 
 
 def experiment_name(study_dir: Path) -> str:
@@ -230,14 +230,6 @@ def _inside(study_dir: Path, path: str | Path) -> str:
     if not full.is_relative_to(study_dir.resolve()):
         raise ValueError(f"{path} is outside the study's directory {study_dir}; track only files inside it.")
     return full.relative_to(study_dir.resolve()).as_posix()
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
