@@ -21,7 +21,7 @@ from yarnlab.analysis.layout import (
     same_base,
 )
 from yarnlab.analysis.load import Results
-from yarnlab.analysis.style import METHOD_LABELS, labels
+from yarnlab.analysis.style import labels, method_label
 from yarnlab.analysis.tidy import compared_with
 
 
@@ -89,7 +89,7 @@ def zero_shot(results: Results, frame: pd.DataFrame) -> list[Section]:
         cells = {(r.method, r.length): with_interval(r.perplexity, r.low, r.high) for r in rows_of(part)}
         lengths = sorted(part["length"].unique())
         rows = [
-            {"method": METHOD_LABELS.get(m, m)} | {f"{n:,}": cells.get((m, n), "–") for n in lengths}
+            {"method": method_label(m)} | {f"{n:,}": cells.get((m, n), "–") for n in lengths}
             for m in part["method"].unique()
         ]
         caption = f"Perplexity at N tokens without fine-tuning, s = {scale:g}, n = {count(part)}. {INTERVAL}."
@@ -185,7 +185,7 @@ def _final(row: Any, loss: str) -> str:
 def _by_scale(caption: str, frame: pd.DataFrame, cells: dict, sources: list[str]) -> Section:
     scales = sorted(frame["scale"].unique())
     rows = [
-        {"method": METHOD_LABELS.get(m, m)} | {f"s = {s:g}": cells.get((m, s), "–") for s in scales}
+        {"method": method_label(m)} | {f"s = {s:g}": cells.get((m, s), "–") for s in scales}
         for m in frame["method"].unique()
     ]
     return Section(caption, pd.DataFrame(rows), [list(sources) for _ in rows])

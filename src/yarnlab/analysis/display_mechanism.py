@@ -10,7 +10,7 @@ from yarnlab.analysis.format import Section, signed, value, with_interval
 from yarnlab.analysis.layout import INTERVAL, base_manifests, count, mark_note, marked, rows_of, wide
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.measure_base import REFERENCE_VARIANT
-from yarnlab.analysis.style import METHOD_LABELS
+from yarnlab.analysis.style import METHOD_LABELS, method_label
 
 
 def temperature(results: Results, frame: pd.DataFrame) -> list[Section]:
@@ -93,7 +93,7 @@ def entropy(results: Results, frame: pd.DataFrame) -> list[Section]:
         sections.append(wide(caption, others, "method", "scale", cell, name=_scale, sources=sources))
     rows: list[dict[str, Any]] = [
         {
-            "method": METHOD_LABELS.get(r.method, r.method),
+            "method": method_label(r.method),
             "scale": _scale(r.scale),
             "entropy (nats)": with_interval(r.entropy, r.low, r.high),
             "share of uniform": with_interval(r.normalised, r.normalised_low, r.normalised_high),
@@ -111,7 +111,7 @@ def entropy_by_layer(results: Results, frame: pd.DataFrame) -> list[Section]:
     order = list(dict.fromkeys([*METHOD_LABELS, *frame["method"]]))
     runs = [(order.index(r.method), r.scale) for r in rows_of(frame)]
     frame = frame.assign(run=pd.Series(runs, index=frame.index, dtype=object))
-    name = lambda run: f"{METHOD_LABELS.get(order[run[0]], order[run[0]])} {_scale(run[1])}"  # noqa: E731
+    name = lambda run: f"{method_label(order[run[0]])} {_scale(run[1])}"  # noqa: E731
     numbered = "Layers and heads are numbered from 0 on; layer 0 reads the text."
     sections = []
     if "delta" in frame:

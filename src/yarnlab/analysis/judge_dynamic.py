@@ -12,7 +12,7 @@ from yarnlab.analysis.load import Results
 from yarnlab.analysis.measure import NotMeasured, gap, present
 from yarnlab.analysis.measure_base import beyond, cell
 from yarnlab.analysis.statistics import Estimate
-from yarnlab.analysis.style import METHOD_LABELS
+from yarnlab.analysis.style import method_label
 
 ORDER = ("dynamic-yarn", "dynamic-pi", "none")
 
@@ -23,7 +23,7 @@ def claim_6(results: Results) -> Iterator[Part]:
     frame = present(results, "key_cache")
     end = int(frame["bucket_end"].max())
     for method in frame["method"].drop_duplicates():
-        name = f"{METHOD_LABELS[method]}, NLL with the wrong cache minus with the right one"
+        name = f"{method_label(method)}, NLL with the wrong cache minus with the right one"
         within = gap(*(beyond(results, method, cache, 0, window) for cache in ("post-rope", "pre-rope")))
         yield interval(f"{name}, tokens up to {window:,}", within, "<=", 0.001, [base.arm])
         after = gap(*(beyond(results, method, cache, window, end) for cache in ("post-rope", "pre-rope")))
@@ -35,7 +35,7 @@ def claim_11(results: Results) -> Iterator[Part]:
     base, window = base_model(results), results.original_context
     for length in _lengths(results, window, 4 * window):
         for better, worse in pairwise(ORDER):
-            name = f"{length:,} tokens, {METHOD_LABELS[better]} / {METHOD_LABELS[worse]}"
+            name = f"{length:,} tokens, {method_label(better)} / {method_label(worse)}"
             yield interval(name, _ratio(results, "nll", (better, length), (worse, length)), "<", 1.0, [base.arm])
     name = f"Dynamic YaRN, perplexity at {2 * window:,} over {window:,} tokens"
     change = _ratio(results, "nll", ("dynamic-yarn", 2 * window), ("none", window))

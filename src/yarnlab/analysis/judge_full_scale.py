@@ -24,7 +24,7 @@ from yarnlab.analysis.measure import NotMeasured, doublings, gap, losses, nll, p
 from yarnlab.analysis.measure_models import battery_gap
 from yarnlab.analysis.published_frames import hits_by_length
 from yarnlab.analysis.statistics import Array, Estimate, accuracy, mean, resampled
-from yarnlab.analysis.style import METHOD_LABELS, label
+from yarnlab.analysis.style import label, method_label
 from yarnlab.analysis.tidy_protocols import sliding_gap
 
 RIVALS = ("ntk-by-parts", "ntk-aware", "pi")
@@ -51,7 +51,7 @@ def claim_8(results: Results) -> Iterator[Part]:
     for scale in (2.0, 4.0, 8.0, 16.0):
         for length in doublings(window, scale * window)[1:]:
             for rival in RIVALS:
-                name = f"s={scale:g} at {length:,} tokens, YaRN / {METHOD_LABELS[rival]}"
+                name = f"s={scale:g} at {length:,} tokens, YaRN / {method_label(rival)}"
                 yield interval(name, untrained_ratio(results, "yarn", rival, scale, length), "<", 1.0, [base.arm])
 
 

@@ -15,7 +15,7 @@ from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.measure import NotMeasured, gap, nll, paired
 from yarnlab.analysis.measure_base import REFERENCE_VARIANT, cells
 from yarnlab.analysis.statistics import Array, Estimate, mean, proportion, resampled
-from yarnlab.analysis.style import METHOD_LABELS, labels
+from yarnlab.analysis.style import labels, method_label
 from yarnlab.analysis.tidy import compared_with
 
 SCALE = 8.0  # of the paper's sweep (App. A.2)
@@ -65,14 +65,14 @@ def claim_16(results: Results) -> Iterator[Part]:
     for method in ("pi", "ntk-by-parts"):
         own = {scale: tables[method, scale] for scale in scales if (method, scale) in tables}
         if not own:
-            raise NotMeasured(f"the entropy under {METHOD_LABELS[method]} was not measured")
+            raise NotMeasured(f"the entropy under {method_label(method)} was not measured")
         for scale, found in own.items():
             rise = mean(paired(found, plain))
-            name = f"s={scale:g}, entropy under {METHOD_LABELS[method]} minus the base's"
+            name = f"s={scale:g}, entropy under {method_label(method)} minus the base's"
             yield interval(name, rise, ">", 0.0, [base.arm])
         for small, large in pairwise(own):
             growth = mean(paired(own[large], own[small]))
-            name = f"entropy under {METHOD_LABELS[method]}, s={large:g} minus s={small:g}"
+            name = f"entropy under {method_label(method)}, s={large:g} minus s={small:g}"
             yield interval(name, growth, ">", 0.0, [base.arm])
     for scale in scales:
         if ("yarn", scale) not in tables or ("ntk-by-parts", scale) not in tables:

@@ -21,7 +21,7 @@ from yarnlab.analysis.measure import (
     passkey_lengths,
 )
 from yarnlab.analysis.statistics import Estimate, mean, paired_difference_of_proportions
-from yarnlab.analysis.style import METHOD_LABELS, label
+from yarnlab.analysis.style import label, method_label
 from yarnlab.analysis.tidy import compared_with
 
 RIVALS = ("ntk-by-parts", "ntk-aware", "pi")
@@ -47,7 +47,7 @@ def arms_at(results: Results, scale: float, *methods: str) -> list[Model]:
             rivals = [model for model in found if model is not None]
             if len(rivals) == len(methods):
                 return [first, *rivals]
-    names = " and ".join(METHOD_LABELS[method] for method in ("yarn", *methods))
+    names = " and ".join(method_label(method) for method in ("yarn", *methods))
     raise NotMeasured(f"this study has no {names} arms fine-tuned alike at s={scale:g}")
 
 
@@ -57,7 +57,7 @@ def _rival(results: Results, first: Model, method: str, as_long: bool) -> Model:
         wanted = f"from {results.parent_arm(first)} at s={first.scale:g}, rows of {first.trained_length or 0:,} tokens"
         wanted += f", {first.steps:,} steps" if as_long and first.steps else ""
         wanted += ", the same corpus, kinds of rows and rows a batch"
-        raise NotMeasured(f"this study has no {METHOD_LABELS[method]} arm fine-tuned like {first.arm}: {wanted}")
+        raise NotMeasured(f"this study has no {method_label(method)} arm fine-tuned like {first.arm}: {wanted}")
     return rival
 
 

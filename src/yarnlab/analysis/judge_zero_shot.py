@@ -10,7 +10,7 @@ from yarnlab.analysis.claims import Part, interval
 from yarnlab.analysis.load import Model, Results
 from yarnlab.analysis.measure import NotMeasured, gap, nll, paired, zero_shot
 from yarnlab.analysis.statistics import Estimate, mean
-from yarnlab.analysis.style import METHOD_LABELS
+from yarnlab.analysis.style import method_label
 from yarnlab.analysis.tidy import compared_with
 
 RIVALS = ("ntk-by-parts", "ntk-aware", "pi")
@@ -45,10 +45,10 @@ def claim_8(results: Results) -> Iterator[Part]:
     for scale in SCALES:
         length = int(scale * results.original_context)
         for rival in RIVALS:
-            name = f"s={scale:g} at {length:,} tokens, YaRN / {METHOD_LABELS[rival]}"
+            name = f"s={scale:g} at {length:,} tokens, YaRN / {method_label(rival)}"
             yield interval(name, ratio(results, "yarn", rival, scale, length), "<", 1.0, [base.arm])
     for rival in RIVALS:
-        label = METHOD_LABELS[rival]
+        label = method_label(rival)
         growth = _growth(results, rival, SCALES[0], SCALES[-1])
         name = f"gap of {label} to YaRN in ln perplexity, s={SCALES[-1]:g} minus s={SCALES[0]:g}"
         yield interval(name, growth, ">", 0.0, [base.arm])
@@ -86,7 +86,7 @@ def order(results: Results) -> Iterator[Part]:
         raise NotMeasured("this study fine-tunes no YaRN model, so it has no ablation scale")
     length = int(first.scale * results.original_context)
     for better, worse in pairwise(("yarn", *RIVALS)):
-        name = f"s={first.scale:g} at {length:,} tokens, {METHOD_LABELS[better]} / {METHOD_LABELS[worse]}"
+        name = f"s={first.scale:g} at {length:,} tokens, {method_label(better)} / {method_label(worse)}"
         yield interval(name, ratio(results, better, worse, first.scale, length), "<", 1.0, [base.arm])
 
 

@@ -11,7 +11,7 @@ from yarnlab.analysis.family import roots, tree_of
 from yarnlab.analysis.format import Section, windows
 from yarnlab.analysis.hypothesis import LEVEL
 from yarnlab.analysis.load import Results
-from yarnlab.analysis.style import METHOD_LABELS, labels
+from yarnlab.analysis.style import labels, method_label
 
 INTERVAL = "95 % intervals in brackets"
 UNPROVEN = "n.s."
@@ -51,7 +51,7 @@ def wide(
     cells = {(getattr(r, row), getattr(r, column)): cell(r) for r in rows_of(frame)}
     across = sorted(frame[column].unique())
     lines = [
-        {heading or row: METHOD_LABELS.get(value, str(value))} | {name(c): cells.get((value, c), "–") for c in across}
+        {heading or row: method_label(str(value))} | {name(c): cells.get((value, c), "–") for c in across}
         for value in frame[row].drop_duplicates()
     ]
     return Section(caption, pd.DataFrame(lines), [list(sources) for _ in lines])

@@ -33,7 +33,7 @@ from yarnlab.analysis.marks import (
 from yarnlab.analysis.measure import NotMeasured, nll
 from yarnlab.analysis.rows import named_arms
 from yarnlab.analysis.statistics import geometric_mean_perplexity, mean
-from yarnlab.analysis.style import INK, METHOD_LABELS, PAPER, QUIET, labels, look, method_look
+from yarnlab.analysis.style import INK, PAPER, QUIET, labels, look, method_label, method_look, methods_of
 
 
 def figure_1(results: Results) -> Any:
@@ -91,7 +91,7 @@ def ablation(results: Results) -> Any:
         *sure(),
     ]
     first = tidy.compared_with(results)
-    against = names[first.arm] if first else METHOD_LABELS["yarn"]
+    against = names[first.arm] if first else method_label("yarn")
     x = alt.X("delta:Q", title=["Δ ln perplexity", f"to {against}"], axis=alt.Axis(tickCount=4))
     bars = base.mark_bar(height={"band": 0.62}).encode(
         x=x, color=alt.Color("label:N", scale=colour, legend=None), tooltip=tip
@@ -148,13 +148,13 @@ def zero_shot(results: Results) -> Any:
     import altair as alt
 
     frame = tidy.zero_shot(results)
-    methods = [m for m in METHOD_LABELS if m in set(frame["method"])]
+    methods = methods_of(frame)
     data = with_bounds(frame)[["method", "scale", "length", "perplexity", "interval", "n"]].copy()
     data["target"] = (data["scale"] * results.original_context).astype(int)
     data["panel"] = [f"s = {s:g}" for s in data["scale"]]
-    data["method"] = data["method"].map(METHOD_LABELS)
+    data["method"] = data["method"].map(method_label)
     looks = [method_look(m) for m in methods]
-    colour, dash, shape = scales([METHOD_LABELS[m] for m in methods], looks)
+    colour, dash, shape = scales([method_label(m) for m in methods], looks)
     x = alt.X(
         "length:Q",
         title="context window N (tokens)",

@@ -29,7 +29,7 @@ from yarnlab.analysis.marks import (
 )
 from yarnlab.analysis.measure import NotMeasured
 from yarnlab.analysis.measure_models import group, reported
-from yarnlab.analysis.style import INK, LOOKS, METHOD_LABELS, QUIET, labels, look, method_look
+from yarnlab.analysis.style import INK, LOOKS, QUIET, labels, look, method_label, method_look, methods_of
 
 
 def ramp(results: Results) -> Any:
@@ -66,11 +66,12 @@ def entropy(results: Results) -> Any:
 
     frame = tidy_mechanism.entropy(results)
     reference = frame[(frame["method"] == "none") & (frame["scale"] == 1)]
-    curves = frame[frame["method"] != "none"].assign(method=lambda f: f["method"].map(METHOD_LABELS))
+    curves = frame[frame["method"] != "none"]
     if curves.empty:
         raise NotMeasured("the entropy was measured on the unchanged base only")
-    shown = [m for m in METHOD_LABELS if METHOD_LABELS[m] in set(curves["method"])]
-    colour, dash, shape = scales([METHOD_LABELS[m] for m in shown], [method_look(m) for m in shown])
+    shown = methods_of(curves)
+    curves = curves.assign(method=curves["method"].map(method_label))
+    colour, dash, shape = scales([method_label(m) for m in shown], [method_look(m) for m in shown])
     x = alt.X(
         "scale:Q",
         title="scale s",
@@ -114,12 +115,12 @@ def dynamic(results: Results) -> Any:
         "tail": f"last {results.evaluations['dynamic']['tail']} tokens of N",
         "whole length": "all N tokens",
     }
-    methods = [m for m in METHOD_LABELS if m in set(frame["method"])]
+    methods = methods_of(frame)
     data = with_bounds(frame)[["method", "length", "perplexity", "interval", "n"]].copy()
     data["panel"] = frame["measure"].map(titles)
-    data["method"] = data["method"].map(METHOD_LABELS)
+    data["method"] = data["method"].map(method_label)
     data["window"] = results.original_context
-    colour, dash, shape = scales([METHOD_LABELS[m] for m in methods], [method_look(m) for m in methods])
+    colour, dash, shape = scales([method_label(m) for m in methods], [method_look(m) for m in methods])
     base = alt.Chart(rounded(data.to_dict("records")))
     common = {
         "x": alt.X(

@@ -22,7 +22,7 @@ from yarnlab.analysis.measure import NotMeasured, nll
 from yarnlab.analysis.reference import load_reference
 from yarnlab.analysis.reference_roles import role_of
 from yarnlab.analysis.rows import named_arms
-from yarnlab.analysis.style import METHOD_LABELS, PUBLISHED, QUIET, SPARE, labels, look, method_look
+from yarnlab.analysis.style import PUBLISHED, QUIET, SPARE, labels, look, method_label, method_look, methods_of
 
 TOP = 12.0  # where a curve that explodes leaves the picture, in units of its value at L
 MULTIPLE = "datum.value == 1 ? 'L' : datum.value < 1 ? 'L/' + 1 / datum.value : datum.value + 'L'"
@@ -94,14 +94,14 @@ def dynamic_relative(results: Results) -> Any:
     frame = frame[frame["measure"] == "tail"]
     rows: list[dict[str, Any]] = []
     looks: dict[str, Any] = {}
-    for method in METHOD_LABELS:
+    for method in methods_of(frame):
         own = frame[frame["method"] == method].sort_values("length")
         at = own.loc[own["length"] == window, "perplexity"]
         if at.empty:
             continue
-        looks[METHOD_LABELS[method]] = method_look(method)
+        looks[method_label(method)] = method_look(method)
         for r in rows_of(own[own["length"] >= FIRST * window]):
-            row = {"model": METHOD_LABELS[method], "x": r.length / window, "n": r.n}
+            row = {"model": method_label(method), "x": r.length / window, "n": r.n}
             rows.append(row | {"y": r.perplexity / float(at.iloc[0])})
     if not rows:
         raise NotMeasured("dynamic scaling was not measured at N = L")
@@ -135,7 +135,7 @@ def _relative(frame: pd.DataFrame, by: str) -> list[dict[str, Any]]:
         if abs(x[at] - 1) > NEAR:
             continue
         values = curve["value"].to_numpy(float)
-        name = str(first["label"]) if by == "model" else METHOD_LABELS[str(first["method"])]
+        name = str(first["label"]) if by == "model" else method_label(str(first["method"]))
         for position, value in zip(x, values / values[at], strict=True):
             if position >= FIRST:
                 rows.append({"published": name, "method": str(first["method"]), "x": position, "y": value})

@@ -10,11 +10,11 @@ from typing import Any
 from yarnlab.analysis.load import Results
 from yarnlab.analysis.marks import WIDE, dashed, key, legend, rounded, scales
 from yarnlab.analysis.measure import NotMeasured
-from yarnlab.analysis.style import METHOD_LABELS, QUIET, method_look
-from yarnlab.rope import make_rope
+from yarnlab.analysis.style import METHOD_LABELS, QUIET, method_label, method_look
+from yarnlab.rope import METHODS, make_rope
 
 # NTK-by-parts comes last: its dashes then lie on YaRN's line, which has the same frequencies.
-METHODS = ("none", "pi", "ntk-aware", "yarn", "ntk-by-parts")
+SHOWN = ("none", "pi", "ntk-aware", "yarn", "ntk-by-parts")
 SIZE = {"width": WIDE // 2 - 60, "height": 280}
 MARKERS = 16  # markers along a line
 
@@ -49,32 +49,42 @@ def frequencies(results: Results) -> Any:
     """
     import altair as alt
 
-    head, scale = head_of(results), _scale(results)
+    head, scale, methods = head_of(results), _scale(results), _methods(results)
     plain = _inv_freq("none", 1.0, head)
     rows: list[dict[str, Any]] = []
-    for method in METHODS:
+    for method in methods:
         for d, (own, first) in enumerate(zip(_inv_freq(method, scale, head), plain, strict=True)):
-            rows.append({"method": METHOD_LABELS[method], "d": d, "kept": own / first, "wavelength": 2 * math.pi / own})
+            # A pair that does not turn at all has no place on a logarithmic axis.
+            drawn = {"kept": own / first, "wavelength": 2 * math.pi / own} if own else {}
+            rows.append({"method": method_label(method), "d": d} | drawn)
     context = head.original_context
     halves = [2.0**-k for k in range(round(math.log2(scale)) + 1)]
-    tens = [10.0**k for k in range(1, 9) if 10**k <= max(row["wavelength"] for row in rows)]
+    tens = [10.0**k for k in range(1, 9) if 10**k <= max(row.get("wavelength", 0.0) for row in rows)]
     fraction = "datum.value < 1 ? '1/' + round(1 / datum.value) : '1'"
     kept = alt.Axis(values=halves, labelExpr=fraction)
     long = alt.Axis(values=tens, format="~s")
     reach = [{"value": context, "text": f"L = {context:,}"}]
     reach.append({"value": scale * context, "text": f"sL = {scale * context:,.0f}"})
     panels = [
-        _panel(rows, head, "kept", "frequency kept, h(θ) / θ", kept, []),
-        _panel(rows, head, "wavelength", "wavelength 2π / h(θ) (tokens)", long, reach),
+        _panel(rows, methods, head, "kept", "frequency kept, h(θ) / θ", kept, []),
+        _panel(rows, methods, head, "wavelength", "wavelength 2π / h(θ) (tokens)", long, reach),
     ]
     return alt.concat(*panels, columns=2, spacing=24)
 
 
-def _panel(rows: list[dict[str, Any]], head: Head, column: str, title: str, axis: Any, marks: list[Any]) -> Any:
+def _methods(results: Results) -> list[str]:
+    """SHOWN, and the study's own methods whose frequencies are the same at every length."""
+    own = dict.fromkeys(model.method for model in results.models.values() if model.method not in METHOD_LABELS)
+    return [*SHOWN, *(method for method in own if method in METHODS and not METHODS[method].dynamic)]
+
+
+def _panel(
+    rows: list[dict[str, Any]], methods: list[str], head: Head, column: str, title: str, axis: Any, marks: list[Any]
+) -> Any:
     import altair as alt
 
-    names = [METHOD_LABELS[method] for method in METHODS]
-    colour, dash, shape = scales(names, [method_look(method) for method in METHODS])
+    names = [method_label(method) for method in methods]
+    colour, dash, shape = scales(names, [method_look(method) for method in methods])
     step = max(1, head.dimension // 2 // MARKERS)
     x = alt.X(
         "d:Q",

@@ -20,7 +20,7 @@ from yarnlab.analysis.published_curves import curve_table
 from yarnlab.analysis.published_needs import PUBLISHED_NEEDS
 from yarnlab.analysis.published_ours import STRICT
 from yarnlab.analysis.reference import load_reference
-from yarnlab.analysis.style import METHOD_LABELS
+from yarnlab.analysis.style import METHOD_LABELS, method_label
 from yarnlab.analysis.verdict import NOT_COMPARABLE, NOT_RUN, VERDICTS
 from yarnlab.analysis.verdict_table import count_table, verdict_table
 
@@ -216,7 +216,7 @@ def _range(low: Any, high: Any) -> str:
 def _label(row: Any) -> str:
     """'YaRN 7B s=16'; for a base under another rope its method and scale too."""
     if row.protocol == "proof-pile-zero-shot":
-        return f"{row.label}, {METHOD_LABELS.get(row.method, row.method)} s={row.scale:g}, no fine-tuning"
+        return f"{row.label}, {method_label(row.method)} s={row.scale:g}, no fine-tuning"
     if row.protocol == "proof-pile-dynamic":
         method = METHOD_LABELS.get(row.method, "Dynamic " + METHOD_LABELS.get(row.method.removeprefix("dynamic-"), ""))
         return f"{row.label}, {method}, no fine-tuning"

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import pandas as pd
+
 from yarnlab.analysis.family import tree_of
 from yarnlab.analysis.load import Model, Results
 
@@ -45,6 +47,7 @@ LOOKS = {
     "base": Look("#14181f", "#f1f3f6", (10, 3), "cross"),
     "continued": Look("#7a1f4b", "#ffc2a3", (12, 2), "triangle-right"),
     "rotations": Look("#3f5f12", "#b5d96b", (4, 1), "stroke"),
+    "own": Look("#4a3fb0", "#b0a6ff", (3, 1), "wedge"),  # a method that yarnlab does not bring
 }
 
 # Dash and marker of further series in a colour that a panel has already; no method has one of these dashes.
@@ -103,7 +106,7 @@ def label(model: Model) -> str:
         return "base"
     if model.method == "none":
         return "RoPE unchanged"
-    text = f"{METHOD_LABELS.get(model.method, model.method)} s={model.scale:g}"
+    text = f"{method_label(model.method)} s={model.scale:g}"
     return f"{text}, ramp of Eq. 18" if model.ramp == "rotations" else text
 
 
@@ -145,6 +148,17 @@ def _is_base(model: Model) -> bool:
     return model.kind == "pretrain" or (model.kind == "hub" and model.method == "none")
 
 
+def method_label(method: str) -> str:
+    """What readers see for a method: its usual name, or for a method of the user's own the name in the study."""
+    return METHOD_LABELS.get(method, method)
+
+
+def methods_of(frame: pd.DataFrame) -> list[str]:
+    """The methods in a frame's column `method`, in the order of METHOD_LABELS, the user's own after them."""
+    found = list(dict.fromkeys(frame["method"]))
+    return [method for method in METHOD_LABELS if method in found] + [m for m in found if m not in METHOD_LABELS]
+
+
 def method_look(method: str) -> Look:
     """The look of a method; dynamic methods share that of their static form."""
-    return LOOKS.get(method.replace("dynamic-ntk", "ntk-aware").removeprefix("dynamic-"), LOOKS["none"])
+    return LOOKS.get(method.replace("dynamic-ntk", "ntk-aware").removeprefix("dynamic-"), LOOKS["own"])
