@@ -75,7 +75,7 @@ def test_a_formula_changes_every_evaluation_but_no_training(copy):
 
 def test_templates_count(copy):
     before = keys()
-    template = next((copy / "report" / "templates").iterdir())
+    template = next((copy / "results" / "report" / "templates").iterdir())
     template.write_text(template.read_text() + " ")
     assert {stage for stage, key in keys().items() if before[stage] != key} == {"report"}
 

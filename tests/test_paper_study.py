@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from yarnlab.analysis.contents import PAPER_TARGETS
+from yarnlab.results.contents import PAPER_TARGETS
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.read import Loader
 

@@ -25,7 +25,9 @@ def test_a_report_says_how_its_study_was_run(tmp_path, monkeypatch, by):
         chosen = str(shutil.copytree(STUDIES, tmp_path / "my studies") / "smoke.yaml")
     Workflow.chosen({"study": chosen}, STUDIES).export_environment(tmp_path)
     given = {}
-    monkeypatch.setattr("yarnlab.report.render.write_report", lambda study_dir, command: given.update(command=command))
+    monkeypatch.setattr(
+        "yarnlab.results.report.render.write_report", lambda study_dir, command: given.update(command=command)
+    )
     monkeypatch.setattr(sys, "argv", ["yarnlab", "report", "--study-dir", str(tmp_path / "results" / "smoke")])
     with pytest.raises(SystemExit) as end:
         cli.main()

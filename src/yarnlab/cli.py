@@ -215,7 +215,7 @@ def describe(study_dir: StudyDir, summary: Annotated[str, typer.Option(help="The
 @app.command()
 def table(name: str, study_dir: StudyDir) -> None:
     """Write one table as csv, md and tex."""
-    from yarnlab.analysis.tables import write_table
+    from yarnlab.results.tables.tables import write_table
 
     write_table(study_dir, name)
 
@@ -223,7 +223,7 @@ def table(name: str, study_dir: StudyDir) -> None:
 @app.command()
 def figure(name: str, study_dir: StudyDir) -> None:
     """Write one figure as html, svg and png."""
-    from yarnlab.analysis.figures import write_figure
+    from yarnlab.results.figures.figures import write_figure
 
     write_figure(study_dir, name)
 
@@ -231,7 +231,7 @@ def figure(name: str, study_dir: StudyDir) -> None:
 @app.command()
 def claims(study_dir: StudyDir) -> None:
     """Judge every claim of the paper on this study; writes claims.json."""
-    from yarnlab.analysis.claims import write_claims
+    from yarnlab.results.claims.claims import write_claims
 
     write_claims(study_dir)
 
@@ -239,7 +239,7 @@ def claims(study_dir: StudyDir) -> None:
 @app.command()
 def report(study_dir: StudyDir) -> None:
     """Write report.html."""
-    from yarnlab.report.render import write_report
+    from yarnlab.results.report.render import write_report
 
     print(write_report(study_dir, command=_run_command(study_dir)))
 
@@ -255,7 +255,7 @@ def crate(study_dir: StudyDir) -> None:
 @app.command("check-report")
 def check_report(study_dir: Annotated[Path, typer.Argument(help="The study's results folder.")]) -> None:
     """Exit with 1 and say why if the report of a study is incomplete."""
-    from yarnlab.report.render import check_report as problems_of
+    from yarnlab.results.report.render import check_report as problems_of
 
     problems = problems_of(study_dir)
     for problem in problems:
@@ -273,7 +273,7 @@ def compare(
     results: Results = Path("results"),
 ) -> None:
     """Set two studies' settings and results side by side: comparison.html, .md and .csv."""
-    from yarnlab.report.comparison import write_comparison
+    from yarnlab.results.report.comparison import write_comparison
 
     def folder(chosen: str) -> Path:
         return Path(chosen) if "/" in chosen or (Path(chosen) / "study.json").is_file() else results / chosen
@@ -289,7 +289,7 @@ def gallery(
     readme: Annotated[Path, typer.Option(help="The page whose block of results is written anew.")] = Path("README.md"),
 ) -> None:
     """Make the README's two pictures and its block of results from a study's report."""
-    from yarnlab.report.gallery import write_gallery
+    from yarnlab.results.report.gallery import write_gallery
 
     print(write_gallery(study_dir, images, readme))
 

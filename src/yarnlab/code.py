@@ -27,10 +27,10 @@ SOURCE = Path(__file__).resolve().parent
 ENTRY = {
     "tokenizer": "corpus.tokenizer",
     "corpus": "corpus.build",
-    "table": "analysis.tables",
-    "figure": "analysis.figures",
-    "claims": "analysis.claims",
-    "report": "report.render",
+    "table": "results.tables.tables",
+    "figure": "results.figures.figures",
+    "claims": "results.claims.claims",
+    "report": "results.report.render",
     "crate": "crate",
 }
 # Code that every stage passes through but no result depends on.

@@ -24,9 +24,9 @@ _MISTAKES = {
     "yarnlab.training.rows": ("RowError",),
     "yarnlab.training.checkpoint": ("StateBusy",),
     "yarnlab.training.shards": ("WeightsError",),
-    "yarnlab.analysis.files": ("ResultsError",),
+    "yarnlab.results.files": ("ResultsError",),
     "yarnlab.crate": ("CrateError",),
-    "yarnlab.analysis.reference": ("ReferenceDataError",),
+    "yarnlab.results.published.reference": ("ReferenceDataError",),
 }
 
 

@@ -7,7 +7,7 @@ SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
 from yarnlab import cluster, stale, tracking, warm
-from yarnlab.analysis.contents import FIGURE_NEEDS, PAPER_TARGETS, TABLE_NEEDS
+from yarnlab.results.contents import FIGURE_NEEDS, PAPER_TARGETS, TABLE_NEEDS
 from yarnlab.cluster_failures import explain
 from yarnlab.resources import JobResources
 from yarnlab.study import StudyError

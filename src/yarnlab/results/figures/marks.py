@@ -1,0 +1,142 @@
+"""What all figures share: inline data, scales in the methods' looks, axes, legends, tooltips."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from yarnlab.results.format import value
+from yarnlab.results.measure import NotMeasured
+from yarnlab.results.style import Look, distinct
+
+WIDE = 720  # pixels of a wide figure before the page fits it to its column
+
+
+def rounded(rows: Sequence[Mapping[Any, Any]]) -> Any:
+    """Inline data with five significant digits: more is invisible and makes the page heavy."""
+    import altair as alt
+
+    def tidy_value(x: Any) -> Any:
+        if isinstance(x, float | np.floating):
+            return float(f"{x:.5g}") if np.isfinite(x) else None
+        return x.item() if isinstance(x, np.generic) else x
+
+    if not rows:
+        raise NotMeasured("no numbers to draw")
+    return alt.InlineData(values=[{str(k): tidy_value(v) for k, v in row.items()} for row in rows])
+
+
+def scales(names: list[str], looks: Sequence[Look]) -> tuple[Any, Any, Any]:
+    """Scales of colour, dash and marker for the series of one panel, of which no two look the same."""
+    import altair as alt
+
+    looks = distinct(looks)
+    dash = alt.Scale(domain=names, range=[list(item.dash) for item in looks])
+    return colour_scale(names, looks), dash, alt.Scale(domain=names, range=[item.shape for item in looks])
+
+
+def colour_scale(names: list[str], looks: Sequence[Look]) -> Any:
+    import altair as alt
+
+    return alt.Scale(domain=names, range=[item.light for item in looks])
+
+
+def legend(name: str, scale: Any, filled: bool = True) -> Any:
+    import altair as alt
+
+    return alt.Color(name, scale=scale, legend=key(filled))
+
+
+def key(filled: bool = True) -> Any:
+    """The one legend of colour and shape, or (not filled) of colour and dash: a marker outlined in dashes is a blot."""
+    import altair as alt
+
+    return alt.Legend(title=None, columns=4, symbolStrokeWidth=0 if filled else 2)
+
+
+def dashed(lines: Any, who: str, scale: Any) -> Any:
+    """The lines, dashed by `who` without a word in the legend: a legend's markers would be outlined in dashes."""
+    import altair as alt
+
+    # The field is a copy and the scale lists one name more: Vega-Lite merges legends of one field or one domain, even
+    # where a legend is switched off.
+    apart = alt.Scale(domain=[*scale.domain, ""], range=[*scale.range, [1, 0]])
+    return lines.transform_calculate(line=f"datum.{who}").encode(
+        strokeDash=alt.StrokeDash("line:N", scale=apart, legend=None)
+    )
+
+
+def log_scale(values: pd.Series) -> Any:
+    """A tight logarithmic scale; a curve that explodes leaves at the top, at 100 times the lowest value."""
+    import altair as alt
+
+    finite = values[np.isfinite(values)]
+    if finite.empty:
+        raise NotMeasured("no finite perplexity to draw")
+    low, high = float(finite.min()), float(finite.max())
+    return alt.Scale(type="log", nice=False, domain=[low / 1.08, min(high * 1.08, 100 * low)])
+
+
+def panels_of(names: list[str]) -> Any:
+    import altair as alt
+
+    return alt.Facet("panel:N", title=None, sort=names, header=alt.Header(labelAnchor="start"))
+
+
+def tokens(**options: Any) -> Any:
+    import altair as alt
+
+    short = "datum.value >= 1024 ? format(datum.value / 1024, '~r') + 'k' : datum.value"
+    return alt.Axis(labelExpr=short, labelOverlap=True, **options)
+
+
+def decades() -> Any:
+    import altair as alt
+
+    return alt.Axis(format="~g", tickCount=6, labelOverlap=True)
+
+
+def powers(original_context: int) -> list[int]:
+    """… L/2, L, 2L, 4L …: where axes have ticks and lines have markers."""
+    return [int(original_context * 2.0**k) for k in range(-4, 16)]
+
+
+def bounds(low: float, high: float, form: str = "") -> str:
+    """'1.072 to ∞': an interval as text, since a chart's data hold no infinity and tooltips show null as 0.
+
+    'none' where it is absent or excludes nothing, as over one document (of a perplexity from 0 on). form: how Python
+    formats a bound; without it four significant digits.
+    """
+    if math.isnan(low) or math.isnan(high) or (high == math.inf and low in (0, -math.inf)):
+        return "none"
+    shown = (format(x, form).replace("-", "−") if form and math.isfinite(x) else value(x, 4) for x in (low, high))
+    return " to ".join(shown)
+
+
+def with_bounds(frame: pd.DataFrame, low: str = "low", high: str = "high", form: str = "") -> pd.DataFrame:
+    """The frame with `interval`, the text of `bounds`, from its columns `low` and `high`."""
+    return frame.assign(interval=[bounds(a, b, form) for a, b in zip(frame[low], frame[high], strict=True)])
+
+
+def bounded(chart: Any, low: str = "low", high: str = "high") -> Any:
+    """The chart of those rows alone that have both bounds: a rule to an absent one would end at 0."""
+    return chart.transform_filter(f"isValid(datum.{low}) && isValid(datum.{high})")
+
+
+def sure() -> list[Any]:
+    """The last lines of a tooltip: the interval as text, and n."""
+    import altair as alt
+
+    return [alt.Tooltip("interval:N", title="95 %"), alt.Tooltip("n:Q", title="n")]
+
+
+def tooltip(who: str, column: str = "perplexity") -> list[Any]:
+    import altair as alt
+
+    n = "length" if who == "method" else "N"
+    tips = [alt.Tooltip(f"{who}:N"), alt.Tooltip(f"{n}:Q", title="N", format=",")]
+    return [*tips, alt.Tooltip(f"{column}:Q", format=".4g"), *sure()]

@@ -1,0 +1,129 @@
+"""What every method does to RoPE, as a picture: frequencies kept and wavelengths, pair by pair."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from yarnlab.results.figures.marks import WIDE, dashed, key, legend, rounded, scales
+from yarnlab.results.load import Results
+from yarnlab.results.measure import NotMeasured
+from yarnlab.results.style import METHOD_LABELS, QUIET, method_label, method_look
+from yarnlab.rope import METHODS, make_rope
+
+# NTK-by-parts comes last: its dashes then lie on YaRN's line, which has the same frequencies.
+SHOWN = ("none", "pi", "ntk-aware", "yarn", "ntk-by-parts")
+SIZE = {"width": WIDE // 2 - 60, "height": 280}
+MARKERS = 16  # markers along a line
+
+
+@dataclass(frozen=True)
+class Head:
+    """What RoPE depends on beside the method: D (even), the base b, L in tokens."""
+
+    dimension: int
+    base: float
+    original_context: int
+
+
+def head_of(results: Results) -> Head:
+    """The attention head of the study's base, from its `config.json`; the paper's D = 128, b = 10,000 before."""
+    dimension, base = 128, 10_000.0
+    model = results.base()
+    path = results.directory / "models" / (model.name if model else "") / "config.json"
+    if path.is_file():
+        config = json.loads(path.read_text(encoding="utf-8"))
+        heads = int(config.get("num_attention_heads") or 1)
+        dimension = int(config.get("head_dim") or config.get("hidden_size", 0) // heads or dimension)
+        given = config.get("rope_parameters") or {}
+        base = float(given.get("rope_theta") or config.get("rope_theta") or base)
+    return Head(dimension, base, results.original_context)
+
+
+def frequencies(results: Results) -> Any:
+    """Left: the share of each pair's frequency that a method keeps. Right: the wavelengths, beside L and sL.
+
+    The frequencies are those that the models get (`yarnlab.rope`); YaRN's are NTK-by-parts'.
+    """
+    import altair as alt
+
+    head, scale, methods = head_of(results), _scale(results), _methods(results)
+    plain = _inv_freq("none", 1.0, head)
+    rows: list[dict[str, Any]] = []
+    for method in methods:
+        for d, (own, first) in enumerate(zip(_inv_freq(method, scale, head), plain, strict=True)):
+            # A pair that does not turn at all has no place on a logarithmic axis.
+            drawn = {"kept": own / first, "wavelength": 2 * math.pi / own} if own else {}
+            rows.append({"method": method_label(method), "d": d} | drawn)
+    context = head.original_context
+    halves = [2.0**-k for k in range(round(math.log2(scale)) + 1)]
+    tens = [10.0**k for k in range(1, 9) if 10**k <= max(row.get("wavelength", 0.0) for row in rows)]
+    fraction = "datum.value < 1 ? '1/' + round(1 / datum.value) : '1'"
+    kept = alt.Axis(values=halves, labelExpr=fraction)
+    long = alt.Axis(values=tens, format="~s")
+    reach = [{"value": context, "text": f"L = {context:,}"}]
+    reach.append({"value": scale * context, "text": f"sL = {scale * context:,.0f}"})
+    panels = [
+        _panel(rows, methods, head, "kept", "frequency kept, h(θ) / θ", kept, []),
+        _panel(rows, methods, head, "wavelength", "wavelength 2π / h(θ) (tokens)", long, reach),
+    ]
+    return alt.concat(*panels, columns=2, spacing=24)
+
+
+def _methods(results: Results) -> list[str]:
+    """SHOWN, and the study's own methods whose frequencies are the same at every length."""
+    own = dict.fromkeys(model.method for model in results.models.values() if model.method not in METHOD_LABELS)
+    return [*SHOWN, *(method for method in own if method in METHODS and not METHODS[method].dynamic)]
+
+
+def _panel(
+    rows: list[dict[str, Any]], methods: list[str], head: Head, column: str, title: str, axis: Any, marks: list[Any]
+) -> Any:
+    import altair as alt
+
+    names = [method_label(method) for method in methods]
+    colour, dash, shape = scales(names, [method_look(method) for method in methods])
+    step = max(1, head.dimension // 2 // MARKERS)
+    x = alt.X(
+        "d:Q",
+        title=f"pair index d (D = {head.dimension}, b = {head.base:,.0f})",
+        axis=alt.Axis(format="d", tickMinStep=1, tickCount=6),
+        scale=alt.Scale(nice=False),
+    )
+    y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(type="log", nice=False), axis=axis)
+    curves = alt.Chart(rounded(rows))
+    lines = dashed(curves.mark_line().encode(x=x, y=y, color=legend("method:N", colour)), "method", dash)
+    points = curves.transform_filter(f"datum.d % {step} == 0").mark_point(filled=True, size=34, opacity=1)
+    points = points.encode(
+        x=x,
+        y=y,
+        color=legend("method:N", colour),
+        shape=alt.Shape("method:N", scale=shape, legend=key()),
+        tooltip=["method:N", alt.Tooltip("d:Q", title="pair"), alt.Tooltip(f"{column}:Q", format=",.4~g")],
+    )
+    if not marks:
+        return alt.layer(lines, points).properties(**SIZE)
+    reach = alt.Chart(rounded(marks))
+    rules = reach.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(y="value:Q")
+    words = reach.mark_text(align="right", baseline="bottom", dx=-4, dy=-3, color=QUIET)
+    words = words.encode(x=alt.value("width"), y="value:Q", text="text:N")
+    return alt.layer(rules, lines, points, words).properties(**SIZE)
+
+
+def _scale(results: Results) -> float:
+    """The ablation's scale; without an ablation the largest that the study has."""
+    first = results.extended()
+    scale = first.scale if first else max((m.scale for m in results.models.values()), default=1.0)
+    if scale <= 1:
+        raise NotMeasured("no model of this study has a scale above 1")
+    return scale
+
+
+def _inv_freq(method: str, scale: float, head: Head) -> list[float]:
+    rope = make_rope(
+        method, scale=scale, original_context=head.original_context, head_dim=head.dimension, base=head.base
+    )
+    found: list[float] = rope.inv_freq().double().tolist()
+    return found

@@ -1,0 +1,128 @@
+"""The temperature sweep at the paper's scale as one figure of three panels: its Figures 2, 3 and 4, with ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from yarnlab.results import temperature as sweep
+from yarnlab.results.figures.marks import WIDE, bounds, rounded
+from yarnlab.results.load import Results
+from yarnlab.results.measure import NotMeasured
+from yarnlab.results.published.reference import load_reference
+from yarnlab.results.statistics import mean
+from yarnlab.results.style import LOOKS, PUBLISHED, QUIET
+from yarnlab.results.tables import tidy_mechanism
+
+SCALE = 8.0  # of the paper's Figures 2 to 4
+OURS, THEIRS = "ours", "the paper’s"
+SIZE = {"width": WIDE // 3 - 55, "height": 210}
+
+
+def temperature_sweep(results: Results) -> Any:
+    """Perplexity over its lowest value, its change in the first and last segment, and the best factors' shares."""
+    import altair as alt
+
+    frame = tidy_mechanism.sweep_of_base(results)
+    measured = sorted(float(s) for s in frame["scale"].unique())
+    scale = min(measured, key=lambda s: (abs(s - SCALE), s))
+    frame = frame[frame["scale"] == scale]
+    try:
+        change = sweep.relative_change(frame)
+    except ValueError as unfit:
+        raise NotMeasured(str(unfit)) from unfit
+    panels = [
+        _lines(_lowest(frame), "perplexity / lowest", f"a. perplexity, s = {scale:g}", "~g"),
+        _lines(_segments(change), "change to √(1/t) = 1", "b. first and last segment", "+.0%"),
+        _bars(_best(frame), "c. best √(1/t)"),
+    ]
+    return alt.concat(*panels, columns=3, spacing=24).resolve_legend(color="shared")
+
+
+def _lowest(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Panel a: mean perplexity over the lowest of its curve (Fig. 2)."""
+    means = sweep.perplexity_by_factor(frame)
+    grid = means[means["kind"] == "grid"]
+    paper = load_reference().figure("Figure 2")
+    paper = paper[paper["metric"] == "mean_perplexity"]
+    rows = []
+    for who, x, y in ((OURS, grid["factor"], grid["perplexity"]), (THEIRS, paper["x"], paper["value"])):
+        rows += [{"who": who, "line": who, "factor": a, "value": b / float(y.min())} for a, b in zip(x, y, strict=True)]
+    return rows
+
+
+def _segments(change: pd.DataFrame) -> list[dict[str, Any]]:
+    """Panel b: relative change of perplexity (Fig. 3, Eq. 26); the paper's baseline is drawn at 1.05."""
+    rows = []
+    grid = change[change["kind"] == "grid"]
+    for which, segment in (("first", grid["segment"].min()), ("last", grid["segment"].max())):
+        own = grid[grid["segment"] == segment]
+        rows += [_point(OURS, which, a, b) for a, b in zip(own["factor"], own["change"], strict=True)]
+    paper = load_reference().figure("Figure 3")
+    for which, start in (("first", paper["segment_start"].min()), ("last", paper["segment_start"].max())):
+        own = paper[paper["segment_start"] == start]
+        rows += [_point(THEIRS, which, a, b / 100) for a, b in zip(own["x"], own["value"], strict=True)]
+    return rows
+
+
+def _best(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Panel c: share of documents × segments whose lowest loss is at each factor (Fig. 4), documents resampled."""
+    found = sweep.best_by_document(frame, by_segment=True)
+    rows: list[dict[str, Any]] = []
+    for factor in sorted(found["factor"].unique()):
+        share = (found["factor"] == factor).groupby(found["document"]).mean()
+        e = mean(share.to_numpy(float), unit="share")
+        row = {"who": OURS, "factor": float(factor), "value": e.value, "n": e.n}
+        rows.append(row | {"interval": bounds(max(0.0, e.low), min(1.0, e.high))})
+    paper = load_reference().figure("Figure 4").groupby("x")["value"].sum()
+    shares = paper.to_numpy(float) / float(paper.sum())
+    rows += [{"who": THEIRS, "factor": x, "value": y} for x, y in zip(paper.index.to_numpy(float), shares, strict=True)]
+    return rows
+
+
+def _point(who: str, which: str, factor: float, value: float) -> dict[str, Any]:
+    return {"who": who, "line": f"{who}, {which}", "segment": which, "factor": factor, "value": value}
+
+
+def _lines(rows: list[dict[str, Any]], title: str, heading: str, form: str) -> Any:
+    import altair as alt
+
+    segmented = "segment" in rows[0]
+    base = alt.Chart(rounded(rows), title=heading)
+    encode: dict[str, Any] = {
+        "x": alt.X("factor:Q", title="√(1/t)", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(tickCount=5)),
+        "y": alt.Y("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(format=form)),
+        "color": _who(),
+        "detail": "line:N",
+        "tooltip": ["line:N", alt.Tooltip("factor:Q", title="√(1/t)"), alt.Tooltip("value:Q", format=".3f")],
+    }
+    if segmented:
+        dash = alt.Scale(domain=["first", "last"], range=[[1, 0], [4, 3]])
+        encode["strokeDash"] = alt.StrokeDash("segment:N", scale=dash, legend=alt.Legend(title="segment"))
+    lines = base.mark_line(point={"size": 26, "filled": True}).encode(**encode)
+    level = 0 if segmented else 1
+    rule = alt.Chart(alt.Data(values=[{"value": level}])).mark_rule(color=QUIET).encode(y="value:Q")
+    return alt.layer(rule, lines).properties(**SIZE)
+
+
+def _bars(rows: list[dict[str, Any]], heading: str) -> Any:
+    import altair as alt
+
+    base = alt.Chart(rounded(rows), title=heading)
+    x = alt.X("factor:O", title="best √(1/t)", axis=alt.Axis(format=".2f", labelAngle=0, labelOverlap=True))
+    y = alt.Y("value:Q", title="share of documents × segments", axis=alt.Axis(format="%"))
+    tips = ["who:N", alt.Tooltip("factor:O", title="√(1/t)"), alt.Tooltip("value:Q", title="share", format=".0%")]
+    sure = [alt.Tooltip("interval:N", title="95 %"), alt.Tooltip("n:Q", title="n documents")]
+    ours = base.transform_filter(alt.datum.who == OURS)
+    bars = ours.mark_bar().encode(x=x, y=y, color=_who(), tooltip=[*tips, *sure])
+    theirs = base.transform_filter(alt.datum.who == THEIRS)
+    line = theirs.mark_line(point={"size": 26, "filled": True}).encode(x=x, y=y, color=_who(), tooltip=tips)
+    return alt.layer(bars, line).properties(**SIZE)
+
+
+def _who() -> Any:
+    import altair as alt
+
+    scale = alt.Scale(domain=[OURS, THEIRS], range=[LOOKS["yarn"].light, PUBLISHED])
+    return alt.Color("who:N", scale=scale, legend=alt.Legend(title=None, columns=2))

@@ -1,0 +1,198 @@
+"""How the temperature sweep is drawn: the paper's Figures 2 to 4, a panel a scale, and the fit over scales."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from yarnlab.results import temperature as sweep
+from yarnlab.results.figures.marks import WIDE, bounded, bounds, key, panels_of, rounded, sure, with_bounds
+from yarnlab.results.load import Results
+from yarnlab.results.measure import NotMeasured
+from yarnlab.results.style import INK, LOOKS, PAPER, QUIET
+from yarnlab.results.tables import tidy_mechanism
+
+PANEL = {"width": WIDE // 3 - 45, "height": 170}
+COLOUR = LOOKS["yarn"].light
+
+
+def temperature_curve(results: Results) -> Any:
+    """Mean over documents of their perplexities, plus and minus one standard deviation (the paper's Fig. 2)."""
+    import altair as alt
+
+    means = _panelled(sweep.perplexity_by_factor(tidy_mechanism.sweep_of_base(results)))
+    grid = means[means["kind"] == "grid"].copy()
+    grid["low"], grid["high"] = grid["perplexity"] - grid["sd"], grid["perplexity"] + grid["sd"]
+    grid = with_bounds(grid)
+    grid["formula"] = [_formula(s) for s in grid["scale"]]
+    columns = ["panel", "factor", "perplexity", "low", "high", "interval", "documents", "formula"]
+    base = alt.Chart(rounded(grid[columns].to_dict("records")))
+    x, y = _factor(), alt.Y("perplexity:Q", title="perplexity", scale=alt.Scale(zero=False))
+    band = bounded(base).mark_area(opacity=0.18, color=COLOUR)
+    band = band.encode(x=x, y=alt.Y("low:Q", title="perplexity"), y2="high:Q")
+    line = base.mark_line(color=COLOUR).encode(x=x, y=y)
+    points = base.mark_point(filled=True, size=30, opacity=1, color=COLOUR).encode(
+        x=x,
+        y=y,
+        tooltip=[
+            alt.Tooltip("factor:Q", title="√(1/t)"),
+            alt.Tooltip("perplexity:Q", title="mean", format=".4g"),
+            alt.Tooltip("interval:N", title="± 1 sd"),
+            alt.Tooltip("documents:Q", title="n documents"),
+        ],
+    )
+    rule = base.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(x="max(formula):Q")
+    return _faceted(alt.layer(band, rule, line, points), grid).resolve_scale(y="independent")
+
+
+def temperature_segments(results: Results) -> Any:
+    """Relative change of perplexity to √(1/t) = 1, a segment a line (the paper's Fig. 3, Eq. 26)."""
+    import altair as alt
+
+    try:
+        change = _panelled(sweep.relative_change(tidy_mechanism.sweep_of_base(results)))
+    except ValueError as unfit:
+        raise NotMeasured(str(unfit)) from unfit
+    grid = change[change["kind"] == "grid"].assign(segment=change["segment"] + 1)
+    columns = ["panel", "factor", "segment", "change", "interval", "n"]
+    base = alt.Chart(rounded(with_bounds(grid, form="+.1%")[columns].to_dict("records")))
+    lines = base.mark_line(point={"size": 24, "filled": True}).encode(
+        x=_factor(),
+        y=alt.Y("change:Q", title="change of perplexity", axis=alt.Axis(format="+.0%")),
+        color=_segments(),
+        tooltip=[
+            alt.Tooltip("factor:Q", title="√(1/t)"),
+            alt.Tooltip("segment:Q"),
+            alt.Tooltip("change:Q", format="+.1%"),
+            *sure(),
+        ],
+    )
+    zero = base.mark_rule(color=QUIET).encode(y=alt.datum(0))
+    return _faceted(alt.layer(zero, lines), grid).resolve_scale(y="independent")
+
+
+def temperature_histogram(results: Results) -> Any:
+    """How many documents' segments are best at each factor (the paper's Fig. 4)."""
+    import altair as alt
+
+    found = _panelled(sweep.histogram(sweep.best_by_document(tidy_mechanism.sweep_of_base(results), by_segment=True)))
+    found = found.assign(segment=found["segment"] + 1)
+    data = rounded(found[["panel", "factor", "segment", "documents"]].to_dict("records"))
+    bars = (
+        alt.Chart(data)
+        .mark_bar()
+        .encode(
+            x=_best_factor(),
+            y=alt.Y("sum(documents):Q", title="documents × segments"),
+            color=_segments(),
+            order="segment:Q",
+            tooltip=[alt.Tooltip("factor:O", title="√(1/t)"), "segment:Q", "documents:Q"],
+        )
+    )
+    return _faceted(bars, found)
+
+
+def temperature_documents(results: Results) -> Any:
+    """How many documents, each as a whole, are best at each factor (the paper's Fig. 4 shows parts of documents)."""
+    import altair as alt
+
+    found = _panelled(sweep.histogram(sweep.best_by_document(tidy_mechanism.sweep_of_base(results))))
+    found = found.assign(n=found.groupby("scale")["documents"].transform("sum"))
+    bars = alt.Chart(rounded(found[["panel", "factor", "documents", "n"]].to_dict("records"))).mark_bar(color=COLOUR)
+    tips = [alt.Tooltip("factor:O", title="√(1/t)"), "documents:Q", alt.Tooltip("n:Q", title="n documents")]
+    bars = bars.encode(
+        x=_best_factor(), y=alt.Y("documents:Q", title="documents", axis=alt.Axis(tickMinStep=1)), tooltip=tips
+    )
+    return _faceted(bars, found)
+
+
+def temperature_fit(results: Results) -> Any:
+    """Best factor against the scale, with the fitted line and the formula; an open dot is not fitted."""
+    import altair as alt
+
+    fit = tidy_mechanism.fitted(results)
+    ends = [best.scale for best in fit.best]
+    scales = np.geomspace(min(ends), max(ends), 24)
+    paper, own = "formula 0.1 ln s + 1", "fitted here"
+    lines = [{"line": paper, "scale": float(s), "factor": _formula(s)} for s in scales]
+    if fit.slope is not None and fit.intercept is not None:
+        a, b = fit.slope.value, fit.intercept.value
+        lines += [{"line": own, "scale": float(s), "factor": a * math.log(s) + b} for s in scales]
+    dots = [
+        {
+            "scale": best.scale,
+            "factor": best.factor.value,
+            "low": best.factor.low,
+            "high": best.factor.high,
+            "interval": bounds(best.factor.low, best.factor.high),
+            "n": best.factor.n,
+            "fitted": "yes" if fit.slope and best.scale in fit.scales else "no, " + _why_not(best),
+        }
+        for best in fit.best
+    ]
+    x = alt.X(
+        "scale:Q",
+        title="scale s",
+        scale=alt.Scale(type="log", base=2, nice=False),
+        axis=alt.Axis(values=sorted(ends), format="~g"),
+    )
+    y = alt.Y("factor:Q", title="√(1/t) of lowest loss", scale=alt.Scale(zero=False))
+    colour = alt.Color("line:N", scale=alt.Scale(domain=[own, paper], range=[COLOUR, INK]), legend=key(filled=False))
+    dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=[own, paper], range=[[1, 0], [6, 3]]), legend=key(False))
+    curves = alt.Chart(rounded(lines)).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
+    base = alt.Chart(rounded(dots))
+    whiskers = bounded(base).mark_rule(color=COLOUR, strokeWidth=1.6).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")
+    points = base.mark_point(size=70, opacity=1, color=COLOUR, strokeWidth=1.6).encode(
+        x=x,
+        y=y,
+        fill=alt.condition(alt.datum.fitted == "yes", alt.value(COLOUR), alt.value(PAPER)),
+        tooltip=[
+            alt.Tooltip("scale:Q", title="s"),
+            alt.Tooltip("factor:Q", title="best √(1/t)", format=".3f"),
+            alt.Tooltip("interval:N", title="95 %"),
+            alt.Tooltip("fitted:N", title="on the line"),
+            alt.Tooltip("n:Q", title="n documents"),
+        ],
+    )
+    return alt.layer(curves, whiskers, points).properties(width=WIDE, height=300)
+
+
+def _why_not(best: sweep.Best) -> str:
+    reasons = (best.at_edge, "at an edge of the grid"), (best.cut_off, "read to fewer than s·L tokens")
+    return " and ".join(reason for holds, reason in reasons if holds) or "too few scales"
+
+
+def _formula(scale: float) -> float:
+    return tidy_mechanism.SLOPE * math.log(scale) + tidy_mechanism.INTERCEPT
+
+
+def _panelled(frame: pd.DataFrame) -> pd.DataFrame:
+    return frame.assign(panel=[f"s = {s:g}" for s in frame["scale"]])
+
+
+def _faceted(chart: Any, frame: pd.DataFrame) -> Any:
+    panels = panels_of([f"s = {s:g}" for s in sorted(frame["scale"].unique())])
+    return chart.properties(**PANEL).facet(panels, columns=3).resolve_axis(x="independent")
+
+
+def _factor() -> Any:
+    import altair as alt
+
+    return alt.X("factor:Q", title="√(1/t)", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(tickCount=5))
+
+
+def _best_factor() -> Any:
+    import altair as alt
+
+    axis = alt.Axis(format=".2f", labelAngle=0, labelOverlap=True)
+    return alt.X("factor:O", title="best √(1/t)", axis=axis)
+
+
+def _segments() -> Any:
+    import altair as alt
+
+    legend = alt.Legend(title="segment of the text, first to last", columns=8)
+    return alt.Color("segment:O", scale=alt.Scale(scheme="viridis"), legend=legend)

@@ -1,0 +1,95 @@
+"""How the training losses and the cost of the stages are drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from yarnlab.results.figures.marks import WIDE, bounds, key, legend, panels_of, rounded, scales
+from yarnlab.results.load import Results
+from yarnlab.results.measure import NotMeasured, loss_gap, losses
+from yarnlab.results.statistics import student_half
+from yarnlab.results.style import PAPER, QUIET, labels, look
+from yarnlab.results.tables import tidy
+
+SMOOTHING = 10
+
+
+def training_loss(results: Results) -> Any:
+    """Left: loss of every arm, smoothed. Right: its gap to YaRN on the same batches."""
+    import altair as alt
+
+    first = tidy.compared_with(results)
+    if first is None or not results.has("training"):
+        raise NotMeasured("no YaRN model was fine-tuned from the base")
+    names = labels(results)
+    rows = []
+    arms = [m for m in results.ablation() if m.arm in set(results.frame("training")["arm"])]
+    for model in arms:
+        rows += _smoothed(names[model.arm], "loss (nats/token)", losses(results, model.arm))
+        paired = results.alike(model, first, as_long=False) and first.arm in {m.arm for m in arms}
+        if paired and model.arm != first.arm:
+            gaps = loss_gap(results, first.arm, model.arm, 1)["gap"]
+            rows += _smoothed(names[model.arm], f"loss minus that of {names[first.arm]} (nats/token)", gaps)
+    if not rows:
+        raise NotMeasured("no training log of an ablation arm")
+    colour, dash, _ = scales([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    base = alt.Chart(rounded(rows)).encode(
+        x=alt.X("step:Q", title="optimizer step", axis=alt.Axis(format="d", tickMinStep=1)),
+        y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
+    )
+    lines = base.mark_line(clip=True).encode(
+        color=legend("model:N", colour, filled=False),
+        strokeDash=alt.StrokeDash("model:N", scale=dash, legend=key(filled=False)),
+    )
+    # A line has one tooltip for all of its steps; a marker has its own, of a mean that shares no step with the next.
+    markers = base.transform_filter("datum.interval != null").mark_point(filled=True, size=12, opacity=1, color=QUIET)
+    markers = markers.encode(
+        tooltip=[
+            "model:N",
+            "step:Q",
+            alt.Tooltip("value:Q", format=".3f"),
+            alt.Tooltip("interval:N", title="95 %"),
+        ]
+    )
+    panels = panels_of(list(dict.fromkeys(row["panel"] for row in rows)))
+    chart = alt.layer(lines, markers).properties(width=WIDE // 2 - 50, height=260).facet(panels, columns=2)
+    return chart.resolve_scale(y="independent").resolve_axis(x="independent")
+
+
+def cost(results: Results) -> Any:
+    """Wall time by stage; each job is one segment."""
+    import altair as alt
+
+    frame = tidy.cost(results).dropna(subset=["seconds"])
+    frame = frame.assign(minutes=frame["seconds"] / 60)
+    order = list(dict.fromkeys(frame["stage"]))
+    return (
+        alt.Chart(rounded(frame[["stage", "name", "minutes", "peak_memory_gib"]].to_dict("records")))
+        .mark_bar(stroke=PAPER, strokeWidth=1, color="#0b62a8", height={"band": 0.7})
+        .encode(
+            x=alt.X("sum(minutes):Q", title="wall time (minutes)", axis=alt.Axis(tickCount=6)),
+            y=alt.Y("stage:N", sort=order, title=None),
+            detail="name:N",
+            tooltip=[
+                "stage:N",
+                "name:N",
+                alt.Tooltip("minutes:Q", format=".2f"),
+                alt.Tooltip("peak_memory_gib:Q", title="peak GiB", format=".2f"),
+            ],
+        )
+        .properties(width=WIDE, height=36 * len(order))
+    )
+
+
+def _smoothed(model: str, panel: str, values: pd.Series) -> list[dict[str, Any]]:
+    """Trailing means over SMOOTHING steps, every SMOOTHING-th with Student's interval over the steps."""
+    rows = []
+    for i, (step, centre) in enumerate(values.rolling(SMOOTHING, min_periods=1).mean().items(), 1):
+        row = {"model": model, "panel": panel, "step": step, "value": centre}
+        if i % SMOOTHING == 0:
+            half = student_half(values.to_numpy(float)[i - SMOOTHING : i])
+            row |= {"interval": bounds(centre - half, centre + half)}
+        rows.append(row)
+    return rows

@@ -1,0 +1,194 @@
+"""Read a results directory into frames: `load(results/<study>)` -> `Results`.
+
+What a study *plans* stands in its `study.json`; what it *has* is on disk (files.py).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from yarnlab.results.files import Model, ResultsError, evaluated, read_frames, read_manifests
+from yarnlab.study.evaluations import KINDS
+
+
+@dataclass(frozen=True, eq=False)
+class Results:
+    """Everything the analysis reads. `frames`: one table for each kind of results found on disk.
+
+    The kinds are the evaluations, their further tables ('benchmarks.samples') and 'training'. Compared and hashed
+    by identity, so that what is derived from it can be cached. `form` and `roots`: how claims are judged and which
+    root each group of claims is about (study/schema.py: Claims). `unreadable`: kinds that are on disk and can't be
+    used, each with the message that says why.
+    """
+
+    directory: Path
+    study: str
+    title: str
+    original_context: int
+    study_sha256: str
+    models: dict[str, Model]
+    evaluations: dict[str, Any]
+    frames: dict[str, pd.DataFrame] = field(default_factory=dict)
+    manifests: list[dict[str, Any]] = field(default_factory=list)
+    notes: tuple[str, ...] = ()
+    form: str = "scale-free"
+    roots: dict[str, str | None] = field(default_factory=dict)
+    unreadable: dict[str, str] = field(default_factory=dict)
+
+    def has(self, need: str) -> bool:
+        """Is there anything of an evaluation, of 'training' or of 'manifests'?"""
+        return bool(self.manifests) if need == "manifests" else need in self.frames or need in self.unreadable
+
+    def frame(self, need: str) -> pd.DataFrame:
+        """The frame called `need`; ResultsError when it is not there, or can't be used."""
+        if need in self.unreadable:
+            raise ResultsError(self.unreadable[need])
+        if need not in self.frames:
+            raise ResultsError(f"{self.directory}: no {_words(need)} results; run that evaluation first")
+        return self.frames[need]
+
+    def missing(self, needs: tuple[str, ...]) -> str | None:
+        """Why something of `needs` is absent, or None when all of it is there."""
+        for need in needs:
+            if self.has(need):
+                continue
+            kind = need.partition(".")[0]
+            if kind in KINDS and self.evaluations.get(kind) is None:
+                return f"this study does not include the {_words(kind)} evaluation"
+            return f"no {_words(need)} results on disk yet"
+        return None
+
+    def arms(self) -> dict[str, Model]:
+        """The first model of every arm, in the study's order."""
+        arms: dict[str, Model] = {}
+        for model in self.models.values():
+            arms.setdefault(model.arm, model)
+        return arms
+
+    def members(self, arm: str) -> list[str]:
+        """Names of the models (one per seed) of an arm."""
+        return [m.name for m in self.models.values() if m.arm == arm]
+
+    def base(self) -> Model | None:
+        """The model that the others start from; of several roots the one with the most methods fine-tuned from it."""
+        roots = [m for m in self.arms().values() if m.kind in ("pretrain", "hub")]
+        return max(roots, key=self._methods_from, default=None)
+
+    def _methods_from(self, root: Model) -> int:
+        arms = self.arms().values()
+        return len({m.method for m in arms if m.kind == "finetune" and self.parent_arm(m) == root.arm})
+
+    def root(self, arm: str) -> str:
+        """The arm at the root of an arm's tree."""
+        arms = self.arms()
+        while (parent := self.parent_arm(arms[arm])) is not None:
+            arm = parent
+        return arm
+
+    def standing_for(self, published: str) -> Model | None:
+        """The first arm that stands for a model of the paper's tables."""
+        return next((m for m in self.arms().values() if published in m.published), None)
+
+    def plans(self, kind: str, arm: str) -> bool:
+        """Is an evaluation planned for this arm?"""
+        planned = self.evaluations.get(kind)
+        return planned is not None and any(self.models[name].arm == arm for name in evaluated(self.models, planned))
+
+    def alike(self, a: Model, b: Model, *, as_long: bool = True) -> bool:
+        """Were two arms fine-tuned alike: from one parent arm, at one scale, on the same batches, for as many steps?
+
+        Batches are the same where corpus, kinds of rows, their length and rows a batch are. `as_long=False`: the steps,
+        and with them the tokens, may differ.
+        """
+        same = a.kind == b.kind == "finetune" and self.parent_arm(a) == self.parent_arm(b)
+        return same and (a.budget == b.budget if as_long else a.recipe == b.recipe)
+
+    def beside(self, model: Model, method: str, *, as_long: bool = True) -> Model | None:
+        """The first arm with this method that was fine-tuned as this model was (`alike`)."""
+        others = (m for m in self.arms().values() if m.method == method)
+        return next((m for m in others if self.alike(m, model, as_long=as_long)), None)
+
+    def parent_arm(self, model: Model) -> str | None:
+        """The arm of a model's parent."""
+        parent = self.models.get(model.parent or "")
+        return parent.arm if parent else None
+
+    def ablation(self) -> list[Model]:
+        """Arms fine-tuned from the base at the scale that most methods share, YaRN first."""
+        base = self.base()
+        if base is None:
+            return []
+        arms = [m for m in self.arms().values() if m.kind == "finetune" and self.parent_arm(m) == base.arm]
+        scales = {m.scale: len({n.method for n in arms if n.scale == m.scale}) for m in arms}
+        if not scales:
+            return []
+        scale = max(scales, key=lambda s: (scales[s], s))
+        return sorted((m for m in arms if m.scale == scale), key=lambda m: (m.method != "yarn", not m.official_ramp))
+
+    def extended(self) -> Model | None:
+        """The YaRN arm that another one continues at a larger scale (s=16 in the paper), else the ablation's."""
+        base = self.base()
+        arms = [m for m in self.arms().values() if m.method == "yarn" and m.kind == "finetune"]
+        for model in arms:
+            own = base is not None and self.parent_arm(model) == base.arm
+            if own and any(self.parent_arm(m) == model.arm and m.scale > model.scale for m in arms):
+                return model
+        return next((m for m in self.ablation() if m.method == "yarn"), None)
+
+    def continued(self) -> Model | None:
+        """The YaRN arm trained on from `extended` at a larger scale (s=32 in the paper)."""
+        first = self.extended()
+        if first is None:
+            return None
+        return next(
+            (
+                m
+                for m in self.arms().values()
+                if m.method == "yarn" and m.scale > first.scale and self.parent_arm(m) == first.arm
+            ),
+            None,
+        )
+
+
+def load(directory: Path | str) -> Results:
+    """Read `study.json` and all result files under `directory` (results/<study>).
+
+    Raises ResultsError when `study.json` is absent or cannot be read; a table that lacks columns, when it is asked for.
+    """
+    directory = Path(directory)
+    path = directory / "study.json"
+    if not path.is_file():
+        raise ResultsError(f"{path} is missing: run the study first (it writes this file before any stage)")
+    try:
+        study = json.loads(path.read_text())
+        models = {name: Model.of(name, entry) for name, entry in study["models"].items()}
+        evaluations = {kind: study["evaluations"].get(kind) for kind in KINDS}
+        head = {key: study[key] for key in ("study", "title", "original_context", "study_sha256")}
+        head["notes"] = tuple(study.get("notes", ()))
+        judged = study.get("claims") or {}
+        head |= {"form": judged.get("form", "scale-free"), "roots": judged.get("roots", {})}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ResultsError(f"{path} cannot be read ({type(error).__name__}: {error}): rerun the study") from error
+    frames, unreadable = read_frames(directory, models, evaluations)
+    found = Results(
+        directory=directory,
+        models=models,
+        evaluations=evaluations,
+        frames=frames,
+        unreadable=unreadable,
+        manifests=read_manifests(directory, models, evaluations),
+        **head,
+    )
+    base = found.base()
+    if base is None or not base.original_context:
+        return found
+    return replace(found, original_context=base.original_context)
+
+
+def _words(need: str) -> str:
+    return need.replace("_", "-").replace(".", " ")

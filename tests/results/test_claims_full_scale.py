@@ -1,0 +1,106 @@
+"""Claims at full scale: what was published gives the verdicts that its own data support, family by family."""
+
+from dataclasses import replace
+
+import pytest
+
+from results.published_study import perfect
+from yarnlab.results.claims import claims
+from yarnlab.results.claims.claims import Verdict
+from yarnlab.results.claims.criteria import CLAIMS
+from yarnlab.results.claims.criteria_full_scale import FULL_SCALE
+from yarnlab.results.family import family
+from yarnlab.results.load import Results
+from yarnlab.results.measure import NotMeasured
+
+# Which model each fine-tuned one started from (v2 §4.1, App. B.4; v3 §4).
+PARENTS = {
+    "yarn-llama-2-7b-64k": "llama-2-7b",
+    "yarn-llama-2-13b-64k": "llama-2-13b",
+    "yarn-llama-2-7b-8k": "llama-2-7b",
+    "ntk-llama-2-7b-8k": "llama-2-7b",
+    "yarn-mistral-7b-64k": "mistral-7b-v0-1",
+    "yarn-llama-7b-32k": "llama-7b",
+    "linear-llama-7b-32k": "llama-7b",
+    "ntk-llama-7b-32k": "llama-7b",
+    "ntk-by-parts-llama-7b-32k": "llama-7b",
+}
+ROOTS = {"ablation": "llama-7b", "extension": "llama-2-7b", "portability": "mistral-7b-v0-1"}
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Everything that the paper measured, as it measured it."""
+    exact = perfect(tmp_path_factory.mktemp("full-scale"))
+    models = {name: replace(m, parent=PARENTS.get(name, m.parent)) for name, m in exact.models.items()}
+    evaluations = exact.evaluations | {"dynamic": exact.evaluations["dynamic"] | {"tail": 256}}
+    return replace(exact, models=models, evaluations=evaluations, form="full-scale", roots=ROOTS)
+
+
+@pytest.fixture(scope="module")
+def verdicts(study: Results) -> dict[str, Verdict]:
+    return {claim.id: verdict for claim, verdict in claims.evaluate(study)}
+
+
+def test_what_the_papers_tables_support_holds(verdicts: dict[str, Verdict]) -> None:
+    """Claims that can be judged from the published cells alone; the others say what they lack."""
+    held = {"8", "9", "10", "18", "19", "23", "24", "25", "26", "27", "28", "29", "34"}
+    assert {name: verdicts[name].status for name in held} == dict.fromkeys(held, "holds")
+    # "Continued declining through 128k" is not in the data: the minimum is at 114,688 tokens (v2 Table 2, Fig. 1).
+    assert verdicts["accept-continuation"].status == "holds in part"
+    rest = {name for name, v in verdicts.items() if name.isdigit() and v.status == "not run"}
+    assert rest == {"6", "7", "11", "12", "13", "14", "15", "16", "17", "20", "21", "22", "30", "31", "32", "33", "35"}
+
+
+def test_numbers_are_those_of_the_paper(verdicts: dict[str, Verdict]) -> None:
+    """Ablation at 32,768 tokens on LLaMA 7B, the long run at 65,536 on Llama 2 7B, Mistral at 131,072."""
+    texts = {name: " ".join(part.name for part in verdicts[name].parts) for name in ("18", "23", "34")}
+    assert "32,768" in texts["18"] and "65,536" in texts["23"] and "131,072" in texts["34"]
+    ratio = next(part.estimate.value for part in verdicts["18"].parts if "NTK-by-parts s=16 / PI" in part.name)
+    assert ratio == pytest.approx(2.81 / 3.57, abs=0.003)  # v3 Table 5, from the authors' raw numbers
+
+
+@pytest.mark.parametrize(
+    ("claim", "arm", "factor"),
+    [
+        ("18", "yarn-llama-7b-32k", 1.2),
+        ("24", "yarn-llama-2-7b-64k", 0.4),
+        ("25", "yarn-llama-2-7b-128k", 1.0),
+        ("27", "codellama-13b-hf", 0.9),
+        ("28", "yarn-llama-2-13b-64k", 1.1),
+        ("34", "mistral-7b-v0-1", 0.5),
+    ],
+)
+def test_a_changed_model_changes_its_claim(study: Results, claim: str, arm: str, factor: float) -> None:
+    """Mutation: one model's NLL, its later half where the factor is 1, made contrary to the claim."""
+    kind = "sliding_window" if claim == "28" else "perplexity"
+    frame = study.frames[kind]
+    rising = (frame["length"] > 65536) * 0.2 if factor == 1.0 else 0.0
+    nll = frame["nll"].where(frame["arm"] != arm, frame["nll"] * factor + rising)
+    mutant = replace(study, frames=study.frames | {kind: frame.assign(nll=nll)})
+    chosen = next(c for c in CLAIMS if c.id == claim).in_form("full-scale")
+    assert claims.judge(chosen, mutant).status in ("fails", "holds in part")
+
+
+def test_a_family_is_one_roots_tree(study: Results) -> None:
+    """Its models, their rows and its original context; the same object each time, so that caches work."""
+    own = family(study, "extension")
+    assert own is family(study, "extension") and own.original_context == 4096
+    assert {m.arm for m in own.models.values()} >= {"llama-2-7b", "yarn-llama-2-7b-64k", "yarn-llama-2-7b-128k"}
+    assert set(own.frame("perplexity")["arm"]) <= set(own.arms())
+    assert "llama-7b" not in own.arms() and family(study, "ablation").original_context == 2048
+    assert family(study, "every") is study
+
+
+def test_a_study_of_several_roots_must_name_them(study: Results) -> None:
+    with pytest.raises(NotMeasured, match=r"claims\.portability"):
+        family(replace(study, roots=ROOTS | {"portability": None}), "portability")
+
+
+def test_both_forms_are_written_down() -> None:
+    """A full-scale form belongs to a claim and differs from its scale-free form."""
+    scale_free = {claim.id: claim for claim in CLAIMS}
+    for name, form in FULL_SCALE.items():
+        assert scale_free[name].criterion != form.criterion
+        assert scale_free[name].in_form("full-scale").judge is form.judge
+        assert scale_free[name].in_form("scale-free") is scale_free[name]
