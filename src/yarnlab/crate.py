@@ -71,7 +71,7 @@ def _manifests(study_dir: Path, study: dict[str, Any]) -> dict[str, dict[str, An
     By their paths in `study_dir`, what is read before what reads it. What a study that had other models left behind is
     no part of it.
     """
-    from yarnlab.results.files import Model, evaluated
+    from yarnlab.results.results import Model, evaluated
 
     models = {name: Model.of(name, entry) for name, entry in study["models"].items()}
     evaluations = {kind: planned for kind, planned in study["evaluations"].items() if planned is not None}

@@ -24,7 +24,7 @@ _MISTAKES = {
     "yarnlab.training.rows": ("RowError",),
     "yarnlab.training.checkpoint": ("StateBusy",),
     "yarnlab.training.shards": ("WeightsError",),
-    "yarnlab.results.files": ("ResultsError",),
+    "yarnlab.results.results": ("ResultsError",),
     "yarnlab.crate": ("CrateError",),
     "yarnlab.results.published.reference": ("ReferenceDataError",),
 }

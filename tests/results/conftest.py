@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from results.synthetic import write_study
-from yarnlab.results.load import Results, load
+from yarnlab.results.results import Results, load
 
 
 @pytest.fixture(scope="session")

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from yarnlab.results.load import Results, load
 from yarnlab.results.published.reference import Reference, load_reference
 from yarnlab.results.published.reference_rows import Cell, PublishedModel
+from yarnlab.results.results import Results, load
 
 CORPORA = {
     "proofpile": ("emozilla/proofpile-test-tokenized", 131072, 10),

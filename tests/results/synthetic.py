@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from results import synthetic_kinds
-from yarnlab.results.load import Results
+from yarnlab.results.results import Results
 
 L = 256
 METHODS = {

@@ -15,7 +15,7 @@ from results.synthetic import with_frames, write_study
 from yarnlab.results.claims import claims
 from yarnlab.results.claims.claims import Claim, Verdict
 from yarnlab.results.claims.criteria import CLAIMS, CRITERIA_VERSION
-from yarnlab.results.load import Results, load
+from yarnlab.results.results import Results, load
 from yarnlab.results.statistics import Estimate
 
 

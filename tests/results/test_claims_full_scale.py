@@ -5,13 +5,13 @@ from dataclasses import replace
 import pytest
 
 from results.published_study import perfect
+from yarnlab.results.bases import family
 from yarnlab.results.claims import claims
 from yarnlab.results.claims.claims import Verdict
 from yarnlab.results.claims.criteria import CLAIMS
 from yarnlab.results.claims.criteria_full_scale import FULL_SCALE
-from yarnlab.results.family import family
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured
+from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.results import Results
 
 # Which model each fine-tuned one started from (v2 §4.1, App. B.4; v3 §4).
 PARENTS = {

@@ -12,7 +12,7 @@ from results.synthetic import with_frames
 from yarnlab.results.claims import claims
 from yarnlab.results.claims.criteria import CLAIMS
 from yarnlab.results.claims.judge_mechanism import _interquartile_range, _range_of_modes
-from yarnlab.results.load import Results
+from yarnlab.results.results import Results
 from yarnlab.results.statistics import Estimate
 
 BY_ID = {claim.id: claim for claim in CLAIMS}

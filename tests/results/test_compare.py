@@ -14,8 +14,8 @@ from results.synthetic import write_study
 from yarnlab.results.claims.claims import write_claims
 from yarnlab.results.compare import Comparison, NumberPair, compare
 from yarnlab.results.compare_tables import Number, numbers
-from yarnlab.results.load import Results, ResultsError
 from yarnlab.results.report.comparison import headline, to_csv, to_html, to_markdown, write_comparison
+from yarnlab.results.results import Results, ResultsError
 from yarnlab.results.tables.tables import TABLES as ALL_TABLES
 from yarnlab.results.tables.tables import built, write_table
 

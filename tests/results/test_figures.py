@@ -17,12 +17,12 @@ from altair.utils import schemapi
 from results.light import light
 from results.synthetic import with_frames, write_study
 from yarnlab.results import contents
+from yarnlab.results.estimates import loss_gap, nll
 from yarnlab.results.figures import figures, plots_published, plots_rope
 from yarnlab.results.figures.figures import FIGURES, specification, write_figure
 from yarnlab.results.figures.marks import bounds
-from yarnlab.results.load import Results, load
-from yarnlab.results.measure import loss_gap, nll
 from yarnlab.results.published.reference import load_reference
+from yarnlab.results.results import Results, load
 from yarnlab.results.statistics import mean
 from yarnlab.results.style import LOOKS, PUBLISHED, SPARE, distinct
 from yarnlab.results.tables.tables import TABLES

@@ -2,7 +2,7 @@
 
 import math
 
-from yarnlab.results.format import percent, percent_points, signed, with_interval
+from yarnlab.results.display import percent, percent_points, signed, with_interval
 
 
 def test_an_unbounded_interval_reads_alike_everywhere() -> None:

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from yarnlab.results import hypothesis, statistics
+from yarnlab.results import statistics
 
 
 def test_mcnemar_counts_discordant_trials_only() -> None:
     """Trials that both models hit or miss say nothing: 9 against 1 is a binomial test of 9 in 10."""
     a = np.array([1] * 9 + [0] + [1] * 30 + [0] * 10)
     b = np.array([0] * 9 + [1] + [1] * 30 + [0] * 10)
-    found = hypothesis.mcnemar(a, b)
+    found = statistics.mcnemar(a, b)
     assert found.p == pytest.approx(binomtest(9, 10).pvalue)
     assert found.p == pytest.approx(22 / 1024)
     assert found.n == 50
@@ -21,25 +21,25 @@ def test_mcnemar_counts_discordant_trials_only() -> None:
 
 def test_models_that_agree_everywhere_do_not_differ() -> None:
     """No discordant trial: p = 1, and no division by zero."""
-    assert hypothesis.mcnemar(np.ones((2, 10)), np.ones((2, 10))).p == 1
+    assert statistics.mcnemar(np.ones((2, 10)), np.ones((2, 10))).p == 1
 
 
 def test_unequal_trials_are_refused() -> None:
     """McNemar's test needs the same trials."""
     with pytest.raises(ValueError, match="equal shapes"):
-        hypothesis.mcnemar(np.ones(3), np.ones(4))
+        statistics.mcnemar(np.ones(3), np.ones(4))
 
 
 def test_fisher_by_hand() -> None:
     """Three of three against none of three: 2 of the 20 tables are as extreme."""
-    found = hypothesis.fisher(np.ones(3), np.zeros(3))
+    found = statistics.fisher(np.ones(3), np.zeros(3))
     assert (found.p, found.n) == (pytest.approx(0.1), 6)
 
 
 def test_a_seed_repeated_is_no_evidence() -> None:
     """Three seeds that hit the very same trials are one seed: the p-values stay."""
     a, b = np.array([1] * 9 + [0] + [1] * 10), np.array([0] * 9 + [1] + [1] * 10)
-    for test in (hypothesis.mcnemar, hypothesis.fisher):
+    for test in (statistics.mcnemar, statistics.fisher):
         one, three = test(a, b), test(np.tile(a, (3, 1)), np.tile(b, (3, 1)))
         assert three.p == pytest.approx(one.p, abs=1e-12) and three.n == one.n
         assert one.p < 0.05 and "over seeds" in three.method
@@ -49,9 +49,9 @@ def test_tests_over_seeds_by_hand() -> None:
     """Trials with differences of 3, 3 and −1 hits: 4 of 8 sign patterns reach 5. Hits of 3 and 2 against 0 and 1: 2 of
     the 6 ways to choose two trials are as far from 3."""
     a, b = np.array([[1, 1, 0]] * 3), np.array([[0, 0, 1], [0, 0, 0], [0, 0, 0]])
-    assert hypothesis.mcnemar(a, b).p == pytest.approx(4 / 8)
+    assert statistics.mcnemar(a, b).p == pytest.approx(4 / 8)
     a, b = np.array([[1, 1], [1, 1], [1, 0]]), np.array([[0, 1], [0, 0], [0, 0]])
-    assert hypothesis.fisher(a, b).p == pytest.approx(2 / 6)
+    assert statistics.fisher(a, b).p == pytest.approx(2 / 6)
 
 
 def test_tests_over_seeds_are_the_enumerations() -> None:
@@ -59,12 +59,12 @@ def test_tests_over_seeds_are_the_enumerations() -> None:
     rng = np.random.default_rng(19)
     for _ in range(20):
         a, b = (rng.random((3, 10)) < 0.6).astype(float), (rng.random((3, 10)) < 0.4).astype(float)
-        assert hypothesis.mcnemar(a, b).p == pytest.approx(hypothesis.sign_flip(a - b).p)
+        assert statistics.mcnemar(a, b).p == pytest.approx(statistics.sign_flip(a - b).p)
         a = a[:, :4]
         sums = np.concatenate([a.sum(axis=0), b.sum(axis=0)])
         totals = np.array([sums[list(chosen)].sum() for chosen in combinations(range(14), 4)])
         reached = np.abs(totals - 4 * sums.mean()) >= abs(a.sum() - 4 * sums.mean()) - 1e-9
-        assert hypothesis.fisher(a, b).p == pytest.approx(reached.mean())
+        assert statistics.fisher(a, b).p == pytest.approx(reached.mean())
 
 
 def test_prompts_that_seeds_share_are_not_counted_twice() -> None:
@@ -73,47 +73,47 @@ def test_prompts_that_seeds_share_are_not_counted_twice() -> None:
     found = []
     for _ in range(300):
         a, b = (np.tile((rng.random(40) < 0.5).astype(int), (3, 1)) for _ in range(2))
-        found.append((hypothesis.mcnemar(a, b).p < 0.05, hypothesis.fisher(a, b).p < 0.05))
+        found.append((statistics.mcnemar(a, b).p < 0.05, statistics.fisher(a, b).p < 0.05))
     assert (np.mean(found, axis=0) < 0.075).all()
 
 
 def test_unequal_seeds_are_refused() -> None:
     """Fisher's test over seeds adds up the same seeds on both sides."""
     with pytest.raises(ValueError, match="same seeds, got 2 and 3"):
-        hypothesis.fisher(np.ones((2, 5)), np.ones((3, 5)))
+        statistics.fisher(np.ones((2, 5)), np.ones((3, 5)))
 
 
 def test_sign_flip_by_hand() -> None:
     """Five differences of one sign: 2 of 32 patterns reach the sum."""
-    assert hypothesis.sign_flip(np.array([1.0, 2.0, 3.0, 0.5, 0.1])).p == pytest.approx(2 / 32)
-    assert hypothesis.sign_flip(np.zeros(5)).p == 1
+    assert statistics.sign_flip(np.array([1.0, 2.0, 3.0, 0.5, 0.1])).p == pytest.approx(2 / 32)
+    assert statistics.sign_flip(np.zeros(5)).p == 1
 
 
 def test_many_documents_are_sampled_and_never_certain() -> None:
     """Above the enumerable number p is bounded below by the number of patterns tried."""
-    p = hypothesis.sign_flip(np.full(40, 0.3)).p
+    p = statistics.sign_flip(np.full(40, 0.3)).p
     assert p == pytest.approx(1 / (statistics.RESAMPLES + 1))
 
 
 def test_sign_flip_keeps_its_level() -> None:
     """Where documents differ by chance only, about one test in twenty is below 0.05."""
     rng = np.random.default_rng(11)
-    found = [hypothesis.sign_flip(rng.normal(0, 1, (2, 10))).p < 0.05 for _ in range(300)]
+    found = [statistics.sign_flip(rng.normal(0, 1, (2, 10))).p < 0.05 for _ in range(300)]
     assert 0.015 < np.mean(found) < 0.09
 
 
 def test_holm_by_hand() -> None:
     """Smallest times 4, next times 3, …, never decreasing, never above 1; the order of the input is kept."""
-    assert hypothesis.holm([0.04, 0.01, 0.03, 0.5]) == pytest.approx([0.09, 0.04, 0.09, 0.5])
-    assert hypothesis.holm([0.9, 0.8]) == [1.0, 1.0]
-    assert hypothesis.holm([]) == []
+    assert statistics.holm([0.04, 0.01, 0.03, 0.5]) == pytest.approx([0.09, 0.04, 0.09, 0.5])
+    assert statistics.holm([0.9, 0.8]) == [1.0, 1.0]
+    assert statistics.holm([]) == []
 
 
 def test_holm_makes_a_false_finding_rare() -> None:
     """Of tables with ten comparisons and no difference, at most about one in twenty has a finding."""
     rng = np.random.default_rng(12)
     tables = rng.random((2000, 10))
-    assert np.mean([min(hypothesis.holm(list(row))) < 0.05 for row in tables]) < 0.065
+    assert np.mean([min(statistics.holm(list(row))) < 0.05 for row in tables]) < 0.065
 
 
 def test_paired_difference_covers_the_truth_and_is_sharper() -> None:

@@ -14,9 +14,9 @@ from results.light import light
 from results.synthetic import with_frames, write_study
 from yarnlab.results.claims.criteria_base import UNTRAINED
 from yarnlab.results.claims.criteria_full_scale import FULL_SCALE
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.figures.figures import FIGURES, specification
-from yarnlab.results.load import Results, load
-from yarnlab.results.measure import NotMeasured
+from yarnlab.results.results import Results, load
 from yarnlab.results.tables import tidy, tidy_dynamic, tidy_mechanism, tidy_protocols
 from yarnlab.results.tables.tables import TABLES, built, write_table
 

@@ -11,7 +11,7 @@ import pytest
 from results.light import light
 from results.synthetic import write_study
 from yarnlab.results.claims.claims import evaluate
-from yarnlab.results.load import Model, Results, load
+from yarnlab.results.results import Model, Results, load
 from yarnlab.results.tables.tables import TABLES, built
 from yarnlab.results.tables.tidy import ablation, compared_with
 from yarnlab.rope import YaRN

@@ -14,7 +14,7 @@ from results.synthetic import L, with_frames
 from yarnlab import rope
 from yarnlab.results.claims import claims
 from yarnlab.results.claims.criteria import CLAIMS
-from yarnlab.results.load import Results
+from yarnlab.results.results import Results
 
 Mutation = Callable[[Results], Results]
 

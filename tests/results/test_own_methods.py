@@ -11,7 +11,7 @@ import pytest
 from results.synthetic import with_frames
 from yarnlab.results.claims import claims
 from yarnlab.results.figures.figures import FIGURES, specification
-from yarnlab.results.load import Results
+from yarnlab.results.results import Results
 from yarnlab.results.tables.tables import TABLES, built
 from yarnlab.rope import METHODS, Dynamic, PositionInterpolation
 

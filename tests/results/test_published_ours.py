@@ -10,9 +10,8 @@ import pytest
 from results.light import light
 from results.published_study import arm_of, perfect
 from results.synthetic import with_frames
-from yarnlab.results.format import Section, to_markdown
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured
+from yarnlab.results.display import DisplayTable, to_markdown
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.published.published import PUBLISHED, our_text
 from yarnlab.results.published.published_curves import curve_table
 from yarnlab.results.published.published_match import ours
@@ -21,6 +20,7 @@ from yarnlab.results.published.published_text import text_of
 from yarnlab.results.published.reference import load_reference
 from yarnlab.results.published.verdict import NOT_COMPARABLE, NOT_RUN
 from yarnlab.results.published.verdict_table import verdict_table
+from yarnlab.results.results import Results
 
 REFERENCE = load_reference()
 FIGURE_3 = "Camera-ready Figure 3"
@@ -44,7 +44,7 @@ def own(results: Results, cell: str) -> Ours:
     return ours(results, REFERENCE, REFERENCE.cell(cell))
 
 
-def shown(results: Results, name: str) -> tuple[pd.DataFrame, list[Section]]:
+def shown(results: Results, name: str) -> tuple[pd.DataFrame, list[DisplayTable]]:
     frame = PUBLISHED[name].build(results)
     return frame, PUBLISHED[name].show(results, frame)
 

@@ -11,12 +11,12 @@ import pytest
 
 from results.light import light
 from results.synthetic import with_frames
+from yarnlab.results.bases import OTHERS, groups, roots
 from yarnlab.results.compare_tables import numbers
-from yarnlab.results.family import OTHERS, groups, roots
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.figures import figures
 from yarnlab.results.figures.figures import FIGURES, specification
-from yarnlab.results.load import Model, Results
-from yarnlab.results.measure import NotMeasured
+from yarnlab.results.results import Model, Results
 from yarnlab.results.style import LOOKS, labels, look
 from yarnlab.results.tables import tables
 from yarnlab.results.tables.tables import TABLES, built

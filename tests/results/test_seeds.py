@@ -10,8 +10,8 @@ from results.light import light
 from results.synthetic import with_frames
 from yarnlab.results.claims import claims
 from yarnlab.results.claims.criteria import CLAIMS
-from yarnlab.results.load import Results
-from yarnlab.results.measure_models import reported_score
+from yarnlab.results.estimates import reported_score
+from yarnlab.results.results import Results
 from yarnlab.results.tables import tidy, tidy_protocols
 from yarnlab.results.tables.display_protocols import passkey_official as shown
 

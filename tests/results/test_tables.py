@@ -10,10 +10,10 @@ import pytest
 
 from results.light import light
 from results.synthetic import with_frames, write_study
-from yarnlab.results.format import duration, signed, value, with_interval
-from yarnlab.results.hypothesis import holm, sign_flip
-from yarnlab.results.load import Results, ResultsError, load
-from yarnlab.results.measure import zero_shot as zero_shot_nll
+from yarnlab.results.display import duration, signed, value, with_interval
+from yarnlab.results.estimates import zero_shot as zero_shot_nll
+from yarnlab.results.results import Results, ResultsError, load
+from yarnlab.results.statistics import holm, sign_flip
 from yarnlab.results.tables import tables, tidy
 from yarnlab.results.tables.tables import TABLES, write_table
 
@@ -234,10 +234,10 @@ def test_tables_are_the_same_twice(study_dir: Path) -> None:
 
 def test_latex_escapes_its_specials() -> None:
     """Names with underscores and percent signs survive LaTeX."""
-    from yarnlab.results.format import Section, to_latex
+    from yarnlab.results.display import DisplayTable, to_latex
 
     frame = pd.DataFrame([{"model": "a_b", "share": "50 %"}])
-    text = to_latex([Section("50 % of a_b", frame, [[]])], "x")
+    text = to_latex([DisplayTable("50 % of a_b", frame, [[]])], "x")
     assert r"a\_b & 50 \% \\" in text and r"\caption{50 \% of a\_b}" in text
 
 

@@ -12,8 +12,7 @@ import pandas as pd
 import pytest
 
 from results.published_study import arm_of, perfect, plan
-from yarnlab.results.format import to_latex, to_markdown
-from yarnlab.results.load import Results
+from yarnlab.results.display import to_latex, to_markdown
 from yarnlab.results.published.published import PUBLISHED
 from yarnlab.results.published.published_curves import curve_table, overlay
 from yarnlab.results.published.published_needs import PUBLISHED_NEEDS
@@ -30,6 +29,7 @@ from yarnlab.results.published.verdict import (
     judge_artifact,
 )
 from yarnlab.results.published.verdict_table import count_table, verdict_table
+from yarnlab.results.results import Results
 
 REFERENCE = load_reference()
 # Two formulas of the paper do not give the numbers that it states: s of Code Llama's base, and s · 4,096.

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.results.compare_tables import Number, numbers
-from yarnlab.results.load import ResultsError
+from yarnlab.results.results import ResultsError
 
 ABSENT = "–"
 # Of study.json: what only names the study or follows from other settings.

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
-from yarnlab.results.family import roots
-from yarnlab.results.hypothesis import holm
-from yarnlab.results.load import Model, Results
-from yarnlab.results.statistics import Estimate
+from yarnlab.lazy import pd
+from yarnlab.results.bases import roots
+from yarnlab.results.results import Model, Results
+from yarnlab.results.statistics import Estimate, holm
 from yarnlab.results.style import labels
 
 

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import pandas as pd
-
-from yarnlab.results.family import tree_of
-from yarnlab.results.load import Model, Results
+from yarnlab.lazy import pd
+from yarnlab.results.bases import tree_of
+from yarnlab.results.results import Model, Results
 
 METHOD_LABELS = {
     "none": "RoPE",

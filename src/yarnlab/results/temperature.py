@@ -10,9 +10,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
-import pandas as pd
-
+from yarnlab.lazy import np, pd
 from yarnlab.results.statistics import (
     FEW,
     RESAMPLES,

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from results.synthetic import write_study
-from yarnlab.results.load import load
 from yarnlab.results.report.origin import origin
+from yarnlab.results.results import load
 
 
 @pytest.fixture

@@ -15,9 +15,9 @@ from results.synthetic import with_frames, write_study
 from yarnlab.results.claims.claims import write_claims
 from yarnlab.results.claims.criteria import CLAIMS
 from yarnlab.results.figures.figures import FIGURES
-from yarnlab.results.load import load
 from yarnlab.results.report.missing import command_for, paper_mark
 from yarnlab.results.report.render import check_report, parted
+from yarnlab.results.results import load
 from yarnlab.results.tables.tables import TABLES
 
 Write = Callable[[Path], Path]

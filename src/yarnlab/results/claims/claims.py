@@ -14,11 +14,10 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from yarnlab.results.hypothesis import LEVEL
-from yarnlab.results.load import Results, load
-from yarnlab.results.measure import NotMeasured
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.output import write
-from yarnlab.results.statistics import Estimate
+from yarnlab.results.results import Results, load
+from yarnlab.results.statistics import LEVEL, Estimate
 
 HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN = "holds", "holds in part", "fails", "undecided", "not run"
 STATUSES = (HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN)
@@ -193,7 +192,7 @@ def _threshold(x: float, unit: str) -> str:
 
 def judge(claim: Claim, results: Results) -> Verdict:
     """The verdict on one claim, as it stands; 'not run' with the reason when something it needs is absent."""
-    from yarnlab.results.family import EVERY, family
+    from yarnlab.results.bases import EVERY, family
 
     try:
         own = family(results, EVERY if results.form == "full-scale" and claim.id in ACROSS else claim.role)

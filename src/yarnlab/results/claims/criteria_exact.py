@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from yarnlab.results.bases import EVERY
 from yarnlab.results.claims import identities
 from yarnlab.results.claims.claims import Claim
-from yarnlab.results.family import EVERY
 
 EXACT = [
     Claim(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from yarnlab.results.claims.claims import Part, interval
-from yarnlab.results.load import Results
+from yarnlab.results.results import Results
 from yarnlab.results.statistics import Estimate
 
 if TYPE_CHECKING:

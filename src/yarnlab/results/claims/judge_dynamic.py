@@ -8,9 +8,8 @@ from itertools import pairwise
 
 from yarnlab.results.claims.claims import Part, interval
 from yarnlab.results.claims.judge_zero_shot import base_model
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured, gap, present
-from yarnlab.results.measure_base import beyond, cell
+from yarnlab.results.estimates import NotMeasured, beyond, cell, gap, present
+from yarnlab.results.results import Results
 from yarnlab.results.statistics import Estimate
 from yarnlab.results.style import method_label
 

@@ -9,19 +9,25 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
-import numpy as np
-import pandas as pd
-
+from yarnlab.lazy import np, pd
 from yarnlab.results import temperature as sweep
 from yarnlab.results.claims.claims import Part, interval, reaches
 from yarnlab.results.claims.judge_long import first_model, second_model
 from yarnlab.results.claims.judge_tuned import arms, arms_at, change, ratio
 from yarnlab.results.claims.judge_zero_shot import base_model
 from yarnlab.results.claims.judge_zero_shot import ratio as untrained_ratio
-from yarnlab.results.load import Model, Results
-from yarnlab.results.measure import NotMeasured, doublings, gap, losses, nll, present, zero_shot
-from yarnlab.results.measure_models import battery_gap
-from yarnlab.results.published.published_frames import hits_by_length
+from yarnlab.results.estimates import (
+    NotMeasured,
+    battery_gap,
+    doublings,
+    gap,
+    hits_by_length,
+    losses,
+    nll,
+    present,
+    zero_shot,
+)
+from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import Array, Estimate, accuracy, mean, resampled
 from yarnlab.results.style import label, method_label
 from yarnlab.results.tables import tidy_mechanism as mechanism

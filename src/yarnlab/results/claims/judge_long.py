@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from yarnlab.results.claims.claims import Part, interval, reaches
 from yarnlab.results.claims.judge_tuned import change, ratio
 from yarnlab.results.claims.judge_zero_shot import base_model
-from yarnlab.results.load import Model, Results
-from yarnlab.results.measure import (
+from yarnlab.results.estimates import (
     NotMeasured,
     doublings,
     gap,
@@ -19,6 +18,7 @@ from yarnlab.results.measure import (
     retrieval,
     segment,
 )
+from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import mean
 from yarnlab.results.style import label
 

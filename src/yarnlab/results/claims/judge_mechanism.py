@@ -6,13 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, pairwise
 
-import numpy as np
-
+from yarnlab.lazy import np
 from yarnlab.results.claims.claims import Part, interval, reaches
 from yarnlab.results.claims.judge_zero_shot import base_model
-from yarnlab.results.load import Model, Results
-from yarnlab.results.measure import NotMeasured, gap, nll, paired
-from yarnlab.results.measure_base import REFERENCE_VARIANT, cells
+from yarnlab.results.estimates import REFERENCE_VARIANT, NotMeasured, cells, gap, nll, paired
+from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import Array, Estimate, mean, proportion, resampled
 from yarnlab.results.style import labels, method_label
 from yarnlab.results.tables import tidy_mechanism as mechanism

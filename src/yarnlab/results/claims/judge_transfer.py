@@ -5,13 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-import pandas as pd
-
+from yarnlab.lazy import pd
 from yarnlab.results.claims.claims import Part, interval
 from yarnlab.results.claims.judge_long import first_model, second_model
 from yarnlab.results.claims.judge_tuned import arms, change
-from yarnlab.results.load import Model, Results
-from yarnlab.results.measure import NotMeasured, gap, losses_by_seed, nll
+from yarnlab.results.estimates import NotMeasured, gap, losses_by_seed, nll
+from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import Array, difference_of_means, mean
 from yarnlab.results.style import label
 

@@ -8,9 +8,7 @@ from itertools import pairwise
 
 from yarnlab.results.claims.claims import Part, interval, tested
 from yarnlab.results.claims.judge_zero_shot import base_model
-from yarnlab.results.hypothesis import holm, mcnemar
-from yarnlab.results.load import Model, Results
-from yarnlab.results.measure import (
+from yarnlab.results.estimates import (
     NotMeasured,
     doublings,
     gap,
@@ -20,7 +18,8 @@ from yarnlab.results.measure import (
     paired_losses,
     passkey_lengths,
 )
-from yarnlab.results.statistics import Estimate, mean, paired_difference_of_proportions
+from yarnlab.results.results import Model, Results
+from yarnlab.results.statistics import Estimate, holm, mcnemar, mean, paired_difference_of_proportions
 from yarnlab.results.style import label, method_label
 from yarnlab.results.tables.tidy import compared_with
 

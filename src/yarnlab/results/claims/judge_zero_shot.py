@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from itertools import pairwise
 
 from yarnlab.results.claims.claims import Part, interval
-from yarnlab.results.load import Model, Results
-from yarnlab.results.measure import NotMeasured, gap, nll, paired, zero_shot
+from yarnlab.results.estimates import NotMeasured, gap, nll, paired, zero_shot
+from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import Estimate, mean
 from yarnlab.results.style import method_label
 from yarnlab.results.tables.tidy import compared_with

@@ -9,8 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from yarnlab.lazy import alt
+from yarnlab.results.bases import groups, roots
 from yarnlab.results.contents import FIGURE_NEEDS
-from yarnlab.results.family import groups, roots
+from yarnlab.results.display import manifests_of
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.figures import (
     plots,
     plots_base,
@@ -20,10 +23,8 @@ from yarnlab.results.figures import (
     plots_temperature,
     plots_training,
 )
-from yarnlab.results.layout import manifests_of
-from yarnlab.results.load import Results, ResultsError, load
-from yarnlab.results.measure import NotMeasured
 from yarnlab.results.output import vega, write
+from yarnlab.results.results import Results, ResultsError, load
 from yarnlab.results.style import CONFIG, GRID, INK, PAPER, QUIET
 
 
@@ -225,8 +226,6 @@ def specification(results: Results, wanted: Figure) -> dict[str, Any]:
 
 def _drawn(results: Results, wanted: Figure) -> Any:
     """The chart; of several parts one below the other under their names, without those that have nothing to draw."""
-    import altair as alt
-
     parts = wanted.parts(results)
     if len(parts) == 1:
         return wanted.build(results)

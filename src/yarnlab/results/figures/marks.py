@@ -6,11 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from yarnlab.results.format import value
-from yarnlab.results.measure import NotMeasured
+from yarnlab.lazy import alt, np, pd
+from yarnlab.results.display import value
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.style import Look, distinct
 
 WIDE = 720  # pixels of a wide figure before the page fits it to its column
@@ -18,7 +16,6 @@ WIDE = 720  # pixels of a wide figure before the page fits it to its column
 
 def rounded(rows: Sequence[Mapping[Any, Any]]) -> Any:
     """Inline data with five significant digits: more is invisible and makes the page heavy."""
-    import altair as alt
 
     def tidy_value(x: Any) -> Any:
         if isinstance(x, float | np.floating):
@@ -32,36 +29,26 @@ def rounded(rows: Sequence[Mapping[Any, Any]]) -> Any:
 
 def scales(names: list[str], looks: Sequence[Look]) -> tuple[Any, Any, Any]:
     """Scales of colour, dash and marker for the series of one panel, of which no two look the same."""
-    import altair as alt
-
     looks = distinct(looks)
     dash = alt.Scale(domain=names, range=[list(item.dash) for item in looks])
     return colour_scale(names, looks), dash, alt.Scale(domain=names, range=[item.shape for item in looks])
 
 
 def colour_scale(names: list[str], looks: Sequence[Look]) -> Any:
-    import altair as alt
-
     return alt.Scale(domain=names, range=[item.light for item in looks])
 
 
 def legend(name: str, scale: Any, filled: bool = True) -> Any:
-    import altair as alt
-
     return alt.Color(name, scale=scale, legend=key(filled))
 
 
 def key(filled: bool = True) -> Any:
     """The one legend of colour and shape, or (not filled) of colour and dash: a marker outlined in dashes is a blot."""
-    import altair as alt
-
     return alt.Legend(title=None, columns=4, symbolStrokeWidth=0 if filled else 2)
 
 
 def dashed(lines: Any, who: str, scale: Any) -> Any:
     """The lines, dashed by `who` without a word in the legend: a legend's markers would be outlined in dashes."""
-    import altair as alt
-
     # The field is a copy and the scale lists one name more: Vega-Lite merges legends of one field or one domain, even
     # where a legend is switched off.
     apart = alt.Scale(domain=[*scale.domain, ""], range=[*scale.range, [1, 0]])
@@ -72,8 +59,6 @@ def dashed(lines: Any, who: str, scale: Any) -> Any:
 
 def log_scale(values: pd.Series) -> Any:
     """A tight logarithmic scale; a curve that explodes leaves at the top, at 100 times the lowest value."""
-    import altair as alt
-
     finite = values[np.isfinite(values)]
     if finite.empty:
         raise NotMeasured("no finite perplexity to draw")
@@ -82,21 +67,15 @@ def log_scale(values: pd.Series) -> Any:
 
 
 def panels_of(names: list[str]) -> Any:
-    import altair as alt
-
     return alt.Facet("panel:N", title=None, sort=names, header=alt.Header(labelAnchor="start"))
 
 
 def tokens(**options: Any) -> Any:
-    import altair as alt
-
     short = "datum.value >= 1024 ? format(datum.value / 1024, '~r') + 'k' : datum.value"
     return alt.Axis(labelExpr=short, labelOverlap=True, **options)
 
 
 def decades() -> Any:
-    import altair as alt
-
     return alt.Axis(format="~g", tickCount=6, labelOverlap=True)
 
 
@@ -129,14 +108,10 @@ def bounded(chart: Any, low: str = "low", high: str = "high") -> Any:
 
 def sure() -> list[Any]:
     """The last lines of a tooltip: the interval as text, and n."""
-    import altair as alt
-
     return [alt.Tooltip("interval:N", title="95 %"), alt.Tooltip("n:Q", title="n")]
 
 
 def tooltip(who: str, column: str = "perplexity") -> list[Any]:
-    import altair as alt
-
     n = "length" if who == "method" else "N"
     tips = [alt.Tooltip(f"{who}:N"), alt.Tooltip(f"{n}:Q", title="N", format=",")]
     return [*tips, alt.Tooltip(f"{column}:Q", format=".4g"), *sure()]

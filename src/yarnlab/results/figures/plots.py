@@ -6,8 +6,9 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import pandas as pd
-
+from yarnlab.lazy import alt, pd
+from yarnlab.results.display import windows
+from yarnlab.results.estimates import NotMeasured, nll
 from yarnlab.results.figures import plots_published
 from yarnlab.results.figures.marks import (
     WIDE,
@@ -28,9 +29,7 @@ from yarnlab.results.figures.marks import (
     tooltip,
     with_bounds,
 )
-from yarnlab.results.format import windows
-from yarnlab.results.load import Model, Results
-from yarnlab.results.measure import NotMeasured, nll
+from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import named_arms
 from yarnlab.results.statistics import geometric_mean_perplexity, mean
 from yarnlab.results.style import INK, PAPER, QUIET, labels, look, method_label, method_look, methods_of
@@ -71,8 +70,6 @@ def bucket_nll(results: Results) -> Any:
 
 def ablation(results: Results) -> Any:
     """Gap to YaRN in ln perplexity, an arm a bar, a length a panel."""
-    import altair as alt
-
     frame = tidy.ablation(results)
     if frame.empty or "delta" not in frame or frame["delta"].isna().all():
         raise NotMeasured("no arm was fine-tuned beside YaRN at the same scale")
@@ -106,8 +103,6 @@ def ablation(results: Results) -> Any:
 
 def passkey(results: Results) -> Any:
     """Accuracy by prompt length and tenth of the depth, a model a panel."""
-    import altair as alt
-
     frame = tidy.passkey(results)
     cells = frame[(frame["depth_high"] - frame["depth_low"]) < 0.5].copy()
     cells["panel"] = cells["label"]
@@ -146,8 +141,6 @@ def passkey(results: Results) -> Any:
 
 def zero_shot(results: Results) -> Any:
     """Perplexity against window, a method a line, a scale a panel; the rule marks N = sL."""
-    import altair as alt
-
     frame = tidy.zero_shot(results)
     methods = methods_of(frame)
     data = with_bounds(frame)[["method", "scale", "length", "perplexity", "interval", "n"]].copy()
@@ -181,8 +174,6 @@ def zero_shot(results: Results) -> Any:
 def _curves(
     results: Results, data: Any, column: str, title: str, log: bool, published: Sequence[dict[str, Any]] = ()
 ) -> Any:
-    import altair as alt
-
     arms = [m for m, name in named_arms(results) if any(row["model"] == name for row in data.values)]
     names = labels(results)
     colour, dash, shape = scales([names[m.arm] for m in arms], [look(m, results) for m in arms])

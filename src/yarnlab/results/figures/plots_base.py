@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
+from yarnlab.lazy import alt, pd
+from yarnlab.results.display import windows
+from yarnlab.results.estimates import NotMeasured, group, reported
 from yarnlab.results.figures.marks import (
     WIDE,
     bounded,
@@ -24,18 +25,13 @@ from yarnlab.results.figures.marks import (
     tooltip,
     with_bounds,
 )
-from yarnlab.results.format import windows
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured
-from yarnlab.results.measure_models import group, reported
+from yarnlab.results.results import Results
 from yarnlab.results.style import INK, LOOKS, QUIET, labels, look, method_label, method_look, methods_of
 from yarnlab.results.tables import tidy_dynamic, tidy_mechanism, tidy_protocols
 
 
 def ramp(results: Results) -> Any:
     """Gap of every variant to the official ramp at the longest length of each scale, a scale a panel."""
-    import altair as alt
-
     frame = tidy_mechanism.ramp(results)
     if "delta" not in frame:
         raise NotMeasured("the ramp evaluation has nothing to compare with its official variant")
@@ -62,8 +58,6 @@ def ramp(results: Results) -> Any:
 
 def entropy(results: Results) -> Any:
     """Mean attention entropy by scale, a method a line; the rule is the unchanged base."""
-    import altair as alt
-
     frame = tidy_mechanism.entropy(results)
     reference = frame[(frame["method"] == "none") & (frame["scale"] == 1)]
     curves = frame[frame["method"] != "none"]
@@ -108,8 +102,6 @@ def entropy(results: Results) -> Any:
 
 def dynamic(results: Results) -> Any:
     """Perplexity by length, a method a line: the tail alone (as the paper's Fig. 5) and the whole length."""
-    import altair as alt
-
     frame = tidy_dynamic.dynamic(results)
     titles = {
         "tail": f"last {results.evaluations['dynamic']['tail']} tokens of N",
@@ -143,8 +135,6 @@ def dynamic(results: Results) -> Any:
 
 def benchmarks(results: Results) -> Any:
     """Share of right answers, a model a bar, a task a panel (the metric that is reported for it)."""
-    import altair as alt
-
     frame = tidy_protocols.benchmarks(results)
     kept = [
         task == "mean" or (metric == reported(task) and group(task) == task)

@@ -10,16 +10,14 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from yarnlab.results.family import tree_of
+from yarnlab.lazy import alt, np, pd
+from yarnlab.results.bases import tree_of
+from yarnlab.results.display import rows_of
+from yarnlab.results.estimates import NotMeasured, nll
 from yarnlab.results.figures.marks import WIDE, dashed, decades, key, rounded, scales
-from yarnlab.results.layout import rows_of
-from yarnlab.results.load import Model, Results
-from yarnlab.results.measure import NotMeasured, nll
 from yarnlab.results.published.reference import load_reference
 from yarnlab.results.published.reference_roles import role_of
+from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import named_arms
 from yarnlab.results.style import PUBLISHED, QUIET, SPARE, labels, look, method_label, method_look, methods_of
 from yarnlab.results.tables import tidy_dynamic
@@ -68,8 +66,6 @@ def in_tokens(results: Results) -> list[dict[str, Any]]:
 
 def background(rows: list[dict[str, Any]], x: Any, y: Any, tips: list[Any]) -> Any:
     """Grey lines with open markers, and the legend of the paper's; rows have published, method and marked."""
-    import altair as alt
-
     paper = alt.Chart(rounded(rows))
     names = list(dict.fromkeys(row["published"] for row in rows))
     theirs = {row["published"]: method_look(row["method"]) for row in rows}
@@ -145,8 +141,6 @@ def _relative(frame: pd.DataFrame, by: str) -> list[dict[str, Any]]:
 def _overlaid(
     rows: Sequence[Mapping[str, Any]], looks: dict[str, Any], published: list[dict[str, Any]], title: str
 ) -> Any:
-    import altair as alt
-
     ends = pd.Series([row["x"] for row in [*rows, *published]])
     ticks = [2.0**k for k in range(-2, 8) if ends.min() <= 2.0**k <= ends.max()]
     ours = alt.Chart(rounded(_marked(rows, "model", ticks)))
@@ -200,8 +194,6 @@ def _own_key() -> Any:
 
 
 def _tips() -> list[Any]:
-    import altair as alt
-
     return [alt.Tooltip("x:Q", title="N/L", format=".3~g"), alt.Tooltip("y:Q", title="relative", format=".3f")]
 
 

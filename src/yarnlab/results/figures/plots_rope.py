@@ -7,9 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from yarnlab.lazy import alt
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.figures.marks import WIDE, dashed, key, legend, rounded, scales
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured
+from yarnlab.results.results import Results
 from yarnlab.results.style import METHOD_LABELS, QUIET, method_label, method_look
 from yarnlab.rope import METHODS, make_rope
 
@@ -47,8 +48,6 @@ def frequencies(results: Results) -> Any:
 
     The frequencies are those that the models get (`yarnlab.rope`); YaRN's are NTK-by-parts'.
     """
-    import altair as alt
-
     head, scale, methods = head_of(results), _scale(results), _methods(results)
     plain = _inv_freq("none", 1.0, head)
     rows: list[dict[str, Any]] = []
@@ -81,8 +80,6 @@ def _methods(results: Results) -> list[str]:
 def _panel(
     rows: list[dict[str, Any]], methods: list[str], head: Head, column: str, title: str, axis: Any, marks: list[Any]
 ) -> Any:
-    import altair as alt
-
     names = [method_label(method) for method in methods]
     colour, dash, shape = scales(names, [method_look(method) for method in methods])
     step = max(1, head.dimension // 2 // MARKERS)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
+from yarnlab.lazy import alt, pd
 from yarnlab.results import temperature as sweep
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.figures.marks import WIDE, bounds, rounded
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured
 from yarnlab.results.published.reference import load_reference
+from yarnlab.results.results import Results
 from yarnlab.results.statistics import mean
 from yarnlab.results.style import LOOKS, PUBLISHED, QUIET
 from yarnlab.results.tables import tidy_mechanism
@@ -22,8 +21,6 @@ SIZE = {"width": WIDE // 3 - 55, "height": 210}
 
 def temperature_sweep(results: Results) -> Any:
     """Perplexity over its lowest value, its change in the first and last segment, and the best factors' shares."""
-    import altair as alt
-
     frame = tidy_mechanism.sweep_of_base(results)
     measured = sorted(float(s) for s in frame["scale"].unique())
     scale = min(measured, key=lambda s: (abs(s - SCALE), s))
@@ -86,8 +83,6 @@ def _point(who: str, which: str, factor: float, value: float) -> dict[str, Any]:
 
 
 def _lines(rows: list[dict[str, Any]], title: str, heading: str, form: str) -> Any:
-    import altair as alt
-
     segmented = "segment" in rows[0]
     base = alt.Chart(rounded(rows), title=heading)
     encode: dict[str, Any] = {
@@ -107,8 +102,6 @@ def _lines(rows: list[dict[str, Any]], title: str, heading: str, form: str) -> A
 
 
 def _bars(rows: list[dict[str, Any]], heading: str) -> Any:
-    import altair as alt
-
     base = alt.Chart(rounded(rows), title=heading)
     x = alt.X("factor:O", title="best √(1/t)", axis=alt.Axis(format=".2f", labelAngle=0, labelOverlap=True))
     y = alt.Y("value:Q", title="share of documents × segments", axis=alt.Axis(format="%"))
@@ -122,7 +115,5 @@ def _bars(rows: list[dict[str, Any]], heading: str) -> Any:
 
 
 def _who() -> Any:
-    import altair as alt
-
     scale = alt.Scale(domain=[OURS, THEIRS], range=[LOOKS["yarn"].light, PUBLISHED])
     return alt.Color("who:N", scale=scale, legend=alt.Legend(title=None, columns=2))

@@ -5,13 +5,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
+from yarnlab.lazy import alt, np, pd
 from yarnlab.results import temperature as sweep
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.figures.marks import WIDE, bounded, bounds, key, panels_of, rounded, sure, with_bounds
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured
+from yarnlab.results.results import Results
 from yarnlab.results.style import INK, LOOKS, PAPER, QUIET
 from yarnlab.results.tables import tidy_mechanism
 
@@ -21,8 +19,6 @@ COLOUR = LOOKS["yarn"].light
 
 def temperature_curve(results: Results) -> Any:
     """Mean over documents of their perplexities, plus and minus one standard deviation (the paper's Fig. 2)."""
-    import altair as alt
-
     means = _panelled(sweep.perplexity_by_factor(tidy_mechanism.sweep_of_base(results)))
     grid = means[means["kind"] == "grid"].copy()
     grid["low"], grid["high"] = grid["perplexity"] - grid["sd"], grid["perplexity"] + grid["sd"]
@@ -50,8 +46,6 @@ def temperature_curve(results: Results) -> Any:
 
 def temperature_segments(results: Results) -> Any:
     """Relative change of perplexity to √(1/t) = 1, a segment a line (the paper's Fig. 3, Eq. 26)."""
-    import altair as alt
-
     try:
         change = _panelled(sweep.relative_change(tidy_mechanism.sweep_of_base(results)))
     except ValueError as unfit:
@@ -76,8 +70,6 @@ def temperature_segments(results: Results) -> Any:
 
 def temperature_histogram(results: Results) -> Any:
     """How many documents' segments are best at each factor (the paper's Fig. 4)."""
-    import altair as alt
-
     found = _panelled(sweep.histogram(sweep.best_by_document(tidy_mechanism.sweep_of_base(results), by_segment=True)))
     found = found.assign(segment=found["segment"] + 1)
     data = rounded(found[["panel", "factor", "segment", "documents"]].to_dict("records"))
@@ -97,8 +89,6 @@ def temperature_histogram(results: Results) -> Any:
 
 def temperature_documents(results: Results) -> Any:
     """How many documents, each as a whole, are best at each factor (the paper's Fig. 4 shows parts of documents)."""
-    import altair as alt
-
     found = _panelled(sweep.histogram(sweep.best_by_document(tidy_mechanism.sweep_of_base(results))))
     found = found.assign(n=found.groupby("scale")["documents"].transform("sum"))
     bars = alt.Chart(rounded(found[["panel", "factor", "documents", "n"]].to_dict("records"))).mark_bar(color=COLOUR)
@@ -111,8 +101,6 @@ def temperature_documents(results: Results) -> Any:
 
 def temperature_fit(results: Results) -> Any:
     """Best factor against the scale, with the fitted line and the formula; an open dot is not fitted."""
-    import altair as alt
-
     fit = tidy_mechanism.fitted(results)
     ends = [best.scale for best in fit.best]
     scales = np.geomspace(min(ends), max(ends), 24)
@@ -179,20 +167,14 @@ def _faceted(chart: Any, frame: pd.DataFrame) -> Any:
 
 
 def _factor() -> Any:
-    import altair as alt
-
     return alt.X("factor:Q", title="√(1/t)", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(tickCount=5))
 
 
 def _best_factor() -> Any:
-    import altair as alt
-
     axis = alt.Axis(format=".2f", labelAngle=0, labelOverlap=True)
     return alt.X("factor:O", title="best √(1/t)", axis=axis)
 
 
 def _segments() -> Any:
-    import altair as alt
-
     legend = alt.Legend(title="segment of the text, first to last", columns=8)
     return alt.Color("segment:O", scale=alt.Scale(scheme="viridis"), legend=legend)

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
+from yarnlab.lazy import alt, pd
+from yarnlab.results.estimates import NotMeasured, loss_gap, losses
 from yarnlab.results.figures.marks import WIDE, bounds, key, legend, panels_of, rounded, scales
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured, loss_gap, losses
+from yarnlab.results.results import Results
 from yarnlab.results.statistics import student_half
 from yarnlab.results.style import PAPER, QUIET, labels, look
 from yarnlab.results.tables import tidy
@@ -18,8 +17,6 @@ SMOOTHING = 10
 
 def training_loss(results: Results) -> Any:
     """Left: loss of every arm, smoothed. Right: its gap to YaRN on the same batches."""
-    import altair as alt
-
     first = tidy.compared_with(results)
     if first is None or not results.has("training"):
         raise NotMeasured("no YaRN model was fine-tuned from the base")
@@ -60,8 +57,6 @@ def training_loss(results: Results) -> Any:
 
 def cost(results: Results) -> Any:
     """Wall time by stage; each job is one segment."""
-    import altair as alt
-
     frame = tidy.cost(results).dropna(subset=["seconds"])
     frame = frame.assign(minutes=frame["seconds"] / 60)
     order = list(dict.fromkeys(frame["stage"]))

@@ -11,17 +11,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-import pandas as pd
-
-from yarnlab.results.format import Section, value, with_interval
-from yarnlab.results.layout import INTERVAL, count, manifests_of, rows_of
-from yarnlab.results.load import Results
+from yarnlab.lazy import pd
+from yarnlab.results.display import INTERVAL, DisplayTable, count, manifests_of, rows_of, value, with_interval
 from yarnlab.results.published.published_curves import curve_table
 from yarnlab.results.published.published_needs import PUBLISHED_NEEDS
 from yarnlab.results.published.published_ours import STRICT
 from yarnlab.results.published.reference import load_reference
 from yarnlab.results.published.verdict import NOT_COMPARABLE, NOT_RUN, VERDICTS
 from yarnlab.results.published.verdict_table import count_table, verdict_table
+from yarnlab.results.results import Results
 from yarnlab.results.style import METHOD_LABELS, method_label
 
 STATED = ("Abstract", "Section 3.2", "Section 4", "Section 4.1", "Section 4.2", "Section 4.3.3", "Equation 22",
@@ -69,7 +67,7 @@ class PublishedTable:
     title: str
     needs: tuple[str, ...]
     build: Callable[[Results], pd.DataFrame] = field(repr=False)
-    show: Callable[[Results, pd.DataFrame], list[Section]] = field(repr=False)
+    show: Callable[[Results, pd.DataFrame], list[DisplayTable]] = field(repr=False)
 
 
 def _cells(*artifacts: str, models: tuple[str, ...] = ()) -> Callable[[Results], pd.DataFrame]:
@@ -84,15 +82,15 @@ def _verdicts(results: Results) -> pd.DataFrame:
     return verdict_table(results)
 
 
-def _show_counts(results: Results, frame: pd.DataFrame) -> list[Section]:
+def _show_counts(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     counts = count_table(results)
     caption = f"Published numbers by verdict: {len(frame)} cells. {LEGEND}"
     used = frame.dropna(subset=["manifest"]).groupby("artifact")["manifest"].unique()
     sources = [list(used.get(name, ())) for name in counts["artifact"]]  # none for the sum over all of them
-    return [Section(caption, counts.astype(str), sources)]
+    return [DisplayTable(caption, counts.astype(str), sources)]
 
 
-def _show_curves(results: Results, frame: pd.DataFrame) -> list[Section]:
+def _show_curves(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     rows = [
         {
             "figure": row.artifact,
@@ -110,7 +108,7 @@ def _show_curves(results: Results, frame: pd.DataFrame) -> list[Section]:
     reference = load_reference()
     kinds = {curve.curve: reference.protocols[curve.protocol].kind for curve in reference.curves}
     sources = [manifests_of(results, kinds[row.curve], row.our_model) if row.measured else [] for row in rows_of(frame)]
-    return [Section(caption, pd.DataFrame(rows), sources)]
+    return [DisplayTable(caption, pd.DataFrame(rows), sources)]
 
 
 LEGEND = (
@@ -122,12 +120,12 @@ ANALOGUE = (
 )
 
 
-def show_cells(results: Results, frame: pd.DataFrame) -> list[Section]:
+def show_cells(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """One section for each artifact among the rows: published and ours side by side."""
     return [_section(str(name), part) for name, part in frame.groupby("artifact", sort=False)]
 
 
-def show_list(results: Results, frame: pd.DataFrame) -> list[Section]:
+def show_list(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """One row a number: for values that make no grid."""
     rows = [
         {
@@ -141,10 +139,10 @@ def show_list(results: Results, frame: pd.DataFrame) -> list[Section]:
         for row in rows_of(frame)
     ]
     sources = [[path] if isinstance(path, str) else [] for path in frame["manifest"]]
-    return [Section(f"Published values and ours. {LEGEND}. {INTERVAL}.", pd.DataFrame(rows), sources)]
+    return [DisplayTable(f"Published values and ours. {LEGEND}. {INTERVAL}.", pd.DataFrame(rows), sources)]
 
 
-def _section(name: str, part: pd.DataFrame) -> Section:
+def _section(name: str, part: pd.DataFrame) -> DisplayTable:
     columns = list(dict.fromkeys(_column(row) for row in rows_of(part)))
     rows: dict[str, dict[str, str]] = {}
     sources: dict[str, list[str]] = {}
@@ -165,7 +163,7 @@ def _section(name: str, part: pd.DataFrame) -> Section:
         caption += f". {ANALOGUE}"
     if part["rounding"].isin(NOT_AS_PRINTED).any():
         caption += ". In brackets the authors' raw number where the printed one is cut or a misprint"
-    return Section(caption + ".", shown, list(sources.values()))
+    return DisplayTable(caption + ".", shown, list(sources.values()))
 
 
 def printed_text(row: Any) -> str:

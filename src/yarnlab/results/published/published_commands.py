@@ -5,10 +5,10 @@ from __future__ import annotations
 from functools import cache
 
 from yarnlab.provenance import project_root
-from yarnlab.results.load import Results
 from yarnlab.results.published.reference import Reference
 from yarnlab.results.published.reference_roles import role_of
 from yarnlab.results.published.reference_rows import Cell
+from yarnlab.results.results import Results
 
 PAPER_STUDY = "paper"
 

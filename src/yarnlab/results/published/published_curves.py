@@ -11,12 +11,8 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-import pandas as pd
-
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured, nll
-from yarnlab.results.measure_models import windows_of
-from yarnlab.results.published.published_frames import corpus_of, dynamic_nll, loss_by_step
+from yarnlab.lazy import pd
+from yarnlab.results.estimates import NotMeasured, corpus_of, dynamic_nll, loss_by_step, nll, windows_of
 from yarnlab.results.published.published_ours import because
 from yarnlab.results.published.published_sweep import sweep_point
 from yarnlab.results.published.published_text import text_of
@@ -25,6 +21,7 @@ from yarnlab.results.published.reference_roles import Role, role_of
 from yarnlab.results.published.reference_rows import Curve
 from yarnlab.results.published.verdict import DIFFERS, NOT_COMPARABLE, NOT_RUN, REPRODUCED
 from yarnlab.results.published.verdict_tolerance import RETRAINED, SAME_WEIGHTS
+from yarnlab.results.results import Results
 from yarnlab.results.statistics import Estimate, geometric_mean_perplexity, student_quantile
 
 SHARE = 0.95

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.published.published_ours import MEASURED, Ours, because
 from yarnlab.results.published.published_settings import SETTINGS
 from yarnlab.results.published.reference import Reference
 from yarnlab.results.published.reference_roles import role_of
 from yarnlab.results.published.reference_rows import Cell
+from yarnlab.results.results import Results
 
 
 def ours(results: Results, reference: Reference, cell: Cell) -> Ours:

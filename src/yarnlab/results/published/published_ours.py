@@ -10,24 +10,25 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-import numpy as np
-import pandas as pd
-
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured, nll, present
-from yarnlab.results.measure_models import reported_score, windows_of
-from yarnlab.results.published.published_frames import (
+from yarnlab.lazy import np, pd
+from yarnlab.results.estimates import (
+    NotMeasured,
     arms_with_hits,
     corpus_of,
     dynamic_nll,
     hits_by_length,
+    nll,
+    present,
+    reported_score,
     scores,
     static_nll,
+    windows_of,
 )
 from yarnlab.results.published.published_text import text_of
 from yarnlab.results.published.reference import Reference
 from yarnlab.results.published.reference_roles import Role, role_of
 from yarnlab.results.published.reference_rows import Cell
+from yarnlab.results.results import Results
 from yarnlab.results.statistics import Array, Estimate, accuracy, geometric_mean_perplexity
 
 ENOUGH = 0.8  # the paper's passkey context is the largest size with at least this accuracy (v2 p.17)

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from yarnlab.results.load import Model, Results
-from yarnlab.results.measure import NotMeasured, present
+from yarnlab.results.estimates import NotMeasured, present
 from yarnlab.results.published.published_ours import Ours, benchmark_score
 from yarnlab.results.published.reference import Reference
 from yarnlab.results.published.reference_roles import Role, role_of
 from yarnlab.results.published.reference_rows import Cell
+from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import Estimate, Z
 from yarnlab.rope import METHODS, YaRN, make_rope
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import math
 from functools import lru_cache
 
-import pandas as pd
-
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured, present
+from yarnlab.lazy import pd
+from yarnlab.results.estimates import NotMeasured, present
 from yarnlab.results.published.reference_rows import Curve
+from yarnlab.results.results import Results
 from yarnlab.results.statistics import Estimate, Z, proportion
 from yarnlab.results.temperature import best_by_document, histogram, perplexity_by_factor, relative_change
 

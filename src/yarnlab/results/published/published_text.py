@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from yarnlab.results.load import Results
 from yarnlab.results.published.reference_rows import Protocol
+from yarnlab.results.results import Results
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar
 
-import pandas as pd
 from pydantic import BaseModel, ValidationError
 
+from yarnlab.lazy import pd
 from yarnlab.provenance import project_root
 from yarnlab.results.published.reference_rows import Cell, Curve, Protocol, PublishedModel
 

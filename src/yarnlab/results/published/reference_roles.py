@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from yarnlab.results.load import Model, Results
 from yarnlab.results.published.reference_rows import PublishedModel
+from yarnlab.results.results import Model, Results
 
 # The released NTK run has the base 20,000, which is s = 1.978, and is called s = 2.
 SAME_SCALE = 0.02

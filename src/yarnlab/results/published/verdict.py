@@ -23,14 +23,14 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.published.published_match import ours
 from yarnlab.results.published.published_ours import Ours
 from yarnlab.results.published.reference import Reference, load_reference
 from yarnlab.results.published.reference_rows import Cell
 from yarnlab.results.published.verdict_order import Orders, compare_orders
 from yarnlab.results.published.verdict_tolerance import Tolerance, tolerance
+from yarnlab.results.results import Results
 
 REPRODUCED, DIFFERS, CONTRADICTED = "reproduced", "differs", "contradicted"
 NOT_RUN, NOT_COMPARABLE = "not run", "not comparable"

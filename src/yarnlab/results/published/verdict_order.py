@@ -13,8 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-
+from yarnlab.lazy import np
 from yarnlab.results.published.published_ours import Ours
 from yarnlab.results.published.reference_rows import Cell
 from yarnlab.results.statistics import Array, Estimate, Z, student_quantile

@@ -5,12 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any
 
-import pandas as pd
-
-from yarnlab.results.load import Results
+from yarnlab.lazy import pd
 from yarnlab.results.published.published_commands import command_for
 from yarnlab.results.published.reference import Reference, load_reference
 from yarnlab.results.published.verdict import NOT_RUN, VERDICTS, CellVerdict, judge_artifact
+from yarnlab.results.results import Results
 
 
 def verdict_table(results: Results, *artifacts: str) -> pd.DataFrame:

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.provenance import replacing, write_json
-from yarnlab.results.load import ResultsError, load
 from yarnlab.results.report.origin import Origin, origin
+from yarnlab.results.results import ResultsError, load
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")

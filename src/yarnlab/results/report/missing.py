@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from yarnlab.results.load import Results
+from yarnlab.results.results import Results
 from yarnlab.study.evaluations import KINDS
 
 # Where a kind of results comes from, if not from the evaluation of its name: the workflow's rule.

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from yarnlab.results.format import duration
-from yarnlab.results.load import Results
+from yarnlab.results.display import duration
+from yarnlab.results.results import Results
 
 Manifest = dict[str, Any]
 

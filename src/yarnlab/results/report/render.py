@@ -7,17 +7,17 @@ import re
 from pathlib import Path
 from typing import Any
 
+from yarnlab.results.bases import roots
 from yarnlab.results.claims import claims
 from yarnlab.results.claims.criteria import CRITERIA_VERSION
-from yarnlab.results.family import roots
+from yarnlab.results.display import DisplayTable
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.figures import figures
-from yarnlab.results.format import Section
-from yarnlab.results.load import Results, load
-from yarnlab.results.measure import NotMeasured
 from yarnlab.results.output import vega, write
 from yarnlab.results.report.check import check_report
 from yarnlab.results.report.missing import command_for, paper_mark
 from yarnlab.results.report.origin import origin
+from yarnlab.results.results import Results, load
 from yarnlab.results.style import DARK
 from yarnlab.results.tables import tables
 from yarnlab.tracking.store import is_server, tracking_uri, without_login
@@ -104,7 +104,7 @@ def _table(results: Results, name: str, links: dict[str, dict[str, str]], comman
     return entry | {"sections": [_section(section, links) for section in sections]}
 
 
-def _section(section: Section, links: dict[str, dict[str, str]]) -> dict[str, Any]:
+def _section(section: DisplayTable, links: dict[str, dict[str, str]]) -> dict[str, Any]:
     rows = [
         {"cells": [str(cell) for cell in row], "links": _known(sources, links)}
         for row, sources in zip(section.frame.itertuples(index=False), section.sources, strict=True)
@@ -126,7 +126,7 @@ def _verdicts(results: Results, links: dict[str, dict[str, str]], command: str) 
 
 
 def _sources(results: Results, need: str, source: str) -> list[str]:
-    from yarnlab.results.layout import manifests_of
+    from yarnlab.results.display import manifests_of
 
     kind, _, arm = source.rpartition(":")
     return manifests_of(results, kind or need, arm)

@@ -5,27 +5,32 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import pandas as pd
-
-from yarnlab.results.format import Section, duration, percent, percent_points, signed, value, with_interval
-from yarnlab.results.layout import (
+from yarnlab.lazy import pd
+from yarnlab.results.display import (
     INTERVAL,
+    DisplayTable,
     base_manifests,
     by_length,
     count,
+    duration,
     extended_of,
     manifests_of,
     mark_note,
     marked,
+    percent,
+    percent_points,
     rows_of,
     same_base,
+    signed,
+    value,
+    with_interval,
 )
-from yarnlab.results.load import Results
+from yarnlab.results.results import Results
 from yarnlab.results.style import labels, method_label
 from yarnlab.results.tables.tidy import compared_with
 
 
-def perplexity(results: Results, frame: pd.DataFrame) -> list[Section]:
+def perplexity(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Arms by window length, once for the whole window and once for its last bucket."""
     texts = {
         "cumulative": "Perplexity of the whole window of N tokens",
@@ -40,7 +45,7 @@ def perplexity(results: Results, frame: pd.DataFrame) -> list[Section]:
     return sections
 
 
-def ablation(results: Results, frame: pd.DataFrame) -> list[Section]:
+def ablation(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Perplexity and passkey; then the paired gaps to YaRN."""
     cells = {(r.label, r.length): with_interval(r.perplexity, r.low, r.high) for r in rows_of(frame)}
     caption = f"Perplexity of the ablation's arms and the base at N tokens, n = {count(frame)}. {INTERVAL}."
@@ -54,7 +59,7 @@ def ablation(results: Results, frame: pd.DataFrame) -> list[Section]:
             caption += f" Passkey accuracy with Wilson intervals, n = {int(found['passkey_n'].min()):,} trials."
             for sources, arm in zip(first.sources, frame["arm"].unique(), strict=True):
                 sources += manifests_of(results, "passkey", arm)
-            first = Section(caption, first.frame, first.sources)
+            first = DisplayTable(caption, first.frame, first.sources)
     against = compared_with(results)
     if "delta" not in frame or against is None:
         return [first]
@@ -66,7 +71,7 @@ def ablation(results: Results, frame: pd.DataFrame) -> list[Section]:
     return [first, by_length(results, "perplexity", caption, others, cells)]
 
 
-def zero_shot(results: Results, frame: pd.DataFrame) -> list[Section]:
+def zero_shot(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """At N = sL: method by scale, with tested gaps to YaRN; then for each scale method by length."""
     sources = base_manifests(results, "zero_shot")
     sections = []
@@ -93,11 +98,11 @@ def zero_shot(results: Results, frame: pd.DataFrame) -> list[Section]:
             for m in part["method"].unique()
         ]
         caption = f"Perplexity at N tokens without fine-tuning, s = {scale:g}, n = {count(part)}. {INTERVAL}."
-        sections.append(Section(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
+        sections.append(DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
     return sections
 
 
-def passkey(results: Results, frame: pd.DataFrame) -> list[Section]:
+def passkey(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Accuracy over all depths, arms by prompt length; then what is continuous where that is 0 or 1."""
     overall = frame[(frame["depth_low"] == 0) & (frame["depth_high"] == 1)]
     cells = {(r.label, r.length): percent(r.accuracy, r.low, r.high) for r in rows_of(overall)}
@@ -115,7 +120,7 @@ def passkey(results: Results, frame: pd.DataFrame) -> list[Section]:
     return sections
 
 
-def passkey_comparison(results: Results, frame: pd.DataFrame) -> list[Section]:
+def passkey_comparison(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Differences to YaRN, arms by prompt length."""
     if frame.empty:
         return []
@@ -127,7 +132,7 @@ def passkey_comparison(results: Results, frame: pd.DataFrame) -> list[Section]:
     return [by_length(results, "passkey", caption, frame, cells)]
 
 
-def training(results: Results, frame: pd.DataFrame) -> list[Section]:
+def training(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """One row per trained model."""
     rows = [
         {
@@ -149,10 +154,10 @@ def training(results: Results, frame: pd.DataFrame) -> list[Section]:
     steps = int(frame["averaged_steps"].min()) if len(frame) else 0
     caption = f"Training by model. Losses: nats/token, mean of the last {steps} steps, resampled by step. Speed: "
     caption += f"median step. {INTERVAL}."
-    return [Section(caption, pd.DataFrame(rows), [[f"models/{m}/manifest.json"] for m in frame["model"]])]
+    return [DisplayTable(caption, pd.DataFrame(rows), [[f"models/{m}/manifest.json"] for m in frame["model"]])]
 
 
-def cost(results: Results, frame: pd.DataFrame) -> list[Section]:
+def cost(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """One row per stage and name, and their sum."""
     rows: list[dict[str, Any]] = [
         {
@@ -173,7 +178,7 @@ def cost(results: Results, frame: pd.DataFrame) -> list[Section]:
         }
     )
     caption = f"Wall time and peak memory from the manifests (n = {len(frame)} stages, one run each)."
-    return [Section(caption, pd.DataFrame(rows), [[path] for path in frame["manifest"]] + [[]])]
+    return [DisplayTable(caption, pd.DataFrame(rows), [[path] for path in frame["manifest"]] + [[]])]
 
 
 def _final(row: Any, loss: str) -> str:
@@ -182,10 +187,10 @@ def _final(row: Any, loss: str) -> str:
     return with_interval(x, low, high)
 
 
-def _by_scale(caption: str, frame: pd.DataFrame, cells: dict, sources: list[str]) -> Section:
+def _by_scale(caption: str, frame: pd.DataFrame, cells: dict, sources: list[str]) -> DisplayTable:
     scales = sorted(frame["scale"].unique())
     rows = [
         {"method": method_label(m)} | {f"s = {s:g}": cells.get((m, s), "–") for s in scales}
         for m in frame["method"].unique()
     ]
-    return Section(caption, pd.DataFrame(rows), [list(sources) for _ in rows])
+    return DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows])

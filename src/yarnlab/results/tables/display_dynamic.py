@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
-from yarnlab.results.format import Section, signed, windows, with_interval
-from yarnlab.results.layout import INTERVAL, base_manifests, count, wide
-from yarnlab.results.load import Results
+from yarnlab.lazy import pd
+from yarnlab.results.display import INTERVAL, DisplayTable, base_manifests, count, signed, wide, windows, with_interval
+from yarnlab.results.results import Results
 from yarnlab.results.tables.tidy_dynamic import CACHES
 
 
-def dynamic(results: Results, frame: pd.DataFrame) -> list[Section]:
+def dynamic(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Methods by length: over the whole length, over its tail alone, and the gap to plain RoPE on the tail."""
     sources = base_manifests(results, "dynamic")
     name = lambda n: windows(int(n), results.original_context)  # noqa: E731
@@ -51,7 +49,7 @@ def dynamic(results: Results, frame: pd.DataFrame) -> list[Section]:
     return sections
 
 
-def key_cache(results: Results, frame: pd.DataFrame) -> list[Section]:
+def key_cache(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Methods by stretch of the text, one table for each other way of decoding."""
     sections = []
     for cache, text in CACHES.items():

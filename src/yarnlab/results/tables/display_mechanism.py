@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from typing import Any
 
-import pandas as pd
-
-from yarnlab.results.format import Section, signed, value, with_interval
-from yarnlab.results.layout import INTERVAL, base_manifests, count, mark_note, marked, rows_of, wide
-from yarnlab.results.load import Results
-from yarnlab.results.measure_base import REFERENCE_VARIANT
+from yarnlab.lazy import pd
+from yarnlab.results.display import (
+    INTERVAL,
+    DisplayTable,
+    base_manifests,
+    count,
+    mark_note,
+    marked,
+    rows_of,
+    signed,
+    value,
+    wide,
+    with_interval,
+)
+from yarnlab.results.estimates import REFERENCE_VARIANT
+from yarnlab.results.results import Results
 from yarnlab.results.style import METHOD_LABELS, method_label
 
 
-def temperature(results: Results, frame: pd.DataFrame) -> list[Section]:
+def temperature(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Best factor by scale beside the formula's; then the fit beside the paper's numbers."""
     sources = base_manifests(results, "temperature")
     scales = frame[frame["quantity"] == "best √(1/t)"]
@@ -39,7 +49,7 @@ def temperature(results: Results, frame: pd.DataFrame) -> list[Section]:
     caption += "The columns with 'minus' are differences in ln perplexity (below 0: the first is better)."
     if not baseline:
         caption += " The grid has no √(1/t) = 1 to compare with."
-    sections = [Section(caption, pd.DataFrame(rows), [list(sources) for _ in rows])]
+    sections = [DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows])]
     fit = frame[frame["quantity"].isin(["a", "b"])]
     if not fit.empty:
         meanings = {"a": "a, slope over ln s", "b": "b, value at s = 1"}
@@ -50,11 +60,11 @@ def temperature(results: Results, frame: pd.DataFrame) -> list[Section]:
         ]
         caption = f"Line through the best factors over ln s, n = {count(fit)}. {INTERVAL}. Left out: scales whose best "
         caption += "factor is at an edge of the grid, and those with a document read to fewer than s·L tokens."
-        sections.append(Section(caption, pd.DataFrame(lines), [list(sources) for _ in lines]))
+        sections.append(DisplayTable(caption, pd.DataFrame(lines), [list(sources) for _ in lines]))
     return sections
 
 
-def ramp(results: Results, frame: pd.DataFrame) -> list[Section]:
+def ramp(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Gap to the official ramp at the longest length of each scale; then every variant's perplexity there."""
     sources = base_manifests(results, "ramp")
     ends = frame[frame["length"] == frame.groupby("scale")["length"].transform("max")]
@@ -81,7 +91,7 @@ def ramp(results: Results, frame: pd.DataFrame) -> list[Section]:
     return sections
 
 
-def entropy(results: Results, frame: pd.DataFrame) -> list[Section]:
+def entropy(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Difference to the unchanged base, methods by scale; then the entropies themselves."""
     sources = base_manifests(results, "entropy")
     sections = []
@@ -101,11 +111,11 @@ def entropy(results: Results, frame: pd.DataFrame) -> list[Section]:
         for r in rows_of(frame)
     ]
     caption = f"Entropy of the attention, mean over layers, heads and queries, n = {count(frame)}. {INTERVAL}."
-    sections.append(Section(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
+    sections.append(DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
     return sections
 
 
-def entropy_by_layer(results: Results, frame: pd.DataFrame) -> list[Section]:
+def entropy_by_layer(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Difference to the unchanged base, layers by method and scale; then each of these: its layers and their heads."""
     sources = base_manifests(results, "entropy")
     order = list(dict.fromkeys([*METHOD_LABELS, *frame["method"]]))
@@ -124,7 +134,7 @@ def entropy_by_layer(results: Results, frame: pd.DataFrame) -> list[Section]:
         rows = [_layer(part) for _, part in own.groupby("layer")]
         caption = f"{name(run)}: entropy of the attention in nats by layer, with the layer's lowest and "
         caption += f"highest head, n = {count(own)}. {INTERVAL}. {numbered}"
-        sections.append(Section(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
+        sections.append(DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
     return sections
 
 

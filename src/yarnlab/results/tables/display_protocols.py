@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import pandas as pd
-
-from yarnlab.results.format import Section, percent, percent_points, signed, with_interval
-from yarnlab.results.layout import (
+from yarnlab.lazy import pd
+from yarnlab.results.display import (
     INTERVAL,
+    DisplayTable,
     by_length,
     by_model,
     count,
@@ -14,15 +13,19 @@ from yarnlab.results.layout import (
     manifests_of,
     mark_note,
     marked,
+    percent,
+    percent_points,
     rows_of,
     same_base,
+    signed,
+    with_interval,
 )
-from yarnlab.results.load import Results
-from yarnlab.results.measure_models import group
+from yarnlab.results.estimates import group
+from yarnlab.results.results import Results
 from yarnlab.results.tables.tidy_protocols import FOUND, passkey_context
 
 
-def sliding_window(results: Results, frame: pd.DataFrame) -> list[Section]:
+def sliding_window(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """One row per model: pooled as the official code does, and by document; gaps to YaRN where there are any."""
     compared = frame.dropna(subset=["delta"]) if "delta" in frame else frame.head(0)
     against = extended_of(results, compared["arm"])
@@ -44,10 +47,10 @@ def sliding_window(results: Results, frame: pd.DataFrame) -> list[Section]:
         caption += f"Gap: difference in ln perplexity to {' or '.join(against)}, paired by document (above 0: that is "
         caption += f"better).{same_base(frame)} "
     caption += f"{INTERVAL}, resampled by document."
-    return [Section(caption, pd.DataFrame([row for row, _ in rows]), [sources for _, sources in rows])]
+    return [DisplayTable(caption, pd.DataFrame([row for row, _ in rows]), [sources for _, sources in rows])]
 
 
-def passkey_official(results: Results, frame: pd.DataFrame) -> list[Section]:
+def passkey_official(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Accuracy by length; the paper's summary; and how far the two protocols agree."""
     cells = {(r.label, r.length): percent(r.accuracy, r.low, r.high) for r in rows_of(frame)}
     caption = f"Accuracy under the official prompt of N tokens, n = {count(frame)} a cell. {INTERVAL} (Wilson)."
@@ -64,7 +67,7 @@ def passkey_official(results: Results, frame: pd.DataFrame) -> list[Section]:
     caption = f"Passkey context: the longest tested length with accuracy of at least {100 * FOUND:.0f} %; accuracy: "
     caption += f"over all tested lengths up to it (the paper's Table 5), n = {_range(summary['n'])} trials. {INTERVAL}."
     sources = [manifests_of(results, "passkey_official", arm) for arm in summary["arm"]]
-    sections.append(Section(caption, pd.DataFrame(rows), sources))
+    sections.append(DisplayTable(caption, pd.DataFrame(rows), sources))
     if "p" in frame and frame["p"].notna().any():
         both = frame.dropna(subset=["p"])
         cells = {
@@ -78,7 +81,7 @@ def passkey_official(results: Results, frame: pd.DataFrame) -> list[Section]:
     return sections
 
 
-def benchmarks(results: Results, frame: pd.DataFrame) -> list[Section]:
+def benchmarks(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Models by task and metric; then the differences to the base on the same items. MMLU's subjects are left out."""
     frame = frame[[group(task) == task for task in frame["task"]]]
     cell = lambda r: percent(r.accuracy, r.low, r.high)  # noqa: E731
@@ -100,7 +103,7 @@ def benchmarks(results: Results, frame: pd.DataFrame) -> list[Section]:
     return sections
 
 
-def _by_task(results: Results, caption: str, frame: pd.DataFrame, cell) -> Section:  # type: ignore[no-untyped-def]
+def _by_task(results: Results, caption: str, frame: pd.DataFrame, cell) -> DisplayTable:  # type: ignore[no-untyped-def]
     named = frame.assign(column=[r.task if r.task == "mean" else f"{r.task} {r.metric}" for r in rows_of(frame)])
     columns = sorted(named["column"].unique(), key=lambda name: name == "mean")
     cells = {(r.label, r.column): cell(r) for r in rows_of(named)}

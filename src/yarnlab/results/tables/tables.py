@@ -7,15 +7,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
+from yarnlab.lazy import pd
+from yarnlab.results.bases import roots
 from yarnlab.results.contents import TABLE_NEEDS
-from yarnlab.results.family import roots
-from yarnlab.results.format import Section, to_latex, to_markdown
-from yarnlab.results.load import Results, ResultsError, load
-from yarnlab.results.measure import NotMeasured
+from yarnlab.results.display import DisplayTable, to_latex, to_markdown
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.output import write
 from yarnlab.results.published.published import PUBLISHED
+from yarnlab.results.results import Results, ResultsError, load
 from yarnlab.results.tables import (
     display,
     display_dynamic,
@@ -41,7 +40,7 @@ class Table:
     title: str
     needs: tuple[str, ...]
     build: Callable[[Results], pd.DataFrame] = field(repr=False)
-    show: Callable[[Results, pd.DataFrame], list[Section]] = field(repr=False)
+    show: Callable[[Results, pd.DataFrame], list[DisplayTable]] = field(repr=False)
     always: bool = False
     of_one_base: bool = False
 
@@ -90,7 +89,7 @@ def table(name: str) -> Table:
     return TABLES[name]
 
 
-def built(results: Results, wanted: Table) -> tuple[pd.DataFrame, list[Section]]:
+def built(results: Results, wanted: Table) -> tuple[pd.DataFrame, list[DisplayTable]]:
     """The tidy and the displayed form; NotMeasured says why there is nothing to show.
 
     Of several bases: the rows of each under its name as `base`, and its sections one after the other.
@@ -108,9 +107,9 @@ def built(results: Results, wanted: Table) -> tuple[pd.DataFrame, list[Section]]
     return frame, sections
 
 
-def _for_each_base(results: Results, wanted: Table) -> tuple[pd.DataFrame, list[Section]]:
+def _for_each_base(results: Results, wanted: Table) -> tuple[pd.DataFrame, list[DisplayTable]]:
     frames: dict[str, pd.DataFrame] = {}
-    sections: list[Section] = []
+    sections: list[DisplayTable] = []
     absent: list[NotMeasured] = []
     for base, tree in roots(results).items():
         if tree.has(wanted.needs[0]):

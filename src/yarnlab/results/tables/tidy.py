@@ -10,23 +10,22 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from yarnlab.results.family import roots, tree_of
-from yarnlab.results.hypothesis import mcnemar, sign_flip
-from yarnlab.results.load import Model, Results
-from yarnlab.results.measure import NotMeasured, gap, hits, nll, paired, paired_hits, split
-from yarnlab.results.measure import zero_shot as zero_shot_nll
+from yarnlab.lazy import np, pd
+from yarnlab.results.bases import roots, tree_of
+from yarnlab.results.estimates import NotMeasured, gap, hits, nll, paired, paired_hits, split
+from yarnlab.results.estimates import zero_shot as zero_shot_nll
+from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import difference, head, named_arms, numbers, with_base, with_holm
 from yarnlab.results.statistics import (
     Array,
     accuracy,
     geometric_mean_perplexity,
+    mcnemar,
     mean,
     paired_difference_of_proportions,
     resampled,
     share,
+    sign_flip,
 )
 from yarnlab.results.style import labels
 

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-import pandas as pd
-
-from yarnlab.results.load import Results
-from yarnlab.results.measure import gap
-from yarnlab.results.measure_base import cells
+from yarnlab.lazy import pd
+from yarnlab.results.estimates import cells, gap
+from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, numbers
 from yarnlab.results.statistics import geometric_mean_perplexity
 

@@ -7,15 +7,12 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-import pandas as pd
-
+from yarnlab.lazy import pd
 from yarnlab.results import temperature as sweep
-from yarnlab.results.hypothesis import sign_flip
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured, gap, paired, present, split
-from yarnlab.results.measure_base import REFERENCE_VARIANT, cell, cells
+from yarnlab.results.estimates import REFERENCE_VARIANT, NotMeasured, cell, cells, gap, paired, present, split
+from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, numbers, with_holm
-from yarnlab.results.statistics import Estimate, geometric_mean_perplexity, mean
+from yarnlab.results.statistics import Estimate, geometric_mean_perplexity, mean, sign_flip
 
 SLOPE, INTERCEPT = 0.1, 1.0  # the paper's Eq. 22: √(1/t) = 0.1 ln s + 1
 

@@ -7,32 +7,33 @@ from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
-import numpy as np
-import pandas as pd
-
-from yarnlab.results.family import tree_of
-from yarnlab.results.hypothesis import fisher, mcnemar
-from yarnlab.results.load import Model, Results
-from yarnlab.results.measure import NotMeasured, paired, split
-from yarnlab.results.measure_models import (
+from yarnlab.lazy import np, pd
+from yarnlab.results.bases import tree_of
+from yarnlab.results.estimates import (
     MMLU,
+    NotMeasured,
     Windows,
     answers,
     battery,
     battery_gap,
     group,
+    paired,
     paired_answers,
     reported_score,
+    split,
     tasks,
     windows_of,
 )
+from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import difference, head, named_arms, numbers, with_base, with_holm
 from yarnlab.results.statistics import (
     Array,
     Estimate,
     accuracy,
     difference_of_proportions,
+    fisher,
     geometric_mean_perplexity,
+    mcnemar,
     mean,
     paired_difference_of_proportions,
 )

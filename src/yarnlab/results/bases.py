@@ -8,8 +8,8 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 
-from yarnlab.results.load import Results
-from yarnlab.results.measure import NotMeasured
+from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.results import Results
 
 EVERY = "every"  # the role of claims that compare models of several roots
 OTHERS = "other models"  # the group of the roots that nothing here starts from

@@ -1,0 +1,27 @@
+"""numpy, pandas and altair, imported when something of them is first used.
+
+The Snakefile reads the registry of tables and figures at every start, on a cluster also in each job: without this it
+would import pandas each time, a third of a second.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["alt", "np", "pd"]
+
+if TYPE_CHECKING:
+    import altair as alt
+    import numpy as np
+    import pandas as pd
+else:
+
+    class _Module:
+        def __init__(self, name: str) -> None:
+            self._name = name
+
+        def __getattr__(self, attribute: str) -> Any:
+            return getattr(importlib.import_module(self._name), attribute)
+
+    alt, np, pd = _Module("altair"), _Module("numpy"), _Module("pandas")

@@ -1,0 +1,402 @@
+"""From a study's tables to numbers of one arm: frames of seeds x documents (or trials, items), and estimates of them.
+
+Each kind of table is split once, by all its keys: thousands of published points ask for parts of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from yarnlab.lazy import np, pd
+from yarnlab.results.results import Model, Results
+from yarnlab.results.statistics import Array, Estimate, Z, accuracy, mean, student_half
+
+
+class NotMeasured(Exception):
+    """A model, length or scale that a number needs is not in the results; the message names it."""
+
+
+def nll(results: Results, arm: str, length: int, column: str = "nll") -> pd.DataFrame:
+    """Mean NLL in nats of an arm at `length` tokens: rows are seeds, columns documents.
+
+    `column` is 'nll' (positions 1..length-1) or 'bucket_nll' (the last bucket).
+    """
+    tables = _by_length(results, arm, column)
+    if length not in tables:
+        raise NotMeasured(f"no perplexity of {arm} at {length:,} tokens")
+    return tables[length]
+
+
+def segment(results: Results, arm: str, start: int, end: int) -> pd.DataFrame:
+    """Mean NLL of the tokens between two window lengths, from the two cumulative means."""
+    sums, counts = [], []
+    for length in (start, end):
+        # N tokens hold N-1 targets: the first one has no context.
+        sums.append(nll(results, arm, length) * (length - 1))
+        counts.append(length - 1)
+    return (sums[1] - sums[0]) / (counts[1] - counts[0])
+
+
+def zero_shot(results: Results, method: str, scale: float, length: int) -> pd.DataFrame:
+    """Mean NLL in nats of the base with another RoPE and no training: rows are seeds, columns documents."""
+    base = results.base()
+    found = _static(results).get((base.arm if base else "", method, scale, length))
+    if found is None:
+        raise NotMeasured(f"no zero-shot perplexity of {method} at scale {scale:g} and {length:,} tokens")
+    return found
+
+
+def paired(a: pd.DataFrame, b: pd.DataFrame) -> Array:
+    """a - b, document by document and seed by seed (a single seed is set against every seed of the other)."""
+    documents = a.columns.intersection(b.columns)
+    if documents.empty:
+        raise NotMeasured("the two models were not evaluated on the same documents")
+    a, b = a[documents], b[documents]
+    if len(a) > 1 and len(b) > 1:
+        seeds = a.index.intersection(b.index)
+        if seeds.empty:
+            raise NotMeasured("the two arms have no seed in common")
+        a, b = a.loc[seeds], b.loc[seeds]
+    return np.asarray(a.to_numpy(float) - b.to_numpy(float))
+
+
+def gap(a: pd.DataFrame, b: pd.DataFrame) -> Estimate:
+    """Paired difference of mean NLL, a - b: the logarithm of the ratio of perplexities."""
+    return mean(paired(a, b), unit="difference in ln perplexity")
+
+
+def hits(results: Results, arm: str, lengths: list[int]) -> Array:
+    """Passkey hits (0 or 1) of an arm at these prompt lengths: seeds x trials."""
+    return np.asarray(_joined(results, arm, lengths).to_numpy(float))
+
+
+def retrieval(results: Results, arm: str, lengths: list[int]) -> Estimate:
+    """Passkey accuracy of an arm over these prompt lengths."""
+    return accuracy(hits(results, arm, lengths))
+
+
+def paired_hits(results: Results, arm: str, rival: str, lengths: list[int]) -> tuple[Array, Array]:
+    """Hits of two arms on the same prompts, of the seeds and trials that both have: seeds x trials each."""
+    a, b = (_joined(results, name, lengths) for name in (arm, rival))
+    trials = a.columns.intersection(b.columns)
+    seeds = a.index.intersection(b.index)
+    if trials.empty or seeds.empty:
+        raise NotMeasured(f"{arm} and {rival} have no passkey trials in common")
+    return np.asarray(a.loc[seeds, trials].to_numpy(float)), np.asarray(b.loc[seeds, trials].to_numpy(float))
+
+
+def losses(results: Results, arm: str, column: str = "loss") -> pd.Series:
+    """Training loss of an arm by step in nats, averaged over its seeds."""
+    return _log(results, arm).groupby("step")[column].mean()
+
+
+def losses_by_seed(results: Results, arm: str) -> pd.DataFrame:
+    """Training loss of an arm in nats: seeds x steps, of the steps that every seed has."""
+    return split(_log(results, arm), ["arm"], "step", "loss")[(arm,)]
+
+
+def paired_losses(results: Results, arm: str, rival: str) -> pd.DataFrame:
+    """Loss of `rival` minus loss of `arm` on the same batches: seeds x steps, of those that both have."""
+    own, other = losses_by_seed(results, arm), losses_by_seed(results, rival)
+    steps, seeds = own.columns.intersection(other.columns), own.index.intersection(other.index)
+    return other.loc[seeds, steps] - own.loc[seeds, steps]
+
+
+def loss_gap(results: Results, arm: str, rival: str, window: int) -> pd.DataFrame:
+    """Mean of `paired_losses` over seeds by step, and its trailing mean over `window` steps."""
+    difference = paired_losses(results, arm, rival).mean().dropna()
+    return pd.DataFrame({"gap": difference, "smooth": difference.rolling(window).mean()})
+
+
+def doublings(window: int, end: float) -> list[int]:
+    """L, 2L, 4L, … up to `end` tokens."""
+    return [window * 2**k for k in range(32) if window * 2**k <= end]
+
+
+def passkey_lengths(results: Results, model: Model, low: float, high: float) -> list[int]:
+    """Prompt lengths from low to high (tokens, both included) tried on this arm; `high` must be one."""
+    frame = present(results, "passkey")
+    lengths = sorted({int(n) for n in frame.loc[frame["arm"] == model.arm, "length"] if low <= n <= high})
+    if high not in lengths:
+        raise NotMeasured(f"no passkey trials of {model.arm} at {high:,.0f} tokens")
+    return lengths
+
+
+def _joined(results: Results, arm: str, lengths: list[int]) -> pd.DataFrame:
+    tables = _hits(results, "passkey")
+    for length in lengths:
+        if (arm, length) not in tables:
+            raise NotMeasured(f"no passkey trials of {arm} at {length:,} tokens")
+    return pd.concat({length: tables[arm, length] for length in lengths}, axis=1, join="inner")
+
+
+def _log(results: Results, arm: str) -> pd.DataFrame:
+    frame = present(results, "training")
+    rows = frame[frame["arm"] == arm]
+    if rows.empty:
+        raise NotMeasured(f"no training log of {arm}")
+    return rows
+
+
+@lru_cache(maxsize=256)
+def _by_length(results: Results, arm: str, column: str) -> dict[int, pd.DataFrame]:
+    frame = present(results, "perplexity")
+    tables = split(frame[frame["arm"] == arm], ["length"], "document", column)
+    return {int(n): table for (n,), table in tables.items()}
+
+
+def present(results: Results, need: str) -> pd.DataFrame:
+    """The frame called `need`, or NotMeasured with the reason why there is none."""
+    reason = results.missing((need,))
+    if reason is not None:
+        raise NotMeasured(reason)
+    return results.frame(need)
+
+
+def split(rows: pd.DataFrame, keys: list[str], columns: str, values: str) -> dict[Any, pd.DataFrame]:
+    """For each combination of `keys` a table of seeds by `columns`, without columns that any seed lacks."""
+    # One pivot for all: thousands of small ones take seconds.
+    wide = rows.pivot(index=[*keys, "seed"], columns=columns, values=values).astype(float)
+    numbers, seeds = wide.to_numpy(), wide.index.get_level_values("seed")
+    places: dict[Any, list[int]] = {}
+    for place, key in enumerate(zip(*(wide.index.get_level_values(k) for k in keys), strict=True)):
+        places.setdefault(key, []).append(place)
+    tables = {}
+    for key, at in places.items():
+        kept = ~np.isnan(numbers[at]).any(axis=0)
+        tables[key] = pd.DataFrame(numbers[at][:, kept], index=seeds[at], columns=wide.columns[kept])
+    return tables
+
+
+REFERENCE_VARIANT = "official"  # the ramp variant that the others are compared with
+
+
+def cell(results: Results, kind: str, column: str, **where: Any) -> pd.DataFrame:
+    """One cell of the base's results of `kind`: seeds x documents of `column`, where its keys have these values.
+
+    Entropy is averaged over layers and heads. NotMeasured names the cell that is absent.
+    """
+    tables = cells(results, kind, column, tuple(where))
+    if tuple(where.values()) not in tables:
+        named = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in where.items())
+        raise NotMeasured(f"no {kind.replace('_', '-')} results for {named}")
+    return tables[tuple(where.values())]
+
+
+@lru_cache(maxsize=64)
+def cells(results: Results, kind: str, column: str, keys: tuple[str, ...]) -> dict[Any, pd.DataFrame]:
+    """All cells of the base's results of `kind` by the values of `keys`."""
+    frame, base = present(results, kind), results.base()
+    if base is None:
+        raise NotMeasured("this study has no pretrained base")
+    rows = frame[frame["arm"] == base.arm]
+    if kind == "entropy":
+        rows = rows.groupby([*keys, "seed", "document"], sort=False)[column].mean().reset_index()
+    return split(rows, list(keys), "document", column)
+
+
+def beyond(results: Results, method: str, cache: str, start: int, end: int) -> pd.DataFrame:
+    """Mean NLL in nats of the tokens in [start, end) of a decoding with this cache: seeds x documents."""
+    total, tokens = None, 0
+    for (found, kind, low, high), nll in cells(
+        results, "key_cache", "nll", ("method", "cache", "bucket_start", "bucket_end")
+    ).items():
+        if (found, kind) == (method, cache) and start <= low and high <= end:
+            total = nll * (high - low) if total is None else total + nll * (high - low)
+            tokens += high - low
+    if total is None:
+        raise NotMeasured(f"no {cache} decoding of {method} on tokens {start:,} to {end:,}")
+    return total / tokens
+
+
+# The paper reports these tasks by accuracy normalised by length, all others by plain accuracy (Table 3).
+NORMALISED = ("arc_challenge", "hellaswag")
+MMLU = "mmlu"
+
+
+@dataclass(frozen=True, eq=False)
+class Windows:
+    """Sliding windows of one arm: mean NLL in nats, seeds x documents.
+
+    by_window: windows of a document with equal weight; by_token: with the tokens they score; count: windows a
+    document has, which is its weight in the official pooled value (eval/perplexity.py:75, 86).
+    """
+
+    by_window: pd.DataFrame
+    by_token: pd.DataFrame
+    count: Array
+
+
+@lru_cache(maxsize=64)
+def windows_of(results: Results, arm: str) -> Windows:
+    """The sliding windows of an arm, or NotMeasured."""
+    frame = present(results, "sliding_window")
+    rows = frame[frame["arm"] == arm]
+    if rows.empty:
+        raise NotMeasured(f"no sliding windows of {arm}")
+    rows = rows.assign(weighted=rows["nll"] * rows["tokens"])
+    keys = ["arm", "seed", "document"]
+    grouped = rows.groupby(keys, as_index=False).agg(
+        nll=("nll", "mean"), weighted=("weighted", "sum"), tokens=("tokens", "sum"), windows=("nll", "size")
+    )
+    grouped["weighted"] /= grouped["tokens"]
+    by_window, by_token, count = (
+        split(grouped, ["arm"], "document", column)[(arm,)] for column in ("nll", "weighted", "windows")
+    )
+    return Windows(by_window, by_token, count.to_numpy()[0])
+
+
+def tasks(results: Results) -> list[str]:
+    """Names of the multiple-choice tasks, in the order of the file; MMLU's subjects are tasks."""
+    return [str(name) for name in present(results, "benchmarks.samples")["task"].drop_duplicates()]
+
+
+def reported(task: str) -> str:
+    """The metric that counts for a task: acc_norm or acc."""
+    return "acc_norm" if task in NORMALISED else "acc"
+
+
+def group(task: str) -> str:
+    """What a task counts as in a mean over tasks: MMLU's subjects are one task together."""
+    return MMLU if task.startswith(f"{MMLU}_") else task
+
+
+def answers(results: Results, arm: str, names: list[str], metric: str | None = None) -> tuple[pd.DataFrame, Array]:
+    """Scores of an arm (seeds x items, 1 for a right answer) and each item's weight.
+
+    Groups weigh the same, tasks in a group the same, items in a task the same. `metric`: acc or acc_norm; None: the
+    one that is reported for each task.
+    """
+    found, weights = [], []
+    size = Counter(group(task) for task in names)
+    for task in names:
+        table = _answers(results, metric or reported(task)).get((arm, task))
+        if table is None:
+            raise NotMeasured(f"no answers of {arm} to {task}")
+        found.append(table)
+        weights.append(np.full(table.shape[1], 1 / (table.shape[1] * size[group(task)])))
+    joined = pd.concat(dict(zip(names, found, strict=True)), axis=1, join="inner")
+    return joined, np.concatenate(weights)
+
+
+def paired_answers(
+    results: Results, arm: str, rival: str, names: list[str], metric: str | None = None
+) -> tuple[Array, Array, Array]:
+    """Scores of two arms on the same items (seeds x items each) and the items' weights."""
+    (a, weights), (b, _) = (answers(results, one, names, metric) for one in (arm, rival))
+    items, seeds = a.columns.intersection(b.columns, sort=False), a.index.intersection(b.index)
+    if len(items) != a.shape[1] or len(items) != b.shape[1] or seeds.empty:
+        raise NotMeasured(f"{arm} and {rival} did not answer the same items")
+    return np.asarray(a.loc[seeds, items].to_numpy(float)), np.asarray(b.loc[seeds, items].to_numpy(float)), weights
+
+
+def reported_score(values: Array, errors: Array, n: int, over: str) -> Estimate:
+    """Mean over seeds of lm-eval's scores, with its standard error of each; n: the items (`over`) of one seed.
+
+    Seeds answer the same items, so that their errors do not average out; the spread of the seeds comes on top.
+    """
+    value, seeds = float(values.mean()), len(values)
+    half = math.hypot(Z * math.sqrt(float((errors**2).mean())), student_half(values) if seeds > 1 else 0.0)
+    method = "normal, lm-eval's standard error"
+    if seeds > 1:
+        over, method = f"{over} x seeds ({n} x {seeds})", f"{method}; Student's t over seeds (MOVER)"
+    return Estimate(value, value - half, value + half, n * seeds, over, "proportion", method)
+
+
+def battery(results: Results, arm: str) -> Estimate:
+    """Unweighted mean over tasks of the reported metric, items resampled with their weights."""
+    found, weights = answers(results, arm, tasks(results))
+    return mean(found.to_numpy(), weights=weights, over="items", unit="proportion")
+
+
+def battery_gap(results: Results, arm: str, rival: str, names: list[str] | None = None) -> Estimate:
+    """Mean over tasks of the reported metric, arm minus rival on the same items."""
+    a, b, weights = paired_answers(results, arm, rival, names or tasks(results))
+    return mean(a - b, weights=weights, over="items", unit="difference of proportions")
+
+
+@lru_cache(maxsize=8)
+def _answers(results: Results, column: str) -> dict[tuple[str, str], pd.DataFrame]:
+    return split(present(results, "benchmarks.samples"), ["arm", "task"], "item", column)
+
+
+def static_nll(results: Results, arm: str, method: str, scale: float, length: int) -> pd.DataFrame:
+    """Mean NLL in nats at `length` tokens of a model under another rope, without training: seeds x documents."""
+    tables = _static(results)
+    if (arm, method, scale, length) not in tables:
+        raise NotMeasured(f"no zero-shot perplexity of {arm} with {method} at s = {scale:g} and {length:,} tokens")
+    return tables[arm, method, scale, length]
+
+
+def dynamic_nll(results: Results, arm: str, method: str, length: int) -> pd.DataFrame:
+    """Mean NLL in nats of `length` tokens under dynamic scaling: seeds x documents."""
+    tables = _dynamic(results)
+    if (arm, method, length) not in tables:
+        raise NotMeasured(f"no dynamic results of {arm} with {method} at {length:,} tokens")
+    return tables[arm, method, length]
+
+
+@lru_cache(maxsize=64)
+def loss_by_step(results: Results, arm: str) -> dict[int, float]:
+    """Step → training loss in nats, averaged over seeds."""
+    return {int(str(step)): float(loss) for step, loss in losses(results, arm).items()}
+
+
+@lru_cache(maxsize=256)
+def corpus_of(results: Results, kind: str, arm: str) -> str:
+    """The corpus that an evaluation of an arm read."""
+    frame = present(results, kind)
+    return str(frame["corpus"].to_numpy()[(frame["arm"] == arm).to_numpy().argmax()])
+
+
+def scores(results: Results, arm: str, task: str, metric: str) -> list[tuple[float, float, int]]:
+    """(value, standard error, questions) of a benchmark for each seed."""
+    found = _scores(results).get((arm, task, metric))
+    if found is None:
+        raise NotMeasured(f"no {metric} of {arm} on {task}")
+    return found
+
+
+def hits_by_length(results: Results, kind: str, arm: str) -> dict[int, pd.DataFrame]:
+    """Length in tokens → hits (0 or 1), seeds x trials; `kind` is passkey or passkey_official."""
+    tables = {length: table for (name, length), table in _hits(results, kind).items() if name == arm}
+    if not tables:
+        raise NotMeasured(f"no {kind.replace('_', '-')} trials of {arm}")
+    return dict(sorted(tables.items()))
+
+
+def arms_with_hits(results: Results, kind: str) -> frozenset[str]:
+    """The arms that have trials of `kind`, passkey or passkey_official."""
+    return frozenset(arm for arm, _ in _hits(results, kind)) if results.has(kind) else frozenset()
+
+
+@lru_cache(maxsize=8)
+def _static(results: Results) -> dict[tuple[str, str, float, int], pd.DataFrame]:
+    tables = split(present(results, "zero_shot"), ["arm", "method", "scale", "length"], "document", "nll")
+    return {(str(a), str(m), float(s), int(n)): table for (a, m, s, n), table in tables.items()}
+
+
+@lru_cache(maxsize=8)
+def _dynamic(results: Results) -> dict[tuple[str, str, int], pd.DataFrame]:
+    tables = split(present(results, "dynamic"), ["arm", "method", "length"], "document", "nll")
+    return {(str(a), str(m), int(n)): table for (a, m, n), table in tables.items()}
+
+
+@lru_cache(maxsize=8)
+def _scores(results: Results) -> dict[tuple[str, str, str], list[tuple[float, float, int]]]:
+    frame = present(results, "benchmarks")
+    found: dict[tuple[str, str, str], list[tuple[float, float, int]]] = {}
+    columns = (frame[name].tolist() for name in ("arm", "task", "metric", "value", "stderr", "n"))
+    for arm, task, metric, value, error, n in zip(*columns, strict=True):
+        found.setdefault((arm, task, metric), []).append((float(value), float(error), int(n)))
+    return found
+
+
+@lru_cache(maxsize=8)
+def _hits(results: Results, kind: str) -> dict[tuple[str, int], pd.DataFrame]:
+    tables = split(present(results, kind), ["arm", "length"], "trial", "hit")
+    return {(str(arm), int(n)): table for (arm, n), table in tables.items()}

@@ -1,0 +1,135 @@
+"""The registry of what a study's results are shown as: every module of `tables/` and `figures/` is one artefact.
+
+A module registers its function by `@table(…)` or `@figure(…)`; its name is the function's. Nothing else lists tables,
+figures or what they need. The Snakefile reads this at every start, so the modules import nothing heavy (`lazy`).
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    from yarnlab.lazy import pd
+    from yarnlab.results.display import DisplayTable
+    from yarnlab.results.results import Results
+
+Build: TypeAlias = "Callable[[Results], tuple[pd.DataFrame, list[DisplayTable]]]"
+Draw: TypeAlias = "Callable[[Results], Any]"
+
+
+@dataclass(frozen=True)
+class Artefact:
+    """What tables and figures have in common.
+
+    needs: kinds of results that it reads: evaluations, their further tables ('benchmarks.samples'), 'training' (step
+    logs), 'manifests'. A study that plans none of the first has no such artefact; the others add to it.
+    section, place: where the report shows it: the section's id, and its rank there.
+    fold: the words of the folded part that it stands in; '' for what is open.
+    caption: what the report says below a figure or above a table.
+    of_paper: it shows the paper's printed numbers: made where the study stands for the paper (`claims.published`).
+    paper_names: its targets by the paper's numbering, such as `table_2`.
+    """
+
+    name: str
+    title: str
+    needs: tuple[str, ...]
+    section: str
+    place: int
+    fold: str = ""
+    caption: str = ""
+    of_paper: bool = False
+    paper_names: tuple[str, ...] = ()
+
+    def made_in(self, kinds: Iterable[str], *, of_paper: bool) -> bool:
+        """Is it an artefact of a study with these evaluations?"""
+        present = {*kinds, "training", "manifests"}
+        if self.of_paper and not of_paper:
+            return False
+        return self.of_paper or self.needs[0].partition(".")[0] in present
+
+
+@dataclass(frozen=True)
+class Table(Artefact):
+    """A table: `build` gives its tidy form (numbers, written as CSV) and its displayed one (strings).
+
+    per_base: it is about one base; a study with several has its rows for each.
+    opened: how many displayed tables the report shows open; the rest is folded.
+    """
+
+    build: Build = field(repr=False, default=None)  # type: ignore[assignment]
+    per_base: bool = False
+    opened: int = 1
+
+
+@dataclass(frozen=True)
+class Figure(Artefact):
+    """A figure: `draw` gives an Altair chart in light colours.
+
+    alt: what a reader who cannot see it is told. columns: panels side by side on a wide page, 0 for a single panel.
+    margin: pixels that long axis labels take on the left of the first panel.
+    parts: what is drawn by itself, one below the other: everything together, each base's tree, or groups of models (a
+    curve a model: of several bases too many for one panel). ablation: only the arms of each base's ablation are drawn.
+    """
+
+    draw: Draw = field(repr=False, default=None)  # type: ignore[assignment]
+    alt: str = ""
+    columns: int = 0
+    margin: int = 0
+    parts: Literal["all", "bases", "groups"] = "all"
+    ablation: bool = False
+
+
+_TABLES: dict[str, Table] = {}
+_FIGURES: dict[str, Figure] = {}
+
+
+def table(title: str, *, needs: Iterable[str], section: str, place: int, **options: Any) -> Callable[[Build], Build]:
+    """Register the decorated function as the table of its name, or of `name`; `options`: further fields of `Table`."""
+
+    def register(build: Build) -> Build:
+        name = options.pop("name", build.__name__)
+        _TABLES[name] = Table(name, title, tuple(needs), section, place, build=build, **options)
+        return build
+
+    return register
+
+
+def figure(title: str, *, needs: Iterable[str], section: str, place: int, **options: Any) -> Callable[[Draw], Draw]:
+    """Register the decorated function as the figure of its name; `options` are the further fields of `Figure`."""
+
+    def register(draw: Draw) -> Draw:
+        name = draw.__name__
+        _FIGURES[name] = Figure(name, title, tuple(needs), section, place, draw=draw, **options)
+        return draw
+
+    return register
+
+
+@cache
+def tables() -> dict[str, Table]:
+    """Every table by its name."""
+    _import_all("yarnlab.results.tables")
+    return dict(_TABLES)
+
+
+@cache
+def figures() -> dict[str, Figure]:
+    """Every figure by its name."""
+    _import_all("yarnlab.results.figures")
+    return dict(_FIGURES)
+
+
+def paper_targets() -> dict[str, str]:
+    """What the paper calls its tables and figures → the files that hold ours, relative to the study's folder."""
+    found = {name: f"tables/{table.name}.csv" for table in tables().values() for name in table.paper_names}
+    return found | {name: f"figures/{figure.name}.svg" for figure in figures().values() for name in figure.paper_names}
+
+
+def _import_all(package: str) -> None:
+    for module in pkgutil.iter_modules(importlib.import_module(package).__path__, f"{package}."):
+        importlib.import_module(module.name)
