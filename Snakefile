@@ -21,5 +21,4 @@ rule all:
     input:
         rules.crate.output,
         rules.report.output,
-        rules.tables.input,
-        rules.figures.input,
+        rules.analyse.output,

@@ -34,9 +34,9 @@ def commands() -> list[tuple[str, str]]:
 def targets() -> set[str]:
     """Every rule, and the paper's own names of tables and figures."""
     text = "\n".join(file.read_text(encoding="utf-8") for file in (ROOT / "workflow" / "rules").glob("*.smk"))
-    from yarnlab.results.contents import PAPER_TARGETS
+    from yarnlab.results.registry import paper_targets
 
-    return {*re.findall(r"^\s*(?:rule|localrule) (\w+):", text, re.MULTILINE), *PAPER_TARGETS}
+    return {*re.findall(r"^\s*(?:rule|localrule) (\w+):", text, re.MULTILINE), *paper_targets()}
 
 
 def test_there_are_commands():

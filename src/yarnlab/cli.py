@@ -205,40 +205,46 @@ def overlap(
 
 
 @app.command()
-def describe(study_dir: StudyDir, summary: Annotated[str, typer.Option(help="The summary, as JSON.")]) -> None:
+def describe(study: StudyName, study_dir: StudyDir) -> None:
     """Write study.json: the study's models and evaluations, for tables, claims and report."""
     from yarnlab.provenance import write_json
+    from yarnlab.study import canonical
+    from yarnlab.summary import summarise
 
-    write_json(study_dir / "study.json", json.loads(summary))
+    write_json(study_dir / "study.json", json.loads(canonical(summarise(_study_named(study)))))
+
+
+@app.command()
+def analyse(study_dir: StudyDir) -> None:
+    """Write every table, figure and claim of a study, of what is there; then `yarnlab report` writes the page."""
+    from yarnlab.results.analyse import analyse as write_all
+
+    print(write_all(study_dir, command=_run_command(study_dir)))
 
 
 @app.command()
 def table(name: str, study_dir: StudyDir) -> None:
-    """Write one table as csv, md and tex."""
-    from yarnlab.results.tables.tables import write_table
+    """Write one table as csv, md, tex and json."""
+    from yarnlab.results.analyse import table_named, write_table
+    from yarnlab.results.results import load
 
-    write_table(study_dir, name)
+    wanted = table_named(name)
+    write_table(load(study_dir), wanted, _run_command(study_dir))
 
 
 @app.command()
 def figure(name: str, study_dir: StudyDir) -> None:
-    """Write one figure as html, svg and png."""
-    from yarnlab.results.figures.figures import write_figure
+    """Write one figure as html, svg, png and json."""
+    from yarnlab.results.analyse import figure_named, write_figure
+    from yarnlab.results.results import load
 
-    write_figure(study_dir, name)
-
-
-@app.command()
-def claims(study_dir: StudyDir) -> None:
-    """Judge every claim of the paper on this study; writes claims.json."""
-    from yarnlab.results.claims.claims import write_claims
-
-    write_claims(study_dir)
+    wanted = figure_named(name)
+    write_figure(load(study_dir), wanted, _run_command(study_dir))
 
 
 @app.command()
 def report(study_dir: StudyDir) -> None:
-    """Write report.html."""
+    """Write report.html from what `yarnlab analyse` has written."""
     from yarnlab.results.report.render import write_report
 
     print(write_report(study_dir, command=_run_command(study_dir)))
@@ -255,7 +261,7 @@ def crate(study_dir: StudyDir) -> None:
 @app.command("check-report")
 def check_report(study_dir: Annotated[Path, typer.Argument(help="The study's results folder.")]) -> None:
     """Exit with 1 and say why if the report of a study is incomplete."""
-    from yarnlab.results.report.render import check_report as problems_of
+    from yarnlab.results.report.check import check_report as problems_of
 
     problems = problems_of(study_dir)
     for problem in problems:

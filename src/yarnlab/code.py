@@ -27,9 +27,7 @@ SOURCE = Path(__file__).resolve().parent
 ENTRY = {
     "tokenizer": "corpus.tokenizer",
     "corpus": "corpus.build",
-    "table": "results.tables.tables",
-    "figure": "results.figures.figures",
-    "claims": "results.claims.claims",
+    "analyse": "results",
     "report": "results.report.render",
     "crate": "crate",
 }
@@ -54,6 +52,8 @@ def code_key(stage: str) -> str:
 
 
 def _entries(stage: str) -> tuple[str, ...]:
+    if stage == "analyse":  # tables and figures are found by their presence: none imports the others
+        return tuple(m for m in _sources() if m.startswith("results.") and not m.startswith("results.report."))
     return (ENTRY[stage],) if stage in ENTRY else (f"evaluation.{stage}", "stages.evaluate")
 
 

@@ -7,14 +7,13 @@ made. Archives such as Zenodo and WorkflowHub read this format.
 
 from __future__ import annotations
 
-import glob
 import json
 import mimetypes
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yarnlab.provenance import sha256_of, write_json
+from yarnlab.provenance import read_json, sha256_of, write_json
 
 if TYPE_CHECKING:
     from rocrate.model.entity import Entity
@@ -24,7 +23,7 @@ FILE = "ro-crate-metadata.json"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 PAPER = "https://arxiv.org/abs/2309.00071"
 LICENCE = "MIT for what yarnlab wrote; weights and texts keep the licences of what they were made from"
-REPORTED = ("report.html", "claims.json", "study.json", "tables/*", "figures/*")  # made by no stage
+REPORTED = ("report.html", "study.json", "analysis.json")  # made by no stage, beside what analysis.json names
 mimetypes.add_type("application/vnd.apache.parquet", ".parquet")
 
 
@@ -53,10 +52,10 @@ def write_crate(study_dir: Path) -> Path:
     crate.root_dataset["conformsTo"] = [crate.add_jsonld({"@id": PROFILE, "@type": "CreativeWork"})]
     crate.root_dataset["isBasedOn"] = [crate.add_jsonld({"@id": PAPER, "@type": "ScholarlyArticle"})]
     crate.metadata.extra_terms["sha256"] = "https://schema.org/sha256"
-    for pattern in (*REPORTED, *(f"training/{glob.escape(name)}.jsonl" for name in study["models"])):
-        for path in sorted(study_dir.glob(pattern)):
-            if path.is_file() and not path.name.startswith("."):
-                _add(crate, study_dir, path.relative_to(study_dir).as_posix(), sha256_of(path))
+    analysis = read_json(study_dir / "analysis.json") or {"outputs": {}}
+    for name in (*REPORTED, *sorted(analysis["outputs"]), *(f"training/{name}.jsonl" for name in study["models"])):
+        if (study_dir / name).is_file():
+            _add(crate, study_dir, name, sha256_of(study_dir / name))
     for name in manifests:
         _add(crate, study_dir, name, sha256_of(study_dir / name))
     actions = [_action(crate, study_dir, name, manifest) for name, manifest in manifests.items()]

@@ -14,10 +14,12 @@ from typing import Any
 from yarnlab.cluster import path_of_jobs
 from yarnlab.code import code_key
 from yarnlab.provenance import project_root
+from yarnlab.results.registry import Artefact, figures, tables
 from yarnlab.study import Study, StudyError, canonical, load_study, section, study_digest
 from yarnlab.study.data import PythonPackages
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.fields import near
+from yarnlab.study.sections import digest
 from yarnlab.summary import summarise
 
 CONFIG = ("study", "device", "mfu", "first", "second")  # the keys of `--config` that rules read
@@ -93,7 +95,8 @@ class Workflow:
         return code_key(stage)
 
     def summary(self) -> str:
-        return canonical(summarise(self.study))
+        """What study.json holds, as a digest."""
+        return digest(summarise(self.study))
 
     def assets(self) -> list[str]:
         return list(self.study.assets)
@@ -177,10 +180,23 @@ class Workflow:
     def evaluation_manifests(self, *kinds: str) -> list[str]:
         return [self._evaluation(kind, name) for kind in kinds for name in self.evaluated(kind)]
 
-    def needs(self, names: tuple[str, ...]) -> list[str]:
-        """Input files of a table, figure or claim from what it declares to need."""
+    def tables(self) -> dict[str, Artefact]:
+        """The tables that the study has, by name."""
+        return self._of_study(tables())
+
+    def figures(self) -> dict[str, Artefact]:
+        """The figures that the study has, by name."""
+        return self._of_study(figures())
+
+    def _of_study(self, registered: Mapping[str, Artefact]) -> dict[str, Artefact]:
+        kinds = [kind for kind in KINDS if getattr(self.study.evaluations, kind) is not None]
+        published = self.study.claims.published
+        return {name: each for name, each in registered.items() if each.made_in(kinds, of_paper=published)}
+
+    def needs(self, artefact: Artefact) -> list[str]:
+        """Input files of a table or figure from what it declares to need."""
         files = [f"{self.root}/study.json"]
-        for name in names:
+        for name in artefact.needs:
             if name in KINDS:
                 files += self.evaluation_manifests(name)
             elif name == "training":

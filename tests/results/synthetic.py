@@ -100,6 +100,7 @@ def write_study(
     }
     study = {"study": "micro", "title": "The micro study", "seed": 42, "original_context": L}
     study |= {"study_sha256": "ab" * 32, "models": plan, "evaluations": evaluations}
+    study |= {"claims": {"published": True}}
     _json(directory / "study.json", study)
     effect = rng.normal(0, 0.5, documents)
     runs: dict[str, dict] = {}

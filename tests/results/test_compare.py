@@ -11,13 +11,13 @@ import pytest
 
 from results.light import light
 from results.synthetic import write_study
+from yarnlab.results.analyse import built, write_table
 from yarnlab.results.claims.claims import write_claims
 from yarnlab.results.compare import Comparison, NumberPair, compare
 from yarnlab.results.compare_tables import Number, numbers
+from yarnlab.results.registry import tables
 from yarnlab.results.report.comparison import headline, to_csv, to_html, to_markdown, write_comparison
-from yarnlab.results.results import Results, ResultsError
-from yarnlab.results.tables.tables import TABLES as ALL_TABLES
-from yarnlab.results.tables.tables import built, write_table
+from yarnlab.results.results import Results, ResultsError, load
 
 TABLES = ("perplexity", "passkey", "training")
 
@@ -27,8 +27,8 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small study with three tables and its verdicts; tests copy it."""
     study = write_study(tmp_path_factory.mktemp("results") / "micro", ablation=False, skip=("zero_shot",), documents=4)
     for table in TABLES:
-        write_table(study, table)
-    write_claims(study)
+        write_table(load(study), tables()[table], "envs/run snakemake")
+    write_claims(load(study), "envs/run snakemake")
     manifest = study / "models/yarn-s16/manifest.json"
     spec = {"train": {"steps": 45, "lr": 3e-4}}
     manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"spec": spec, "code": "v7"}))
@@ -140,7 +140,7 @@ def test_every_interval_of_a_table_is_read(results: Results, tmp_path: Path) -> 
             "zero_shot",
             "table_2",
         ):
-            frame, _ = built(replace(results), ALL_TABLES[name])
+            frame, _ = built(replace(results), tables()[name])
             frame.to_csv(tmp_path / f"{name}.csv", index=False)
             found = numbers(tmp_path / f"{name}.csv")
             if name == "entropy_by_layer":  # a key for each row: every head of every layer has its own

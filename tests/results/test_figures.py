@@ -2,6 +2,8 @@
 
 import json
 import math
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import combinations
@@ -16,16 +18,20 @@ from altair.utils import schemapi
 
 from results.light import light
 from results.synthetic import with_frames, write_study
-from yarnlab.results import contents
+from yarnlab.results.analyse import figure_named, specification, write_figure
+from yarnlab.results.charts import bounds
 from yarnlab.results.estimates import loss_gap, nll
-from yarnlab.results.figures import figures, plots_published, plots_rope
-from yarnlab.results.figures.figures import FIGURES, specification, write_figure
-from yarnlab.results.figures.marks import bounds
+from yarnlab.results.figures.frequencies import Head, head_of
+from yarnlab.results.published.overlay import background, in_tokens
 from yarnlab.results.published.reference import load_reference
-from yarnlab.results.results import Results, load
+from yarnlab.results.registry import figures, tables
+from yarnlab.results.results import Results, ResultsError, load
 from yarnlab.results.statistics import mean
 from yarnlab.results.style import LOOKS, PUBLISHED, SPARE, distinct
-from yarnlab.results.tables.tables import TABLES
+
+FIGURES = figures()
+COMMAND = "envs/run snakemake"
+TABLES = tables()
 
 
 @pytest.fixture(scope="module")
@@ -66,10 +72,11 @@ def rows_of(spec: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for rows in spec["datasets"].values() for row in rows]
 
 
-def test_the_workflow_knows_every_table_and_figure() -> None:
-    """The light list that the workflow reads names exactly what can be written."""
-    assert set(contents.TABLE_NEEDS) == set(TABLES)
-    assert set(contents.FIGURE_NEEDS) == set(figures.DRAWN)
+def test_the_workflow_reads_the_registry_without_pandas() -> None:
+    """It is read at every start of Snakemake."""
+    heavy = "pandas", "numpy", "altair", "scipy", "jinja2", "vl_convert", "torch"
+    code = "import sys; from yarnlab.results.registry import figures, tables; assert tables() and figures(); "
+    subprocess.run([sys.executable, "-c", f"{code} assert not set({heavy!r}) & set(sys.modules)"], check=True)
 
 
 def test_specifications_are_valid_json_with_data(specs: dict[str, dict[str, Any]]) -> None:
@@ -268,12 +275,12 @@ def test_the_papers_curves_lie_behind_ours_in_grey(specs: dict[str, dict[str, An
 
 def test_an_analogue_is_never_drawn_over_the_paper_in_tokens(results: Results, tmp_path: Path) -> None:
     """Absolute perplexities of other models on other text stay out; those of a model that stands for one come in."""
-    assert plots_published.in_tokens(results) == []
+    assert in_tokens(results) == []
     study = write_study(tmp_path / "study", ablation=False, skip=("training", "passkey", "zero_shot"))
     plan = json.loads((study / "study.json").read_text())
     plan["models"]["yarn-s16"] |= {"published": ["NousResearch/Yarn-Llama-2-7b-64k"], "original_context": 4096}
     (study / "study.json").write_text(json.dumps(plan))
-    rows = plots_published.in_tokens(load(study))
+    rows = in_tokens(load(study))
     assert {row["published"] for row in rows} == {"YaRN 7B s=16"}
     assert "YaRN 7B s=16" in json.dumps(specification(load(study), FIGURES["figure_1"]))
 
@@ -281,7 +288,7 @@ def test_an_analogue_is_never_drawn_over_the_paper_in_tokens(results: Results, t
 def test_more_published_curves_than_shapes_are_drawn(unchecked: None) -> None:
     """A study of the released checkpoints has a dozen in one panel: once all shapes are taken, a line is dashed."""
     rows = [{"published": f"YaRN {i}", "method": "yarn", "N": 1, "perplexity": 1.0, "marked": True} for i in range(12)]
-    spec = plots_published.background(rows, alt.X("N:Q"), alt.Y("perplexity:Q"), []).to_dict()
+    spec = background(rows, alt.X("N:Q"), alt.Y("perplexity:Q"), []).to_dict()
     scale = spec["layer"][1]["encoding"]["shape"]["scale"]
     assert len(scale["range"]) == len(scale["domain"]) == 12 and len(set(scale["range"][:8])) == 8
     dashes = spec["layer"][0]["encoding"]["strokeDash"]["scale"]["range"][:12]
@@ -302,16 +309,16 @@ def test_the_picture_of_frequencies_is_what_the_models_get(results: Results, spe
 
 def test_the_head_is_the_models_own(results: Results, tmp_path: Path) -> None:
     """From the base's config.json, in the current form of transformers; before there is one, the paper's."""
-    assert plots_rope.head_of(results) == plots_rope.Head(128, 10_000.0, 256)
+    assert head_of(results) == Head(128, 10_000.0, 256)
     config = {"head_dim": 32, "num_attention_heads": 4, "rope_parameters": {"rope_theta": 500_000.0}}
     (tmp_path / "models/base").mkdir(parents=True)
     (tmp_path / "models/base/config.json").write_text(json.dumps(config))
-    assert plots_rope.head_of(replace(results, directory=tmp_path)) == plots_rope.Head(32, 500_000.0, 256)
+    assert head_of(replace(results, directory=tmp_path)) == Head(32, 500_000.0, 256)
 
 
 def test_figures_are_written_as_page_svg_and_png(study_dir: Path) -> None:
     """The page is self-contained, the SVG is a drawing with marks, the PNG is a PNG."""
-    html, svg, png = write_figure(study_dir, "ablation")
+    html, svg, png, _ = write_figure(load(study_dir), FIGURES["ablation"], COMMAND)
     page = html.read_text()
     assert 'src="http' not in page
     assert 0 < page.index("window.vegaEmbed=") < page.index("vegaEmbed('#vega-chart'")
@@ -322,12 +329,12 @@ def test_figures_are_written_as_page_svg_and_png(study_dir: Path) -> None:
 def test_a_figure_without_results_says_not_run(tmp_path: Path) -> None:
     """All three files exist and say why there is nothing to see."""
     study = write_study(tmp_path / "study", skip=("passkey",))
-    html, svg, png = write_figure(study, "passkey")
+    html, svg, png, _ = write_figure(load(study), FIGURES["passkey"], COMMAND)
     assert "not run" in html.read_text() and "not run" in svg.read_text()
     assert png.stat().st_size > 500
 
 
 def test_an_unknown_figure_is_named() -> None:
     """The message lists what there is."""
-    with pytest.raises(figures.ResultsError, match="no figure is called 'x'; there are figure_1"):
-        figures.figure("x")
+    with pytest.raises(ResultsError, match="no figure is called 'x'; there are ablation, "):
+        figure_named("x")

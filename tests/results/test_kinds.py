@@ -12,20 +12,32 @@ import pytest
 from results import synthetic_kinds as truth
 from results.light import light
 from results.synthetic import with_frames, write_study
+from yarnlab.results.analyse import built, specification, write_table
 from yarnlab.results.claims.criteria_base import UNTRAINED
 from yarnlab.results.claims.criteria_full_scale import FULL_SCALE
 from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.figures.figures import FIGURES, specification
+from yarnlab.results.registry import figures, tables
 from yarnlab.results.results import Results, load
-from yarnlab.results.tables import tidy, tidy_dynamic, tidy_mechanism, tidy_protocols
-from yarnlab.results.tables.tables import TABLES, built, write_table
+from yarnlab.results.tables import benchmarks as benchmarks_table
+from yarnlab.results.tables import dynamic as dynamic_table
+from yarnlab.results.tables import entropy as entropy_table
+from yarnlab.results.tables import key_cache as key_cache_table
+from yarnlab.results.tables import passkey_comparison as passkey_comparison_table
+from yarnlab.results.tables import passkey_official as passkey_official_table
+from yarnlab.results.tables import ramp as ramp_table
+from yarnlab.results.tables import sliding_window as sliding_window_table
+from yarnlab.results.tables import temperature as temperature_table
+from yarnlab.results.tables.passkey_official import passkey_context
+
+FIGURES = figures()
+TABLES = tables()
 
 CLAIM_15 = next(claim for claim in UNTRAINED if claim.id == "15")
 
 
 def test_the_sweep_finds_the_planted_line(results: Results) -> None:
     """Best factors were planted on 0.1 ln s + 1; table and fit give them back, intervals included."""
-    frame = tidy_mechanism.temperature(results)
+    frame = temperature_table.tidy(results)
     best = frame[frame["quantity"] == "best √(1/t)"].set_index("scale")
     for scale, row in best.iterrows():
         assert row["value"] == pytest.approx(0.1 * math.log(scale) + 1, abs=0.006)
@@ -41,7 +53,7 @@ def test_a_sweep_without_one_has_all_but_the_comparison_with_one(results: Result
     frame = results.frame("temperature")
     cut = frame[(frame["kind"] != "grid") | (frame["factor"] > 1.04)]
     with light(100):
-        whole = tidy_mechanism.temperature(with_frames(results, temperature=frame[frame["scale"] > 2]))
+        whole = temperature_table.tidy(with_frames(results, temperature=frame[frame["scale"] > 2]))
         found, sections = built(with_frames(results, temperature=cut[cut["scale"] > 2]), TABLES["temperature"])
     assert not [column for column in found if column.startswith("delta")] and "delta" in whole
     pd.testing.assert_frame_equal(found, whole[list(found)])
@@ -67,7 +79,7 @@ def test_a_cut_off_scale_looks_unfitted_everywhere(results: Results) -> None:
 
 def test_the_wrong_cache_costs_what_was_planted(results: Results) -> None:
     """Nothing up to L, CACHE_COST beyond; the interval holds it and not 0."""
-    frame = tidy_dynamic.key_cache(results)
+    frame = key_cache_table.tidy(results)
     wrong = frame[frame["cache"] == "post-rope"]
     inside, beyond = wrong[wrong["bucket_start"] == 0], wrong[wrong["bucket_start"] > 0]
     assert (inside["delta"] == 0).all()
@@ -78,7 +90,7 @@ def test_the_wrong_cache_costs_what_was_planted(results: Results) -> None:
 
 def test_dynamic_scaling_is_the_identity_up_to_the_window(results: Results) -> None:
     """Up to L every method has the same perplexity and scale 1; beyond it the planted order."""
-    frame = tidy_dynamic.dynamic(results)
+    frame = dynamic_table.tidy(results)
     inside = frame[frame["length"] <= truth.L]
     assert (inside["scale"] == 1).all()
     assert inside.groupby(["length", "measure"])["perplexity"].nunique().max() == 1
@@ -88,7 +100,7 @@ def test_dynamic_scaling_is_the_identity_up_to_the_window(results: Results) -> N
 
 def test_ramps_differ_by_what_was_planted(results: Results) -> None:
     """Gaps to the official variant at sL; at L there are none, and Holm's correction keeps those apart."""
-    frame = tidy_mechanism.ramp(results).set_index(["variant", "scale", "length"])
+    frame = ramp_table.tidy(results).set_index(["variant", "scale", "length"])
     for variant in ("rotations", "beta-low"):
         row = frame.loc[(variant, 16.0, 4096)]
         assert row["delta"] == pytest.approx(truth.RAMP_COST[variant], abs=0.003)
@@ -98,7 +110,7 @@ def test_ramps_differ_by_what_was_planted(results: Results) -> None:
 
 def test_entropies_are_means_over_layers_and_heads(results: Results) -> None:
     """Planted: 0.10, 0.06 and 0.02 nats per doubling; n counts documents, not heads."""
-    frame = tidy_mechanism.entropy(results).set_index(["method", "scale"])
+    frame = entropy_table.tidy(results).set_index(["method", "scale"])
     for method in ("pi", "ntk-by-parts", "yarn"):
         assert frame.loc[(method, 8.0)]["delta"] == pytest.approx(3 * truth.ENTROPY[method], abs=0.003)
     assert set(frame["n"]) == {12}
@@ -129,7 +141,7 @@ def test_pooled_windows_and_documents_are_different_means(results: Results) -> N
     """Pooled: every window alike, as the official code; documents: tokens weigh within, documents alike."""
     raw = results.frame("sliding_window")
     own = raw[raw["arm"] == "yarn-s16"]
-    frame = tidy_protocols.sliding_window(results).set_index(["arm", "measure"])
+    frame = sliding_window_table.tidy(results).set_index(["arm", "measure"])
     pooled = frame.loc[("yarn-s16", "windows pooled")]
     assert pooled["perplexity"] == pytest.approx(math.exp(own["nll"].mean()))
     weighted = own.assign(total=own["nll"] * own["tokens"]).groupby("document")[["total", "tokens"]].sum()
@@ -155,7 +167,7 @@ def test_sliding_windows_without_a_yarn_model_have_no_gap(results: Results) -> N
 
 def test_passkey_comparison_is_paired_and_corrected(results: Results) -> None:
     """Each other arm against YaRN at each length; a corrected p is never below the raw one."""
-    frame = tidy.passkey_comparison(results)
+    frame = passkey_comparison_table.tidy(results)
     assert "yarn-s16" not in set(frame["arm"]) and len(frame) == 7 * 7
     assert (frame["p_holm"] >= frame["p"]).all()
     row = frame[(frame["arm"] == "pi-s16") & (frame["length"] == 2048)].iloc[0]
@@ -170,7 +182,7 @@ def test_the_papers_passkey_summary(results: Results) -> None:
     shares = [("base", 100, 10), ("base", 200, 7), ("base", 300, 8), ("base", 400, 5), ("pi-s16", 100, 1)]
     rows = [(arm, 42, n, trial, trial < right) for arm, n, right in shares for trial in range(10)]
     frame = pd.DataFrame(rows, columns=["arm", "seed", "length", "trial", "hit"])
-    found = tidy_protocols.passkey_context(with_frames(results, passkey_official=frame)).set_index("arm")
+    found = passkey_context(with_frames(results, passkey_official=frame)).set_index("arm")
     assert list(found.index) == ["base", "pi-s16"]
     assert found.loc["base", "context"] == 300 and found.loc["base", "accuracy"] == pytest.approx(25 / 30)
     assert found.loc["base", "n"] == 30
@@ -179,7 +191,7 @@ def test_the_papers_passkey_summary(results: Results) -> None:
 
 def test_both_passkey_protocols_are_compared(results: Results) -> None:
     """Invented with the same rates, they do not differ after correction; the difference is that of the two shares."""
-    frame = tidy_protocols.passkey_official(results)
+    frame = passkey_official_table.tidy(results)
     assert frame["teacher_forced"].notna().all()
     assert (frame["p_holm"] > 0.05).all()
     assert frame["delta"].to_numpy() == pytest.approx((frame["accuracy"] - frame["teacher_forced"]).to_numpy())
@@ -188,7 +200,7 @@ def test_both_passkey_protocols_are_compared(results: Results) -> None:
 
 def test_benchmark_scores_are_those_of_the_answers(results: Results) -> None:
     """Shares, paired differences and the mean over tasks follow from the items."""
-    frame = tidy_protocols.benchmarks(results).set_index(["arm", "task", "metric"])
+    frame = benchmarks_table.tidy(results).set_index(["arm", "task", "metric"])
     raw = results.frame("benchmarks.samples")
     share = raw.groupby(["arm", "task"])["acc"].mean()
     for task in truth.TASKS:
@@ -220,11 +232,11 @@ def test_tasks_weigh_the_same_and_subjects_are_one_task(results: Results) -> Non
     mutant = with_frames(results, **{"benchmarks.samples": renamed, "benchmarks": summary})
     share = renamed[renamed["arm"] == "base"].groupby("task")["acc"].mean()
     expected = (share["next-line"] + (share["mmlu_a"] + share["mmlu_b"]) / 2) / 2
-    frame = tidy_protocols.benchmarks(mutant).set_index(["arm", "task", "metric"])
+    frame = benchmarks_table.tidy(mutant).set_index(["arm", "task", "metric"])
     assert frame.loc[("base", "mean", "reported")]["accuracy"] == pytest.approx(expected)
 
 
-NEW_TABLES = [name for name, table in TABLES.items() if table.needs[0] in truth.SETTINGS and not table.always]
+NEW_TABLES = [name for name, table in TABLES.items() if table.needs[0] in truth.SETTINGS and not table.of_paper]
 NEW_FIGURES = [name for name, figure in FIGURES.items() if figure.needs[0] in truth.SETTINGS]
 
 
@@ -249,7 +261,7 @@ def test_a_kind_outside_the_study_is_named_as_such(without: Path) -> None:
     for name in NEW_FIGURES:
         with pytest.raises(NotMeasured, match="does not include"):
             specification(results, FIGURES[name])
-    assert "not run" in write_table(without, "temperature")[0].read_text()
+    assert "not run" in write_table(load(without), TABLES["temperature"], "envs/run snakemake")[0].read_text()
 
 
 def test_a_planned_kind_without_results_is_not_on_disk(results: Results) -> None:

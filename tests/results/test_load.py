@@ -10,13 +10,17 @@ import pytest
 
 from results.light import light
 from results.synthetic import write_study
+from yarnlab.results.analyse import built
+from yarnlab.results.bases import compared_with
 from yarnlab.results.claims.claims import evaluate
+from yarnlab.results.registry import tables
 from yarnlab.results.results import Model, Results, load
-from yarnlab.results.tables.tables import TABLES, built
-from yarnlab.results.tables.tidy import ablation, compared_with
+from yarnlab.results.tables.ablation import tidy as ablation
 from yarnlab.rope import YaRN
 from yarnlab.study import load_study
 from yarnlab.summary import summarise
+
+TABLES = tables()
 
 STUDIES = Path(__file__).parents[2] / "config/studies"
 

@@ -9,11 +9,14 @@ import pandas as pd
 import pytest
 
 from results.synthetic import with_frames
+from yarnlab.results.analyse import built, specification
 from yarnlab.results.claims import claims
-from yarnlab.results.figures.figures import FIGURES, specification
+from yarnlab.results.registry import figures, tables
 from yarnlab.results.results import Results
-from yarnlab.results.tables.tables import TABLES, built
 from yarnlab.rope import METHODS, Dynamic, PositionInterpolation
+
+FIGURES = figures()
+TABLES = tables()
 
 
 class Mine(PositionInterpolation):

@@ -11,15 +11,17 @@ import pytest
 
 from results.light import light
 from results.synthetic import with_frames
+from yarnlab.results.analyse import built, sources, specification
 from yarnlab.results.bases import OTHERS, groups, roots
 from yarnlab.results.compare_tables import numbers
 from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.figures import figures
-from yarnlab.results.figures.figures import FIGURES, specification
+from yarnlab.results.registry import figures, tables
 from yarnlab.results.results import Model, Results
 from yarnlab.results.style import LOOKS, labels, look
-from yarnlab.results.tables import tables
-from yarnlab.results.tables.tables import TABLES, built
+
+FIGURES = figures()
+TABLES = tables()
+OF_ONE_BASE = [name for name, table in TABLES.items() if table.per_base]
 
 OF_MODELS = ("passkey_comparison", "sliding_window", "benchmarks", "passkey", "passkey_official", "perplexity")
 LENGTHS = ("length", "bucket_start", "bucket_end", "start")
@@ -69,7 +71,7 @@ def same(rows: pd.DataFrame, expected: pd.DataFrame, *but: str) -> None:
     pd.testing.assert_frame_equal(rows[kept].reset_index(drop=True), expected[kept], check_dtype=False)
 
 
-@pytest.mark.parametrize("name", tables.OF_ONE_BASE)
+@pytest.mark.parametrize("name", OF_ONE_BASE)
 def test_a_bases_table_is_that_of_its_study_alone(studies: dict[str, Results], name: str) -> None:
     """Rows, test results and displayed cells; the captions name the base."""
     frame, sections = built(studies[""], TABLES[name])
@@ -101,7 +103,7 @@ def test_a_model_is_compared_within_its_base(studies: dict[str, Results], name: 
 def test_a_published_model_has_numbers_and_nothing_to_compare(studies: dict[str, Results]) -> None:
     """It is a base of its own: in the table of perplexities, in no comparison."""
     assert LONE.keys() <= set(built(studies[""], TABLES["perplexity"])[0]["arm"])
-    for name in (*tables.OF_ONE_BASE, "passkey_comparison", "sliding_window", "benchmarks"):
+    for name in (*OF_ONE_BASE, "passkey_comparison", "sliding_window", "benchmarks"):
         assert LONE.keys().isdisjoint(built(studies[""], TABLES[name])[0]["base"])
 
 
@@ -119,7 +121,7 @@ def test_what_was_measured_on_another_base_is_not_lost(studies: dict[str, Result
         built(neither, TABLES[kind])
 
 
-@pytest.mark.parametrize("name", figures.OF_ONE_BASE)
+@pytest.mark.parametrize("name", [name for name, figure in FIGURES.items() if figure.parts == "bases"])
 def test_a_bases_figure_is_that_of_its_study_alone(studies: dict[str, Results], name: str) -> None:
     """One chart below the other, with the data of both and no other data."""
     spec, first, second = (specification(studies[base], FIGURES[name]) for base in ("", FIRST, SECOND))
@@ -127,7 +129,7 @@ def test_a_bases_figure_is_that_of_its_study_alone(studies: dict[str, Results], 
     assert spec["datasets"] == first["datasets"] | second["datasets"] and first["datasets"] != second["datasets"]
 
 
-@pytest.mark.parametrize("name", figures.OF_MODELS)
+@pytest.mark.parametrize("name", [name for name, figure in FIGURES.items() if figure.parts == "groups"])
 def test_curves_of_models_have_a_panel_a_base(studies: dict[str, Results], name: str) -> None:
     """Models that nothing starts from share the last one."""
     spec, first, second = (specification(studies[base], FIGURES[name]) for base in ("", FIRST, SECOND))
@@ -146,7 +148,7 @@ def test_a_curve_is_relative_to_its_own_models_window(studies: dict[str, Results
 
 def test_a_figures_sources_are_what_it_draws(studies: dict[str, Results]) -> None:
     """Each model that was measured; of an ablation its arms alone, of each base."""
-    found = {name: figures.sources(studies[""], FIGURES[name]) for name in ("figure_1", "ablation", "ramp", "cost")}
+    found = {name: sources(studies[""], FIGURES[name]) for name in ("figure_1", "ablation", "ramp", "cost")}
     assert set(found["figure_1"]) == {f"evaluations/perplexity/{m}.manifest.json" for m in studies[""].models}
     arms = {model.arm for base in (FIRST, SECOND) for model in studies[base].ablation()}
     assert set(found["ablation"]) == {f"evaluations/perplexity/{arm}.manifest.json" for arm in arms}

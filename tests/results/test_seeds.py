@@ -12,8 +12,12 @@ from yarnlab.results.claims import claims
 from yarnlab.results.claims.criteria import CLAIMS
 from yarnlab.results.estimates import reported_score
 from yarnlab.results.results import Results
-from yarnlab.results.tables import tidy, tidy_protocols
-from yarnlab.results.tables.display_protocols import passkey_official as shown
+from yarnlab.results.tables import benchmarks as benchmarks_table
+from yarnlab.results.tables import passkey as passkey_table
+from yarnlab.results.tables import passkey_comparison as passkey_comparison_table
+from yarnlab.results.tables import passkey_official as passkey_official_table
+from yarnlab.results.tables.passkey_official import _display as shown
+from yarnlab.results.tables.passkey_official import passkey_context
 
 KINDS = ("passkey", "passkey_official", "benchmarks", "benchmarks.samples")
 
@@ -42,7 +46,7 @@ def apart(agreeing: Results) -> Results:
 
 def test_seeds_that_agree_leave_every_p_value(results: Results, agreeing: Results) -> None:
     """Nothing was learnt from the copies, so no table's test is surer."""
-    for build in (tidy.passkey_comparison, tidy_protocols.passkey_official, tidy_protocols.benchmarks):
+    for build in (passkey_comparison_table.tidy, passkey_official_table.tidy, benchmarks_table.tidy):
         with light():
             one, three = build(replace(results)), build(replace(agreeing))
         tested = one["p"].notna()
@@ -61,7 +65,7 @@ def test_seeds_that_agree_leave_the_claims_p_values(results: Results, agreeing: 
 
 def test_a_depth_is_no_surer_than_its_seeds(apart: Results) -> None:
     """One of three seeds fails at every depth: a cell of 15 hits and misses says nothing of the next seed."""
-    frame = tidy.passkey(apart)
+    frame = passkey_table.tidy(apart)
     cells = frame[(frame["arm"] == "yarn-s16") & (frame["depth_high"] - frame["depth_low"] < 0.5)]
     assert cells["accuracy"].to_numpy() == pytest.approx(2 / 3)
     assert (cells["low"] == 0).all() and (cells["high"] == 1).all()
@@ -72,7 +76,7 @@ def test_the_passkey_context_is_no_surer_than_its_seeds(apart: Results) -> None:
     """With 100, 100 and 50 % of hits the accuracy up to the context may be anything from a half to 1, not 83 % ± 4."""
     frame = apart.frame("passkey_official")
     half = frame.assign(hit=np.where((frame["seed"] == 2) & (frame["trial"] % 2 == 0), True, frame["hit"]))
-    row = tidy_protocols.passkey_context(with_frames(apart, passkey_official=half)).set_index("arm").loc["yarn-s16"]
+    row = passkey_context(with_frames(apart, passkey_official=half)).set_index("arm").loc["yarn-s16"]
     assert row["context"] == 4096 and row["accuracy"] == pytest.approx(5 / 6)
     assert row["low"] < 0.5 and row["high"] == 1 and "seeds" in row["over"]
 
@@ -81,7 +85,7 @@ def test_protocols_are_compared_on_the_seeds_that_both_have(agreeing: Results) -
     """A seed without the official trials drops out of the comparison, and the caption names the test over seeds."""
     frame = agreeing.frame("passkey_official")
     fewer = with_frames(agreeing, passkey_official=frame[frame["seed"] < 2])
-    found = tidy_protocols.passkey_official(fewer)
+    found = passkey_official_table.tidy(fewer)
     assert set(found["teacher_forced_n"]) == {100}
     assert "exact permutation test of the trials' sums over seeds" in shown(fewer, found)[2].caption
 
@@ -105,7 +109,7 @@ def test_an_error_of_lm_eval_is_not_divided_by_seeds(results: Results, agreeing:
         summary = study.frame("benchmarks")
         graded = samples.assign(acc=samples["acc"] * 0.9 + 0.05)
         moved = summary.assign(value=summary["value"] + shift * summary["seed"])
-        frame = tidy_protocols.benchmarks(with_frames(study, **{"benchmarks.samples": graded, "benchmarks": moved}))
+        frame = benchmarks_table.tidy(with_frames(study, **{"benchmarks.samples": graded, "benchmarks": moved}))
         return frame.set_index(["arm", "task", "metric"]).loc[("base", "brackets", "acc")]
 
     with light():

@@ -10,23 +10,35 @@ import pytest
 
 from results.light import light
 from results.synthetic import with_frames, write_study
+from yarnlab.results.analyse import built, table_named, write_table
 from yarnlab.results.display import duration, signed, value, with_interval
 from yarnlab.results.estimates import zero_shot as zero_shot_nll
+from yarnlab.results.registry import tables
 from yarnlab.results.results import Results, ResultsError, load
 from yarnlab.results.statistics import holm, sign_flip
-from yarnlab.results.tables import tables, tidy
-from yarnlab.results.tables.tables import TABLES, write_table
+from yarnlab.results.tables import ablation as ablation_table
+from yarnlab.results.tables import cost as cost_table
+from yarnlab.results.tables import passkey as passkey_table
+from yarnlab.results.tables import perplexity as perplexity_table
+from yarnlab.results.tables import training as training_table
+from yarnlab.results.tables import zero_shot as zero_shot_table
+
+TABLES = tables()
+COMMAND = "envs/run snakemake"
 
 
-def test_every_table_is_written_in_three_forms(
-    study_dir: Path, results: Results, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """csv, md and tex exist, hold the same models, and hold no NaN as text."""
+def written(results: Results, name: str) -> list[Path]:
+    """The files of one table: csv, md, tex, json."""
+    return write_table(results, TABLES[name], COMMAND)
+
+
+def test_every_table_is_written_in_three_forms(results: Results) -> None:
+    """csv, md and tex exist, hold the same models, and hold no NaN as text; the JSON is what the report shows."""
     own = replace(results)
-    monkeypatch.setattr(tables, "load", lambda _: own)  # once, not for each table
     for name in TABLES:
         with light():
-            csv, md, tex = (path.read_text() for path in write_table(study_dir, name))
+            csv, md, tex, shown = (path.read_text() for path in written(own, name))
+        assert [row["cells"][0] in md for row in json.loads(shown)["displayed"][0]["rows"]]
         assert len(csv.splitlines()) > 3
         assert "| --- |" in md and r"\toprule" in tex
         assert "nan" not in md.lower().replace("resonan", "") and "nan" not in tex.lower()
@@ -34,7 +46,7 @@ def test_every_table_is_written_in_three_forms(
 
 def test_perplexity_is_that_of_the_documents(results: Results) -> None:
     """A cell equals exp of the mean over documents of the stored NLL."""
-    frame = tidy.perplexity(results)
+    frame = perplexity_table.tidy(results)
     raw = results.frame("perplexity")
     for arm, length in (("base", 256), ("yarn-s32", 8192)):
         expected = np.exp(raw[(raw["arm"] == arm) & (raw["length"] == length)]["nll"].mean())
@@ -46,7 +58,7 @@ def test_perplexity_is_that_of_the_documents(results: Results) -> None:
 
 def test_the_paired_gap_is_much_sharper_than_the_perplexities(results: Results) -> None:
     """Documents differ by far more than methods, and pairing removes that."""
-    frame = tidy.ablation(results)
+    frame = ablation_table.tidy(results)
     row = frame[(frame["arm"] == "ramp-only-s16") & (frame["length"] == 4096)].iloc[0]
     unpaired = np.log(row["high"]) - np.log(row["low"])
     assert row["delta_high"] - row["delta_low"] < unpaired / 5
@@ -56,14 +68,14 @@ def test_the_paired_gap_is_much_sharper_than_the_perplexities(results: Results) 
 
 def test_ablation_lists_yarn_first_and_the_base_last(results: Results) -> None:
     """Six arms at the ablation's scale and the base; the continued model is no arm of it."""
-    arms = list(dict.fromkeys(tidy.ablation(results)["arm"]))
+    arms = list(dict.fromkeys(ablation_table.tidy(results)["arm"]))
     assert arms[0] == "yarn-s16" and arms[-1] == "base"
     assert len(arms) == 7 and "yarn-s32" not in arms
 
 
 def test_deciles_add_up_to_the_whole(results: Results) -> None:
     """The trials of the ten depths of a cell are the cell's trials."""
-    frame = tidy.passkey(results)
+    frame = passkey_table.tidy(results)
     whole = frame[(frame["depth_low"] == 0) & (frame["depth_high"] == 1)].set_index(["arm", "length"])["n"]
     parts = frame[frame["depth_high"] - frame["depth_low"] < 0.5].groupby(["arm", "length"])["n"].sum()
     assert (whole.sort_index() == parts.sort_index()).all()
@@ -77,7 +89,7 @@ def test_what_is_continuous_of_the_passkey_is_shown_too(results: Results) -> Non
     two = pd.concat([one, one.assign(seed=43, margin=one["margin"] + 1)])
     for frame in (one, two):
         with light():
-            table, sections = tables.built(with_frames(results, passkey=frame), TABLES["passkey"])
+            table, sections = built(with_frames(results, passkey=frame), TABLES["passkey"])
         whole = table[(table["depth_low"] == 0) & (table["depth_high"] == 1)].set_index(["arm", "length"])
         cells = frame.groupby(["arm", "length"])
         assert whole["expected"].to_dict() == pytest.approx(cells["expected_accuracy"].mean().to_dict())
@@ -91,12 +103,12 @@ def test_what_is_continuous_of_the_passkey_is_shown_too(results: Results) -> Non
 def test_one_changed_number_changes_only_its_cell(tmp_path: Path) -> None:
     """Editing one arm at one length changes that row of the table (and no other)."""
     study = write_study(tmp_path / "study")
-    before = tidy.perplexity(load(study))
+    before = perplexity_table.tidy(load(study))
     path = study / "evaluations/perplexity/pi-s16.parquet"
     frame = pd.read_parquet(path)
     frame.loc[frame["length"] == 512, "nll"] += 0.01
     frame.to_parquet(path)
-    after = tidy.perplexity(load(study))
+    after = perplexity_table.tidy(load(study))
     changed = before[before["perplexity"] != after["perplexity"]]
     assert [(r.arm, r.length, r.measure) for r in changed.itertuples()] == [("pi-s16", 512, "cumulative")]
 
@@ -105,8 +117,9 @@ def test_an_absent_evaluation_says_not_run(tmp_path: Path) -> None:
     """A table whose results are absent is written, and says so; the others are unaffected."""
     study = write_study(tmp_path / "study", skip=("zero_shot", "passkey"))
     for name in ("zero_shot", "passkey"):
-        assert all("not run" in path.read_text() for path in write_table(study, name))
-    assert "not run" not in write_table(study, "ablation")[1].read_text()
+        *texts, shown = written(load(study), name)
+        assert all("not run" in path.read_text() for path in texts) and json.loads(shown.read_text())["reason"]
+    assert "not run" not in written(load(study), "ablation")[1].read_text()
 
 
 def test_an_evaluation_outside_the_study_is_named_as_such(tmp_path: Path) -> None:
@@ -115,7 +128,7 @@ def test_an_evaluation_outside_the_study_is_named_as_such(tmp_path: Path) -> Non
     document = json.loads((study / "study.json").read_text())
     document["evaluations"]["passkey"] = None
     (study / "study.json").write_text(json.dumps(document))
-    assert "does not include" in write_table(study, "passkey")[1].read_text()
+    assert "does not include" in written(load(study), "passkey")[1].read_text()
 
 
 def test_a_model_outside_the_study_is_ignored(tmp_path: Path) -> None:
@@ -124,8 +137,8 @@ def test_a_model_outside_the_study_is_ignored(tmp_path: Path) -> None:
     document = json.loads((study / "study.json").read_text())
     del document["models"]["plain-s16"]
     (study / "study.json").write_text(json.dumps(document))
-    assert "plain-s16" not in set(tidy.perplexity(load(study))["arm"])
-    assert "plain-s16" not in set(tidy.cost(load(study))["name"])
+    assert "plain-s16" not in set(perplexity_table.tidy(load(study))["arm"])
+    assert "plain-s16" not in set(cost_table.tidy(load(study))["name"])
 
 
 def test_a_half_written_last_line_is_tolerated(tmp_path: Path) -> None:
@@ -133,7 +146,7 @@ def test_a_half_written_last_line_is_tolerated(tmp_path: Path) -> None:
     study = write_study(tmp_path / "study")
     path = study / "training/yarn-s16.jsonl"
     path.write_text(path.read_text() + '{"step": 101, "lo')
-    frame = tidy.training(load(study)).set_index("model")
+    frame = training_table.tidy(load(study)).set_index("model")
     assert frame.loc["yarn-s16", "steps"] == 100
 
 
@@ -147,15 +160,15 @@ def test_errors_say_what_to_do(tmp_path: Path) -> None:
     pd.read_parquet(path).drop(columns="hit").to_parquet(path)
     for name in ("passkey", "ablation"):
         with pytest.raises(ResultsError, match=r"base\.parquet lacks hit: delete it and run the study again"):
-            write_table(study, name)
-    assert "not run" not in write_table(study, "perplexity")[1].read_text()
+            written(load(study), name)
+    assert "not run" not in written(load(study), "perplexity")[1].read_text()
     with pytest.raises(ResultsError, match="no table is called 'table_99'"):
-        tables.table("table_99")
+        table_named("table_99")
 
 
 def test_untrained_gaps_are_tested_where_they_are_shown(results: Results) -> None:
     """At N = sL every method but YaRN has a p of the sign-flip test, corrected over these; no other length is tested."""
-    frame = tidy.zero_shot(results)
+    frame = zero_shot_table.tidy(results)
     shown = frame[frame["at_full_window"] & (frame["method"] != "yarn")]
     assert shown["p"].notna().all() and len(shown) == frame["p"].notna().sum() == 25
     assert shown["p_holm"].tolist() == pytest.approx(holm(shown["p"].tolist()))
@@ -172,14 +185,14 @@ def test_an_untrained_gap_by_chance_is_marked(results: Results) -> None:
     nll.loc[("pi", 4, 1024)] = yarn + 0.01 * (-1.0) ** np.arange(len(yarn))
     mutant = with_frames(results, zero_shot=frame.assign(nll=nll).reset_index())
     with light():
-        gaps = tables.built(mutant, TABLES["zero_shot"])[1][1].frame.set_index("method")
+        gaps = built(mutant, TABLES["zero_shot"])[1][1].frame.set_index("method")
     assert gaps.loc["PI", "s = 4"].endswith("n.s.") and not gaps.loc["PI", "s = 16"].endswith("n.s.")
 
 
 @pytest.mark.parametrize("name", ["ablation", "passkey_comparison", "sliding_window", "zero_shot"])
 def test_a_difference_to_yarn_says_to_which(results: Results, name: str) -> None:
     """A study has YaRN at several scales: captions and columns of gaps name the one, or that it is that of the same s."""
-    _, sections = tables.built(results, TABLES[name])
+    _, sections = built(results, TABLES[name])
     texts = [text for s in sections for text in (s.caption, *map(str, s.frame.columns)) if "YaRN" in text]
     assert texts and all("YaRN at the same s" in text or "YaRN s=16" in text for text in texts)
 
@@ -197,7 +210,7 @@ def test_a_difference_to_yarn_says_to_which(results: Results, name: str) -> None
 )
 def test_every_number_shown_has_its_interval(results: Results, name: str, plain: set[str]) -> None:
     """Cells are empty, words or a number with its interval, in all columns but those that nothing is measured for."""
-    _, sections = tables.built(results, TABLES[name])
+    _, sections = built(results, TABLES[name])
     for section in sections:
         for column in set(section.frame.columns[1:]) - plain:
             assert all("[" in cell or not any(map(str.isdigit, cell)) for cell in section.frame[column]), column
@@ -205,13 +218,13 @@ def test_every_number_shown_has_its_interval(results: Results, name: str, plain:
 
 def test_final_losses_have_an_interval_over_steps(results: Results) -> None:
     """The mean of the last 20 steps lies in its interval, which more noise makes wider; an absent loss is shown as '–'."""
-    frame, sections = tables.built(results, TABLES["training"])
+    frame, sections = built(results, TABLES["training"])
     assert ((frame["final_loss_low"] < frame["final_loss"]) & (frame["final_loss"] < frame["final_loss_high"])).all()
     assert sections[0].frame["final loss"].str.contains("[", regex=False).all()
     assert set(sections[0].frame["answers"]) == {"–"}
     log = results.frame("training")
     noisy = log.assign(loss=log["loss"] + np.where(log["step"] % 2, 0.5, -0.5))
-    wider = tidy.training(with_frames(results, training=noisy))
+    wider = training_table.tidy(with_frames(results, training=noisy))
     width = [f["final_loss_high"] - f["final_loss_low"] for f in (frame, wider)]
     assert (width[1] > width[0]).all()
 
@@ -221,15 +234,15 @@ def test_what_was_published_to_mlflow_is_in_no_table(tmp_path: Path) -> None:
     study = write_study(tmp_path / "study", skip=("zero_shot", "training"))
     names = ("verdicts", "table_2", "stated_values")
     with light():
-        first = [path.read_bytes() for name in names for path in write_table(study, name)]
+        first = [path.read_bytes() for name in names for path in written(load(study), name)]
         (study / "tracking/runs.json").unlink()
-        assert [path.read_bytes() for name in names for path in write_table(study, name)] == first
+        assert [path.read_bytes() for name in names for path in written(load(study), name)] == first
 
 
 def test_tables_are_the_same_twice(study_dir: Path) -> None:
     """Writing a table again gives identical bytes."""
-    first = [path.read_bytes() for path in write_table(study_dir, "ablation")]
-    assert [path.read_bytes() for path in write_table(study_dir, "ablation")] == first
+    first = [path.read_bytes() for path in written(load(study_dir), "ablation")]
+    assert [path.read_bytes() for path in written(load(study_dir), "ablation")] == first
 
 
 def test_latex_escapes_its_specials() -> None:

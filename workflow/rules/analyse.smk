@@ -1,18 +1,19 @@
 """Tables, figures and verdicts from the evaluations' tables; no model is loaded here.
 
 study_json: the study -> study.json (what was planned)
-table:      evaluations -> tables/{table}.csv, .md, .tex
-figure:     evaluations -> figures/{figure}.html, .svg, .png
-claims:     everything -> claims.json
+analyse:    everything -> analysis.json (all tables/, figures/ and claims.json, which it names)
+table:      evaluations -> tables/{table}.csv, .md, .tex, .json: one table, where it alone is asked for
+figure:     evaluations -> figures/{figure}.svg, .png, .html, .json: one figure, likewise
 """
 
 # The paper's numbers, which stand beside ours.
 PUBLISHED = flow.published()
+TABLES, FIGURES = flow.tables(), flow.figures()
 
 
 wildcard_constraints:
-    table="|".join(TABLE_NEEDS),
-    figure="|".join(FIGURE_NEEDS),
+    table="|".join(TABLES),
+    figure="|".join(FIGURES),
 
 
 rule study_json:
@@ -26,15 +27,36 @@ rule study_json:
         "../../envs/conda.yaml"
     params:
         results=flow.folder,
+        study=flow.named,
         summary=flow.summary(),
     shell:
-        "python -m yarnlab describe --study-dir {params.results:q} --summary {params.summary:q} 2> {log}"
+        "python -m yarnlab describe {params.study:q} --study-dir {params.results:q} 2> {log:q}"
+
+
+rule analyse:
+    """Every table, figure and claim of the study, with number, interval and n."""
+    input:
+        study="<results>/study.json",
+        manifests=flow.manifests(),
+        published=PUBLISHED,
+    output:
+        "<results>/analysis.json",
+    log:
+        "<logs>/analyse.log",
+    localrule: True
+    conda:
+        "../../envs/conda.yaml"
+    params:
+        results=flow.folder,
+        code=flow.code("analyse"),
+    shell:
+        "python -m yarnlab analyse --study-dir {params.results:q} 2> {log:q}"
 
 
 rule table:
     """One table."""
     input:
-        lambda wildcards: flow.needs(TABLE_NEEDS[wildcards.table]),
+        lambda wildcards: flow.needs(TABLES[wildcards.table]),
         published=PUBLISHED,
     output:
         report(
@@ -42,7 +64,7 @@ rule table:
             caption="../captions/table.rst",
             category="Tables",
         ),
-        multiext("<results>/tables/{table}", ".md", ".tex"),
+        multiext("<results>/tables/{table}", ".md", ".tex", ".json"),
     log:
         "<logs>/tables/{table}.log",
     localrule: True
@@ -50,15 +72,15 @@ rule table:
         "../../envs/conda.yaml"
     params:
         results=flow.folder,
-        code=flow.code("table"),
+        code=flow.code("analyse"),
     shell:
-        "python -m yarnlab table {wildcards.table} --study-dir {params.results:q} 2> {log}"
+        "python -m yarnlab table {wildcards.table} --study-dir {params.results:q} 2> {log:q}"
 
 
 rule figure:
     """One figure."""
     input:
-        lambda wildcards: flow.needs(FIGURE_NEEDS[wildcards.figure]),
+        lambda wildcards: flow.needs(FIGURES[wildcards.figure]),
         published=PUBLISHED,
     output:
         report(
@@ -66,7 +88,7 @@ rule figure:
             caption="../captions/figure.rst",
             category="Figures",
         ),
-        multiext("<results>/figures/{figure}", ".html", ".png"),
+        multiext("<results>/figures/{figure}", ".html", ".png", ".json"),
     log:
         "<logs>/figures/{figure}.log",
     localrule: True
@@ -74,46 +96,16 @@ rule figure:
         "../../envs/conda.yaml"
     params:
         results=flow.folder,
-        code=flow.code("figure"),
+        code=flow.code("analyse"),
     shell:
-        "python -m yarnlab figure {wildcards.figure} --study-dir {params.results:q} 2> {log}"
-
-
-rule claims:
-    """A verdict for every claim, with number, interval, n and criterion."""
-    input:
-        flow.needs((*KINDS, "training")),
-    output:
-        "<results>/claims.json",
-    log:
-        "<logs>/claims.log",
-    localrule: True
-    conda:
-        "../../envs/conda.yaml"
-    params:
-        results=flow.folder,
-        code=flow.code("claims"),
-    shell:
-        "python -m yarnlab claims --study-dir {params.results:q} 2> {log}"
+        "python -m yarnlab figure {wildcards.figure} --study-dir {params.results:q} 2> {log:q}"
 
 
 # What the paper calls its tables and figures, each a target: `snakemake table_2`.
-for target, file in PAPER_TARGETS.items():
+for target, file in paper_targets().items():
 
     rule:
         name:
             target
         input:
             f"<results>/{file}",
-
-
-rule tables:
-    """All tables."""
-    input:
-        expand("<results>/tables/{table}.csv", table=TABLE_NEEDS),
-
-
-rule figures:
-    """All figures."""
-    input:
-        expand("<results>/figures/{figure}.svg", figure=FIGURE_NEEDS),

@@ -7,9 +7,9 @@ SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
 from yarnlab import cluster, stale, tracking, warm
-from yarnlab.results.contents import FIGURE_NEEDS, PAPER_TARGETS, TABLE_NEEDS
 from yarnlab.cluster_failures import explain
 from yarnlab.resources import JobResources
+from yarnlab.results.registry import paper_targets
 from yarnlab.study import StudyError
 from yarnlab.study.evaluations import KINDS
 from yarnlab.workflow import Workflow

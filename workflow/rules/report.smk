@@ -8,11 +8,8 @@ gallery: report.html -> the README's two pictures and its block of results
 rule report:
     """The report: what held, what did not, what was not run."""
     input:
-        rules.tables.input,
-        rules.figures.input,
-        claims="<results>/claims.json",
+        analysis="<results>/analysis.json",
         runs="<results>/tracking/runs.json",
-        manifests=flow.manifests(),
     output:
         report("<results>/report.html", caption="../captions/report.rst", category="Report"),
     log:

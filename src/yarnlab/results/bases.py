@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import lru_cache
 
 from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.results import Results
+from yarnlab.results.results import Model, Results
 
 EVERY = "every"  # the role of claims that compare models of several roots
 OTHERS = "other models"  # the group of the roots that nothing here starts from
@@ -65,3 +65,16 @@ def _part(results: Results, among: tuple[str, ...]) -> Results:
         frames={kind: frame for kind, frame in frames.items() if not frame.empty},
         original_context=context or results.original_context,
     )
+
+
+def compared_with(results: Results) -> Model | None:
+    """The ablation's YaRN arm; of several the one that arms of most methods were trained like.
+
+    Of these it is the one that is continued at a larger scale, else one with the official code's ramp.
+    """
+    arms, extended = results.ablation(), results.extended()
+
+    def rank(model: Model) -> tuple[int, bool]:
+        return len({m.method for m in arms if results.alike(m, model)}), model == extended
+
+    return max((m for m in arms if m.method == "yarn"), key=rank, default=None)

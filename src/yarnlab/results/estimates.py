@@ -400,3 +400,23 @@ def _scores(results: Results) -> dict[tuple[str, str, str], list[tuple[float, fl
 def _hits(results: Results, kind: str) -> dict[tuple[str, int], pd.DataFrame]:
     tables = split(present(results, kind), ["arm", "length"], "trial", "hit")
     return {(str(arm), int(n)): table for (arm, n), table in tables.items()}
+
+
+def entropy_of(results: Results, method: str, scale: float) -> pd.DataFrame:
+    """Mean entropy over layers, heads and queries in nats: seeds x documents."""
+    return cell(results, "entropy", "entropy", method=method, scale=float(scale))
+
+
+def sliding_gap(results: Results, a: Model, b: Model, measure: str) -> Estimate:
+    """ln perplexity of a minus that of b over the same windows, paired by document."""
+    own, other = windows_of(results, a.arm), windows_of(results, b.arm)
+    if not np.array_equal(own.count, other.count):
+        raise NotMeasured(f"{a.arm} and {b.arm} were not evaluated on the same windows")
+    values, weights = windows_measured(own, measure)
+    differences = paired(values, windows_measured(other, measure)[0])
+    return mean(differences, weights=weights, unit="difference in ln perplexity")
+
+
+def windows_measured(windows: Windows, measure: str) -> tuple[pd.DataFrame, Array | None]:
+    """Mean NLL and weights of documents: 'windows pooled' as the official code does, else every document the same."""
+    return (windows.by_window, windows.count) if measure == "windows pooled" else (windows.by_token, None)

@@ -113,7 +113,8 @@ class Results:
 
     The kinds are the evaluations, their further tables ('benchmarks.samples') and 'training'. Compared and hashed
     by identity, so that what is derived from it can be cached. `form` and `roots`: how claims are judged and which
-    root each group of claims is about (study/schema.py: Claims). `unreadable`: kinds that are on disk and can't be
+    root each group of claims is about; `published_tables`: whether the paper's tables are made (study/schema.py:
+    Claims). `unreadable`: kinds that are on disk and can't be
     used, each with the message that says why.
     """
 
@@ -128,6 +129,7 @@ class Results:
     manifests: list[dict[str, Any]] = field(default_factory=list)
     notes: tuple[str, ...] = ()
     form: str = "scale-free"
+    published_tables: bool = False
     roots: dict[str, str | None] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
@@ -263,6 +265,7 @@ def load(directory: Path | str) -> Results:
         head["notes"] = tuple(study.get("notes", ()))
         judged = study.get("claims") or {}
         head |= {"form": judged.get("form", "scale-free"), "roots": judged.get("roots", {})}
+        head["published_tables"] = judged.get("published", False)
     except (ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{path} cannot be read ({type(error).__name__}: {error}): rerun the study") from error
     frames, unreadable = read_frames(directory, models, evaluations)

@@ -9,8 +9,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from yarnlab.lazy import np, pd
+from yarnlab.results.estimates import NotMeasured, present
+from yarnlab.results.results import Results
 from yarnlab.results.statistics import (
     FEW,
     RESAMPLES,
@@ -24,6 +28,7 @@ from yarnlab.results.statistics import (
     widening,
 )
 
+SLOPE, INTERCEPT = 0.1, 1.0  # the paper's Eq. 22: √(1/t) = 0.1 ln s + 1
 _RUN = ["scale", "kind", "factor"]
 _ZERO = 1e-9  # a scale at the mean of ln s has no weight in the slope but for rounding
 
@@ -231,3 +236,59 @@ def _grid(table: pd.DataFrame) -> pd.DataFrame:
 
 def _listed(factors: Array) -> str:
     return ", ".join(f"{factor:g}" for factor in np.unique(factors))
+
+
+def sweep_of_base(results: Results) -> pd.DataFrame:
+    """The temperature table of the base, one row per factor, document and segment."""
+    frame, base = present(results, "temperature"), results.base()
+    rows = frame[frame["arm"] == base.arm] if base is not None else frame.head(0)
+    if rows.empty:
+        raise NotMeasured("the base has no temperature sweep")
+    return rows
+
+
+@lru_cache(maxsize=4)
+def fitted(results: Results) -> Fit:
+    """Best factor at each scale and the line through them over ln s; NotMeasured where the sweep is too small."""
+    try:
+        return fit(sweep_of_base(results), results.original_context)
+    except ValueError as unfit:
+        raise NotMeasured(str(unfit)) from unfit
+
+
+def line(results: Results) -> tuple[Estimate, Estimate, int]:
+    """Slope and intercept of the best factors over ln s, and how many scales it is fitted through; or NotMeasured."""
+    fit = fitted(results)
+    if fit.slope is None or fit.intercept is None:
+        raise NotMeasured("fewer than two scales have documents read to s·L tokens and the best factor inside the grid")
+    return fit.slope, fit.intercept, len(fit.scales)
+
+
+def document_nll(
+    results: Results, scale: float, kind: str, factor: float | None = None, segment: int | None = None
+) -> pd.DataFrame:
+    """Mean NLL in nats of the base at one factor: seeds x documents, of whole documents or of one segment.
+
+    `kind`: grid, formula or reading; `factor` only for the grid.
+    """
+    rows = sweep_of_base(results)
+    at = (rows["scale"] == scale) & (rows["kind"] == kind)
+    if factor is not None:
+        at &= (rows["factor"] - factor).abs() < 1e-9
+    if segment is not None:
+        at &= rows["segment"] == segment
+    rows = rows[at]
+    if rows.empty:
+        raise NotMeasured(f"no temperature sweep at scale {scale:g} with {kind} factor {factor or ''}".rstrip())
+    weighted = rows.assign(total=rows["nll"] * rows["tokens"])
+    sums = weighted.groupby(["seed", "document"])[["total", "tokens"]].sum()
+    return (sums["total"] / sums["tokens"]).unstack("document")
+
+
+def spread_of_best(results: Results, scale: float) -> tuple[Any, Any]:
+    """Best grid factor of each document, and of each document's segments (documents x segments), at one scale."""
+    frame = sweep_of_base(results)
+    frame = frame[frame["scale"] == scale]
+    whole = best_by_document(frame)["factor"].to_numpy(float)
+    parts = best_by_document(frame, by_segment=True)
+    return whole, parts.pivot(index="document", columns="segment", values="factor").to_numpy(float)

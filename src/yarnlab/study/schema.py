@@ -137,11 +137,13 @@ class Model(Section):
 class Claims(Section):
     """How the paper's claims are judged on this study.
 
-    form: `full-scale` compares with the paper's own lengths and numbers, `scale-free` with multiples of L. The others
-    name the root that a group of claims is about; a study with one root need not name it.
+    form: `full-scale` compares with the paper's own lengths and numbers, `scale-free` with multiples of L.
+    published: the study stands for the paper: its printed tables are made too, with this study's numbers beside them.
+    The others name the root that a group of claims is about; a study with one root need not name it.
     """
 
     form: Literal["scale-free", "full-scale"] = "scale-free"
+    published: bool = False
     ablation: Name | None = None  # methods against each other: claims 6 to 21 (the paper's LLaMA 7B)
     extension: Name | None = None  # the long runs: claims 22 to 33 (the paper's Llama 2 7B)
     portability: Name | None = None  # another architecture: claim 34 (the paper's Mistral 7B)

@@ -9,9 +9,10 @@ from pathlib import Path
 import pytest
 
 from results.report import chromium
-from results.report.conftest import COMMAND
-from yarnlab.results.figures.figures import FIGURES
-from yarnlab.results.report import render
+from results.report.conftest import COMMAND, write
+from yarnlab.results.registry import figures
+
+FIGURES = figures()
 
 pytestmark = [
     pytest.mark.browser,
@@ -30,7 +31,7 @@ ALL_DRAWN = (
 @pytest.fixture(scope="module")
 def written(complete: Path) -> Path:
     """The complete study's report with the charting library."""
-    render.write_report(complete, command=COMMAND)
+    write(complete)
     return complete
 
 
@@ -193,7 +194,7 @@ def test_a_missing_result_names_its_command_on_a_phone(tmp_path: Path, page: chr
     from results.synthetic import write_study
 
     study = write_study(tmp_path / "study", skip=("perplexity", "passkey"))
-    render.write_report(study, command=COMMAND)
+    write(study)
     page.open(study / "report.html", 390)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     assert (

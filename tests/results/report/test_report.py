@@ -12,13 +12,15 @@ import pytest
 
 from results.report.conftest import COMMAND
 from results.synthetic import with_frames, write_study
-from yarnlab.results.claims.claims import write_claims
 from yarnlab.results.claims.criteria import CLAIMS
-from yarnlab.results.figures.figures import FIGURES
-from yarnlab.results.report.missing import command_for, paper_mark
-from yarnlab.results.report.render import check_report, parted
+from yarnlab.results.missing import command_for, paper_mark
+from yarnlab.results.registry import figures, tables
+from yarnlab.results.report.check import check_report
+from yarnlab.results.report.render import parted
 from yarnlab.results.results import load
-from yarnlab.results.tables.tables import TABLES
+
+FIGURES = figures()
+TABLES = tables()
 
 Write = Callable[[Path], Path]
 
@@ -157,7 +159,7 @@ def test_a_study_of_one_document_and_several_seeds(tmp_path: Path, write_report:
     study = write_study(tmp_path / "study", seeds=(1, 2), documents=1, trials=5)
     write_report(study)
     assert check_report(study) == []
-    found = json.loads(write_claims(study).read_text())["claims"]
+    found = json.loads((study / "claims.json").read_text())["claims"]
     assert {c["status"] for c in found if c["needs"] in (["perplexity"], ["zero_shot"])} <= {"undecided", "not run"}
 
 

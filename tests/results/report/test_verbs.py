@@ -17,6 +17,7 @@ from yarnlab import cli, tracking
 from yarnlab.results.claims.claims import write_claims
 from yarnlab.results.report import gallery as gallery_module
 from yarnlab.results.report.gallery import BEGIN, END
+from yarnlab.results.results import load
 
 
 @pytest.fixture
@@ -37,7 +38,7 @@ def yarnlab(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def judged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study: claims, and files in the places of report and pictures."""
     study = write_study(tmp_path_factory.mktemp("results") / "micro", skip=("zero_shot",))
-    write_claims(study)
+    write_claims(load(study), "envs/run snakemake")
     (study / "report.html").write_text("<h1>report</h1>")
     (study / "figures").mkdir()
     for name in ("ablation", "figure_1"):

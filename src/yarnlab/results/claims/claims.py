@@ -14,9 +14,11 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from yarnlab.results.display import manifests_of
 from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.missing import command_for, paper_mark
 from yarnlab.results.output import write
-from yarnlab.results.results import Results, load
+from yarnlab.results.results import Results
 from yarnlab.results.statistics import LEVEL, Estimate
 
 HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN = "holds", "holds in part", "fails", "undecided", "not run"
@@ -218,14 +220,13 @@ def criteria_sha256() -> str:
     return hashlib.sha256(json.dumps(texts).encode()).hexdigest()
 
 
-def write_claims(study_dir: Path) -> Path:
-    """Judge every claim and write `claims.json`."""
+def write_claims(results: Results, command: str) -> list[Path]:
+    """Judge every claim and write `claims.json`; `command` is what a reader runs to fill in what is missing."""
     from yarnlab.results.claims.criteria import CRITERIA_VERSION
 
-    results = load(study_dir)
     verdicts = evaluate(results)
     document = {
-        "claims_format": 1,
+        "claims_format": 2,
         "study": results.study,
         "study_sha256": results.study_sha256,
         "original_context": results.original_context,
@@ -233,12 +234,13 @@ def write_claims(study_dir: Path) -> Path:
         "criteria_version": CRITERIA_VERSION,
         "criteria_sha256": criteria_sha256(),
         "counts": {s: sum(v.status == s for _, v in verdicts) for s in STATUSES},
-        "claims": [_entry(claim, verdict) for claim, verdict in verdicts],
+        "claims": [_entry(results, claim, verdict, command) for claim, verdict in verdicts],
     }
-    return write(Path(study_dir) / "claims.json", json.dumps(document, indent=1, ensure_ascii=False) + "\n")
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return [write(results.directory / "claims.json", text)]
 
 
-def _entry(claim: Claim, verdict: Verdict) -> dict[str, Any]:
+def _entry(results: Results, claim: Claim, verdict: Verdict, command: str) -> dict[str, Any]:
     decisive = verdict.decisive
     return {
         "id": claim.id,
@@ -257,13 +259,25 @@ def _entry(claim: Claim, verdict: Verdict) -> dict[str, Any]:
         "over": decisive.estimate.over if decisive else None,
         "method": decisive.estimate.method if decisive else None,
         "parts": [_part(part) for part in verdict.parts],
+        "sources": _sources(results, claim, verdict),
+        "mark": paper_mark(claim.reference),
+        "command": command_for(results, claim.needs, command) if verdict.status == NOT_RUN else "",
     }
 
 
 def _part(part: Part) -> dict[str, Any]:
     entry = asdict(part)
     entry["estimate"] = {k: _finite(v) if isinstance(v, float) else v for k, v in entry["estimate"].items()}
-    return entry
+    return entry | {"text": describe(part)}
+
+
+def _sources(results: Results, claim: Claim, verdict: Verdict) -> list[str]:
+    """Manifests of the models that were compared; a part may name another kind of results ('passkey:arm')."""
+    found: list[str] = []
+    for source in dict.fromkeys(source for part in verdict.parts for source in part.models):
+        kind, _, arm = source.rpartition(":")
+        found += manifests_of(results, kind or claim.needs[0], arm)
+    return list(dict.fromkeys(found))
 
 
 def _finite(x: float) -> float | None:

@@ -25,13 +25,13 @@ from yarnlab.results.estimates import (
     losses,
     nll,
     present,
+    sliding_gap,
     zero_shot,
 )
 from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import Array, Estimate, accuracy, mean, resampled
 from yarnlab.results.style import label, method_label
-from yarnlab.results.tables import tidy_mechanism as mechanism
-from yarnlab.results.tables.tidy_protocols import sliding_gap
+from yarnlab.results.temperature import document_nll, line, sweep_of_base
 
 RIVALS = ("ntk-by-parts", "ntk-aware", "pi")
 SWEEP = 8.0  # s of the paper's Figures 2 to 4
@@ -74,21 +74,21 @@ def claim_10(results: Results) -> Iterator[Part]:
 
 def claim_13(results: Results) -> Iterator[Part]:
     base = base_model(results)
-    frame = mechanism.sweep_of_base(results)
+    frame = sweep_of_base(results)
     grid = sorted({float(f) for f in frame.loc[(frame["scale"] == SWEEP) & (frame["kind"] == "grid"), "factor"]})
     chosen = [factor for factor in grid if 1.1 - 1e-9 <= factor <= 1.4 + 1e-9]
     if not chosen:
         raise NotMeasured(f"the temperature sweep has no factors from 1.1 to 1.4 at s={SWEEP:g}")
     for segment in sorted({int(n) for n in frame["segment"]}):
         for factor in chosen:
-            both = (mechanism.document_nll(results, SWEEP, "grid", f, segment) for f in (factor, 1.0))
+            both = (document_nll(results, SWEEP, "grid", f, segment) for f in (factor, 1.0))
             name = f"s={SWEEP:g}, segment {segment + 1}, ln perplexity with √(1/t) = {factor:g} minus without"
             yield interval(name, gap(*both), "<", 0.0, [base.arm])
 
 
 def claim_14(results: Results) -> Iterator[Part]:
     base = base_model(results)
-    frame = mechanism.sweep_of_base(results)
+    frame = sweep_of_base(results)
     rows = frame[frame["scale"] == SWEEP]
     if rows["segment"].nunique() < SEGMENTS:
         raise NotMeasured(f"the temperature sweep has not {SEGMENTS} segments at s={SWEEP:g}")
@@ -111,7 +111,7 @@ def _segments_at_mode(factors: Array) -> Array:
 
 
 def claim_15(results: Results) -> Iterator[Part]:
-    base, (slope, intercept, _) = base_model(results), mechanism.line(results)
+    base, (slope, intercept, _) = base_model(results), line(results)
     for name, estimate, centre in (("slope", slope, 0.1), ("intercept", intercept, 1.0)):
         yield interval(f"{name} of the best √(1/t) over ln s", estimate, ">=", centre - 0.03, [base.arm])
         yield interval(f"{name} of the best √(1/t) over ln s", estimate, "<=", centre + 0.03, [base.arm])

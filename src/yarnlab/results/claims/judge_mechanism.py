@@ -7,14 +7,14 @@ from dataclasses import replace
 from itertools import islice, pairwise
 
 from yarnlab.lazy import np
+from yarnlab.results.bases import compared_with
 from yarnlab.results.claims.claims import Part, interval, reaches
 from yarnlab.results.claims.judge_zero_shot import base_model
-from yarnlab.results.estimates import REFERENCE_VARIANT, NotMeasured, cells, gap, nll, paired
+from yarnlab.results.estimates import REFERENCE_VARIANT, NotMeasured, cells, entropy_of, gap, nll, paired
 from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import Array, Estimate, mean, proportion, resampled
 from yarnlab.results.style import labels, method_label
-from yarnlab.results.tables import tidy_mechanism as mechanism
-from yarnlab.results.tables.tidy import compared_with
+from yarnlab.results.temperature import document_nll, line, spread_of_best, sweep_of_base
 
 SCALE = 8.0  # of the paper's sweep (App. A.2)
 NEGLIGIBLE = 0.02  # ln perplexity
@@ -23,11 +23,11 @@ NEGLIGIBLE = 0.02  # ln perplexity
 def claim_13(results: Results) -> Iterator[Part]:
     """The temperature helps at every position and in almost every document."""
     base = base_model(results)
-    whole, parts = mechanism.spread_of_best(results, _scale(results))
+    whole, parts = spread_of_best(results, _scale(results))
     for segment in range(parts.shape[1]):
         change = gap(
-            mechanism.document_nll(results, SCALE, "formula", segment=segment),
-            mechanism.document_nll(results, SCALE, "grid", 1.0, segment),
+            document_nll(results, SCALE, "formula", segment=segment),
+            document_nll(results, SCALE, "grid", 1.0, segment),
         )
         name = f"s={SCALE:g}, segment {segment + 1} of {parts.shape[1]}, ln perplexity with the formula's factor minus"
         yield interval(f"{name} without", change, "<", 0.0, [base.arm])
@@ -38,7 +38,7 @@ def claim_13(results: Results) -> Iterator[Part]:
 def claim_14(results: Results) -> Iterator[Part]:
     """The best factor varies little between documents and positions."""
     base = base_model(results)
-    whole, parts = mechanism.spread_of_best(results, _scale(results))
+    whole, parts = spread_of_best(results, _scale(results))
     spread = resampled(whole, _interquartile_range, unit="√(1/t)")
     yield interval(f"s={SCALE:g}, interquartile range of the documents' best factors", spread, "<=", 0.10, [base.arm])
     modes = resampled(parts, _range_of_modes, unit="√(1/t)")
@@ -47,7 +47,7 @@ def claim_14(results: Results) -> Iterator[Part]:
 
 def claim_15(results: Results) -> Iterator[Part]:
     """The best factor grows with ln s from about 1; the slope is reported, not judged against the paper's."""
-    base, (slope, intercept, scales) = base_model(results), mechanism.line(results)
+    base, (slope, intercept, scales) = base_model(results), line(results)
     yield interval(f"slope of the best √(1/t) over ln s ({scales} scales; paper: 0.1)", slope, ">", 0.0, [base.arm])
     name = f"intercept of that line ({scales} scales; paper: 1)"
     yield interval(name, intercept, ">=", 0.97, [base.arm])
@@ -58,7 +58,7 @@ def claim_16(results: Results) -> Iterator[Part]:
     """Interpolation raises the entropy of the attention, and the temperature brings it back."""
     base = base_model(results)
     tables = cells(results, "entropy", "entropy", ("method", "scale"))
-    plain = mechanism.entropy_of(results, "none", 1.0)
+    plain = entropy_of(results, "none", 1.0)
     scales = sorted({scale for method, scale in tables if method != "none"})
     for method in ("pi", "ntk-by-parts"):
         own = {scale: tables[method, scale] for scale in scales if (method, scale) in tables}
@@ -125,7 +125,7 @@ def _trained_ramps(results: Results) -> list[tuple[Model, Model]]:
 
 
 def _scale(results: Results) -> float:
-    if SCALE not in set(mechanism.sweep_of_base(results)["scale"]):
+    if SCALE not in set(sweep_of_base(results)["scale"]):
         raise NotMeasured(f"the temperature sweep has no scale {SCALE:g}")
     return SCALE
 

@@ -9,11 +9,10 @@ from yarnlab.results.claims.claims import Part, interval
 from yarnlab.results.claims.judge_long import first_model, second_model
 from yarnlab.results.claims.judge_tuned import arms
 from yarnlab.results.claims.judge_zero_shot import base_model
-from yarnlab.results.estimates import NotMeasured, battery_gap, gap, hits, nll, paired_hits, present
+from yarnlab.results.estimates import NotMeasured, battery_gap, gap, hits, nll, paired_hits, present, sliding_gap
 from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import LEVEL, Estimate, holm, mcnemar
 from yarnlab.results.style import label
-from yarnlab.results.tables.tidy_protocols import sliding_gap
 
 
 def claim_28(results: Results) -> Iterator[Part]:

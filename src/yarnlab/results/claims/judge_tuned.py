@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
+from yarnlab.results.bases import compared_with
 from yarnlab.results.claims.claims import Part, interval, tested
 from yarnlab.results.claims.judge_zero_shot import base_model
 from yarnlab.results.estimates import (
@@ -21,7 +22,6 @@ from yarnlab.results.estimates import (
 from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import Estimate, holm, mcnemar, mean, paired_difference_of_proportions
 from yarnlab.results.style import label, method_label
-from yarnlab.results.tables.tidy import compared_with
 
 RIVALS = ("ntk-by-parts", "ntk-aware", "pi")
 WINDOW = 20

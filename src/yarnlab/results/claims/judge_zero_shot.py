@@ -6,12 +6,12 @@ import math
 from collections.abc import Iterator
 from itertools import pairwise
 
+from yarnlab.results.bases import compared_with
 from yarnlab.results.claims.claims import Part, interval
 from yarnlab.results.estimates import NotMeasured, gap, nll, paired, zero_shot
 from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import Estimate, mean
 from yarnlab.results.style import method_label
-from yarnlab.results.tables.tidy import compared_with
 
 RIVALS = ("ntk-by-parts", "ntk-aware", "pi")
 SCALES = (4.0, 8.0, 16.0)

@@ -7,22 +7,11 @@ import re
 from html.parser import HTMLParser
 from pathlib import Path
 
+from yarnlab.provenance import read_json
+from yarnlab.results.analyse import INDEX
+from yarnlab.results.registry import Artefact, figures, tables
+
 LIMIT = 5 * 1024 * 1024
-SECTIONS = (
-    "headline",
-    "method",
-    "perplexity",
-    "ablation",
-    "training",
-    "passkey",
-    "zero-shot",
-    "short-context",
-    "temperature",
-    "dynamic",
-    "protocols",
-    "claims",
-    "cost",
-)
 FETCHING = {
     "script": "src",
     "img": "src",
@@ -43,7 +32,7 @@ def check_report(study_dir: Path) -> list[str]:
     size = path.stat().st_size
     page = _Page()
     page.feed(path.read_text(encoding="utf-8"))
-    problems = [f"section '{name}' is missing" for name in SECTIONS if name not in page.ids]
+    problems = [f"section '{name}' is missing" for name in _sections(study_dir) if name not in page.ids]
     if size > LIMIT:
         problems.append(f"the page is {size / 2**20:.1f} MiB; the limit is 5 MiB")
     problems += [f"fetches from outside: {what}" for what in page.fetched]
@@ -66,6 +55,14 @@ def check_report(study_dir: Path) -> list[str]:
         if link.startswith("#") and len(link) > 1 and link[1:] not in page.ids:
             problems.append(f"a link leads nowhere on the page: {link}")
     return problems
+
+
+def _sections(study_dir: Path) -> list[str]:
+    """The sections that the page must have: those of the tables and figures that the analysis wrote, and two more."""
+    index = read_json(study_dir / INDEX)
+    shown: list[Artefact] = [tables()[name] for name in index.get("tables", ())]
+    shown += [figures()[name] for name in index.get("figures", ())]
+    return list(dict.fromkeys(["headline", *(artefact.section for artefact in shown), "claims"]))
 
 
 def _figures(page: _Page) -> list[str]:

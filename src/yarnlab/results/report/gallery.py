@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.provenance import replacing, write_json
-from yarnlab.results.report.origin import Origin, origin
+from yarnlab.results.origin import Origin, origin
 from yarnlab.results.results import ResultsError, load
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"

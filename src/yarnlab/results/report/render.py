@@ -1,65 +1,62 @@
-"""Write `report.html`: one page with every figure, table and verdict, that opens from disk offline."""
+"""Write `report.html`: one page with every figure, table and verdict, that opens from disk offline.
+
+The page is a template over files that the analysis has written (results/analyse.py); nothing is computed here.
+"""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import Any
 
-from yarnlab.results.bases import roots
-from yarnlab.results.claims import claims
-from yarnlab.results.claims.criteria import CRITERIA_VERSION
-from yarnlab.results.display import DisplayTable
-from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.figures import figures
+from yarnlab.results.analyse import INDEX
 from yarnlab.results.output import vega, write
-from yarnlab.results.report.check import check_report
-from yarnlab.results.report.missing import command_for, paper_mark
-from yarnlab.results.report.origin import origin
-from yarnlab.results.results import Results, load
+from yarnlab.results.registry import Artefact, figures, tables
+from yarnlab.results.report.sections import SECTIONS
+from yarnlab.results.results import ResultsError
 from yarnlab.results.style import DARK
-from yarnlab.results.tables import tables
 from yarnlab.tracking.store import is_server, tracking_uri, without_login
-
-__all__ = ["check_report", "write_report"]
 
 DASHBOARD = "http://127.0.0.1:5000"  # where `yarnlab dashboard` serves MLflow's pages if the port is free
 TEMPLATES = Path(__file__).parent / "templates"
-# Tables that set the paper's printed numbers beside ours; they have a section of their own.
-PUBLISHED = re.compile(r"verdicts|table_\d+|camera_ready_\w+|stated_values|benchmark_results|published_curves")
 VERDICTS = {"reproduced": "holds", "differs": "holds-in-part", "contradicted": "fails", "not comparable": "undecided"}
+NOT_RUN = "not run"
 
 
 def write_report(study_dir: Path, *, command: str) -> Path:
-    """Write `report.html` under `study_dir`; `command` is what a reader runs to fill in what is missing."""
+    """Write `report.html` under `study_dir`; `command` is what a reader runs to fill in what is missing.
+
+    Raises ResultsError where the analysis has not been written.
+    """
     import jinja2
 
     study_dir = Path(study_dir)
-    results = load(study_dir)
+    index = _read(study_dir, INDEX, command)
     uri = tracking_uri(study_dir.parent)
     dashboard = (without_login(uri) if is_server(uri) else DASHBOARD).rstrip("/") + "/"
-    links = _links(results, dashboard)
+    links = _links(study_dir, index["manifests"], dashboard)
+    shown = [*_figures(study_dir, index, links, command), *_tables(study_dir, index, links, command)]
+    sections = []
+    for section in SECTIONS:
+        own = sorted((entry for entry in shown if entry["artefact"].section == section.id), key=_place)
+        if own:
+            sections.append({"section": section, "parts": _folded(own)})
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["number"] = claims.number
     environment.filters["parted"] = parted
+    claims = _read(study_dir, "claims.json", command)
+    for claim in claims["claims"]:
+        claim["links"] = _known(claim["sources"], links)
     page = environment.get_template("report.html.j2").render(
-        results=results,
-        contexts=sorted({tree.original_context for tree in roots(results).values()}),
+        index=index,
         command=command,
         css=(TEMPLATES / "report.css").read_text(),
         script=(TEMPLATES / "report.js").read_text(),
         bundle=vega(study_dir / "figures"),
         palette=DARK,
-        figures={name: _figure(results, name, links, command) for name in figures.FIGURES},
-        tables={name: _table(results, name, links, command) for name in tables.TABLES},
-        published=[name for name in tables.TABLES if PUBLISHED.fullmatch(name)],
-        verdicts=_verdicts(results, links, command),
-        statuses=claims.STATUSES,
-        criteria_version=CRITERIA_VERSION,
-        origin=origin(results),
+        sections=sections,
+        claims=claims,
         dashboard=dashboard,
         served_here=not is_server(uri),
         tracked=any(link["run"] for link in links.values()),
@@ -69,7 +66,7 @@ def write_report(study_dir: Path, *, command: str) -> Path:
 
 def parted(cell: str) -> tuple[str, str, str]:
     """A cell's number, what stands below it (interval or verdict), and the class that colours a verdict."""
-    if cell == claims.NOT_RUN:
+    if cell == NOT_RUN:
         return "", cell, "not-run"
     for verdict, shade in VERDICTS.items():
         if cell.endswith(verdict):
@@ -78,70 +75,64 @@ def parted(cell: str) -> tuple[str, str, str]:
     return number, bracket.lstrip() + interval, ""
 
 
-def _figure(results: Results, name: str, links: dict[str, dict[str, str]], command: str) -> dict[str, Any]:
-    wanted = figures.FIGURES[name]
-    files = [f"figures/{name}.{suffix}" for suffix in ("svg", "png", "html")]
-    entry: dict[str, Any] = {"name": name, "title": wanted.title, "alt": wanted.alt, "spec": None, "reason": None}
-    entry["files"] = [path for path in files if (results.directory / path).is_file()]
-    try:
-        text = json.dumps(figures.specification(results, wanted), separators=(",", ":"), allow_nan=False)
-    except NotMeasured as absent:
-        return entry | {"reason": str(absent), "command": command_for(results, wanted.needs, command)}
-    # '</' inside a script element would end it early.
-    entry["spec"] = text.replace("</", "<\\/")
-    return entry | {"links": _known(figures.sources(results, wanted), links)}
+def _read(study_dir: Path, name: str, command: str) -> dict[str, Any]:
+    path = study_dir / name
+    if not path.is_file():
+        raise ResultsError(f"{path} is missing: the study has not been analysed; run `{command}`")
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
 
 
-def _table(results: Results, name: str, links: dict[str, dict[str, str]], command: str) -> dict[str, Any]:
-    wanted = tables.TABLES[name]
-    files = [f"tables/{name}.{suffix}" for suffix in ("csv", "md", "tex")]
-    entry: dict[str, Any] = {"name": name, "title": wanted.title, "sections": [], "reason": None}
-    entry["files"] = [path for path in files if (results.directory / path).is_file()]
-    try:
-        _, sections = tables.built(results, wanted)
-    except NotMeasured as absent:
-        return entry | {"reason": str(absent), "command": command_for(results, wanted.needs[:1], command)}
-    return entry | {"sections": [_section(section, links) for section in sections]}
+def _figures(study_dir: Path, index: dict[str, Any], links: dict[str, Any], command: str) -> list[dict[str, Any]]:
+    found = []
+    for name in index["figures"]:
+        entry = _read(study_dir, f"figures/{name}.json", command) | {"artefact": figures()[name], "kind": "figure"}
+        entry["files"] = [f"figures/{name}.{suffix}" for suffix in ("svg", "png", "html")]
+        entry["links"] = _known(entry["sources"], links)
+        if entry["spec"] is not None:
+            # '</' inside a script element would end it early.
+            entry["spec"] = json.dumps(entry["spec"], separators=(",", ":")).replace("</", "<\\/")
+        found.append(entry)
+    return found
 
 
-def _section(section: DisplayTable, links: dict[str, dict[str, str]]) -> dict[str, Any]:
-    rows = [
-        {"cells": [str(cell) for cell in row], "links": _known(sources, links)}
-        for row, sources in zip(section.frame.itertuples(index=False), section.sources, strict=True)
-    ]
-    return {"caption": section.caption, "columns": [str(c) for c in section.frame.columns], "rows": rows}
+def _tables(study_dir: Path, index: dict[str, Any], links: dict[str, Any], command: str) -> list[dict[str, Any]]:
+    found = []
+    for name in index["tables"]:
+        entry = _read(study_dir, f"tables/{name}.json", command) | {"artefact": tables()[name], "kind": "table"}
+        entry["files"] = [f"tables/{name}.{suffix}" for suffix in ("csv", "md", "tex")]
+        for displayed in entry["displayed"]:
+            for row in displayed["rows"]:
+                row["links"] = _known(row["sources"], links)
+        found.append(entry)
+    return found
 
 
-def _verdicts(results: Results, links: dict[str, dict[str, str]], command: str) -> list[dict[str, Any]]:
-    out = []
-    for claim, verdict in claims.evaluate(results):
-        arms = dict.fromkeys(source for part in verdict.parts for source in part.models)
-        sources = [path for source in arms for path in _sources(results, claim.needs[0], source)]
-        parts = [{"status": part.status, "text": claims.describe(part)} for part in verdict.parts]
-        links_of = _known(list(dict.fromkeys(sources)), links)
-        entry = {"claim": claim, "verdict": verdict, "parts": parts, "links": links_of}
-        run = command_for(results, claim.needs, command) if verdict.status == claims.NOT_RUN else ""
-        out.append(entry | {"command": run, "mark": paper_mark(claim.reference)})
-    return out
+def _place(entry: dict[str, Any]) -> int:
+    artefact: Artefact = entry["artefact"]
+    return artefact.place
 
 
-def _sources(results: Results, need: str, source: str) -> list[str]:
-    from yarnlab.results.display import manifests_of
+def _folded(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Neighbours that stand in the same folded part together, under its words."""
+    parts: list[dict[str, Any]] = []
+    for entry in entries:
+        fold = entry["artefact"].fold
+        if not parts or parts[-1]["fold"] != fold:
+            parts.append({"fold": fold, "entries": []})
+        parts[-1]["entries"].append(entry)
+    return parts
 
-    kind, _, arm = source.rpartition(":")
-    return manifests_of(results, kind or need, arm)
 
-
-def _links(results: Results, dashboard: str) -> dict[str, dict[str, str]]:
-    """Manifest path -> its name, and the address of its MLflow run where one was published."""
-    path = results.directory / "tracking" / "runs.json"
+def _links(study_dir: Path, manifests: dict[str, dict[str, str]], dashboard: str) -> dict[str, dict[str, str]]:
+    """Manifest path → its stage and name, and the address of its MLflow run where one was published."""
+    path = study_dir / "tracking" / "runs.json"
     runs = json.loads(path.read_text()) if path.is_file() else {}
     links = {}
-    for manifest in results.manifests:
-        run = runs.get(f"{manifest.get('stage')}.{manifest.get('name')}")
+    for manifest, made in manifests.items():
+        run = runs.get(f"{made['stage']}.{made['name']}")
         address = dashboard + run["url_path"].lstrip("/") if run else ""
-        stage, name = str(manifest.get("stage", "")), str(manifest.get("name", ""))
-        links[manifest["path"]] = {"path": manifest["path"], "stage": stage, "name": name, "run": address}
+        links[manifest] = {"path": manifest, "stage": made["stage"], "name": made["name"], "run": address}
     return links
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from results.synthetic import write_study
-from yarnlab.results.report.origin import origin
+from yarnlab.results.origin import origin
 from yarnlab.results.results import load
 
 

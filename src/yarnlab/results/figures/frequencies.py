@@ -1,4 +1,4 @@
-"""What every method does to RoPE, as a picture: frequencies kept and wavelengths, pair by pair."""
+"""Left: the share of each pair's frequency that a method keeps. Right: the wavelengths, beside L and sL."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from yarnlab.lazy import alt
+from yarnlab.results.charts import WIDE, dashed, key, legend, rounded, scales
 from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.figures.marks import WIDE, dashed, key, legend, rounded, scales
+from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
 from yarnlab.results.style import METHOD_LABELS, QUIET, method_label, method_look
 from yarnlab.rope import METHODS, make_rope
@@ -43,6 +44,20 @@ def head_of(results: Results) -> Head:
     return Head(dimension, base, results.original_context)
 
 
+@figure(
+    "What each method does to RoPE",
+    needs=("manifests",),
+    section="method",
+    place=10,
+    columns=2,
+    alt="Two panels over the pair index of a head's dimensions, a line a method: the share of the "
+    "frequency that is kept, from 1 down to 1/s, and the wavelength in tokens beside the lengths L "
+    "and sL.",
+    caption="Each pair d of a head’s dimensions turns by h(θ) radians a token. PI divides every frequency by "
+    "s; NTK-aware divides the low ones more; NTK-by-parts keeps pairs that turn often within L and "
+    "divides those that do not complete a turn. YaRN has the frequencies of NTK-by-parts and sharpens "
+    "the attention by the temperature as well.",
+)
 def frequencies(results: Results) -> Any:
     """Left: the share of each pair's frequency that a method keeps. Right: the wavelengths, beside L and sL.
 

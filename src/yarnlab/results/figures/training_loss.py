@@ -1,23 +1,37 @@
-"""How the training losses and the cost of the stages are drawn."""
+"""Left: loss of every arm, smoothed. Right: its gap to YaRN on the same batches."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from yarnlab.lazy import alt, pd
+from yarnlab.results.bases import compared_with
+from yarnlab.results.charts import WIDE, bounds, key, legend, panels_of, rounded, scales
 from yarnlab.results.estimates import NotMeasured, loss_gap, losses
-from yarnlab.results.figures.marks import WIDE, bounds, key, legend, panels_of, rounded, scales
+from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import student_half
-from yarnlab.results.style import PAPER, QUIET, labels, look
-from yarnlab.results.tables import tidy
+from yarnlab.results.style import QUIET, labels, look
 
 SMOOTHING = 10
 
 
+@figure(
+    "Training loss of the arms",
+    needs=("training",),
+    section="training",
+    place=10,
+    columns=2,
+    parts="bases",
+    ablation=True,
+    alt="Two panels over training steps: smoothed loss of every arm, and its paired gap to YaRN.",
+    caption="Trailing mean of 10 steps. Left: loss of each arm. Right: its difference to YaRN on the same "
+    "batches, so that what is common to a batch cancels. Hover a marker for the 95 % interval of the "
+    "mean over its 10 steps.",
+)
 def training_loss(results: Results) -> Any:
     """Left: loss of every arm, smoothed. Right: its gap to YaRN on the same batches."""
-    first = tidy.compared_with(results)
+    first = compared_with(results)
     if first is None or not results.has("training"):
         raise NotMeasured("no YaRN model was fine-tuned from the base")
     names = labels(results)
@@ -53,29 +67,6 @@ def training_loss(results: Results) -> Any:
     panels = panels_of(list(dict.fromkeys(row["panel"] for row in rows)))
     chart = alt.layer(lines, markers).properties(width=WIDE // 2 - 50, height=260).facet(panels, columns=2)
     return chart.resolve_scale(y="independent").resolve_axis(x="independent")
-
-
-def cost(results: Results) -> Any:
-    """Wall time by stage; each job is one segment."""
-    frame = tidy.cost(results).dropna(subset=["seconds"])
-    frame = frame.assign(minutes=frame["seconds"] / 60)
-    order = list(dict.fromkeys(frame["stage"]))
-    return (
-        alt.Chart(rounded(frame[["stage", "name", "minutes", "peak_memory_gib"]].to_dict("records")))
-        .mark_bar(stroke=PAPER, strokeWidth=1, color="#0b62a8", height={"band": 0.7})
-        .encode(
-            x=alt.X("sum(minutes):Q", title="wall time (minutes)", axis=alt.Axis(tickCount=6)),
-            y=alt.Y("stage:N", sort=order, title=None),
-            detail="name:N",
-            tooltip=[
-                "stage:N",
-                "name:N",
-                alt.Tooltip("minutes:Q", format=".2f"),
-                alt.Tooltip("peak_memory_gib:Q", title="peak GiB", format=".2f"),
-            ],
-        )
-        .properties(width=WIDE, height=36 * len(order))
-    )
 
 
 def _smoothed(model: str, panel: str, values: pd.Series) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""How the temperature sweep is drawn: the paper's Figures 2 to 4, a panel a scale, and the fit over scales."""
+"""The temperature sweep: the paper's Figures 2 to 4, a panel a scale, and the fit over scales."""
 
 from __future__ import annotations
 
@@ -7,19 +7,34 @@ from typing import Any
 
 from yarnlab.lazy import alt, np, pd
 from yarnlab.results import temperature as sweep
+from yarnlab.results.charts import WIDE, bounded, bounds, key, panels_of, rounded, sure, with_bounds
 from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.figures.marks import WIDE, bounded, bounds, key, panels_of, rounded, sure, with_bounds
+from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
 from yarnlab.results.style import INK, LOOKS, PAPER, QUIET
-from yarnlab.results.tables import tidy_mechanism
+from yarnlab.results.temperature import INTERCEPT, SLOPE, fitted, sweep_of_base
 
 PANEL = {"width": WIDE // 3 - 45, "height": 170}
 COLOUR = LOOKS["yarn"].light
 
 
+@figure(
+    "Perplexity by temperature",
+    needs=("temperature",),
+    section="temperature",
+    place=40,
+    fold="Perplexity, effect by position and best factor of each document",
+    paper_names=("figure_2",),
+    columns=3,
+    parts="bases",
+    alt="Lines of mean perplexity against √(1/t) with bands of one standard deviation, one panel per "
+    "scale; a dashed vertical marks the formula's value.",
+    caption="Mean over documents of their perplexities, band: one standard deviation between documents. The "
+    "dashed vertical is the formula’s value.",
+)
 def temperature_curve(results: Results) -> Any:
     """Mean over documents of their perplexities, plus and minus one standard deviation (the paper's Fig. 2)."""
-    means = _panelled(sweep.perplexity_by_factor(tidy_mechanism.sweep_of_base(results)))
+    means = _panelled(sweep.perplexity_by_factor(sweep_of_base(results)))
     grid = means[means["kind"] == "grid"].copy()
     grid["low"], grid["high"] = grid["perplexity"] - grid["sd"], grid["perplexity"] + grid["sd"]
     grid = with_bounds(grid)
@@ -44,10 +59,23 @@ def temperature_curve(results: Results) -> Any:
     return _faceted(alt.layer(band, rule, line, points), grid).resolve_scale(y="independent")
 
 
+@figure(
+    "Effect of the temperature by position",
+    needs=("temperature",),
+    section="temperature",
+    place=41,
+    fold="Perplexity, effect by position and best factor of each document",
+    paper_names=("figure_3",),
+    columns=3,
+    parts="bases",
+    alt="Lines of the relative change of perplexity against √(1/t), one per segment of the text, one panel per scale.",
+    caption="Change of perplexity to √(1/t) = 1 in each equal part of the text, mean over documents. Hover a "
+    "point for its 95 % interval and n.",
+)
 def temperature_segments(results: Results) -> Any:
     """Relative change of perplexity to √(1/t) = 1, a segment a line (the paper's Fig. 3, Eq. 26)."""
     try:
-        change = _panelled(sweep.relative_change(tidy_mechanism.sweep_of_base(results)))
+        change = _panelled(sweep.relative_change(sweep_of_base(results)))
     except ValueError as unfit:
         raise NotMeasured(str(unfit)) from unfit
     grid = change[change["kind"] == "grid"].assign(segment=change["segment"] + 1)
@@ -68,9 +96,21 @@ def temperature_segments(results: Results) -> Any:
     return _faceted(alt.layer(zero, lines), grid).resolve_scale(y="independent")
 
 
+@figure(
+    "Best temperature of each part of each document",
+    needs=("temperature",),
+    section="temperature",
+    place=43,
+    fold="Perplexity, effect by position and best factor of each document",
+    paper_names=("figure_4",),
+    columns=3,
+    parts="bases",
+    alt="Stacked bars of how many documents' segments have their lowest loss at each √(1/t), one panel per scale.",
+    caption="For each document and each part of it, the factor of the grid with the lowest loss.",
+)
 def temperature_histogram(results: Results) -> Any:
     """How many documents' segments are best at each factor (the paper's Fig. 4)."""
-    found = _panelled(sweep.histogram(sweep.best_by_document(tidy_mechanism.sweep_of_base(results), by_segment=True)))
+    found = _panelled(sweep.histogram(sweep.best_by_document(sweep_of_base(results), by_segment=True)))
     found = found.assign(segment=found["segment"] + 1)
     data = rounded(found[["panel", "factor", "segment", "documents"]].to_dict("records"))
     bars = (
@@ -87,9 +127,20 @@ def temperature_histogram(results: Results) -> Any:
     return _faceted(bars, found)
 
 
+@figure(
+    "Best temperature of each document",
+    needs=("temperature",),
+    section="temperature",
+    place=42,
+    fold="Perplexity, effect by position and best factor of each document",
+    columns=3,
+    parts="bases",
+    alt="Bars of how many documents have the lowest loss of their whole text at each √(1/t), one panel per scale.",
+    caption="For each document as a whole, the factor of the grid with the lowest loss.",
+)
 def temperature_documents(results: Results) -> Any:
     """How many documents, each as a whole, are best at each factor (the paper's Fig. 4 shows parts of documents)."""
-    found = _panelled(sweep.histogram(sweep.best_by_document(tidy_mechanism.sweep_of_base(results))))
+    found = _panelled(sweep.histogram(sweep.best_by_document(sweep_of_base(results))))
     found = found.assign(n=found.groupby("scale")["documents"].transform("sum"))
     bars = alt.Chart(rounded(found[["panel", "factor", "documents", "n"]].to_dict("records"))).mark_bar(color=COLOUR)
     tips = [alt.Tooltip("factor:O", title="√(1/t)"), "documents:Q", alt.Tooltip("n:Q", title="n documents")]
@@ -99,9 +150,21 @@ def temperature_documents(results: Results) -> Any:
     return _faceted(bars, found)
 
 
+@figure(
+    "Best temperature by scale",
+    needs=("temperature",),
+    section="temperature",
+    place=10,
+    parts="bases",
+    alt="Points of the best √(1/t) with 95 % intervals against the scale, with the line fitted through "
+    "them and the paper's formula.",
+    caption="Points: the factor of lowest loss at each scale, with its 95 % interval (documents resampled). "
+    "An open dot is not fitted: its lowest loss lies at an end of the grid (its interval is open "
+    "too), or a document was read to fewer than s·L tokens.",
+)
 def temperature_fit(results: Results) -> Any:
     """Best factor against the scale, with the fitted line and the formula; an open dot is not fitted."""
-    fit = tidy_mechanism.fitted(results)
+    fit = fitted(results)
     ends = [best.scale for best in fit.best]
     scales = np.geomspace(min(ends), max(ends), 24)
     paper, own = "formula 0.1 ln s + 1", "fitted here"
@@ -154,7 +217,7 @@ def _why_not(best: sweep.Best) -> str:
 
 
 def _formula(scale: float) -> float:
-    return tidy_mechanism.SLOPE * math.log(scale) + tidy_mechanism.INTERCEPT
+    return SLOPE * math.log(scale) + INTERCEPT
 
 
 def _panelled(frame: pd.DataFrame) -> pd.DataFrame:

@@ -1,14 +1,49 @@
-"""Tables of dynamic scaling laid out for reading."""
+"""The base at each length under each dynamic method and plain RoPE: the whole length and its tail by itself."""
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from yarnlab.lazy import pd
 from yarnlab.results.display import INTERVAL, DisplayTable, base_manifests, count, signed, wide, windows, with_interval
+from yarnlab.results.estimates import cells, gap
+from yarnlab.results.registry import table
 from yarnlab.results.results import Results
-from yarnlab.results.tables.tidy_dynamic import CACHES
+from yarnlab.results.rows import difference, numbers
+from yarnlab.results.statistics import geometric_mean_perplexity
+
+MEASURES = {"whole length": "nll", "tail": "tail_nll"}
 
 
-def dynamic(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Dynamic scaling", needs=("dynamic",), section="dynamic", place=20, per_base=True)
+def dynamic(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
+    frame = tidy(results)
+    return frame, _display(results, frame) if len(frame) else []
+
+
+@lru_cache(maxsize=4)
+def tidy(results: Results) -> pd.DataFrame:
+    """The base at each length under each dynamic method and plain RoPE: the whole length and its tail by itself.
+
+    delta: difference in ln perplexity to plain RoPE, paired by document.
+    """
+    keys = ("method", "length")
+    scales = cells(results, "dynamic", "scale_in_force", keys)
+    rows = []
+    for measure, column in MEASURES.items():
+        tables = cells(results, "dynamic", column, keys)
+        for (method, length), own in tables.items():
+            row = {"method": method, "length": int(length), "measure": measure}
+            row |= {"scale": float(scales[method, length].to_numpy()[0, 0])}
+            row |= numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
+            plain = tables.get(("none", length))
+            if plain is not None and method != "none":
+                row |= difference(gap(own, plain))
+            rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Methods by length: over the whole length, over its tail alone, and the gap to plain RoPE on the tail."""
     sources = base_manifests(results, "dynamic")
     name = lambda n: windows(int(n), results.original_context)  # noqa: E731
@@ -44,31 +79,6 @@ def dynamic(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
                 lambda r: signed(r.delta, r.delta_low, r.delta_high),
                 name=name,
                 sources=sources,
-            )
-        )
-    return sections
-
-
-def key_cache(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
-    """Methods by stretch of the text, one table for each other way of decoding."""
-    sections = []
-    for cache, text in CACHES.items():
-        part = frame[frame["cache"] == cache]
-        if part.empty:
-            continue
-        stretch = [f"{r.bucket_start:,}–{r.bucket_end:,}" for r in part.itertuples()]
-        names = dict(zip(part["bucket_start"], stretch, strict=True))
-        caption = f"NLL with {text} minus NLL with keys cached before it, in nats a token, by stretch of the text, "
-        caption += f"paired by document, n = {count(part)}. {INTERVAL}."
-        sections.append(
-            wide(
-                caption,
-                part,
-                "method",
-                "bucket_start",
-                lambda r: signed(r.delta, r.low, r.high),
-                name=names.__getitem__,
-                sources=base_manifests(results, "key_cache"),
             )
         )
     return sections

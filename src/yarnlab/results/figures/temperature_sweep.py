@@ -1,4 +1,4 @@
-"""The temperature sweep at the paper's scale as one figure of three panels: its Figures 2, 3 and 4, with ours."""
+"""Perplexity over its lowest value, its change in the first and last segment, and the best factors' shares."""
 
 from __future__ import annotations
 
@@ -6,22 +6,37 @@ from typing import Any
 
 from yarnlab.lazy import alt, pd
 from yarnlab.results import temperature as sweep
+from yarnlab.results.charts import WIDE, bounds, rounded
 from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.figures.marks import WIDE, bounds, rounded
 from yarnlab.results.published.reference import load_reference
+from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import mean
 from yarnlab.results.style import LOOKS, PUBLISHED, QUIET
-from yarnlab.results.tables import tidy_mechanism
+from yarnlab.results.temperature import sweep_of_base
 
 SCALE = 8.0  # of the paper's Figures 2 to 4
 OURS, THEIRS = "ours", "the paper’s"
 SIZE = {"width": WIDE // 3 - 55, "height": 210}
 
 
+@figure(
+    "The temperature sweep at one scale",
+    needs=("temperature",),
+    section="temperature",
+    place=30,
+    columns=3,
+    parts="bases",
+    alt="Three panels over √(1/t), ours in colour and the paper's in grey: perplexity over its lowest "
+    "value, relative change of perplexity in the first and last segment, and shares of the best "
+    "factor.",
+    caption="The paper’s Figures 2 to 4 (digitised, grey) with ours. a: mean perplexity over the lowest of "
+    "its curve. b: relative change in the first and last part of the text; the paper’s baseline is "
+    "drawn at 1.05. c: where each part of each document has its lowest loss.",
+)
 def temperature_sweep(results: Results) -> Any:
     """Perplexity over its lowest value, its change in the first and last segment, and the best factors' shares."""
-    frame = tidy_mechanism.sweep_of_base(results)
+    frame = sweep_of_base(results)
     measured = sorted(float(s) for s in frame["scale"].unique())
     scale = min(measured, key=lambda s: (abs(s - SCALE), s))
     frame = frame[frame["scale"] == scale]

@@ -1,49 +1,24 @@
 """Our curves over the paper's, where absolute perplexities of different models and texts cannot be compared.
 
 Lengths are in units of the original context L and perplexities relative to the same curve's at L, so a curve's shape
-is what is compared. The paper's curves are grey with open markers and have a legend of their own.
-"""
+is what is compared. The paper's curves are grey with open markers and have a legend of their own."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yarnlab.lazy import alt, np, pd
-from yarnlab.results.bases import tree_of
-from yarnlab.results.display import rows_of
-from yarnlab.results.estimates import NotMeasured, nll
-from yarnlab.results.figures.marks import WIDE, dashed, decades, key, rounded, scales
+from yarnlab.results.charts import WIDE, dashed, decades, key, rounded, scales
 from yarnlab.results.published.reference import load_reference
 from yarnlab.results.published.reference_roles import role_of
-from yarnlab.results.results import Model, Results
-from yarnlab.results.rows import named_arms
-from yarnlab.results.style import PUBLISHED, QUIET, SPARE, labels, look, method_label, method_look, methods_of
-from yarnlab.results.tables import tidy_dynamic
+from yarnlab.results.results import Results
+from yarnlab.results.style import PUBLISHED, QUIET, SPARE, method_label, method_look
 
 TOP = 12.0  # where a curve that explodes leaves the picture, in units of its value at L
 MULTIPLE = "datum.value == 1 ? 'L' : datum.value < 1 ? 'L/' + 1 / datum.value : datum.value + 'L'"
 FIRST = 0.25  # of L: where the curves of dynamic scaling begin
 NEAR = 0.05  # a published curve's point counts as its value at L within this relative distance
-
-
-def figure_1_relative(results: Results) -> Any:
-    """Perplexity relative to that at L against N/L: base, YaRN and PI of this study over the paper's Figure 1."""
-    names = labels(results)
-    shown = [model for model in _compared(results) if _measured(results, model)]
-    rows: list[dict[str, Any]] = []
-    for model in shown:
-        own, window = results.frame("perplexity"), tree_of(results, model.arm).original_context
-        lengths = sorted(int(n) for n in own.loc[own["arm"] == model.arm, "length"].unique() if n >= window / 2)
-        start = nll(results, model.arm, window)
-        for length in lengths:
-            change = (nll(results, model.arm, length) - start).dropna(axis=1).to_numpy(float)
-            row = {"model": names[model.arm], "x": length / window, "y": math.exp(min(change.mean(), 700.0))}
-            rows.append(row | {"n": change.size})
-    published = _relative(load_reference().figure("Figure 1"), "model")
-    looks = {names[model.arm]: look(model, results) for model in shown}
-    return _overlaid(rows, looks, published, "perplexity(N) / perplexity(L)")
 
 
 def in_tokens(results: Results) -> list[dict[str, Any]]:
@@ -83,45 +58,7 @@ def background(rows: list[dict[str, Any]], x: Any, y: Any, tips: list[Any]) -> A
     )
 
 
-def dynamic_relative(results: Results) -> Any:
-    """The same of dynamic scaling without fine-tuning, tails only: this study over the paper's Figure 5."""
-    window = results.original_context
-    frame = tidy_dynamic.dynamic(results)
-    frame = frame[frame["measure"] == "tail"]
-    rows: list[dict[str, Any]] = []
-    looks: dict[str, Any] = {}
-    for method in methods_of(frame):
-        own = frame[frame["method"] == method].sort_values("length")
-        at = own.loc[own["length"] == window, "perplexity"]
-        if at.empty:
-            continue
-        looks[method_label(method)] = method_look(method)
-        for r in rows_of(own[own["length"] >= FIRST * window]):
-            row = {"model": method_label(method), "x": r.length / window, "n": r.n}
-            rows.append(row | {"y": r.perplexity / float(at.iloc[0])})
-    if not rows:
-        raise NotMeasured("dynamic scaling was not measured at N = L")
-    return _overlaid(
-        rows, looks, _relative(load_reference().figure("Figure 5"), "method"), "perplexity(N) / perplexity(L)"
-    )
-
-
-def _compared(results: Results) -> list[Model]:
-    """Arms that have a counterpart in the paper's Figure 1: base, YaRN at its scales, PI and NTK-aware."""
-    kept = {"yarn", "pi", "ntk-aware"}
-    bases = ("pretrain", "hub")
-    return [m for m, _ in named_arms(results) if m.kind in bases or (m.method in kept and m.ramp == "dimension")]
-
-
-def _measured(results: Results, model: Model) -> bool:
-    try:
-        nll(results, model.arm, tree_of(results, model.arm).original_context)
-    except NotMeasured:
-        return False
-    return True
-
-
-def _relative(frame: pd.DataFrame, by: str) -> list[dict[str, Any]]:
+def relative(frame: pd.DataFrame, by: str) -> list[dict[str, Any]]:
     """Published points from FIRST·L on in units of L, relative to the point nearest to L."""
     rows: list[dict[str, Any]] = []
     for _, curve in frame.dropna(subset=["value"]).groupby("curve", sort=False):
@@ -138,7 +75,7 @@ def _relative(frame: pd.DataFrame, by: str) -> list[dict[str, Any]]:
     return rows
 
 
-def _overlaid(
+def overlaid(
     rows: Sequence[Mapping[str, Any]], looks: dict[str, Any], published: list[dict[str, Any]], title: str
 ) -> Any:
     ends = pd.Series([row["x"] for row in [*rows, *published]])

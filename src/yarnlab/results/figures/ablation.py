@@ -1,0 +1,69 @@
+"""Gap to YaRN in ln perplexity, an arm a bar, a length a panel."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yarnlab.lazy import alt
+from yarnlab.results.bases import compared_with
+from yarnlab.results.charts import (
+    WIDE,
+    bounded,
+    colour_scale,
+    panels_of,
+    rounded,
+    sure,
+    with_bounds,
+)
+from yarnlab.results.display import windows
+from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.registry import figure
+from yarnlab.results.results import Results
+from yarnlab.results.style import INK, QUIET, labels, look, method_label
+from yarnlab.results.tables import ablation as ablation_table
+
+
+@figure(
+    "Gap to YaRN at equal budget",
+    needs=("perplexity",),
+    section="ablation",
+    place=10,
+    columns=4,
+    margin=120,
+    parts="bases",
+    ablation=True,
+    alt="Bars of the difference in ln perplexity to YaRN per arm, with 95 % intervals, a panel a length.",
+    caption="Bars to the right of zero: YaRN is better. Black strokes are 95 % intervals of the paired "
+    "difference (bootstrap over documents).",
+)
+def ablation(results: Results) -> Any:
+    """Gap to YaRN in ln perplexity, an arm a bar, a length a panel."""
+    frame = ablation_table.tidy(results)
+    if frame.empty or "delta" not in frame or frame["delta"].isna().all():
+        raise NotMeasured("no arm was fine-tuned beside YaRN at the same scale")
+    arms = [model for model in results.ablation() if model.method != "yarn"]
+    frame = frame[frame["arm"].isin([model.arm for model in arms])].dropna(subset=["delta"])
+    frame = with_bounds(frame, "delta_low", "delta_high", "+.3f")
+    names = labels(results)
+    colour = colour_scale([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    frame["panel"] = [f"N = {windows(n, results.original_context)}" for n in frame["length"]]
+    columns = ["label", "panel", "length", "delta", "delta_low", "delta_high", "interval", "n"]
+    data = rounded(frame[columns].to_dict("records"))
+    base = alt.Chart(data).encode(y=alt.Y("label:N", sort=[names[m.arm] for m in arms], title=None))
+    tip = [
+        alt.Tooltip("label:N", title="arm"),
+        alt.Tooltip("length:Q", title="N", format=","),
+        alt.Tooltip("delta:Q", title="gap", format="+.3f"),
+        *sure(),
+    ]
+    first = compared_with(results)
+    against = names[first.arm] if first else method_label("yarn")
+    x = alt.X("delta:Q", title=["Δ ln perplexity", f"to {against}"], axis=alt.Axis(tickCount=4))
+    bars = base.mark_bar(height={"band": 0.62}).encode(
+        x=x, color=alt.Color("label:N", scale=colour, legend=None), tooltip=tip
+    )
+    ticks = bounded(base, "delta_low", "delta_high").mark_rule(strokeWidth=1.6, color=INK)
+    ticks = ticks.encode(x="delta_low:Q", x2="delta_high:Q")
+    zero = base.mark_rule(color=QUIET).encode(x=alt.datum(0))
+    panels = panels_of(list(dict.fromkeys(frame.sort_values("length")["panel"])))
+    return alt.layer(bars, ticks, zero).properties(width=WIDE // 4 - 45, height=150).facet(panels, columns=4)

@@ -1,0 +1,121 @@
+"""Perplexity of the whole window against its length, over the paper's for models that stand for published ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from yarnlab.lazy import alt, pd
+from yarnlab.results.charts import (
+    WIDE,
+    bounds,
+    dashed,
+    decades,
+    key,
+    legend,
+    log_scale,
+    powers,
+    rounded,
+    scales,
+    tokens,
+    tooltip,
+)
+from yarnlab.results.display import windows
+from yarnlab.results.estimates import nll
+from yarnlab.results.published.overlay import background, in_tokens
+from yarnlab.results.registry import figure
+from yarnlab.results.results import Model, Results
+from yarnlab.results.rows import named_arms
+from yarnlab.results.statistics import geometric_mean_perplexity
+from yarnlab.results.style import QUIET, labels, look
+
+
+@figure(
+    "Perplexity by context window",
+    needs=("perplexity",),
+    section="perplexity",
+    place=10,
+    paper_names=("figure_1", "figure_6"),
+    parts="groups",
+    alt="Lines of perplexity against context window, one per model, both axes logarithmic; vertical rules "
+    "mark the windows that models were trained on.",
+    caption="Both axes are logarithmic; lower is better. Every point is the geometric mean over the same "
+    "documents, each read once from its start. Dashed verticals mark the longest rows that models "
+    "were trained on. A curve that leaves the top exceeds 100 times the lowest value. Hover a marker "
+    "for its 95 % interval and n.",
+)
+def figure_1(results: Results) -> Any:
+    """Perplexity of the whole window against its length, over the paper's for models that stand for published ones."""
+    rows: list[dict[str, Any]] = []
+    marked = powers(results.original_context)
+    for model, name in named_arms(results):
+        for length in lengths_of(results, model):
+            table = nll(results, model.arm, length).to_numpy()
+            row = {"model": name, "N": length, "n": table.size}
+            if length in marked:  # only markers show an interval
+                e = geometric_mean_perplexity(table)
+                rows.append(row | {"perplexity": e.value, "interval": bounds(e.low, e.high)})
+            else:
+                rows.append(row | {"perplexity": math.exp(min(table.mean(), 700.0))})
+    title = "perplexity (geometric mean over documents)"
+    return curves(results, rounded(rows), "perplexity", title, log=True, published=in_tokens(results))
+
+
+def curves(
+    results: Results, data: Any, column: str, title: str, log: bool, published: Sequence[dict[str, Any]] = ()
+) -> Any:
+    arms = [m for m, name in named_arms(results) if any(row["model"] == name for row in data.values)]
+    names = labels(results)
+    colour, dash, shape = scales([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    x = alt.X(
+        "N:Q",
+        title="context window N (tokens)",
+        scale=alt.Scale(type="log", base=2, nice=False),
+        axis=tokens(values=powers(results.original_context)),
+    )
+    values = pd.Series([row[column] for row in data.values], dtype=float)
+    scale = log_scale(values) if log else alt.Scale(zero=False)
+    y = alt.Y(f"{column}:Q", title=title, scale=scale, axis=decades() if log else alt.Axis())
+    base = alt.Chart(data)
+    lines = dashed(base.mark_line(clip=True).encode(x=x, y=y, color=legend("model:N", colour)), "model", dash)
+    points = (
+        base.mark_point(filled=True, size=55, opacity=1, clip=True)
+        .transform_filter(alt.FieldOneOfPredicate(field="N", oneOf=powers(results.original_context)))
+        .encode(
+            x=x,
+            y=y,
+            color=legend("model:N", colour),
+            shape=alt.Shape("model:N", scale=shape, legend=key()),
+            tooltip=tooltip("model", column),
+        )
+    )
+    chart = alt.layer(lines, points)
+    if reach := _windows(results):
+        marks = alt.Chart(alt.Data(values=reach))
+        rules = marks.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(x="N:Q")
+        text = marks.mark_text(angle=270, align="right", baseline="bottom", dx=-4, dy=-4, color=QUIET).encode(
+            x="N:Q", y=alt.value(0), text="text:N"
+        )
+        chart = alt.layer(rules, lines, points, text)
+    if published:
+        behind = [row | {"marked": row["N"] in powers(results.original_context)} for row in published]
+        tips = [alt.Tooltip("N:Q", format=","), alt.Tooltip("perplexity:Q", format=".4g")]
+        chart = alt.layer(background(behind, x, y, tips), chart)
+        chart = chart.resolve_scale(shape="independent", color="independent", strokeDash="independent")
+    return chart.properties(width=WIDE, height=400)
+
+
+def _windows(results: Results) -> list[dict[str, Any]]:
+    """Windows that models were trained on, each once, with the reason."""
+    marks: dict[int, str] = {}
+    for model in results.arms().values():
+        if model.trained_length is not None:
+            what = "pretraining rows" if model.kind == "pretrain" else "fine-tuning rows"
+            marks.setdefault(model.trained_length, f"{what}: {windows(model.trained_length, results.original_context)}")
+    return [{"N": n, "text": text} for n, text in sorted(marks.items())]
+
+
+def lengths_of(results: Results, model: Model) -> list[int]:
+    frame = results.frame("perplexity")
+    return sorted(int(n) for n in frame.loc[frame["arm"] == model.arm, "length"].unique())

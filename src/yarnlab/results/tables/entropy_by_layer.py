@@ -1,0 +1,99 @@
+"""The same by layer: the mean over heads (`head` is 'all'), then every head's; both numbered from 0, in nats."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from yarnlab.lazy import pd
+from yarnlab.results.display import (
+    INTERVAL,
+    DisplayTable,
+    base_manifests,
+    count,
+    rows_of,
+    signed,
+    wide,
+    with_interval,
+)
+from yarnlab.results.estimates import NotMeasured, paired, present, split
+from yarnlab.results.registry import table
+from yarnlab.results.results import Results
+from yarnlab.results.rows import difference, numbers
+from yarnlab.results.statistics import mean
+from yarnlab.results.style import METHOD_LABELS, method_label
+
+
+@table(
+    "Entropy of the attention by layer and head",
+    needs=("entropy",),
+    section="entropy",
+    place=30,
+    per_base=True,
+    fold="By layer, with the lowest and the highest head",
+)
+def entropy_by_layer(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
+    frame = tidy(results)
+    return frame, _display(results, frame) if len(frame) else []
+
+
+@lru_cache(maxsize=4)
+def tidy(results: Results) -> pd.DataFrame:
+    """The same by layer: the mean over heads (`head` is 'all'), then every head's; both numbered from 0, in nats.
+
+    delta: minus that of the unchanged base.
+    """
+    frame, base = present(results, "entropy"), results.base()
+    of_base = frame[frame["arm"] == base.arm] if base is not None else frame.head(0)
+    if of_base.empty:
+        raise NotMeasured("the entropy of the base's attention was not measured")
+    by = ["method", "scale", "layer"]
+    layers = of_base.groupby([*by, "seed", "document"], sort=False)["entropy"].mean().reset_index()
+    tables = {(*key, "all"): table for key, table in split(layers, by, "document", "entropy").items()}
+    tables |= split(of_base, [*by, "head"], "document", "entropy")
+    rows = []
+    for (method, scale, layer, head), own in tables.items():
+        row: dict[str, Any] = {"method": method, "scale": float(scale), "layer": int(layer), "head": head}
+        row |= numbers("entropy", mean(own.to_numpy()))
+        reference = tables.get(("none", 1.0, layer, head))
+        if reference is not None and (method, scale) != ("none", 1.0):
+            row |= difference(mean(paired(own, reference)))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+    """Difference to the unchanged base, layers by method and scale; then each of these: its layers and their heads."""
+    sources = base_manifests(results, "entropy")
+    order = list(dict.fromkeys([*METHOD_LABELS, *frame["method"]]))
+    runs = [(order.index(r.method), r.scale) for r in rows_of(frame)]
+    frame = frame.assign(run=pd.Series(runs, index=frame.index, dtype=object))
+    name = lambda run: f"{method_label(order[run[0]])} {_scale(run[1])}"  # noqa: E731
+    numbered = "Layers and heads are numbered from 0 on; layer 0 reads the text."
+    sections = []
+    if "delta" in frame:
+        others = frame[frame["head"] == "all"].dropna(subset=["delta"])
+        caption = "Entropy of each layer's attention, mean over its heads, minus that of the base with plain RoPE, in "
+        caption += f"nats, paired by document (above 0: more spread out), n = {count(others)}. {INTERVAL}. {numbered}"
+        cell = lambda r: signed(r.delta, r.delta_low, r.delta_high)  # noqa: E731
+        sections.append(wide(caption, others, "layer", "run", cell, name=name, sources=sources))
+    for run, own in frame.groupby("run"):
+        rows = [_layer(part) for _, part in own.groupby("layer")]
+        caption = f"{name(run)}: entropy of the attention in nats by layer, with the layer's lowest and "
+        caption += f"highest head, n = {count(own)}. {INTERVAL}. {numbered}"
+        sections.append(DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
+    return sections
+
+
+def _layer(own: pd.DataFrame) -> dict[str, str]:
+    """One row: a layer's mean, and of its heads the two furthest apart."""
+    whole, heads = next(rows_of(own[own["head"] == "all"])), own[own["head"] != "all"].sort_values("entropy")
+    row = {"layer": str(whole.layer), "mean over heads": with_interval(whole.entropy, whole.low, whole.high)}
+    for name, head in (("lowest head", heads.iloc[[0]]), ("highest head", heads.iloc[[-1]])):
+        r = next(rows_of(head))
+        row[name] = f"{with_interval(r.entropy, r.low, r.high)}, head {r.head}"
+    return row
+
+
+def _scale(s: float) -> str:
+    return f"s = {s:g}"

@@ -1,0 +1,83 @@
+"""Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from yarnlab.lazy import np, pd
+from yarnlab.results.display import (
+    INTERVAL,
+    DisplayTable,
+    by_length,
+    count,
+    percent,
+    rows_of,
+    signed,
+)
+from yarnlab.results.estimates import hits, split
+from yarnlab.results.registry import table
+from yarnlab.results.results import Results
+from yarnlab.results.rows import head, named_arms, numbers, with_base
+from yarnlab.results.statistics import (
+    Array,
+    accuracy,
+    resampled,
+    share,
+)
+
+
+@table("Passkey retrieval", needs=("passkey",), section="passkey", place=20)
+def passkey(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
+    frame = tidy(results)
+    return frame, _display(results, frame) if len(frame) else []
+
+
+@lru_cache(maxsize=4)
+def tidy(results: Results) -> pd.DataFrame:
+    """Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth.
+
+    Over all depths also, as evaluation/passkey.py defines them: expected, the mean expected accuracy; margin, the
+    median margin in nats, with the interval of its bootstrap over trials.
+    """
+    frame = results.frame("passkey")
+    expected, margins = (split(frame, ["arm", "length"], "trial", name) for name in ("expected_accuracy", "margin"))
+    tenth = np.minimum((frame["depth"].to_numpy(float) * 10).astype(int), 9)
+    tables = split(frame.assign(tenth=tenth), ["arm", "length", "tenth"], "trial", "hit")
+    rows = []
+    for model, name in named_arms(results):
+        for length in sorted({n for arm, n, _ in tables if arm == model.arm}):
+            overall = accuracy(hits(results, model.arm, [int(length)]))
+            row = head(model, name) | {"length": int(length)}
+            whole = row | {"depth_low": 0.0, "depth_high": 1.0} | numbers("accuracy", overall)
+            whole |= share(expected[model.arm, length].to_numpy()).columns("expected")
+            by_trial = margins[model.arm, length].to_numpy().T
+            rows.append(whole | resampled(by_trial, _median, unit="nats", over="trials").columns("margin"))
+            for k in range(10):
+                part = tables.get((model.arm, length, k))
+                if part is not None and part.size:
+                    depth = {"depth_low": k / 10, "depth_high": (k + 1) / 10}
+                    rows.append(row | depth | numbers("accuracy", accuracy(part.to_numpy())))
+    return with_base(results, pd.DataFrame(rows))
+
+
+def _median(margins: Array) -> Array:
+    """(resamples, trials, seeds) -> (resamples,)."""
+    return np.asarray(np.median(margins, axis=(1, 2)))
+
+
+def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+    """Accuracy over all depths, arms by prompt length; then what is continuous where that is 0 or 1."""
+    overall = frame[(frame["depth_low"] == 0) & (frame["depth_high"] == 1)]
+    cells = {(r.label, r.length): percent(r.accuracy, r.low, r.high) for r in rows_of(overall)}
+    caption = f"Passkey accuracy at prompts of N tokens, n = {count(overall)} a cell. {INTERVAL} (Wilson)."
+    sections = [by_length(results, "passkey", caption, overall, cells)]
+    cells = {(r.label, r.length): percent(r.expected, r.expected_low, r.expected_high) for r in rows_of(overall)}
+    caption = "Expected accuracy at prompts of N tokens: the probability that sampling as the released checkpoints do "
+    caption += f"gives the key and no digit more, mean over n = {count(overall)} a cell. {INTERVAL} (bootstrap)."
+    sections.append(by_length(results, "passkey", caption, overall, cells))
+    cells = {(r.label, r.length): signed(r.margin, r.margin_low, r.margin_high) for r in rows_of(overall)}
+    caption = "Margin at prompts of N tokens: by how many nats the key's least certain token leads its best rival, "
+    caption += f"median over n = {count(overall)} a cell (below 0: at least half of the keys are missed). {INTERVAL} "
+    caption += "(bootstrap)."
+    sections.append(by_length(results, "passkey", caption, overall, cells))
+    return sections

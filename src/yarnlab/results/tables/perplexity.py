@@ -1,0 +1,61 @@
+"""Perplexity of every arm at N = L/2 … 32L of any base's L: over the whole window, and over its last bucket."""
+
+from __future__ import annotations
+
+from yarnlab.lazy import pd
+from yarnlab.results.bases import roots
+from yarnlab.results.display import (
+    INTERVAL,
+    DisplayTable,
+    by_length,
+    count,
+    rows_of,
+    with_interval,
+)
+from yarnlab.results.estimates import NotMeasured, nll
+from yarnlab.results.registry import table
+from yarnlab.results.results import Results
+from yarnlab.results.rows import head, named_arms, numbers, with_base
+from yarnlab.results.statistics import (
+    geometric_mean_perplexity,
+)
+
+MULTIPLES = (0.5, 1, 2, 4, 8, 16, 24, 32)
+
+
+@table("Perplexity by context window", needs=("perplexity",), section="perplexity", place=20)
+def perplexity(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
+    frame = tidy(results)
+    return frame, _display(results, frame) if len(frame) else []
+
+
+def tidy(results: Results) -> pd.DataFrame:
+    """Perplexity of every arm at N = L/2 … 32L of any base's L: over the whole window, and over its last bucket."""
+    rows = []
+    present = set(results.frame("perplexity")["length"])
+    contexts = {tree.original_context for tree in roots(results).values()}
+    for model, name in named_arms(results):
+        for length in sorted({int(multiple * context) for multiple in MULTIPLES for context in contexts} & present):
+            for measure, column in (("cumulative", "nll"), ("last bucket", "bucket_nll")):
+                try:
+                    estimate = geometric_mean_perplexity(nll(results, model.arm, length, column).to_numpy())
+                except NotMeasured:
+                    continue
+                row = head(model, name) | {"length": length, "measure": measure}
+                rows.append(row | numbers("perplexity", estimate))
+    return with_base(results, pd.DataFrame(rows))
+
+
+def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+    """Arms by window length, once for the whole window and once for its last bucket."""
+    texts = {
+        "cumulative": "Perplexity of the whole window of N tokens",
+        "last bucket": "Perplexity of the last bucket of a window of N tokens",
+    }
+    sections = []
+    for measure, text in texts.items():
+        part = frame[frame["measure"] == measure]
+        cells = {(row.label, row.length): with_interval(row.perplexity, row.low, row.high) for row in rows_of(part)}
+        caption = f"{text}: geometric mean over documents, n = {count(part)}. {INTERVAL}."
+        sections.append(by_length(results, "perplexity", caption, part, cells))
+    return sections

@@ -1,0 +1,80 @@
+"""Each variant of the ramp at each scale and length: perplexity, and its gap to the official one in nats."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+from yarnlab.lazy import pd
+from yarnlab.results.display import (
+    INTERVAL,
+    DisplayTable,
+    base_manifests,
+    count,
+    mark_note,
+    marked,
+    signed,
+    wide,
+    with_interval,
+)
+from yarnlab.results.estimates import REFERENCE_VARIANT, cells, gap, paired
+from yarnlab.results.registry import table
+from yarnlab.results.results import Results
+from yarnlab.results.rows import difference, numbers, with_holm
+from yarnlab.results.statistics import geometric_mean_perplexity, sign_flip
+
+
+@table("Shapes of the ramp", needs=("ramp",), section="ramp", place=20, per_base=True)
+def ramp(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
+    frame = tidy(results)
+    return frame, _display(results, frame) if len(frame) else []
+
+
+@lru_cache(maxsize=4)
+def tidy(results: Results) -> pd.DataFrame:
+    """Each variant of the ramp at each scale and length: perplexity, and its gap to the official one in nats.
+
+    Paired by document; p: sign-flip test; p_holm: corrected over all comparisons of the table.
+    """
+    tables = cells(results, "ramp", "nll", ("variant", "scale", "length"))
+    rows = []
+    for (variant, scale, length), own in tables.items():
+        row: dict[str, Any] = {"variant": variant, "scale": float(scale), "length": int(length)}
+        row |= {"at_full_window": length == scale * results.original_context}
+        row |= numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
+        reference = tables.get((REFERENCE_VARIANT, scale, length))
+        if reference is not None and variant != REFERENCE_VARIANT:
+            row |= difference(gap(own, reference)) | sign_flip(paired(own, reference)).columns()
+        rows.append(row)
+    return with_holm(pd.DataFrame(rows))
+
+
+def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+    """Gap to the official ramp at the longest length of each scale; then every variant's perplexity there."""
+    sources = base_manifests(results, "ramp")
+    ends = frame[frame["length"] == frame.groupby("scale")["length"].transform("max")]
+    sections = []
+    if "delta" in frame:
+        others = ends.dropna(subset=["delta"])
+        caption = f"ln perplexity minus that of the variant '{REFERENCE_VARIANT}' at N = sL (or the longest measured), "
+        caption += f"paired by document (above 0: the official ramp is better), n = {count(others)}. {INTERVAL}. "
+        caption += mark_note(frame, "the sign-flip test, all lengths")
+        sections.append(
+            wide(
+                caption,
+                others,
+                "variant",
+                "scale",
+                lambda r: marked(signed(r.delta, r.delta_low, r.delta_high), r.p_holm),
+                name=_scale,
+                sources=sources,
+            )
+        )
+    caption = f"Perplexity of each variant at N = sL (or the longest measured), n = {count(ends)}. {INTERVAL}."
+    cell = lambda r: with_interval(r.perplexity, r.low, r.high)  # noqa: E731
+    sections.append(wide(caption, ends, "variant", "scale", cell, name=_scale, sources=sources))
+    return sections
+
+
+def _scale(s: float) -> str:
+    return f"s = {s:g}"
