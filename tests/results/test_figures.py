@@ -21,7 +21,7 @@ from yarnlab.results.estimates import loss_gap, nll
 from yarnlab.results.figures import figures, plots_published, plots_rope
 from yarnlab.results.figures.figures import FIGURES, specification, write_figure
 from yarnlab.results.figures.marks import bounds
-from yarnlab.results.published.reference import load_reference
+from yarnlab.results.published.data import load_reference
 from yarnlab.results.results import Results, load
 from yarnlab.results.statistics import mean
 from yarnlab.results.style import LOOKS, PUBLISHED, SPARE, distinct

@@ -13,25 +13,23 @@ import pytest
 
 from results.published_study import arm_of, perfect, plan
 from yarnlab.results.display import to_latex, to_markdown
-from yarnlab.results.published.published import PUBLISHED
-from yarnlab.results.published.published_curves import curve_table, overlay
-from yarnlab.results.published.published_needs import PUBLISHED_NEEDS
-from yarnlab.results.published.reference import load_reference
+from yarnlab.results.published.data import load_reference
+from yarnlab.results.published.tables import count_table, curve_table, overlay, verdict_table
 from yarnlab.results.published.verdict import (
     CONTRADICTED,
     DIFFERS,
     NOT_COMPARABLE,
     NOT_RUN,
     REPRODUCED,
-    CellVerdict,
-    counts,
+    Verdict,
     judge_all,
     judge_artifact,
 )
-from yarnlab.results.published.verdict_table import count_table, verdict_table
+from yarnlab.results.registry import tables
 from yarnlab.results.results import Results
 
 REFERENCE = load_reference()
+PUBLISHED = {name: table for name, table in tables().items() if table.of_paper}
 # Two formulas of the paper do not give the numbers that it states: s of Code Llama's base, and s · 4,096.
 WRONG_FORMULAS = {"stated.codellama-7b-hf.ntk_scale", "stated.codellama-7b-hf.ntk_context"}
 
@@ -65,9 +63,9 @@ def differences(before: Results, after: Results) -> set[str]:
     return set(first.index[~same.all(axis=1)])
 
 
-def judged(results: Results, *artifacts: str) -> dict[str, CellVerdict]:
+def judged(results: Results, *artifacts: str) -> dict[str, Verdict]:
     """Cell id → its verdict, of these tables only."""
-    return {v.cell.cell: v for name in artifacts for v in judge_artifact(results, REFERENCE, name)}
+    return {v.cell.cell: v for name in artifacts for v in judge_artifact(results, name)}
 
 
 def test_the_published_numbers_reproduce_themselves(exact: Results, verdicts: dict[str, str]) -> None:
@@ -95,9 +93,9 @@ def test_an_empty_study_has_every_cell_as_not_run(tmp_path: Path) -> None:
     assert (table.loc[table["verdict"] == NOT_RUN, "reason"] != "").all()
     job = table.set_index("cell").loc["t2.yarn-llama-2-7b-64k.8192", "command"]
     assert job.startswith("envs/run snakemake ") and "evaluations/perplexity/yarn-llama-2-7b-64k.manifest.json" in job
-    assert counts(judge_all(empty))[NOT_RUN] == 483
+    assert Counter(v.verdict for v in judge_all(empty))[NOT_RUN] == 483
     for entry in PUBLISHED.values():
-        text = to_markdown(entry.show(empty, entry.build(empty)))
+        text = to_markdown(entry.build(empty)[1])
         assert "not run" in text and "nan" not in text.replace("finan", "").lower()
 
 
@@ -106,8 +104,7 @@ def test_every_published_table_shows_both_numbers_in_every_cell(exact: Results) 
     known = {manifest["path"] for manifest in exact.manifests}
     seen: set[str] = set()
     for name, entry in PUBLISHED.items():
-        frame = entry.build(exact)
-        sections = entry.show(exact, frame)
+        frame, sections = entry.build(exact)
         assert sections and all(len(s.frame) == len(s.sources) for s in sections), name
         assert {path for s in sections for row in s.sources for path in row} <= known
         text = to_markdown(sections) + to_latex(sections, name)
@@ -115,8 +112,7 @@ def test_every_published_table_shows_both_numbers_in_every_cell(exact: Results) 
         if "cell" in frame:
             seen |= set(frame["cell"])
     assert len(seen) == 489
-    assert set(PUBLISHED) == set(PUBLISHED_NEEDS)
-    text = to_markdown(PUBLISHED["table_1"].show(exact, PUBLISHED["table_1"].build(exact)))
+    text = to_markdown(PUBLISHED["table_1"].build(exact)[1])
     assert "| YaRN 7B s=2 | 400M |" in text
     assert re.search(r"\| 3\.91 \[3\.918\] \| 3\.92 \[[0-9.]+, [0-9.]+\] reproduced \|", text)
 
@@ -199,7 +195,7 @@ def test_the_micro_study_is_an_analogue(results: Results) -> None:
     raw = results.frame("perplexity")
     rows = raw[(raw["arm"] == "yarn-s16") & (raw["length"] == 8 * 256)]
     assert long.ours.estimate.value == pytest.approx(math.exp(rows["nll"].mean()))
-    assert long.ours.role is not None and long.ours.role.model.arm == "yarn-s16"
+    assert long.ours.counterpart is not None and long.ours.counterpart.model.arm == "yarn-s16"
     ablation = found["cr-t5.yarn-llama-7b-32k.32768"].orders
     assert {f"cr-t5.{name}-llama-7b-32k.32768" for name in ("linear", "ntk")} <= set(ablation.kept)
     assert found["t1.yarn-llama-2-7b-8k.2048"].verdict == NOT_RUN  # no arm at s = 2
@@ -209,7 +205,7 @@ def test_the_micro_study_is_an_analogue(results: Results) -> None:
     row = table.loc["t2.yarn-llama-2-7b-128k.131072"]
     assert row["our_model"] == "yarn-s32" and row["our_x"] == 32 * 256
     assert row["manifest"] == "evaluations/perplexity/yarn-s32.manifest.json"
-    assert {REPRODUCED, CONTRADICTED} & {v.verdict for v in found.values() if v.ours and v.ours.role} == set()
+    assert {REPRODUCED, CONTRADICTED} & {v.verdict for v in found.values() if v.ours and v.ours.counterpart} == set()
 
 
 def test_counts_add_up(exact: Results) -> None:

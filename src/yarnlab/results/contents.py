@@ -4,7 +4,7 @@ Light, since the workflow reads it at every start. Kinds of results: the evaluat
 (step logs), manifests (every stage's). Without the first kind there is no table; the others add to it.
 """
 
-from yarnlab.results.published.published_needs import PUBLISHED_NEEDS
+from yarnlab.results.tables import published
 
 TABLE_NEEDS: dict[str, tuple[str, ...]] = {
     "perplexity": ("perplexity",),
@@ -24,7 +24,7 @@ TABLE_NEEDS: dict[str, tuple[str, ...]] = {
     "training": ("training",),
     "cost": ("manifests",),
 }
-TABLE_NEEDS |= PUBLISHED_NEEDS
+TABLE_NEEDS |= {name: needs for name, _, needs, _ in published.TABLES}
 FIGURE_NEEDS: dict[str, tuple[str, ...]] = {
     "figure_1": ("perplexity",),
     "figure_1_relative": ("perplexity",),

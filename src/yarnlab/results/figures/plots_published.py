@@ -15,8 +15,8 @@ from yarnlab.results.bases import tree_of
 from yarnlab.results.display import rows_of
 from yarnlab.results.estimates import NotMeasured, nll
 from yarnlab.results.figures.marks import WIDE, dashed, decades, key, rounded, scales
-from yarnlab.results.published.reference import load_reference
-from yarnlab.results.published.reference_roles import role_of
+from yarnlab.results.published.counterpart import counterpart_of
+from yarnlab.results.published.data import load_reference
 from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import named_arms
 from yarnlab.results.style import PUBLISHED, QUIET, SPARE, labels, look, method_label, method_look, methods_of
@@ -55,8 +55,8 @@ def in_tokens(results: Results) -> list[dict[str, Any]]:
     frame = reference.figure("Figure 1", "Figure 6", "Camera-ready Figure 3").dropna(subset=["value"])
     rows: list[dict[str, Any]] = []
     for name, curve in frame[frame["metric"] == "perplexity"].groupby("model", sort=False):
-        role = role_of(results, reference.models[str(name)])
-        if role is not None and role.analogue is None:
+        ours = counterpart_of(results, reference.models[str(name)])
+        if ours is not None and ours.analogue is None:
             about = {"published": str(curve["label"].iloc[0]), "method": str(curve["method"].iloc[0])}
             rows += [
                 about | {"N": int(x), "perplexity": value} for x, value in zip(curve["x"], curve["value"], strict=True)

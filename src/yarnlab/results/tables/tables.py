@@ -13,13 +13,13 @@ from yarnlab.results.contents import TABLE_NEEDS
 from yarnlab.results.display import DisplayTable, to_latex, to_markdown
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.output import write
-from yarnlab.results.published.published import PUBLISHED
 from yarnlab.results.results import Results, ResultsError, load
 from yarnlab.results.tables import (
     display,
     display_dynamic,
     display_mechanism,
     display_protocols,
+    published,
     tidy,
     tidy_dynamic,
     tidy_mechanism,
@@ -77,8 +77,8 @@ TABLES = {
     "cost": _table("cost", "What each stage cost"),
 }
 TABLES |= {
-    name: Table(name, published.title, published.needs, published.build, published.show, always=True)
-    for name, published in PUBLISHED.items()
+    name: Table(name, title, needs, lambda r, b=build: b(r)[0], lambda r, _, b=build: b(r)[1], always=True)
+    for name, title, needs, build in published.TABLES
 }
 
 
