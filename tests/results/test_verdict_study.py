@@ -22,7 +22,6 @@ from yarnlab.results.published.verdict import (
     NOT_RUN,
     REPRODUCED,
     Verdict,
-    judge_all,
     judge_artifact,
 )
 from yarnlab.results.registry import tables
@@ -66,6 +65,11 @@ def differences(before: Results, after: Results) -> set[str]:
 def judged(results: Results, *artifacts: str) -> dict[str, Verdict]:
     """Cell id → its verdict, of these tables only."""
     return {v.cell.cell: v for name in artifacts for v in judge_artifact(results, name)}
+
+
+def judge_all(results: Results) -> tuple[Verdict, ...]:
+    """A verdict on every published cell, in the paper's order."""
+    return tuple(judged(results, *REFERENCE.artifacts).values())
 
 
 def test_the_published_numbers_reproduce_themselves(exact: Results, verdicts: dict[str, str]) -> None:

@@ -20,21 +20,10 @@ from yarnlab.lazy import pd
 from yarnlab.provenance import project_root
 
 # File -> the artifact of the paper that it holds, in the order of the paper.
-CELL_FILES = {
-    "table_1": "Table 1",
-    "table_2": "Table 2",
-    "table_3": "Table 3",
-    "table_4": "Table 4",
-    "table_5": "Table 5",
-    "table_6": "Table 6",
-    "camera_ready_table_1": "Camera-ready Table 1",
-    "camera_ready_table_2": "Camera-ready Table 2",
-    "camera_ready_table_4": "Camera-ready Table 4",
-    "camera_ready_table_5": "Camera-ready Table 5",
-    "camera_ready_figure_3": "Camera-ready Figure 3",
-    "benchmarks": "lm-eval results",
-    "stated_values": "",  # sections, equations, abstract and appendices
-}
+CELL_FILES = {f"table_{n}": f"Table {n}" for n in range(1, 7)}
+CELL_FILES |= {f"camera_ready_table_{n}": f"Camera-ready Table {n}" for n in (1, 2, 4, 5)}
+CELL_FILES |= {"camera_ready_figure_3": "Camera-ready Figure 3", "benchmarks": "lm-eval results"}
+CELL_FILES |= {"stated_values": ""}  # sections, equations, abstract and appendices
 SMOOTH = 21  # points of the running median around which a curve scatters
 
 

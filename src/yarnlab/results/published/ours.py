@@ -10,38 +10,17 @@ import math
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 from yarnlab.lazy import np, pd
+from yarnlab.results import estimates, statistics, temperature
 from yarnlab.results.display import manifests_of
-from yarnlab.results.estimates import (
-    NotMeasured,
-    arms_with_hits,
-    corpus_of,
-    dynamic_nll,
-    hits_by_length,
-    loss_by_step,
-    nll,
-    present,
-    reported_score,
-    scores,
-    static_nll,
-    windows_of,
-)
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.published.counterpart import Counterpart, Text, counterpart_of, text_of
 from yarnlab.results.published.data import Cell, Point, Protocol, load_reference
 from yarnlab.results.results import Model, Results
-from yarnlab.results.statistics import (
-    Array,
-    Estimate,
-    Z,
-    accuracy,
-    geometric_mean_perplexity,
-    proportion,
-    student_quantile,
-)
-from yarnlab.results.temperature import best_by_document, histogram, perplexity_by_factor, relative_change
+from yarnlab.results.statistics import Array, Estimate, Z, accuracy, proportion
 from yarnlab.rope import METHODS, YaRN, make_rope
 
 ENOUGH = 0.8  # the paper's passkey context is the largest size with at least this accuracy (v2 p.17)
@@ -107,7 +86,7 @@ class Comparison:
 
     def text(self, kind: str, documents: int) -> Text:
         """What was read here beside what the paper read. A curve has no tolerance for other documents of one text."""
-        text = text_of(self.results, corpus_of(self.results, kind, self.arm), self.protocol, documents)
+        text = text_of(self.results, estimates.corpus_of(self.results, kind, self.arm), self.protocol, documents)
         if text.other or text.same_documents or isinstance(self.cell, Cell):
             return text
         unknown = self.protocol.selection == "unknown"
@@ -140,12 +119,12 @@ def fixed(value: float, unit: str, method: str, over: str = "value") -> Estimate
 
 
 def _perplexity(of: Comparison) -> Ours:
-    return _over_documents(of, "perplexity", nll(of.results, of.arm, of.length), of.length)
+    return _over_documents(of, "perplexity", estimates.nll(of.results, of.arm, of.length), of.length)
 
 
 def _zero_shot(of: Comparison) -> Ours:
     assert of.cell.scale is not None
-    documents = static_nll(of.results, of.arm, of.cell.method, of.cell.scale, of.length)
+    documents = estimates.static_nll(of.results, of.arm, of.cell.method, of.cell.scale, of.length)
     return _over_documents(of, "zero_shot", documents, of.length)
 
 
@@ -156,19 +135,19 @@ def _dynamic(of: Comparison) -> Ours:
     """
     results, arm, length, method = of.results, of.arm, of.length, of.cell.method
     if of.protocol.documents is None:
-        documents = dynamic_nll(results, arm, method, length)
+        documents = estimates.dynamic_nll(results, arm, method, length)
         return _over_documents(of, "dynamic", documents, length, "the paper shows one document")
     with suppress(NotMeasured):
-        return _over_documents(of, "dynamic", dynamic_nll(results, arm, method, length), length)
+        return _over_documents(of, "dynamic", estimates.dynamic_nll(results, arm, method, length), length)
     scale = length / of.counterpart.original_context
     if scale <= 1:
-        return _over_documents(of, "perplexity", nll(results, arm, length), length)
+        return _over_documents(of, "perplexity", estimates.nll(results, arm, length), length)
     static = {"ntk": "ntk-aware"}.get(name := method.removeprefix("dynamic-"), name)
-    return _over_documents(of, "zero_shot", static_nll(results, arm, static, scale, length), length)
+    return _over_documents(of, "zero_shot", estimates.static_nll(results, arm, static, scale, length), length)
 
 
 def _sliding_window(of: Comparison) -> Ours:
-    windows, settings = windows_of(of.results, of.arm), of.results.evaluations["sliding_window"]
+    windows, settings = estimates.windows_of(of.results, of.arm), of.results.evaluations["sliding_window"]
     length = settings.get("window")
     reasons = []
     if isinstance(of.cell, Cell):
@@ -216,14 +195,14 @@ def _over_documents(
 def _bootstrapped(values: bytes, seeds: int, weights: bytes | None) -> Estimate:
     """Perplexity with its bootstrap interval, once for all cells that one measurement stands beside."""
     nll = np.frombuffer(values).reshape(seeds, -1)
-    return geometric_mean_perplexity(nll, None if weights is None else np.frombuffer(weights))
+    return statistics.geometric_mean_perplexity(nll, None if weights is None else np.frombuffer(weights))
 
 
 def _by_student(values: Array) -> Estimate:
     """Perplexity with Student's interval over documents: points are many, and a bootstrap of each is slow."""
     means = values.mean(axis=0)
     centre, n = float(means.mean()), len(means)
-    half = student_quantile(n) * float(means.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
+    half = statistics.student_quantile(n) * float(means.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
     logarithm = Estimate(centre, centre - half, centre + half, n, "documents", "nats", "Student")
     return logarithm.map(lambda x: math.exp(min(x, 700.0)), "perplexity")
 
@@ -231,7 +210,7 @@ def _by_student(values: Array) -> Estimate:
 def _passkey(of: Comparison) -> Ours:
     """Under the official prompt or by the strict test, which is not the same, whichever `_passkey_kind` says."""
     kind = _passkey_kind(of.results, of.cell.artifact)
-    found = hits_by_length(of.results, kind, of.arm)
+    found = estimates.hits_by_length(of.results, kind, of.arm)
     grid = None
     if of.cell.metric == "accuracy":
         length = of.length
@@ -255,7 +234,7 @@ def _passkey_kind(results: Results, artifact: str) -> str:
     names = {cell.model for cell in reference.of(artifact) if reference.kind_of(cell) == "passkey_official"}
     found = [counterpart_of(results, reference.models[name]) for name in names]
     arms = {counterpart.model.arm for counterpart in found if counterpart is not None}
-    strict, official = (arms & arms_with_hits(results, kind) for kind in ("passkey", "passkey_official"))
+    strict, official = (arms & estimates.arms_with_hits(results, kind) for kind in ("passkey", "passkey_official"))
     return "passkey_official" if strict <= official else "passkey"
 
 
@@ -279,16 +258,16 @@ def _passkey_context(of: Comparison, found: dict[int, pd.DataFrame]) -> tuple[Es
 
 
 def _benchmark(of: Comparison) -> Ours:
-    present(of.results, "benchmarks")
+    estimates.present(of.results, "benchmarks")
     suite = (of.results.evaluations.get("benchmarks") or {}).get("suite")
     if suite != "paper":
         raise NotMeasured(f"the suite {suite} is not the paper's four benchmarks")
     metric, error = of.cell.metric.removesuffix("_stderr"), of.cell.metric.endswith("_stderr")
     if metric == "mc1":
         raise NotMeasured("the suite has TruthfulQA's mc2 only")
-    found = scores(of.results, of.arm, of.protocol.task, TASK_METRICS.get(metric, metric))
+    found = estimates.scores(of.results, of.arm, of.protocol.task, TASK_METRICS.get(metric, metric))
     values, errors = (np.array([row[i] for row in found]) for i in (0, 1))
-    estimate = reported_score(values, errors, found[0][2], "questions")
+    estimate = estimates.reported_score(values, errors, found[0][2], "questions")
     if error:
         value = float(errors.mean())
         estimate = Estimate(value, value, value, estimate.n, estimate.over, "proportion", "lm-eval")
@@ -302,70 +281,51 @@ def _temperature(of: Comparison) -> Ours:
     """A statistic of the temperature sweep at √(1/t) = x, as in the paper's Figures 2 to 4 (App. A.2, Eq. 26)."""
     point = of.cell
     assert isinstance(point, Point)
-    sweep = _sweep(of.results, of.arm, point.method, float(point.scale or 0))
+    sweep = (of.results, of.arm, point.method, float(point.scale or 0))
+    rows = _sweep(*sweep)
+    documents = int(rows["document"].nunique())
     if point.segment_start is None:
-        estimate = _perplexity_of_sweep(sweep, point)
+        row = _at(_statistic(*sweep, "perplexity"), point.x).iloc[0]
+        offset = {"mean_perplexity": 0.0, "mean_minus_sd": -1.0, "mean_plus_sd": 1.0}[point.metric]
+        # The error of mean ± sd for about normal values: that of the mean and of the sd together.
+        half = Z * row["sd"] / math.sqrt(row["documents"]) * math.sqrt(1 + offset**2 / 2)
+        value = float(row["perplexity"] + offset * row["sd"])
+        bounds, method = (value - half, value + half), "normal approximation"
+        estimate = Estimate(value, *bounds, int(row["documents"]), "documents", "perplexity", method)
     elif point.metric == "mean_change":
-        rows = _at(sweep.changes, point.x, sweep.segment(point))
-        change, low, high = (100 * float(rows[name].iloc[0]) for name in ("change", "low", "high"))
-        estimate = Estimate(change, low, high, sweep.documents, "documents", "percent", "bootstrap over documents")
+        row = _at(_statistic(*sweep, "change"), point.x, _segment(rows, point)).iloc[0]
+        change, low, high = (100 * float(row[name]) for name in ("change", "low", "high"))
+        estimate = Estimate(change, low, high, documents, "documents", "percent", "bootstrap over documents")
     else:
-        best = sweep.best
-        rows = best[(best["segment"] == sweep.segment(point)) & ((best["factor"] - point.x).abs() < 1e-6)]
-        share = proportion(int(rows["documents"].sum()), sweep.documents)
-        estimate = share.map(lambda x: sweep.documents * x, "documents")
-    text = of.text("temperature", sweep.documents)
+        best, segment = _statistic(*sweep, "best"), _segment(rows, point)
+        found = best[(best["segment"] == segment) & ((best["factor"] - point.x).abs() < 1e-6)]
+        share = proportion(int(found["documents"].sum()), documents)
+        estimate = share.map(lambda x: documents * x, "documents")
+    text = of.text("temperature", documents)
     return Ours(estimate, of.counterpart, of.sources("temperature"), text.other, same_documents=text.same_documents)
 
 
-def _perplexity_of_sweep(sweep: _Sweep, point: Point) -> Estimate:
-    row = _at(sweep.means, point.x).iloc[0]
-    mean, sd, n = float(row["perplexity"]), float(row["sd"]), int(row["documents"])
-    offset = {"mean_perplexity": 0.0, "mean_minus_sd": -1.0, "mean_plus_sd": 1.0}[point.metric]
-    # The error of mean ± sd for about normal values: that of the mean and of the sd together.
-    half = Z * sd / math.sqrt(n) * math.sqrt(1 + offset**2 / 2)
-    value = mean + offset * sd
-    return Estimate(value, value - half, value + half, n, "documents", "perplexity", "normal approximation")
-
-
-class _Sweep:
-    """The temperature sweep of one model under one rope (rows of one arm); each statistic is computed once."""
-
-    def __init__(self, rows: pd.DataFrame) -> None:
-        self.rows = rows
-        self.documents = int(rows["document"].nunique())
-
-    @cached_property
-    def means(self) -> pd.DataFrame:
-        return perplexity_by_factor(self.rows)
-
-    @cached_property
-    def changes(self) -> pd.DataFrame:
-        try:
-            return relative_change(self.rows, SWEEP_BASELINE)
-        except ValueError as absent:
-            raise NotMeasured(str(absent)) from absent
-
-    @cached_property
-    def best(self) -> pd.DataFrame:
-        return histogram(best_by_document(self.rows, by_segment=True))
-
-    def segment(self, point: Point) -> int:
-        """The segment of the same share of the document: the paper cuts 16,384 tokens into 8."""
-        assert point.segment_start is not None and point.segment_end is not None
-        segments = int(self.rows["segment"].max()) + 1
-        if segments != 8:
-            raise NotMeasured(f"the sweep has {segments} segments, the paper 8")
-        return point.segment_start // (point.segment_end - point.segment_start)
-
-
 @lru_cache(maxsize=8)
-def _sweep(results: Results, arm: str, method: str, scale: float) -> _Sweep:
-    frame = present(results, "temperature")
+def _sweep(results: Results, arm: str, method: str, scale: float) -> pd.DataFrame:
+    frame = estimates.present(results, "temperature")
     rows = frame[(frame["arm"] == arm) & (frame["method"] == method) & (frame["scale"] == scale)]
     if rows.empty:
         raise NotMeasured(f"no temperature sweep of {arm} with {method} at s = {scale:g}")
-    return _Sweep(rows)
+    return rows
+
+
+@lru_cache(maxsize=24)
+def _statistic(results: Results, arm: str, method: str, scale: float, name: str) -> pd.DataFrame:
+    """A sweep's perplexity by factor, its change by factor and segment, or the documents best at each of these."""
+    rows = _sweep(results, arm, method, scale)
+    if name == "perplexity":
+        return temperature.perplexity_by_factor(rows)
+    if name == "best":
+        return temperature.histogram(temperature.best_by_document(rows, by_segment=True))
+    try:
+        return temperature.relative_change(rows, SWEEP_BASELINE)
+    except ValueError as absent:
+        raise NotMeasured(str(absent)) from absent
 
 
 def _at(frame: pd.DataFrame, factor: float, segment: int | None = None) -> pd.DataFrame:
@@ -376,9 +336,18 @@ def _at(frame: pd.DataFrame, factor: float, segment: int | None = None) -> pd.Da
     return rows
 
 
+def _segment(rows: pd.DataFrame, point: Point) -> int:
+    """The segment of the same share of the document: the paper cuts 16,384 tokens into 8."""
+    assert point.segment_start is not None and point.segment_end is not None
+    segments = int(rows["segment"].max()) + 1
+    if segments != 8:
+        raise NotMeasured(f"the sweep has {segments} segments, the paper 8")
+    return point.segment_start // (point.segment_end - point.segment_start)
+
+
 def _setting(of: Comparison) -> Ours:
     if of.cell.metric == "documents":
-        found = present(of.results, "temperature")
+        found = estimates.present(of.results, "temperature")
         rows = found[found["arm"] == of.arm]
         if rows.empty:
             raise NotMeasured(f"no temperature sweep of {of.arm}")
@@ -397,7 +366,7 @@ def _setting(of: Comparison) -> Ours:
 def _training(of: Comparison) -> Ours:
     """The loss of a step, or the tokens of all fine-tuning up to the model."""
     if isinstance(of.cell, Point):
-        steps, step = loss_by_step(of.results, of.arm), int(of.cell.x)
+        steps, step = estimates.loss_by_step(of.results, of.arm), int(of.cell.x)
         if step not in steps:
             raise NotMeasured(f"{of.arm} has no step {step}")
         return Ours(fixed(steps[step], "nats", "one step", "steps"), of.counterpart, of.sources("training"))

@@ -7,14 +7,13 @@ interval, n and verdict. A cell without a number of ours says why in the tidy fo
 
 from __future__ import annotations
 
-import math
 from functools import lru_cache
 from typing import Any
 
 from yarnlab.lazy import pd
 from yarnlab.results.display import INTERVAL, DisplayTable, count, manifests_of, rows_of, value, with_interval
 from yarnlab.results.published.counterpart import command_for, counterpart_of
-from yarnlab.results.published.data import Cell, Curve, load_reference
+from yarnlab.results.published.data import Cell, load_reference
 from yarnlab.results.published.ours import STRICT
 from yarnlab.results.published.verdict import (
     DIFFERS,
@@ -37,7 +36,9 @@ OURS = ("our_model", "our_x", "ours", "low", "high", "n", "over", "interval", "m
 COLUMNS = ("cell", "artifact", "version", "model", "label", "method", "scale", "protocol", "metric", "unit", "x",
            "printed", "published", "published_low", "published_high", "rounding", *OURS,
            "orders_kept", "orders_reversed", "orders_open", "command", "source", "exact_source", "note")  # fmt: skip
-ABOUT_CURVE = ("curve", "artifact", "version", "model", "method", "scale", "metric", "unit", "points", "blank")
+CURVE_COLUMNS = ("curve", "artifact", "version", "model", "method", "scale", "metric", "unit", "points", "blank",
+                 "our_model", "measured", "n_least", "n_most", "compared", "within", "largest",
+                 "verdict", "reason", "source", "note")  # fmt: skip
 
 # How the columns of a displayed table are called: by metric or protocol, else by length.
 HEADINGS = {
@@ -164,37 +165,27 @@ def curve_table(results: Results) -> pd.DataFrame:
     measured point. largest: the largest relative difference of a compared point. blank: points without a value in the
     authors' file.
     """
-    curves = load_reference().curves
-    frame = overlay(results, *dict.fromkeys(curve.artifact for curve in curves))
-    parts = dict(iter(frame.groupby("curve", sort=False)))
-    return pd.DataFrame([_summary(results, curve, parts[curve.curve]) for curve in curves])
-
-
-def _summary(results: Results, curve: Curve, part: pd.DataFrame) -> dict[str, Any]:
-    counterpart = counterpart_of(results, load_reference().models[curve.model])
-    measured = part[part["ours"].notna()]
-    compared = measured[measured["comparable"] & measured["target"].notna()]
-    within = int((compared["verdict"] == REPRODUCED).sum())
-    if measured.empty:
-        verdict = NOT_RUN
-    elif compared.empty:
-        verdict = NOT_COMPARABLE
-    else:
-        verdict = REPRODUCED if within >= SHARE * len(compared) else DIFFERS
-    relative = (compared["difference"] / compared["target"]).abs()
-    return {name: getattr(curve, name) for name in ABOUT_CURVE} | {
-        "our_model": counterpart.model.arm if counterpart else None,
-        "measured": len(measured),
-        "n_least": measured["n"].min(),
-        "n_most": measured["n"].max(),
-        "compared": len(compared),
-        "within": within,
-        "largest": float(relative.max()) if len(compared) else math.nan,
-        "verdict": verdict,
-        "reason": next((text for text in part["reason"] if text), ""),
-        "source": curve.source,
-        "note": curve.note,
+    reference = load_reference()
+    frame = overlay(results, *dict.fromkeys(curve.artifact for curve in reference.curves))
+    compared = frame["comparable"] & frame["target"].notna()
+    columns = {
+        "measured": frame["ours"].notna(),
+        "compared": compared,
+        "within": compared & (frame["verdict"] == REPRODUCED),
+        "largest": (frame["difference"] / frame["target"]).abs().where(compared),
     }
+    found = frame.assign(**columns).groupby("curve", sort=False)
+    table = pd.DataFrame([dict(curve) for curve in reference.curves]).set_index("curve", drop=False)
+    models = [counterpart_of(results, reference.models[name]) for name in table["model"]]
+    table["our_model"] = [model.model.arm if model else None for model in models]
+    table[["measured", "compared", "within"]] = found[["measured", "compared", "within"]].sum()
+    table["n_least"], table["n_most"], table["largest"] = found["n"].min(), found["n"].max(), found["largest"].max()
+    table["reason"] = found["reason"].agg(lambda reasons: next((text for text in reasons if text), ""))
+    table["verdict"] = REPRODUCED
+    table.loc[table["within"] < SHARE * table["compared"], "verdict"] = DIFFERS
+    table.loc[table["compared"] == 0, "verdict"] = NOT_COMPARABLE
+    table.loc[table["measured"] == 0, "verdict"] = NOT_RUN
+    return table[list(CURVE_COLUMNS)].reset_index(drop=True)
 
 
 def counts(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:

@@ -88,11 +88,6 @@ def judge_artifact(results: Results, artifact: str) -> tuple[Verdict, ...]:
     return tuple(judge(c, reference.kind_of(c), found[c.cell], orders.get(c.cell, none)) for c in cells)
 
 
-def judge_all(results: Results) -> tuple[Verdict, ...]:
-    """A verdict on every published cell, in the paper's order."""
-    return tuple(v for name in load_reference().artifacts for v in judge_artifact(results, name))
-
-
 def judge_curve(results: Results, curve: Curve) -> list[Verdict]:
     """A verdict on every point of a curve; its points have no orders."""
     reference = load_reference()

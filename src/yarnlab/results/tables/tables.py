@@ -13,6 +13,7 @@ from yarnlab.results.contents import TABLE_NEEDS
 from yarnlab.results.display import DisplayTable, to_latex, to_markdown
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.output import write
+from yarnlab.results.registry import Build
 from yarnlab.results.results import Results, ResultsError, load
 from yarnlab.results.tables import (
     display,
@@ -50,6 +51,10 @@ def _table(name: str, title: str, numbers: Any = tidy, layout: Any = display) ->
     return Table(name, title, TABLE_NEEDS[name], build, show, of_one_base=name in OF_ONE_BASE)
 
 
+def _of_paper(name: str, title: str, needs: tuple[str, ...], build: Build) -> Table:
+    return Table(name, title, needs, lambda r: build(r)[0], lambda r, _: build(r)[1], always=True)
+
+
 OF_ONE_BASE = ("ablation", "zero_shot", "temperature", "ramp", "entropy", "entropy_by_layer", "dynamic",
                "key_cache")  # fmt: skip
 
@@ -76,10 +81,7 @@ TABLES = {
     "training": _table("training", "Training"),
     "cost": _table("cost", "What each stage cost"),
 }
-TABLES |= {
-    name: Table(name, title, needs, lambda r, b=build: b(r)[0], lambda r, _, b=build: b(r)[1], always=True)
-    for name, title, needs, build in published.TABLES
-}
+TABLES |= {name: _of_paper(name, title, needs, build) for name, title, needs, build in published.TABLES}
 
 
 def table(name: str) -> Table:
