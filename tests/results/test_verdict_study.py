@@ -13,14 +13,19 @@ import pytest
 
 from results.published_study import arm_of, perfect, plan
 from yarnlab.results.display import to_latex, to_markdown
-from yarnlab.results.published.data import load_reference
-from yarnlab.results.published.tables import count_table, curve_table, overlay, verdict_table
+from yarnlab.results.published.data import load_reference, reference_folder
+from yarnlab.results.published.ours import PASSKEY_STEP
+from yarnlab.results.published.tables import LEGEND, SHARE, count_table, curve_table, overlay, verdict_table
 from yarnlab.results.published.verdict import (
     CONTRADICTED,
+    COST,
     DIFFERS,
+    ERRORS,
     NOT_COMPARABLE,
     NOT_RUN,
     REPRODUCED,
+    RETRAINED,
+    SAME_WEIGHTS,
     Verdict,
     judge_artifact,
 )
@@ -252,6 +257,39 @@ def test_the_sweep_is_compared_point_by_point(results: Results) -> None:
     assert set(four.groupby("segment_start")["ours"].sum()) <= set(range(13))
     three = overlay(results, "Figure 3")
     assert (three.loc[three["x"] == 1.05, "ours"].astype(float).abs() < 1e-9).all()
+
+
+def test_a_cell_and_the_point_of_a_curve_are_one_number(exact: Results, results: Results) -> None:
+    """Table 2 and Figure 1 print the same measurements; Table 4 and its file do. Ours beside them is the same as well."""
+    for study, table, figure in ((exact, "Table 2", "Figure 1"), (results, "Table 2", "Figure 1"),
+                                 (exact, "Table 4", "Table 4"), (results, "Table 4", "Table 4")):  # fmt: skip
+        cells = verdict_table(study, table).dropna(subset=["ours"])
+        both = cells.merge(
+            overlay(study, figure).dropna(subset=["ours"]), on=["model", "x"], suffixes=("", "_of_point")
+        )
+        assert len(both) > 3
+        assert both["ours"].astype(float).to_numpy() == pytest.approx(both["ours_of_point"].astype(float).to_numpy())
+        assert (both["manifest"] == both["manifest_of_point"]).all() and (both["our_x"] == both["our_x_of_point"]).all()
+
+
+def test_published_tables_are_registered_in_the_papers_order() -> None:
+    """The first is open and the others are folded under their titles; the paper's own names lead to the right files."""
+    assert [table.place for table in PUBLISHED.values()] == list(range(len(PUBLISHED)))
+    assert [table.fold for table in PUBLISHED.values()] == ["", *[t.title for t in PUBLISHED.values()][1:]]
+    named = {name: table.name for table in PUBLISHED.values() for name in table.paper_names}
+    assert named == {f"table_{n}": f"table_{n}" for n in range(1, 7)} | {"ablation": "camera_ready_ablation"}
+
+
+def test_the_stated_rule_is_the_one_applied() -> None:
+    """docs/deviations.md, which every table names, gives the tolerances that the code has; no table names a module."""
+    assert "docs/deviations.md" in LEGEND and "yarnlab." not in LEGEND
+    page = (reference_folder().parents[1] / "docs" / "deviations.md").read_text()
+    rows = dict(
+        re.findall(r"^\| (.+?) \| (.+?) \|$", page.split("## The verdict on a published number")[1], re.MULTILINE)
+    )
+    for words, share in (("same weights", SAME_WEIGHTS), ("trained again", RETRAINED), ("GPU-hours", COST), ("standard error", ERRORS)):  # fmt: skip
+        assert next(rule for number, rule in rows.items() if words in number).startswith(f"{100 * share:g} %")
+    assert f"{PASSKEY_STEP:,} tokens" in rows["passkey context"] and f"{100 * SHARE:g} % of its points" in page
 
 
 def test_several_seeds_are_one_number(exact: Results) -> None:

@@ -46,7 +46,7 @@ class Ours:
     """
 
     estimate: Estimate
-    counterpart: Counterpart | None
+    counterpart: Counterpart | None = None
     sources: tuple[str, ...] = ()
     incomparable: str | None = None
     length: int | None = None
@@ -97,7 +97,7 @@ def ours(results: Results, cell: Cell | Point) -> Ours:
     """Our number for a published value; NotMeasured says why there is none."""
     reference = load_reference()
     if isinstance(cell, Cell) and reference.kind_of(cell) == "formula":
-        return Ours(fixed(FORMULAS[cell.metric](cell), cell.unit, "computed from yarnlab.rope"), None)
+        return Ours(fixed(FORMULAS[cell.metric](cell), cell.unit, "computed from yarnlab.rope"))
     measure, published = MEASURES.get(reference.kind_of(cell)), reference.models[cell.model]
     if measure is None:
         raise NotMeasured(f"nothing here measures {reference.kind_of(cell)}")
@@ -105,7 +105,12 @@ def ours(results: Results, cell: Cell | Point) -> Ours:
     if counterpart is None:
         raise NotMeasured(f"no model of this study stands for {published.label}")
     found = measure(Comparison(results, cell, counterpart))
-    return replace(found, incomparable=because(counterpart.analogue, found.incomparable))
+    return replace(
+        found,
+        counterpart=counterpart,
+        incomparable=because(counterpart.analogue, found.incomparable),
+        same_weights=counterpart.model.kind == "hub",
+    )
 
 
 def because(*reasons: str | None) -> str | None:
@@ -180,14 +185,12 @@ def _over_documents(
         estimate = _bootstrapped(values.tobytes(), values.shape[0], shares)
     return Ours(
         estimate,
-        of.counterpart,
-        of.sources(kind),
-        because(text.other, *reasons),
-        length,
-        documents,
-        weights,
+        sources=of.sources(kind),
+        incomparable=because(text.other, *reasons),
+        length=length,
+        documents=documents,
+        weights=weights,
         same_documents=text.same_documents,
-        same_weights=of.counterpart.model.kind == "hub",
     )
 
 
@@ -219,9 +222,8 @@ def _passkey(of: Comparison) -> Ours:
         estimate = accuracy(found[length].to_numpy(float))
     else:
         estimate, length, grid = _passkey_context(of, found)
-    return Ours(
-        estimate, of.counterpart, of.sources(kind), because(STRICT if kind == "passkey" else None, grid), length
-    )
+    strict = STRICT if kind == "passkey" else None
+    return Ours(estimate, sources=of.sources(kind), incomparable=because(strict, grid), length=length)
 
 
 @lru_cache(maxsize=32)
@@ -273,8 +275,7 @@ def _benchmark(of: Comparison) -> Ours:
         estimate = Estimate(value, value, value, estimate.n, estimate.over, "proportion", "lm-eval")
     factor = 100.0 if of.cell.unit == "percent" else 1.0
     estimate = estimate.map(lambda x: factor * x, of.cell.unit)
-    hub = of.counterpart.model.kind == "hub"
-    return Ours(estimate, of.counterpart, of.sources("benchmarks"), same_weights=hub)
+    return Ours(estimate, sources=of.sources("benchmarks"))
 
 
 def _temperature(of: Comparison) -> Ours:
@@ -302,7 +303,8 @@ def _temperature(of: Comparison) -> Ours:
         share = proportion(int(found["documents"].sum()), documents)
         estimate = share.map(lambda x: documents * x, "documents")
     text = of.text("temperature", documents)
-    return Ours(estimate, of.counterpart, of.sources("temperature"), text.other, same_documents=text.same_documents)
+    sources, same = of.sources("temperature"), text.same_documents
+    return Ours(estimate, sources=sources, incomparable=text.other, same_documents=same)
 
 
 @lru_cache(maxsize=8)
@@ -352,15 +354,15 @@ def _setting(of: Comparison) -> Ours:
         if rows.empty:
             raise NotMeasured(f"no temperature sweep of {of.arm}")
         documents = fixed(rows["document"].nunique(), of.cell.unit, "as read")
-        return Ours(documents, of.counterpart, of.sources("temperature"))
+        return Ours(documents, sources=of.sources("temperature"))
     model = of.counterpart.model
     phase = _trained(of.results, model)["spec"]["phases"][-1]
     if of.cell.metric == "training_data_context":
         own = phase["seq_len"]
         tokens = fixed(of.counterpart.published_length(own), of.cell.unit, "as set")
-        return Ours(tokens, of.counterpart, _manifests([model]), length=own)
+        return Ours(tokens, sources=_manifests([model]), length=own)
     settings = phase | dict(zip(("beta1", "beta2"), phase["betas"], strict=True))
-    return Ours(fixed(settings[of.cell.metric], of.cell.unit, "as set"), of.counterpart, _manifests([model]))
+    return Ours(fixed(settings[of.cell.metric], of.cell.unit, "as set"), sources=_manifests([model]))
 
 
 def _training(of: Comparison) -> Ours:
@@ -369,10 +371,10 @@ def _training(of: Comparison) -> Ours:
         steps, step = estimates.loss_by_step(of.results, of.arm), int(of.cell.x)
         if step not in steps:
             raise NotMeasured(f"{of.arm} has no step {step}")
-        return Ours(fixed(steps[step], "nats", "one step", "steps"), of.counterpart, of.sources("training"))
+        return Ours(fixed(steps[step], "nats", "one step", "steps"), sources=of.sources("training"))
     chain = _fine_tuned(of)
     tokens = fixed(_tokens(of.results, chain), of.cell.unit, "steps x rows x tokens")
-    return Ours(tokens, of.counterpart, _manifests(chain))
+    return Ours(tokens, sources=_manifests(chain))
 
 
 def _cost(of: Comparison) -> Ours:
@@ -389,7 +391,7 @@ def _cost(of: Comparison) -> Ours:
         hours += float(manifest["seconds"]) / 3600 * parallel["processes"] * parallel["nodes"]
     other = sorted(name for name in devices if "A100" not in name)
     reason = f"trained on {other[0]}, the paper on A100" if other else None
-    return Ours(fixed(hours, "GPU-hours", "GPUs x hours"), of.counterpart, _manifests(chain), reason)
+    return Ours(fixed(hours, "GPU-hours", "GPUs x hours"), sources=_manifests(chain), incomparable=reason)
 
 
 def _derived(of: Comparison) -> Ours:
@@ -409,7 +411,7 @@ def _derived(of: Comparison) -> Ours:
         published, method = models[of.cell.model].pretraining_tokens, "tokens over 2 T"
     assert published is not None
     ratio = 100 * own / published if metric == "pretraining_share" else published / own
-    return Ours(fixed(ratio, of.cell.unit, method), of.counterpart, _manifests(chain))
+    return Ours(fixed(ratio, of.cell.unit, method), sources=_manifests(chain))
 
 
 def _mean_drop(of: Comparison) -> Ours:
@@ -429,7 +431,7 @@ def _mean_drop(of: Comparison) -> Ours:
             sources += [path for o in both for path in o.sources]
     mean, half = sum(differences) / len(differences), Z * math.sqrt(variance) / len(differences)
     estimate = Estimate(mean, mean - half, mean + half, len(differences), "scores", of.cell.unit, "normal, unpaired")
-    return Ours(estimate, of.counterpart, tuple(dict.fromkeys(sources)))
+    return Ours(estimate, sources=tuple(dict.fromkeys(sources)))
 
 
 def _fine_tuned(of: Comparison) -> list[Model]:
