@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -278,6 +280,13 @@ def test_published_tables_are_registered_in_the_papers_order() -> None:
     assert [table.fold for table in PUBLISHED.values()] == ["", *[t.title for t in PUBLISHED.values()][1:]]
     named = {name: table.name for table in PUBLISHED.values() for name in table.paper_names}
     assert named == {f"table_{n}": f"table_{n}" for n in range(1, 7)} | {"ablation": "camera_ready_ablation"}
+
+
+def test_the_registrations_are_read_without_pandas() -> None:
+    """The Snakefile reads them at every start."""
+    heavy = "{'numpy', 'pandas', 'scipy', 'torch', 'altair'}"
+    code = f"import yarnlab.results.tables.published, sys; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_the_stated_rule_is_the_one_applied() -> None:

@@ -89,12 +89,8 @@ def verdict_table(results: Results, *artifacts: str) -> pd.DataFrame:
     manifest: that of ours (the first, for several seeds).
     """
     wanted = artifacts or load_reference().artifacts
-    return pd.DataFrame([row for name in wanted for row in _rows(results, name)], columns=COLUMNS)
-
-
-@lru_cache(maxsize=128)
-def _rows(results: Results, artifact: str) -> tuple[dict[str, Any], ...]:
-    return tuple(_row(results, verdict) for verdict in judge_artifact(results, artifact))
+    rows = [_row(results, verdict) for name in wanted for verdict in judge_artifact(results, name)]
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _row(results: Results, verdict: Verdict) -> dict[str, Any]:
@@ -102,16 +98,11 @@ def _row(results: Results, verdict: Verdict) -> dict[str, Any]:
     assert isinstance(cell, Cell)
     published = load_reference().model_of(cell)
     low, high = cell.range
-    return dict(cell) | _ours(verdict) | {
-        "label": published.label if published else "YaRN",
-        "published": cell.target,
-        "published_low": low,
-        "published_high": high,
-        "orders_kept": len(orders.kept),
-        "orders_reversed": len(orders.reversed),
-        "orders_open": len(orders.open),
-        "command": command_for(results, cell) if verdict.verdict == NOT_RUN else "",
-    }  # fmt: skip
+    row = dict(cell) | _ours(verdict)
+    row |= {"label": published.label if published else "YaRN"}
+    row |= {"published": cell.target, "published_low": low, "published_high": high}
+    row |= {"orders_kept": len(orders.kept), "orders_reversed": len(orders.reversed), "orders_open": len(orders.open)}
+    return row | {"command": command_for(results, cell) if verdict.verdict == NOT_RUN else ""}
 
 
 def _ours(verdict: Verdict) -> dict[str, Any]:
@@ -131,13 +122,9 @@ def _ours(verdict: Verdict) -> dict[str, Any]:
 def count_table(results: Results) -> pd.DataFrame:
     """How many cells of each table, figure or section have each verdict, and all of them together."""
     table = verdict_table(results)
-    parts = [*table.groupby("artifact", sort=False), ("all", table)]
-    return pd.DataFrame(
-        [
-            {"artifact": name, "cells": len(part)} | {v: int((part["verdict"] == v).sum()) for v in VERDICTS}
-            for name, part in parts
-        ]
-    )
+    parts = dict(iter(table.groupby("artifact", sort=False))) | {"all": table}
+    counted = {name: {v: int((part["verdict"] == v).sum()) for v in VERDICTS} for name, part in parts.items()}
+    return pd.DataFrame([{"artifact": name, "cells": len(parts[name])} | of for name, of in counted.items()])
 
 
 @lru_cache(maxsize=16)
