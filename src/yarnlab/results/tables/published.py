@@ -20,7 +20,6 @@ CAMERA_1, CAMERA_2, CAMERA_4, CAMERA_5 = (f"Camera-ready Table {n}" for n in (1,
 ABLATION = "The camera-ready's ablation: LLaMA 7B, 2k to 32k, 400 steps"
 ABLATED = (CAMERA_5, "Camera-ready Figure 3", CAMERA_2)
 
-
 # Name, title, what it reads, and how it is built; in the order of the report.
 TABLES = (
     ("verdicts", "Every published number", EVERYTHING, counts),
