@@ -26,7 +26,7 @@ _MISTAKES = {
     "yarnlab.training.shards": ("WeightsError",),
     "yarnlab.results.results": ("ResultsError",),
     "yarnlab.crate": ("CrateError",),
-    "yarnlab.results.published.reference": ("ReferenceDataError",),
+    "yarnlab.results.published.data": ("ReferenceDataError",),
 }
 
 

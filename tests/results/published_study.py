@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from yarnlab.results.published.reference import Reference, load_reference
-from yarnlab.results.published.reference_rows import Cell, PublishedModel
+from yarnlab.results.published.data import Cell, PublishedModel, Reference, load_reference
 from yarnlab.results.results import Results, load
 
 CORPORA = {

@@ -22,8 +22,8 @@ from yarnlab.results.analyse import figure_named, specification, write_figure
 from yarnlab.results.charts import bounds
 from yarnlab.results.estimates import loss_gap, nll
 from yarnlab.results.figures.frequencies import Head, head_of
+from yarnlab.results.published.data import load_reference
 from yarnlab.results.published.overlay import background, in_tokens
-from yarnlab.results.published.reference import load_reference
 from yarnlab.results.registry import figures, tables
 from yarnlab.results.results import Results, ResultsError, load
 from yarnlab.results.statistics import mean

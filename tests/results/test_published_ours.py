@@ -12,14 +12,12 @@ from results.published_study import arm_of, perfect
 from results.synthetic import with_frames
 from yarnlab.results.display import DisplayTable, to_markdown
 from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.published.published import PUBLISHED, our_text
-from yarnlab.results.published.published_curves import curve_table
-from yarnlab.results.published.published_match import ours
-from yarnlab.results.published.published_ours import STRICT, Ours
-from yarnlab.results.published.published_text import text_of
-from yarnlab.results.published.reference import load_reference
+from yarnlab.results.published.counterpart import text_of
+from yarnlab.results.published.data import load_reference
+from yarnlab.results.published.ours import STRICT, Ours, ours
+from yarnlab.results.published.tables import curve_table, our_text, verdict_table
 from yarnlab.results.published.verdict import NOT_COMPARABLE, NOT_RUN
-from yarnlab.results.published.verdict_table import verdict_table
+from yarnlab.results.registry import tables
 from yarnlab.results.results import Results
 
 REFERENCE = load_reference()
@@ -41,12 +39,11 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Results]:
 
 
 def own(results: Results, cell: str) -> Ours:
-    return ours(results, REFERENCE, REFERENCE.cell(cell))
+    return ours(results, REFERENCE.cell(cell))
 
 
 def shown(results: Results, name: str) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = PUBLISHED[name].build(results)
-    return frame, PUBLISHED[name].show(results, frame)
+    return tables()[name].build(results)
 
 
 def test_a_figures_models_are_shown_by_one_passkey_test(results: Results) -> None:
@@ -113,7 +110,7 @@ def test_an_analogue_has_no_share_of_a_published_budget(results: Results, metric
     """The micro study's tokens over Llama's two trillion are no number; it says so, trained or not."""
     cell = next(cell for cell in REFERENCE.cells if cell.metric == metric)
     with pytest.raises(NotMeasured, match=r"says nothing of another model: .* scale-free analogue"):
-        ours(results, REFERENCE, cell)
+        ours(results, cell)
 
 
 def test_documents_of_unknown_selection_are_never_the_same(exact: Results) -> None:

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from yarnlab.results.published.reference import CELL_FILES, ReferenceDataError, load_reference, reference_folder
-from yarnlab.results.published.reference_rows import Cell
+from yarnlab.results.published.data import CELL_FILES, Cell, ReferenceDataError, load_reference, reference_folder
 
 REFERENCE = load_reference()
 ROOT = Path(__file__).resolve().parents[2]

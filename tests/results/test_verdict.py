@@ -7,12 +7,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from yarnlab.results.published.published_ours import Ours
-from yarnlab.results.published.reference import load_reference
-from yarnlab.results.published.reference_rows import Cell
-from yarnlab.results.published.verdict import CONTRADICTED, DIFFERS, NOT_COMPARABLE, REPRODUCED, judge
-from yarnlab.results.published.verdict_order import Orders, compare_orders
-from yarnlab.results.published.verdict_tolerance import RETRAINED, SAME_WEIGHTS, tolerance
+from yarnlab.results.published.data import Cell, load_reference
+from yarnlab.results.published.ours import Ours
+from yarnlab.results.published.verdict import (
+    CONTRADICTED,
+    DIFFERS,
+    NOT_COMPARABLE,
+    REPRODUCED,
+    RETRAINED,
+    SAME_WEIGHTS,
+    Orders,
+    compare_orders,
+    judge,
+    tolerance,
+)
 from yarnlab.results.statistics import Estimate, accuracy
 
 REFERENCE = load_reference()

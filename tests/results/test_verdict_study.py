@@ -2,6 +2,8 @@
 
 import math
 import re
+import subprocess
+import sys
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -13,25 +15,27 @@ import pytest
 
 from results.published_study import arm_of, perfect, plan
 from yarnlab.results.display import to_latex, to_markdown
-from yarnlab.results.published.published import PUBLISHED
-from yarnlab.results.published.published_curves import curve_table, overlay
-from yarnlab.results.published.published_needs import PUBLISHED_NEEDS
-from yarnlab.results.published.reference import load_reference
+from yarnlab.results.published.data import load_reference, reference_folder
+from yarnlab.results.published.ours import PASSKEY_STEP
+from yarnlab.results.published.tables import LEGEND, SHARE, count_table, curve_table, overlay, verdict_table
 from yarnlab.results.published.verdict import (
     CONTRADICTED,
+    COST,
     DIFFERS,
+    ERRORS,
     NOT_COMPARABLE,
     NOT_RUN,
     REPRODUCED,
-    CellVerdict,
-    counts,
-    judge_all,
+    RETRAINED,
+    SAME_WEIGHTS,
+    Verdict,
     judge_artifact,
 )
-from yarnlab.results.published.verdict_table import count_table, verdict_table
+from yarnlab.results.registry import tables
 from yarnlab.results.results import Results
 
 REFERENCE = load_reference()
+PUBLISHED = {name: table for name, table in tables().items() if table.of_paper}
 # Two formulas of the paper do not give the numbers that it states: s of Code Llama's base, and s · 4,096.
 WRONG_FORMULAS = {"stated.codellama-7b-hf.ntk_scale", "stated.codellama-7b-hf.ntk_context"}
 
@@ -65,9 +69,14 @@ def differences(before: Results, after: Results) -> set[str]:
     return set(first.index[~same.all(axis=1)])
 
 
-def judged(results: Results, *artifacts: str) -> dict[str, CellVerdict]:
+def judged(results: Results, *artifacts: str) -> dict[str, Verdict]:
     """Cell id → its verdict, of these tables only."""
-    return {v.cell.cell: v for name in artifacts for v in judge_artifact(results, REFERENCE, name)}
+    return {v.cell.cell: v for name in artifacts for v in judge_artifact(results, name)}
+
+
+def judge_all(results: Results) -> tuple[Verdict, ...]:
+    """A verdict on every published cell, in the paper's order."""
+    return tuple(judged(results, *REFERENCE.artifacts).values())
 
 
 def test_the_published_numbers_reproduce_themselves(exact: Results, verdicts: dict[str, str]) -> None:
@@ -95,9 +104,9 @@ def test_an_empty_study_has_every_cell_as_not_run(tmp_path: Path) -> None:
     assert (table.loc[table["verdict"] == NOT_RUN, "reason"] != "").all()
     job = table.set_index("cell").loc["t2.yarn-llama-2-7b-64k.8192", "command"]
     assert job.startswith("envs/run snakemake ") and "evaluations/perplexity/yarn-llama-2-7b-64k.manifest.json" in job
-    assert counts(judge_all(empty))[NOT_RUN] == 483
+    assert Counter(v.verdict for v in judge_all(empty))[NOT_RUN] == 483
     for entry in PUBLISHED.values():
-        text = to_markdown(entry.show(empty, entry.build(empty)))
+        text = to_markdown(entry.build(empty)[1])
         assert "not run" in text and "nan" not in text.replace("finan", "").lower()
 
 
@@ -106,8 +115,7 @@ def test_every_published_table_shows_both_numbers_in_every_cell(exact: Results) 
     known = {manifest["path"] for manifest in exact.manifests}
     seen: set[str] = set()
     for name, entry in PUBLISHED.items():
-        frame = entry.build(exact)
-        sections = entry.show(exact, frame)
+        frame, sections = entry.build(exact)
         assert sections and all(len(s.frame) == len(s.sources) for s in sections), name
         assert {path for s in sections for row in s.sources for path in row} <= known
         text = to_markdown(sections) + to_latex(sections, name)
@@ -115,8 +123,7 @@ def test_every_published_table_shows_both_numbers_in_every_cell(exact: Results) 
         if "cell" in frame:
             seen |= set(frame["cell"])
     assert len(seen) == 489
-    assert set(PUBLISHED) == set(PUBLISHED_NEEDS)
-    text = to_markdown(PUBLISHED["table_1"].show(exact, PUBLISHED["table_1"].build(exact)))
+    text = to_markdown(PUBLISHED["table_1"].build(exact)[1])
     assert "| YaRN 7B s=2 | 400M |" in text
     assert re.search(r"\| 3\.91 \[3\.918\] \| 3\.92 \[[0-9.]+, [0-9.]+\] reproduced \|", text)
 
@@ -199,7 +206,7 @@ def test_the_micro_study_is_an_analogue(results: Results) -> None:
     raw = results.frame("perplexity")
     rows = raw[(raw["arm"] == "yarn-s16") & (raw["length"] == 8 * 256)]
     assert long.ours.estimate.value == pytest.approx(math.exp(rows["nll"].mean()))
-    assert long.ours.role is not None and long.ours.role.model.arm == "yarn-s16"
+    assert long.ours.counterpart is not None and long.ours.counterpart.model.arm == "yarn-s16"
     ablation = found["cr-t5.yarn-llama-7b-32k.32768"].orders
     assert {f"cr-t5.{name}-llama-7b-32k.32768" for name in ("linear", "ntk")} <= set(ablation.kept)
     assert found["t1.yarn-llama-2-7b-8k.2048"].verdict == NOT_RUN  # no arm at s = 2
@@ -209,7 +216,7 @@ def test_the_micro_study_is_an_analogue(results: Results) -> None:
     row = table.loc["t2.yarn-llama-2-7b-128k.131072"]
     assert row["our_model"] == "yarn-s32" and row["our_x"] == 32 * 256
     assert row["manifest"] == "evaluations/perplexity/yarn-s32.manifest.json"
-    assert {REPRODUCED, CONTRADICTED} & {v.verdict for v in found.values() if v.ours and v.ours.role} == set()
+    assert {REPRODUCED, CONTRADICTED} & {v.verdict for v in found.values() if v.ours and v.ours.counterpart} == set()
 
 
 def test_counts_add_up(exact: Results) -> None:
@@ -252,6 +259,46 @@ def test_the_sweep_is_compared_point_by_point(results: Results) -> None:
     assert set(four.groupby("segment_start")["ours"].sum()) <= set(range(13))
     three = overlay(results, "Figure 3")
     assert (three.loc[three["x"] == 1.05, "ours"].astype(float).abs() < 1e-9).all()
+
+
+def test_a_cell_and_the_point_of_a_curve_are_one_number(exact: Results, results: Results) -> None:
+    """Table 2 and Figure 1 print the same measurements; Table 4 and its file do. Ours beside them is the same as well."""
+    for study, table, figure in ((exact, "Table 2", "Figure 1"), (results, "Table 2", "Figure 1"),
+                                 (exact, "Table 4", "Table 4"), (results, "Table 4", "Table 4")):  # fmt: skip
+        cells = verdict_table(study, table).dropna(subset=["ours"])
+        both = cells.merge(
+            overlay(study, figure).dropna(subset=["ours"]), on=["model", "x"], suffixes=("", "_of_point")
+        )
+        assert len(both) > 3
+        assert both["ours"].astype(float).to_numpy() == pytest.approx(both["ours_of_point"].astype(float).to_numpy())
+        assert (both["manifest"] == both["manifest_of_point"]).all() and (both["our_x"] == both["our_x_of_point"]).all()
+
+
+def test_published_tables_are_registered_in_the_papers_order() -> None:
+    """The first is open and the others are folded under their titles; the paper's own names lead to the right files."""
+    assert [table.place for table in PUBLISHED.values()] == list(range(len(PUBLISHED)))
+    assert [table.fold for table in PUBLISHED.values()] == ["", *[t.title for t in PUBLISHED.values()][1:]]
+    named = {name: table.name for table in PUBLISHED.values() for name in table.paper_names}
+    assert named == {f"table_{n}": f"table_{n}" for n in range(1, 7)} | {"ablation": "camera_ready_ablation"}
+
+
+def test_the_registrations_are_read_without_pandas() -> None:
+    """The Snakefile reads them at every start."""
+    heavy = "{'numpy', 'pandas', 'scipy', 'torch', 'altair'}"
+    code = f"import yarnlab.results.tables.published, sys; assert not {heavy} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_stated_rule_is_the_one_applied() -> None:
+    """docs/deviations.md, which every table names, gives the tolerances that the code has; no table names a module."""
+    assert "docs/deviations.md" in LEGEND and "yarnlab." not in LEGEND
+    page = (reference_folder().parents[1] / "docs" / "deviations.md").read_text()
+    rows = dict(
+        re.findall(r"^\| (.+?) \| (.+?) \|$", page.split("## The verdict on a published number")[1], re.MULTILINE)
+    )
+    for words, share in (("same weights", SAME_WEIGHTS), ("trained again", RETRAINED), ("GPU-hours", COST), ("standard error", ERRORS)):  # fmt: skip
+        assert next(rule for number, rule in rows.items() if words in number).startswith(f"{100 * share:g} %")
+    assert f"{PASSKEY_STEP:,} tokens" in rows["passkey context"] and f"{100 * SHARE:g} % of its points" in page
 
 
 def test_several_seeds_are_one_number(exact: Results) -> None:

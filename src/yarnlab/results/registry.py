@@ -114,14 +114,14 @@ def figure(title: str, *, needs: Iterable[str], section: str, place: int, **opti
 def tables() -> dict[str, Table]:
     """Every table by its name."""
     _import_all("yarnlab.results.tables")
-    return dict(_TABLES)
+    return dict(sorted(_TABLES.items()))
 
 
 @cache
 def figures() -> dict[str, Figure]:
     """Every figure by its name."""
     _import_all("yarnlab.results.figures")
-    return dict(_FIGURES)
+    return dict(sorted(_FIGURES.items()))
 
 
 def paper_targets() -> dict[str, str]:

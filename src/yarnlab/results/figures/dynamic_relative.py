@@ -6,8 +6,8 @@ from typing import Any
 
 from yarnlab.results.display import rows_of
 from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.published.data import load_reference
 from yarnlab.results.published.overlay import FIRST, overlaid, relative
-from yarnlab.results.published.reference import load_reference
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
 from yarnlab.results.style import method_label, method_look, methods_of

@@ -7,8 +7,8 @@ from typing import Any
 
 from yarnlab.results.bases import tree_of
 from yarnlab.results.estimates import NotMeasured, nll
+from yarnlab.results.published.data import load_reference
 from yarnlab.results.published.overlay import overlaid, relative
-from yarnlab.results.published.reference import load_reference
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import named_arms

@@ -8,7 +8,7 @@ from yarnlab.lazy import alt, pd
 from yarnlab.results import temperature as sweep
 from yarnlab.results.charts import WIDE, bounds, rounded
 from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.published.reference import load_reference
+from yarnlab.results.published.data import load_reference
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import mean

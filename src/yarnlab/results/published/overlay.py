@@ -10,8 +10,8 @@ from typing import Any
 
 from yarnlab.lazy import alt, np, pd
 from yarnlab.results.charts import WIDE, dashed, decades, key, rounded, scales
-from yarnlab.results.published.reference import load_reference
-from yarnlab.results.published.reference_roles import role_of
+from yarnlab.results.published.counterpart import counterpart_of
+from yarnlab.results.published.data import load_reference
 from yarnlab.results.results import Results
 from yarnlab.results.style import PUBLISHED, QUIET, SPARE, method_label, method_look
 
@@ -30,8 +30,8 @@ def in_tokens(results: Results) -> list[dict[str, Any]]:
     frame = reference.figure("Figure 1", "Figure 6", "Camera-ready Figure 3").dropna(subset=["value"])
     rows: list[dict[str, Any]] = []
     for name, curve in frame[frame["metric"] == "perplexity"].groupby("model", sort=False):
-        role = role_of(results, reference.models[str(name)])
-        if role is not None and role.analogue is None:
+        ours = counterpart_of(results, reference.models[str(name)])
+        if ours is not None and ours.analogue is None:
             about = {"published": str(curve["label"].iloc[0]), "method": str(curve["method"].iloc[0])}
             rows += [
                 about | {"N": int(x), "perplexity": value} for x, value in zip(curve["x"], curve["value"], strict=True)

@@ -1,44 +1,62 @@
-"""A verdict on every published number.
-
-The rule, written before any result:
+"""A verdict on every published number, by the rule of docs/deviations.md, which was written before any result.
 
 * **not run**: the study has no model that stands for the published one, or has not measured it; the reason says which.
 * **not comparable**: there is a number of ours, but of an analogue, other text or another protocol.
-* **reproduced**: our value is within the tolerance (`verdict_tolerance`) of what the published number can have been;
-  for '>10^n', it is above.
-* **contradicted**: it is not, and an order that the paper's table shows is reversed: another cell of the same column
-  (same length or task, another model) or row (same model, another length) that the paper has clearly above or below
-  this one is, here, clearly on the other side (`verdict_order`). One number that is off is a difference; an order that
-  is turned round contradicts what the table is printed for.
+* **reproduced**: our value is within the tolerance of what the published number can have been; for '>10^n', above it.
+* **contradicted**: it is not, and an order that the paper's table shows is reversed.
 * **differs**: anything else outside the tolerance.
 
-Where the documents are not the published ones the tolerance holds our interval, so that 'differs' means that the
-interval excludes the published value. Where they are, the interval over documents says nothing about the difference,
-and an order is judged on differences paired by document.
+What a published number can have been (its rounding, truncation or reading error) is no tolerance but a range
+(`Cell.range`, `Point.range`), and the distance is measured from its nearer end.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import combinations
 
+from yarnlab.lazy import np
 from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.published.published_match import ours
-from yarnlab.results.published.published_ours import Ours
-from yarnlab.results.published.reference import Reference, load_reference
-from yarnlab.results.published.reference_rows import Cell
-from yarnlab.results.published.verdict_order import Orders, compare_orders
-from yarnlab.results.published.verdict_tolerance import Tolerance, tolerance
+from yarnlab.results.published.data import Cell, Curve, Point, load_reference
+from yarnlab.results.published.ours import PASSKEY_STEP, Ours, ours
 from yarnlab.results.results import Results
+from yarnlab.results.statistics import Array, Z, difference_of_proportions, proportion, student_quantile
 
 REPRODUCED, DIFFERS, CONTRADICTED = "reproduced", "differs", "contradicted"
 NOT_RUN, NOT_COMPARABLE = "not run", "not comparable"
 VERDICTS = (REPRODUCED, DIFFERS, CONTRADICTED, NOT_RUN, NOT_COMPARABLE)
 
+SAME_WEIGHTS = 0.005  # of a perplexity: other kernels and bfloat16 sums
+RETRAINED = 0.02  # of a perplexity: the paper calls its s=32 model, up to 1.8 % above s=16, equivalent (v2 p.8)
+COST = 0.25  # of GPU-hours: the throughput of another cluster
+ERRORS = 0.05  # of a standard error
+CLEAR = 0.02  # of the ratio of two published perplexities: from here on they are in order
+# Metrics whose cells have an order worth asking for, and whether they are shares of `n` trials or questions.
+ORDERED = {"perplexity": False, "accuracy": True, "passkey_accuracy": True, "acc": True, "acc_norm": True, "mc2": True}
+
+
+@dataclass(frozen=True)
+class Tolerance:
+    """`amount` in the cell's unit, beyond the range of what the published number can have been."""
+
+    amount: float
+    reason: str
+
+
+@dataclass(frozen=True)
+class Orders:
+    """Ids of the cells against which the paper's order is found here, is turned round, or is not clear here."""
+
+    kept: tuple[str, ...] = ()
+    reversed: tuple[str, ...] = ()
+    open: tuple[str, ...] = ()
+
 
 @dataclass(frozen=True, eq=False)
-class CellVerdict:
+class Verdict:
     """What became of one published number.
 
     difference: ours minus published, in the cell's unit; relative: that over the published value. Both NaN where there
@@ -48,22 +66,50 @@ class CellVerdict:
     reason: why it is not run or not comparable, or which order is reversed; empty otherwise.
     """
 
-    cell: Cell
+    cell: Cell | Point
     verdict: str
-    ours: Ours | None
-    difference: float
-    relative: float
-    excess: float
-    tolerance: Tolerance | None
-    orders: Orders
-    reason: str
+    ours: Ours | None = None
+    difference: float = math.nan
+    relative: float = math.nan
+    excess: float = math.nan
+    tolerance: Tolerance | None = None
+    orders: Orders = Orders()
+    reason: str = ""
 
 
-def judge(cell: Cell, kind: str, found: Ours, orders: Orders) -> CellVerdict:
-    """The verdict on a cell that this study has a number for."""
+@lru_cache(maxsize=128)
+def judge_artifact(results: Results, artifact: str) -> tuple[Verdict, ...]:
+    """A verdict on every cell of one table, figure or section; orders never leave it."""
+    reference = load_reference()
+    cells = reference.of(artifact)
+    found = {cell.cell: _measured(results, cell) for cell in cells}
+    orders = compare_orders(cells, {name: own for name, own in found.items() if isinstance(own, Ours)})
+    none = Orders()
+    return tuple(judge(c, reference.kind_of(c), found[c.cell], orders.get(c.cell, none)) for c in cells)
+
+
+def judge_curve(results: Results, curve: Curve) -> list[Verdict]:
+    """A verdict on every point of a curve; its points have no orders."""
+    reference = load_reference()
+    kind = reference.kind_of(curve)
+    return [judge(point, kind, _measured(results, point), Orders()) for point in reference.points_of(curve)]
+
+
+def _measured(results: Results, cell: Cell | Point) -> Ours | str:
+    """Our number, or why there is none."""
+    try:
+        return ours(results, cell)
+    except NotMeasured as absent:
+        return str(absent)
+
+
+def judge(cell: Cell | Point, kind: str, found: Ours | str, orders: Orders) -> Verdict:
+    """The verdict on a cell measured by a protocol of this kind; `found` is our number, or why there is none."""
+    if isinstance(found, str):
+        return Verdict(cell, NOT_RUN, reason=found)
     value, target = found.estimate.value, cell.target
     if target is None:
-        return CellVerdict(cell, NOT_COMPARABLE, found, *(math.nan,) * 3, None, orders, "the paper gives no number")
+        return Verdict(cell, NOT_COMPARABLE, found, orders=orders, reason="the paper gives no number")
     low, high = cell.range
     excess = max(low - value, value - high, 0.0)
     difference = math.nan if cell.relation == ">" else value - target
@@ -80,38 +126,157 @@ def judge(cell: Cell, kind: str, found: Ours, orders: Orders) -> CellVerdict:
         reason += f" and {len(orders.reversed) - 3} more" if len(orders.reversed) > 3 else ""
     else:
         verdict = DIFFERS
-    return CellVerdict(cell, verdict, found, difference, relative, excess, allowed, orders, reason)
+    return Verdict(cell, verdict, found, difference, relative, excess, allowed, orders, reason)
 
 
-@lru_cache(maxsize=128)
-def judge_artifact(results: Results, reference: Reference, artifact: str) -> tuple[CellVerdict, ...]:
-    """A verdict on every cell of one table, figure or section; orders never leave it."""
-    cells = reference.of(artifact)
-    found: dict[str, Ours] = {}
-    absent: dict[str, str] = {}
+def tolerance(cell: Cell | Point, kind: str, found: Ours) -> Tolerance:
+    """How far our number for a cell of this kind may be from the published one and still count as the same."""
+    target = cell.target
+    assert target is not None
+    if isinstance(cell, Point) and cell.metric == "loss":
+        return Tolerance(cell.scatter, "twice the scatter of the published losses")
+    if cell.relation == ">":
+        return Tolerance(0.0, "anything above it")
+    if cell.metric in ("perplexity", "mean_perplexity"):
+        return _of_perplexity(target, found)
+    if isinstance(cell, Point):
+        return Tolerance(_half(found, target), "half width of our interval over documents")
+    factor = 100.0 if cell.unit == "percent" else 1.0
+    if kind == "passkey_official" and cell.metric == "passkey_context":
+        return Tolerance(float(PASSKEY_STEP), "one step of the grid of sizes")
+    if kind == "passkey_official":
+        published = proportion(round(target / factor * (cell.n or 1)), cell.n or 1)
+        between = difference_of_proportions(found.estimate.map(lambda x: x / factor, "proportion"), published)
+        half = between.value - between.low if between.value > 0 else between.high - between.value
+        reason = f"95 % interval of the difference of {found.estimate.n:,} and {cell.n:,} trials"
+        return Tolerance(factor * half, reason)
+    if cell.metric.endswith("_stderr"):
+        return Tolerance(ERRORS * target, f"{100 * ERRORS:g} % of a standard error")
+    if kind == "benchmarks":
+        share = target / factor
+        half = Z * math.sqrt(share * (1 - share) / (cell.n or 1))
+        return Tolerance(factor * half, f"95 % binomial half width of {cell.n:,} questions")
+    if kind == "cost":
+        return Tolerance(COST * target, f"{100 * COST:g} %: another cluster's throughput")
+    if cell.metric == "mean_drop":
+        return Tolerance(_half(found, target), "half width of our interval over questions")
+    return Tolerance(1e-9 * abs(target), _AS_PRINTED[cell.rounding])
+
+
+_AS_PRINTED = {
+    "rounded": "half a unit of the last printed digit",
+    "truncated": "a unit of the last printed digit",
+    "exact": "none: not sampled",
+    "misprint": "none: not sampled",
+}
+
+
+def _of_perplexity(target: float, found: Ours) -> Tolerance:
+    """By whether documents and weights are the published ones."""
+    if not found.same_documents:
+        return Tolerance(_half(found, target), "half width of our interval over other documents")
+    if found.same_weights:
+        return Tolerance(SAME_WEIGHTS * target, f"{100 * SAME_WEIGHTS:g} %: same weights and documents, other kernels")
+    return Tolerance(RETRAINED * target, f"{100 * RETRAINED:g} %: same documents, weights trained again")
+
+
+def _half(found: Ours, target: float) -> float:
+    """The half width of our interval on the side of the published value."""
+    e = found.estimate
+    return e.value - e.low if target < e.value else e.high - e.value
+
+
+def compare_orders(cells: tuple[Cell, ...], found: dict[str, Ours]) -> dict[str, Orders]:
+    """Cell id → its orders, for all cells that this study has a number for.
+
+    Two cells of a column (same length or task, another model) or of a row (same model, another length) are ordered by
+    the paper when they differ clearly: perplexities by more than CLEAR of their ratio, scores and hit rates by more
+    than 1.96 standard errors of their difference. Here they are ordered when the 95 % interval of their difference,
+    paired by document where possible, excludes 0. That is scale-free, so analogues have orders too.
+    """
+    kept: dict[str, dict[int, list[str]]] = {name: {1: [], -1: [], 0: []} for name in found}
+    for a, b in _pairs([cell for cell in cells if cell.cell in found]):
+        published = _published_order(a, b)
+        if published:
+            agreement = published * _order(found[a.cell], found[b.cell])
+            kept[a.cell][agreement].append(b.cell)
+            kept[b.cell][agreement].append(a.cell)
+    return {name: Orders(*(tuple(by[sign]) for sign in (1, -1, 0))) for name, by in kept.items()}
+
+
+def _pairs(cells: list[Cell]) -> Iterator[tuple[Cell, Cell]]:
+    """Every two cells of a column or a row of the same table."""
+    groups: dict[tuple[object, ...], list[Cell]] = {}
     for cell in cells:
-        try:
-            found[cell.cell] = ours(results, reference, cell)
-        except NotMeasured as reason:
-            absent[cell.cell] = str(reason)
-    orders = compare_orders(cells, found)
-    verdicts = []
-    for cell in cells:
-        if cell.cell in absent:
-            nothing = (math.nan, math.nan, math.nan)
-            verdicts.append(CellVerdict(cell, NOT_RUN, None, *nothing, None, Orders(), absent[cell.cell]))
-        else:
-            kind = reference.protocols[cell.protocol].kind
-            verdicts.append(judge(cell, kind, found[cell.cell], orders[cell.cell]))
-    return tuple(verdicts)
+        if cell.metric not in ORDERED or cell.value is None:
+            continue
+        task = cell.protocol if cell.x is None else ""
+        passkey_context = cell.metric == "passkey_accuracy"  # each at its own context: a column, but no rows
+        groups.setdefault((cell.artifact, cell.metric, task, None if passkey_context else cell.x), []).append(cell)
+        if cell.x is not None and not passkey_context:
+            row = (cell.artifact, cell.metric, cell.protocol, cell.model, cell.method, cell.scale, "row")
+            groups.setdefault(row, []).append(cell)
+    for group in groups.values():
+        yield from combinations(group, 2)
 
 
-def judge_all(results: Results, reference: Reference | None = None) -> tuple[CellVerdict, ...]:
-    """A verdict on every published cell, in the paper's order."""
-    reference = reference or load_reference()
-    return tuple(v for name in reference.artifacts for v in judge_artifact(results, reference, name))
+def _published_order(a: Cell, b: Cell) -> int:
+    """1 where the paper has a clearly above b, −1 below, 0 where it does not say."""
+    (a_low, a_high), (b_low, b_high) = a.range, b.range
+    sign, upper, lower = (1, a_low, b_high) if a_low > b_high else (-1, b_low, a_high)
+    if not upper > lower:
+        return 0
+    if not ORDERED[a.metric]:
+        return sign if math.log(upper / lower) > CLEAR else 0
+    return sign if upper - lower > Z * math.hypot(_error(a), _error(b)) else 0
 
 
-def counts(verdicts: tuple[CellVerdict, ...]) -> dict[str, int]:
-    """How many cells have each verdict, in the order of VERDICTS."""
-    return {name: sum(v.verdict == name for v in verdicts) for name in VERDICTS}
+def _error(cell: Cell) -> float:
+    """Standard error of a published share, in the cell's unit; no share is taken as certain."""
+    factor = 100.0 if cell.unit == "percent" else 1.0
+    n = cell.n or 1
+    assert cell.target is not None
+    share = min(max(cell.target / factor, 0.5 / n), 1 - 0.5 / n)
+    return factor * math.sqrt(share * (1 - share) / n)
+
+
+def _order(a: Ours, b: Ours) -> int:
+    """1 where ours has a clearly above b, −1 below, 0 where it does not say."""
+    e, f = a.estimate, b.estimate
+    between = _paired(a, b)
+    if between is None and e.method.startswith("normal"):
+        half = math.hypot(e.high - e.value, f.high - f.value)
+        between = e.value - f.value - half, e.value - f.value + half
+    low, high = between or (e.low - f.high, e.high - f.low)
+    return 1 if low > 0 else -1 if high < 0 else 0
+
+
+def _paired(a: Ours, b: Ours) -> tuple[float, float] | None:
+    """Student's 95 % interval of the difference in ln perplexity over the same documents, and over seeds if several.
+
+    None where the two cannot be paired. Not a bootstrap, since a study has more than a thousand pairs.
+    """
+    if a.documents is None or b.documents is None or not a.documents.columns.equals(b.documents.columns):
+        return None
+    weights = _weights(a)
+    if not np.array_equal(weights, _weights(b)):
+        return None
+    first, second = a.documents.to_numpy(float), b.documents.to_numpy(float)
+    if not a.documents.index.equals(b.documents.index):
+        first, second = first.mean(axis=0, keepdims=True), second.mean(axis=0, keepdims=True)
+    difference = first - second
+    seeds, n = difference.shape
+    if n < 2:
+        return None
+    centre = float((difference @ weights).sum() / (seeds * weights.sum()))
+    residuals = weights * (difference.mean(axis=0) - centre) / weights.mean()
+    variance = float(residuals.var(ddof=1)) / n
+    if seeds > 1:
+        variance += float((difference @ weights / weights.sum()).var(ddof=1)) / seeds
+    half = student_quantile(n) * math.sqrt(variance)
+    return centre - half, centre + half
+
+
+def _weights(found: Ours) -> Array:
+    assert found.documents is not None
+    return np.ones(found.documents.shape[1]) if found.weights is None else np.asarray(found.weights, dtype=float)
