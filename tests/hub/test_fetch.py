@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from yarnlab.hub.faults import Interrupted, Offline
+from yarnlab.hub.errors import HubError
 from yarnlab.hub.fetch import fetch
-from yarnlab.hub.lock import Asset, lock_assets, read_lock
+from yarnlab.hub.lock import Asset, read_lock
+from yarnlab.hub.pin import lock_assets
 
 from .conftest import BIG, DATASET, FILES, MODEL, NAME, QUICK, SECOND
 
@@ -73,9 +74,7 @@ def test_only_the_file_that_changed_on_disk_is_fetched_again(hub, get, folder):
 
 def test_an_interrupted_download_goes_on_where_it_was(hub, get, folder, address):
     hub.faults[address(BIG)] = "truncated"
-    with pytest.raises(
-        Interrupted, match=r"breaks off again and again .*, after [\d,]+ of 1,024,000 bytes, .* are kept"
-    ):
+    with pytest.raises(HubError, match=r"breaks off again and again .*, after [\d,]+ of 1,024,000 bytes, .* are kept"):
         get()
     kept = (folder / f"{BIG}.partial").stat().st_size
     assert 0 < kept < 256 * 4000
@@ -220,7 +219,7 @@ def test_a_cached_file_that_is_wrong_is_fetched_or_missed(hub, get, folder, lock
     snapshot = fill_cache(hub, tmp_path, linked=False)
     (snapshot / BIG).write_bytes(b"?" * len(FILES[BIG]))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(Offline, match=rf"{BIG} missing or wrong, and HF_HUB_OFFLINE forbids to fetch"):
+    with pytest.raises(HubError, match=rf"{BIG} missing or wrong, and HF_HUB_OFFLINE forbids to fetch"):
         get()
     monkeypatch.delenv("HF_HUB_OFFLINE")
     hub.requests.clear()
@@ -234,7 +233,7 @@ def test_a_cache_on_another_file_system_is_copied(hub, get, folder, monkeypatch,
     def refuse(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr("yarnlab.hub.cache.os.link", refuse)
+    monkeypatch.setattr("yarnlab.hub.download.os.link", refuse)
     get()
     assert hub.downloads() == [] and (folder / BIG).read_bytes() == FILES[BIG]
     shutil.rmtree(tmp_path / "home")
