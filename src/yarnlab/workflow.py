@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from yarnlab.cluster import path_of_jobs
 from yarnlab.code import code_key
-from yarnlab.provenance import project_root
+from yarnlab.hub.lock import Asset, lock_file, read_lock
+from yarnlab.provenance import project_root, read_json
 from yarnlab.study import Study, StudyError, canonical, load_study, section, study_digest
 from yarnlab.study.data import PythonPackages
 from yarnlab.study.evaluations import KINDS
@@ -24,7 +26,8 @@ CONFIG = ("study", "device", "mfu", "first", "second")  # the keys of `--config`
 
 
 class Workflow:
-    """One study as the workflow sees it; all methods are cheap and depend on the study file alone."""
+    """One study as the workflow sees it; all methods are cheap and depend on the study file alone, assets also on the
+    hub's lock."""
 
     def __init__(self, study: Study, results: str = "results", named: str | None = None) -> None:
         self.study = study
@@ -86,7 +89,28 @@ class Workflow:
 
     def spec(self, stage: str) -> Callable[[Any], str]:
         """A params function: the canonical JSON of exactly the section that the job's stage reads."""
-        return lambda wildcards: canonical(section(self.study, stage, self._name(wildcards)))
+        return lambda wildcards: canonical(self.section(stage, self._name(wildcards)))
+
+    def section(self, stage: str, name: str) -> dict[str, Any]:
+        """The section of one job; of an asset that is pinned with its commit, so that another pin makes it again.
+
+        What was fetched before it was pinned (the fetch then pins it) stays as it is, without a commit, while it fits.
+        Raises HubError for a lock that cannot be read.
+        """
+        found = section(self.study, stage, name)
+        pinned = self._pinned.get(name) if stage == "asset" else None
+        if pinned is None:
+            return found
+        made = read_json(Path(self._asset(name)))
+        fits = made.get("facts", {}).get("commit") == pinned and "commit" not in made.get("spec", {})
+        return found if fits else {**found, "commit": pinned}
+
+    @cached_property
+    def _pinned(self) -> dict[str, str]:
+        """Asset → the commit that the hub's lock has for it now."""
+        locked = read_lock(lock_file())
+        keys = {name: Asset(a.type, a.repo, a.revision).key for name, a in self.study.assets.items()}
+        return {name: locked[key].commit for name, key in keys.items() if key in locked}
 
     @staticmethod
     def code(stage: str) -> str:

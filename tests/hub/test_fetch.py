@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -245,3 +247,42 @@ def test_progress_and_what_was_trusted_are_on_the_log(get, lock, tmp_path):
     text = (tmp_path / "log").read_text()
     assert f"main was not pinned and is trusted as it is now: {read_lock(lock)[MODEL.key].commit}" in text
     assert "2/2 megabytes" in text and f"{len(FILES)} files are there and right" in text
+
+
+def test_a_link_into_the_cache_that_a_killed_process_left_is_not_written_to(hub, get, folder, tmp_path):
+    """Of a shorter file of another revision, which would be continued, and of a longer one, which would be cut."""
+    fill_cache(hub, tmp_path, linked=True)
+    kept = tmp_path / "home/hub/models--owner--model/blobs"
+    blobs = {name: kept / hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+    new = {**FILES, BIG: FILES[BIG] + b"and more", SECOND: b"less"}
+    hub.push("models", NAME, new)
+    folder.mkdir(parents=True)
+    for name in (BIG, SECOND):
+        os.link(blobs[name], folder / f"{name}.partial")
+    get()
+    assert {name: (folder / name).read_bytes() for name in new} == new
+    assert {name: blob.read_bytes() for name, blob in blobs.items()} == FILES
+
+
+def test_a_file_system_without_flock(hub, lock, folder, monkeypatch, address):
+    """Lustre, as it is mounted by default; the second still waits for the first, and nothing is left behind."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    lock_assets([MODEL], lock, patience=QUICK)
+    hub.faults[address(BIG)] = "slow"
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(fetch, MODEL, lock, folder, workers=2, patience=QUICK) for _ in range(2)]
+    assert both[0].result() == both[1].result()
+    assert sorted(hub.downloads()) == sorted(FILES)  # each once
+    assert names_in(folder) == {*FILES, "asset.json"}
+    assert [path.name for path in lock.parent.iterdir() if path.is_file()] == [lock.name]
+
+
+def test_half_a_conversion_that_a_killed_process_left_is_removed(get, folder):
+    folder.mkdir(parents=True)
+    (folder / ".model-00001-of-00002.safetensors.ab12cd.safetensors").write_bytes(b"half of it")
+    get()
+    assert names_in(folder) == {*FILES, "asset.json"}

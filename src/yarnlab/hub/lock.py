@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from typing import Any
 
 from yarnlab.hub.errors import HubError
 from yarnlab.hub.selection import check_name, choose
-from yarnlab.provenance import replacing
+from yarnlab.provenance import project_root, replacing
 
 HEADER = """\
 # Every download, pinned: `yarnlab lock STUDY` writes this file, every fetch verifies each byte against it. Commit it.
@@ -85,20 +86,24 @@ class Locked:
         return sum(file.size for file in self.files.values())
 
 
-def read_lock(lock_file: Path) -> dict[str, Locked]:
+def lock_file() -> Path:
+    """The lock of the project: config/hub.lock.yaml, or YARNLAB_HUB_LOCK."""
+    chosen = os.environ.get("YARNLAB_HUB_LOCK")
+    return Path(chosen) if chosen else project_root() / "config" / "hub.lock.yaml"
+
+
+def read_lock(path: Path) -> dict[str, Locked]:
     """Asset key → what is pinned; {} without a file. Raises HubError for a file that is not a lock."""
     import yaml
 
-    if not lock_file.exists():
+    if not path.exists():
         return {}
     try:
-        content = yaml.safe_load(lock_file.read_text(encoding="utf-8")) or {}
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
         return {str(key): _entry(value) for key, value in content.items()}
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, HubError) as error:
         why = " ".join(str(error).split())
-        raise HubError(
-            f"{lock_file} cannot be read ({why}): restore it from git, or remove it and lock again"
-        ) from None
+        raise HubError(f"{path} cannot be read ({why}): restore it from git, or remove it and lock again") from None
 
 
 def _entry(value: dict[str, Any]) -> Locked:
@@ -113,14 +118,14 @@ def _entry(value: dict[str, Any]) -> Locked:
     return Locked(value["commit"], frozenset(tuple(patterns) for patterns in value["selections"]), files)
 
 
-def write_lock(lock_file: Path, entries: Mapping[str, Locked]) -> None:
+def write_lock(path: Path, entries: Mapping[str, Locked]) -> None:
     """Sorted, a line a file, strings quoted: hashes of digits alone would be numbers."""
     lines = []
     for key, locked in sorted(entries.items()):
         selections = ", ".join(json.dumps(list(patterns)) for patterns in sorted(locked.selections))
         lines += [f"{json.dumps(key)}:", f'  commit: "{locked.commit}"', f"  selections: [{selections}]", "  files:"]
-        for path, file in sorted(locked.files.items()):
+        for name, file in sorted(locked.files.items()):
             hashed = f'sha256: "{file.sha256}"' if file.sha256 else f'git_sha1: "{file.git_sha1}"'
-            lines.append(f"    {json.dumps(path)}: {{size: {file.size}, {hashed}}}")
-    with replacing(lock_file) as temporary:
+            lines.append(f"    {json.dumps(name)}: {{size: {file.size}, {hashed}}}")
+    with replacing(path) as temporary:
         temporary.write_text(HEADER + "".join(f"{line}\n" for line in lines), encoding="utf-8")
