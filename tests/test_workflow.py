@@ -50,30 +50,26 @@ def test_another_pin_of_an_asset_makes_it_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("YARNLAB_HUB_LOCK", str(tmp_path / "hub.lock.yaml"))
     first, second = "1" * 40, "2" * 40
+    study = Workflow.load("released", STUDIES).study
+    name, declared = next(iter(study.assets.items()))
+    key = Asset(declared.type, declared.repo, declared.revision).key
 
     def asked(pin: str | None) -> dict:
-        flow = Workflow.load("released", STUDIES)
-        name = flow.assets()[0]
-        declared = flow.study.assets[name]
         if pin is not None:
-            key = Asset(declared.type, declared.repo, declared.revision).key
-            write_lock(
-                tmp_path / "hub.lock.yaml",
-                {key: Locked(pin, frozenset([()]), {"a": LockedFile("a", 1, git_sha1="0" * 40)})},
-            )
+            file = LockedFile("a", 1, git_sha1="0" * 40)
+            write_lock(tmp_path / "hub.lock.yaml", {key: Locked(pin, frozenset([()]), {"a": file})})
+        flow = Workflow.load("released", STUDIES)
         spec = flow.spec("asset")(SimpleNamespace(asset=name))
         assert spec == canonical(flow.section("asset", name))
         return json.loads(spec)
 
     def make(spec: dict, commit: str) -> None:
-        flow = Workflow.load("released", STUDIES)
-        manifest = Path(flow.asset_manifests()[0])
+        manifest = tmp_path / f"results/released/assets/{name}/manifest.json"
         manifest.parent.mkdir(parents=True, exist_ok=True)
         manifest.write_text(json.dumps({"spec": spec, "facts": {"commit": commit}}))
 
     unpinned = asked(None)
-    flow = Workflow.load("released", STUDIES)
-    assert unpinned == section(flow.study, "asset", flow.assets()[0])
+    assert unpinned == section(study, "asset", name)
     assert asked(first) == {**unpinned, "commit": first}
     make(unpinned, first)  # as a fetch does that pins what it brings
     assert asked(first) == unpinned

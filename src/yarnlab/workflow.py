@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from functools import cached_property
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ class Workflow:
         self.root = f"{results}/{study.study}"
         self.named = named or study.study  # what `--config study=` must say
         self.models = list(study.instances())
+        self._pinned = _pinned(study)
 
     @classmethod
     def chosen(cls, config: Mapping[str, object], folder: Path) -> Workflow:
@@ -50,7 +50,7 @@ class Workflow:
     def load(cls, chosen: str, folder: Path) -> Workflow:
         """The study of this name in a folder of study files, or the study file at this path (ending in .yaml).
 
-        Raises StudyError with one line per mistake.
+        Raises StudyError with one line per mistake, HubError for a lock of the hub that cannot be read.
         """
         study = load_study(Path(chosen) if chosen.endswith(".yaml") else folder / f"{chosen}.yaml")
         return cls(study, named=chosen)
@@ -95,7 +95,6 @@ class Workflow:
         """The section of one job; of an asset that is pinned with its commit, so that another pin makes it again.
 
         What was fetched before it was pinned (the fetch then pins it) stays as it is, without a commit, while it fits.
-        Raises HubError for a lock that cannot be read.
         """
         found = section(self.study, stage, name)
         pinned = self._pinned.get(name) if stage == "asset" else None
@@ -104,13 +103,6 @@ class Workflow:
         made = read_json(Path(self._asset(name)))
         fits = made.get("facts", {}).get("commit") == pinned and "commit" not in made.get("spec", {})
         return found if fits else {**found, "commit": pinned}
-
-    @cached_property
-    def _pinned(self) -> dict[str, str]:
-        """Asset → the commit that the hub's lock has for it now."""
-        locked = read_lock(lock_file())
-        keys = {name: Asset(a.type, a.repo, a.revision).key for name, a in self.study.assets.items()}
-        return {name: locked[key].commit for name, key in keys.items() if key in locked}
 
     @staticmethod
     def code(stage: str) -> str:
@@ -238,3 +230,10 @@ class Workflow:
             if hasattr(wildcards, key):
                 return str(getattr(wildcards, key))
         return ""
+
+
+def _pinned(study: Study) -> dict[str, str]:
+    """Asset → the commit that the hub's lock has for it now."""
+    locked = read_lock(lock_file()) if study.assets else {}
+    keys = {name: Asset(a.type, a.repo, a.revision).key for name, a in study.assets.items()}
+    return {name: locked[key].commit for name, key in keys.items() if key in locked}

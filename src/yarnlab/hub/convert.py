@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +28,6 @@ class Conversion:
     source_sha256: str
     file: str
     sha256: str
-
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
 
 
 def target_name(source: str) -> str:

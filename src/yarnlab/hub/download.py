@@ -11,8 +11,6 @@ import os
 import re
 import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
@@ -74,8 +72,14 @@ class Download:
             if there.st_nlink > 1 or there.st_size > self.wanted.size:
                 self._partial.unlink()
         for _ in range(2):  # corruption on the way is worth one more try
-            with self._disk(), self._partial.open("ab") as file:
-                self._extend(file)
+            try:
+                with self._partial.open("ab") as file:
+                    self._extend(file)
+            except OSError as error:
+                if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                    raise
+                what = f"{self.wanted.path} has {self.wanted.size:,} bytes"
+                raise disk_full(self._partial.parent, what) from None
             if self._stop.is_set():
                 return False
             if self.wanted.is_at(self._partial):
@@ -131,25 +135,13 @@ class Download:
         return answer.status_code == 206 and (given is None or int(given[1]) == self.size)
 
     def _given_up(self, problem: Exception | None) -> HubError:
-        connecting = (httpx2.ConnectError, httpx2.ConnectTimeout, HfHubHTTPError)
-        if isinstance(problem, connecting):
+        if isinstance(problem, (httpx2.ConnectError, httpx2.ConnectTimeout, HfHubHTTPError)):
             return self._hub.fault(problem, self._asset, self.wanted.path)
         why = "the body is too short" if problem is None else type(problem).__name__
         return FileError(
             f"{self._asset.repo}: {self.wanted.path} breaks off again and again ({why}), after {self.size:,} of "
             f"{self.wanted.size:,} bytes, which are kept. Run the same command again to go on"
         )
-
-    @contextmanager
-    def _disk(self) -> Iterator[None]:
-        """Turns the operating system's "no space left" into a message that says what to do."""
-        try:
-            yield
-        except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-                raise
-            what = f"{self.wanted.path} has {self.wanted.size:,} bytes"
-            raise disk_full(self._partial.parent, what) from None
 
 
 def disk_full(folder: Path, what: str) -> HubError:

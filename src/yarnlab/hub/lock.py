@@ -99,7 +99,7 @@ def read_lock(path: Path) -> dict[str, Locked]:
     if not path.exists():
         return {}
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader) or {}
         return {str(key): _entry(value) for key, value in content.items()}
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, HubError) as error:
         why = " ".join(str(error).split())

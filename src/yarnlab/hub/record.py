@@ -8,12 +8,11 @@ another revision lingers.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yarnlab.hub.convert import Conversion, convert, target_name, write_index
+from yarnlab.hub.convert import convert, target_name, write_index
 from yarnlab.hub.download import partial
 from yarnlab.hub.lock import Asset, LockedFile
 from yarnlab.provenance import read_json, sha256_of, write_json
@@ -39,10 +38,10 @@ class Folder:
     def has_converted(self, wanted: LockedFile) -> bool:
         """Whether the safetensors file that was made of this .bin is there, to the last byte."""
         made = self._conversions().get(wanted.path)
-        if made is None or made.source_sha256 != wanted.sha256:
+        if made is None or made["source_sha256"] != wanted.sha256:
             return False
-        file = self.path / made.file
-        return file.is_file() and sha256_of(file) == made.sha256
+        file = self.path / made["file"]
+        return file.is_file() and sha256_of(file) == made["sha256"]
 
     def place(self, name: str, names: Iterable[str]) -> None:
         """Give a finished download its name; `names` are all that this fetch is going to place."""
@@ -52,9 +51,10 @@ class Folder:
     def complete(self, asset: Asset, commit: str, wanted: list[LockedFile], bins: set[str]) -> dict[str, Any]:
         """Convert what has to be, write asset.json, remove what belongs to no file of it; returns its content."""
         made = [self._converted(file) for file in wanted if file.path in bins]
-        hashes = {file.path: file.sha256 for file in wanted if file.path not in bins} | {c.file: c.sha256 for c in made}
+        hashes = {file.path: file.sha256 for file in wanted if file.path not in bins}
+        hashes |= {conversion["file"]: conversion["sha256"] for conversion in made}
         if len(made) > 1:
-            hashes[write_index(self.path, [conversion.file for conversion in made]).name] = None
+            hashes[write_index(self.path, [conversion["file"] for conversion in made]).name] = None
         record = {
             "type": asset.type,
             "repo": asset.repo,
@@ -67,7 +67,7 @@ class Folder:
                 }
                 for name in sorted(hashes)
             },
-            "conversions": [asdict(conversion) for conversion in made],
+            "conversions": made,
         }
         if record != read_json(self._finished):
             write_json(self._finished, record)
@@ -79,32 +79,31 @@ class Folder:
         self._unfinished.unlink(missing_ok=True)
         return record
 
-    def _conversions(self) -> dict[str, Conversion]:
-        """Source → what was made of it, by the last finished fetch and by unfinished ones since."""
-        found = {}
-        for file in (self._finished, self._unfinished):
-            for entry in read_json(file).get("conversions") or ():
-                with suppress(TypeError):
-                    conversion = Conversion(**entry)
-                    found[conversion.source] = conversion
-        return found
+    def _before(self) -> dict[str, Any]:
+        """What is recorded of the folder, by an unfinished fetch or else by the last one that finished."""
+        return read_json(self._unfinished) or read_json(self._finished)
 
-    def _converted(self, file: LockedFile) -> Conversion:
-        source = self.path / file.path
+    def _conversions(self) -> dict[str, dict[str, str]]:
+        """Source → what was made of it (a Conversion's fields)."""
+        return {conversion["source"]: conversion for conversion in self._before().get("conversions", ())}
+
+    def _converted(self, file: LockedFile) -> dict[str, str]:
+        source, target = self.path / file.path, self.path / target_name(file.path)
+        known = self._conversions()
         if not source.exists() or self.has_converted(file):  # without a source, has_converted was asked before
-            return self._conversions()[file.path]
-        target = self.path / target_name(file.path)
+            return known[file.path]
         self._open([file.path, target.name])
-        conversion = convert(source, file.sha256 or sha256_of(source), target)
-        self._open([], conversion)
-        return conversion
+        known[file.path] = asdict(convert(source, file.sha256 or sha256_of(source), target))
+        self._open([], list(known.values()))
+        return known[file.path]
 
-    def _open(self, names: Iterable[str], *conversions: Conversion) -> None:
+    def _open(self, names: Iterable[str], conversions: list[dict[str, str]] | None = None) -> None:
         """From here on the folder is not whole."""
-        before, finished = read_json(self._unfinished), read_json(self._finished)
-        placed = {*(before.get("files") or ()), *(finished.get("files") or ()), *names}
-        known = self._conversions() | {conversion.source: conversion for conversion in conversions}
-        now = {"files": sorted(placed), "conversions": [asdict(known[source]) for source in sorted(known)]}
+        before = self._before()
+        now = {
+            "files": sorted({*before.get("files", ()), *names}),
+            "conversions": before.get("conversions", []) if conversions is None else conversions,
+        }
         if now != before:
             write_json(self._unfinished, now)
         self._finished.unlink(missing_ok=True)
