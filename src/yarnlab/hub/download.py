@@ -60,8 +60,8 @@ class Download:
         self._hub, self._asset, self._commit, self._stop = hub, asset, commit, stop
         self._partial = partial(target)
 
-    def run(self) -> bool:
-        """Whether the file is there: False if `stop` was set meanwhile. All that arrived is kept, unless it is wrong.
+    def run(self) -> None:
+        """The file is there afterwards, unless `stop` is set. All that arrived is kept, unless it is wrong.
 
         Raises HfHubHTTPError for a refusal, and HubError.
         """
@@ -80,10 +80,8 @@ class Download:
                     raise
                 what = f"{self.wanted.path} has {self.wanted.size:,} bytes"
                 raise disk_full(self._partial.parent, what) from None
-            if self._stop.is_set():
-                return False
-            if self.wanted.is_at(self._partial):
-                return True
+            if self._stop.is_set() or self.wanted.is_at(self._partial):
+                return
             self._partial.unlink()
         raise FileError(
             f"{self._asset.repo}: {self.wanted.path} arrived twice with another content than the lock pins "

@@ -11,7 +11,7 @@ import math
 import shutil
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -157,34 +157,41 @@ class _Fetch:
     def _download(self, files: list[LockedFile], names: list[str]) -> None:
         """Fetch files side by side. A fault of one file leaves the others to finish; any other stops them."""
         hub, stop = Hub(self.patience), threading.Event()
-        total = math.ceil(sum(file.size for file in files) / 1e6)
-        progress = Progress(f"fetch {self.asset.repo}", max(1, total), log=self.log, unit="megabyte")
         downloads = [
             Download(hub, self.asset, self.locked.commit, file, self.folder.path / file.path, stop) for file in files
         ]
-        faults: dict[str, FileError] = {}
-        shown = 0
+        total = max(1, math.ceil(sum(file.size for file in files) / 1e6))
+        progress, shown = Progress(f"fetch {self.asset.repo}", total, log=self.log, unit="megabyte"), 0
+        faults: dict[str, HubError] = {}
         with ThreadPoolExecutor(self.workers) as pool:
-            pending = {pool.submit(self._run, download, hub, stop): download.wanted.path for download in downloads}
+            jobs = {pool.submit(self._fault, download, hub, stop): download.wanted.path for download in downloads}
             try:
-                while pending:
-                    done, _ = wait(pending, timeout=1.0, return_when=FIRST_COMPLETED)
-                    for job in done:
-                        self._finish(job, pending.pop(job), names, faults)
+                while jobs:
+                    done, _ = wait(jobs, timeout=1.0, return_when=FIRST_COMPLETED)
+                    for path, fault in [(jobs.pop(job), job.result()) for job in done]:
+                        if fault is not None:
+                            faults[path] = fault
+                        elif not stop.is_set():
+                            self.folder.place(path, names)
                     arrived = math.ceil(sum(download.size for download in downloads) / 1e6)
                     if arrived != shown:
                         progress.advance(arrived - shown)
                         shown = arrived
-            except BaseException:  # an interrupt, a fault that concerns all, or a bug
+            except BaseException:  # an interrupt, or a bug
                 stop.set()  # the others end at their next chunk
                 raise
         if faults:
+            for fault in faults.values():
+                if not isinstance(fault, FileError):
+                    raise fault
             first, *others = sorted(faults)
             raise FileError(f"{faults[first]}" + (f". Also not fetched: {_some(others)}" if others else ""))
 
-    def _run(self, download: Download, hub: Hub, stop: threading.Event) -> bool:
+    def _fault(self, download: Download, hub: Hub, stop: threading.Event) -> HubError | None:
+        """What went wrong with a file; sets `stop` if it concerns all of them."""
         try:
-            return download.run()
+            download.run()
+            return None
         except RevisionNotFoundError:
             fault = HubError(
                 f"{self.asset.repo} no longer has commit {self.locked.commit}, which {self.lock_file} pins for "
@@ -197,14 +204,7 @@ class _Fetch:
             fault = error
         if not isinstance(fault, FileError):
             stop.set()
-        raise fault
-
-    def _finish(self, job: Future[bool], path: str, names: list[str], faults: dict[str, FileError]) -> None:
-        try:
-            if job.result():
-                self.folder.place(path, names)
-        except FileError as error:
-            faults[path] = error
+        return fault
 
     def _check_index(self, wanted: list[LockedFile]) -> None:
         """Every shard that an index of weights names must be among the files."""

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
 from yarnlab.hub.errors import HubError
@@ -32,7 +32,7 @@ def choose(paths: Iterable[str], repo: str, type: str, patterns: tuple[str, ...]
 
     `*` in a pattern matches `/` too, as it does for huggingface_hub.
 
-    Raises HubError for a pattern without a file, HubError for a file that could run code.
+    Raises HubError for a pattern without a file, and for a file that could run code.
     """
     paths = list(paths)
     for path in paths:
@@ -51,11 +51,11 @@ def choose(paths: Iterable[str], repo: str, type: str, patterns: tuple[str, ...]
 
 def weights(paths: Iterable[str]) -> list[str]:
     """The .bin weights among the files of a model, which have to be converted."""
-    return sorted(path for path in paths if fnmatchcase(path, OLD_WEIGHTS[0]))
+    return sorted(fnmatch.filter(paths, OLD_WEIGHTS[0]))
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(path, pattern) for pattern in patterns)
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def check_name(path: str, where: str) -> None:
@@ -67,7 +67,7 @@ def check_name(path: str, where: str) -> None:
 
 def _named(paths: list[str], repo: str, type: str, patterns: tuple[str, ...]) -> list[str]:
     for pattern in patterns:
-        if not matches_any(paths, pattern):
+        if not fnmatch.filter(paths, pattern):
             shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
             raise HubError(f"{repo} has no file that matches {pattern}; it has {shown}. Correct the asset's `files`")
     chosen = [path for path in paths if matches(path, patterns)]
@@ -79,14 +79,10 @@ def _named(paths: list[str], repo: str, type: str, patterns: tuple[str, ...]) ->
     return [path for path in chosen if not (safe and type == "model" and matches(path, OLD_WEIGHTS))]
 
 
-def matches_any(paths: Iterable[str], pattern: str) -> bool:
-    return any(fnmatchcase(path, pattern) for path in paths)
-
-
 def _of_model(paths: list[str], repo: str) -> list[str]:
     top = [path for path in paths if "/" not in path]
     for kind in (WEIGHTS, OTHER_WEIGHTS, OLD_WEIGHTS):
-        if matches_any(top, kind[0]):
+        if fnmatch.filter(top, kind[0]):
             _check_numbers([path for path in top if matches(path, kind)], repo)
             return [path for path in top if matches(path, (*MODEL_FILES, *kind)) and not _is_code(path, "model")]
     if code := [path for path in top if matches(path, CODE) and not path.endswith(".py")]:
