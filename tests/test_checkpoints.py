@@ -114,6 +114,15 @@ def test_stock_transformers_gets_the_same_logits_in_a_fresh_process(extended, tm
         assert torch.allclose(logits, stock, atol=1e-5), (family, (logits - stock).abs().max())
 
 
+def test_what_a_killed_conversion_left_is_no_part_of_a_checkpoint(tmp_path):
+    asset = publish(tmp_path / "asset", "llama")
+    (asset / ".model-00001-of-00002.safetensors.ab12cd.safetensors").write_bytes(b"half of it")
+    made = adopt_published(
+        asset, shape("llama"), VOCABULARY, rope_for("llama", "none", 1), tmp_path / "m", drop_sliding_window=False
+    )
+    assert [path.name for path in made if path.suffix == ".safetensors"] == ["model.safetensors"]
+
+
 def test_a_checkpoint_that_is_not_what_the_study_says_is_refused(tmp_path):
     asset = publish(tmp_path / "asset", "llama")
     declared = shape("llama").model_copy(update={"num_key_value_heads": 2, "rope_theta": 5e5})

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from yarnlab import cli
+from yarnlab.hub.lock import Asset, Locked, LockedFile, write_lock
+from yarnlab.study import canonical, section
 from yarnlab.workflow import Workflow
 
 STUDIES = Path(__file__).resolve().parents[1] / "config" / "studies"
@@ -41,3 +45,38 @@ def test_every_execution_has_a_manifest_of_its_own(study):
     flow = Workflow.load(study, STUDIES)
     assert len(set(flow.manifests())) == len(flow.executions())
     assert set(flow.manifests()) >= set(flow.model_manifests()) | set(flow.asset_manifests())
+
+
+def test_another_pin_of_an_asset_makes_it_again(tmp_path, monkeypatch):
+    """Also of one that was fetched before anybody had pinned it; which the pin alone does not make again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("YARNLAB_HUB_LOCK", str(tmp_path / "hub.lock.yaml"))
+    first, second = "1" * 40, "2" * 40
+    study = Workflow.load("released", STUDIES).study
+    name, declared = next(iter(study.assets.items()))
+    key = Asset(declared.type, declared.repo, declared.revision).key
+
+    def asked(pin: str | None) -> dict:
+        if pin is not None:
+            file = LockedFile("a", 1, git_sha1="0" * 40)
+            write_lock(tmp_path / "hub.lock.yaml", {key: Locked(pin, frozenset([()]), {"a": file})})
+        flow = Workflow.load("released", STUDIES)
+        spec = flow.spec("asset")(SimpleNamespace(asset=name))
+        assert spec == canonical(flow.section("asset", name))
+        return json.loads(spec)
+
+    def make(spec: dict, commit: str) -> None:
+        manifest = tmp_path / f"results/released/assets/{name}/manifest.json"
+        manifest.parent.mkdir(parents=True, exist_ok=True)
+        manifest.write_text(json.dumps({"spec": spec, "facts": {"commit": commit}}))
+
+    unpinned = asked(None)
+    assert unpinned == section(study, "asset", name)
+    assert asked(first) == {**unpinned, "commit": first}
+    make(unpinned, first)  # as a fetch does that pins what it brings
+    assert asked(first) == unpinned
+    updated = asked(second)
+    assert updated == {**unpinned, "commit": second}
+    make(updated, second)
+    assert asked(second) == updated
+    assert asked(first) == {**unpinned, "commit": first}

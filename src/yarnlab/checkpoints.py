@@ -55,7 +55,8 @@ def _write(source: Path, config: Any, rope: Rope, folder: Path) -> list[Path]:
         config.max_position_embeddings = rope.context
     except ValueError:
         pass
-    weights = [*source.glob("*.safetensors"), *source.glob("*.safetensors.index.json")]
+    found = [*source.glob("*.safetensors"), *source.glob("*.safetensors.index.json")]
+    weights = [file for file in found if not file.name.startswith(".")]  # what a killed process left half written
     if not weights:
         raise ArchitectureMismatch(f"{source} holds no safetensors weights")
     with replacing_checkpoint(folder) as temporary:

@@ -10,7 +10,7 @@ EXIT_INTERRUPTED = 75  # EX_TEMPFAIL: the state is saved and the same command co
 # By name, so that showing an error of one module does not import all others.
 _MISTAKES = {
     "yarnlab.study.read": ("StudyError",),
-    "yarnlab.hub.api": ("HubError",),
+    "yarnlab.hub.errors": ("HubError",),
     "yarnlab.plan.stages": ("PlanError",),
     "yarnlab.corpus.packages": ("CorpusError",),
     "yarnlab.corpus.passkey": ("PromptError",),

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from yarnlab.code import code_key
 from yarnlab.provenance import read_json
-from yarnlab.study import section
 from yarnlab.study.sections import digest
 from yarnlab.workflow import Workflow
 
@@ -38,7 +37,7 @@ def stale(flow: Workflow, records: Path = RECORDS) -> dict[tuple[str, str], str]
     found = {}
     for (stage, name), path in flow.executions().items():
         if not record_of(path, records).exists() and (manifest := read_json(Path(path))):
-            now = {"settings": digest(section(flow.study, stage, name)), "code": code_key(stage)}
+            now = {"settings": digest(flow.section(stage, name)), "code": code_key(stage)}
             then = {"settings": manifest.get("spec_sha256"), "code": manifest.get("code")}
             if changed := [what for what in now if now[what] != then[what]]:
                 found[stage, name] = " and ".join(changed)

@@ -13,7 +13,8 @@ from typing import Any
 
 from yarnlab.cluster import path_of_jobs
 from yarnlab.code import code_key
-from yarnlab.provenance import project_root
+from yarnlab.hub.lock import Asset, lock_file, read_lock
+from yarnlab.provenance import project_root, read_json
 from yarnlab.results.registry import Artefact, figures, tables
 from yarnlab.study import Study, StudyError, canonical, load_study, section, study_digest
 from yarnlab.study.data import PythonPackages
@@ -26,13 +27,15 @@ CONFIG = ("study", "device", "mfu", "first", "second")  # the keys of `--config`
 
 
 class Workflow:
-    """One study as the workflow sees it; all methods are cheap and depend on the study file alone."""
+    """One study as the workflow sees it; all methods are cheap and depend on the study file alone, assets also on the
+    hub's lock."""
 
     def __init__(self, study: Study, results: str = "results", named: str | None = None) -> None:
         self.study = study
         self.root = f"{results}/{study.study}"
         self.named = named or study.study  # what `--config study=` must say
         self.models = list(study.instances())
+        self._pinned = _pinned(study)
 
     @classmethod
     def chosen(cls, config: Mapping[str, object], folder: Path) -> Workflow:
@@ -49,7 +52,7 @@ class Workflow:
     def load(cls, chosen: str, folder: Path) -> Workflow:
         """The study of this name in a folder of study files, or the study file at this path (ending in .yaml).
 
-        Raises StudyError with one line per mistake.
+        Raises StudyError with one line per mistake, HubError for a lock of the hub that cannot be read.
         """
         study = load_study(Path(chosen) if chosen.endswith(".yaml") else folder / f"{chosen}.yaml")
         return cls(study, named=chosen)
@@ -88,7 +91,20 @@ class Workflow:
 
     def spec(self, stage: str) -> Callable[[Any], str]:
         """A params function: the canonical JSON of exactly the section that the job's stage reads."""
-        return lambda wildcards: canonical(section(self.study, stage, self._name(wildcards)))
+        return lambda wildcards: canonical(self.section(stage, self._name(wildcards)))
+
+    def section(self, stage: str, name: str) -> dict[str, Any]:
+        """The section of one job; of an asset that is pinned with its commit, so that another pin makes it again.
+
+        What was fetched before it was pinned (the fetch then pins it) stays as it is, without a commit, while it fits.
+        """
+        found = section(self.study, stage, name)
+        pinned = self._pinned.get(name) if stage == "asset" else None
+        if pinned is None:
+            return found
+        made = read_json(Path(self._asset(name)))
+        fits = made.get("facts", {}).get("commit") == pinned and "commit" not in made.get("spec", {})
+        return found if fits else {**found, "commit": pinned}
 
     @staticmethod
     def code(stage: str) -> str:
@@ -230,3 +246,10 @@ class Workflow:
             if hasattr(wildcards, key):
                 return str(getattr(wildcards, key))
         return ""
+
+
+def _pinned(study: Study) -> dict[str, str]:
+    """Asset → the commit that the hub's lock has for it now."""
+    locked = read_lock(lock_file()) if study.assets else {}
+    keys = {name: Asset(a.type, a.repo, a.revision).key for name, a in study.assets.items()}
+    return {name: locked[key].commit for name, key in keys.items() if key in locked}

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
+from huggingface_hub.utils import close_session
 
-from yarnlab.hub.api import Patience
+from yarnlab.hub.client import Patience
 from yarnlab.hub.fetch import Fetched, fetch
 from yarnlab.hub.lock import Asset
 
@@ -37,8 +40,31 @@ OTHERS = {
 }
 
 
+class Environment:
+    """A monkeypatch after whose changes huggingface_hub reads the environment again, as a new process would."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._patch = patch
+
+    def __getattr__(self, name: str) -> Callable[..., object]:
+        def change(*arguments, **options):
+            made = getattr(self._patch, name)(*arguments, **options)
+            importlib.reload(constants)
+            return made
+
+        return change
+
+
 @pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MiniHub]:
+def monkeypatch() -> Iterator[Environment]:
+    with pytest.MonkeyPatch.context() as patch:
+        yield Environment(patch)
+    importlib.reload(constants)
+    close_session()  # a session keeps the proxies of the environment in which it began
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: Environment) -> Iterator[MiniHub]:
     with MiniHub() as served:
         served.push("models", NAME, {**FILES, **OTHERS})
         served.push("datasets", DATA, {f"data/train-{i:05d}.parquet": b"rows %d" % i for i in range(90)})  # three pages

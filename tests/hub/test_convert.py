@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from yarnlab.hub.convert import convert
-from yarnlab.hub.faults import Refused
+from yarnlab.hub.errors import HubError
 
 from .conftest import NAME
 
@@ -143,7 +143,7 @@ class Code:
 @pytest.mark.parametrize("content", [{"a": Code()}, [torch.ones(2)], {"a": 1}, {"model": {"a": torch.ones(2)}}])
 def test_a_file_with_anything_but_tensors_is_refused(hub, get, folder: Path, content, capfd):
     hub.push("models", NAME, {"pytorch_model.bin": pickled(content), "config.json": b"{}"})
-    with pytest.raises(Refused, match=r"pytorch_model.bin holds more than named tensors .* can run code"):
+    with pytest.raises(HubError, match=r"pytorch_model.bin holds more than named tensors .* can run code"):
         get()
     assert "ran" not in "".join(capfd.readouterr())
     assert not (folder / "model.safetensors").exists() and not (folder / "asset.json").exists()
@@ -151,5 +151,5 @@ def test_a_file_with_anything_but_tensors_is_refused(hub, get, folder: Path, con
 
 def test_a_broken_file_is_refused(tmp_path):
     (tmp_path / "pytorch_model.bin").write_bytes(b"not a pickle")
-    with pytest.raises(Refused, match="on reading it"):
+    with pytest.raises(HubError, match="on reading it"):
         convert(tmp_path / "pytorch_model.bin", "", tmp_path / "model.safetensors")

@@ -6,35 +6,20 @@ import errno
 import io
 import shutil
 import time
-from datetime import UTC, datetime, timedelta
-from email.utils import format_datetime
 from pathlib import Path
 
 import pytest
 
-from yarnlab.hub.api import Patience, _asked_pause
-from yarnlab.hub.faults import (
-    Corrupt,
-    DiskFull,
-    Gated,
-    HubError,
-    HubFailure,
-    LockError,
-    NoSuchFile,
-    NoSuchRepository,
-    NoSuchRevision,
-    Refused,
-    TokenRejected,
-    Unreachable,
-)
-from yarnlab.hub.lock import Asset, lock_assets
+from yarnlab.hub.errors import HubError
+from yarnlab.hub.lock import Asset
+from yarnlab.hub.pin import lock_assets
 
 from .conftest import BIG, DATA, FILES, MODEL, NAME, QUICK, SECOND
 
 
 def test_corruption_of_the_same_size_is_found_and_never_kept(hub, get, folder, address):
     hub.faults[address(BIG)] = "corrupt"
-    with pytest.raises(Corrupt, match=rf"{NAME}: {BIG} arrived twice .* use another HF_ENDPOINT"):
+    with pytest.raises(HubError, match=rf"{NAME}: {BIG} arrived twice .* use another HF_ENDPOINT"):
         get()
     assert hub.downloads().count(BIG) == 2
     left = {path.name for path in folder.iterdir()}
@@ -53,7 +38,7 @@ def test_a_body_longer_than_the_lock_says_is_cut_and_judged_by_its_hash(hub, get
 def test_several_files_with_faults_are_named_at_once(hub, get, folder, address):
     for name in ("config.json", BIG, SECOND):
         hub.faults[address(name)] = "corrupt"
-    with pytest.raises(Corrupt, match=rf"config.json arrived twice .*Also not fetched: {BIG}, {SECOND}"):
+    with pytest.raises(HubError, match=rf"config.json arrived twice .*Also not fetched: {BIG}, {SECOND}"):
         get()
     hub.faults.clear()
     hub.requests.clear()
@@ -64,7 +49,7 @@ def test_several_files_with_faults_are_named_at_once(hub, get, folder, address):
 @pytest.mark.parametrize("fault", ["500", "429"])
 def test_a_server_in_trouble_is_asked_again_and_then_named(hub, get, address, fault):
     hub.faults[address("config.json")] = fault
-    with pytest.raises(HubFailure, match=rf"answered {fault} for config.json of {NAME}, 2 times. Try again later"):
+    with pytest.raises(HubError, match=rf"answered {fault} for config.json of {NAME}, 2 times. Try again later"):
         get()
     assert hub.downloads().count("config.json") == QUICK.tries
     hub.faults[address("config.json")] = f"{fault} once"
@@ -81,14 +66,6 @@ def test_a_hub_that_names_a_pause_is_left_alone_that_long(hub, get, address, pat
     assert 1 <= time.monotonic() - start < 5
 
 
-def test_a_pause_may_be_a_date_and_is_bounded():
-    later = format_datetime(datetime.now(UTC) + timedelta(seconds=90), usegmt=True)
-    assert _asked_pause(later) == pytest.approx(90, abs=2)
-    assert _asked_pause("Wed, 21 Oct 2015 07:28:00 GMT") == 0
-    assert _asked_pause("soon") is _asked_pause("") is None
-    assert Patience().after(1, HubFailure("", 1e6)) == 600 and Patience().after(3, HubFailure("")) == 4
-
-
 def test_metadata_are_asked_for_with_the_same_patience(hub, get):
     path = f"/api/models/{NAME}/revision/main"
     hub.faults[path] = "500 once"
@@ -98,7 +75,7 @@ def test_metadata_are_asked_for_with_the_same_patience(hub, get):
 
 def test_a_signature_that_expired_is_not_taken_for_a_licence(hub, get, address):
     hub.faults[address(BIG)] = "expired"
-    with pytest.raises(HubFailure, match=r"\(the server it redirects to\) answered 403"):
+    with pytest.raises(HubError, match=r"\(the server it redirects to\) answered 403"):
         get()
     hub.faults[address(BIG)] = "expired once"
     get()
@@ -107,16 +84,16 @@ def test_a_signature_that_expired_is_not_taken_for_a_licence(hub, get, address):
 @pytest.mark.parametrize(
     ("asset", "error", "message"),
     [
-        (Asset("model", "owner/none", "main"), NoSuchRepository, "there is no model owner/none .* correct `repo`"),
-        (Asset("model", NAME, "v9"), NoSuchRevision, "has no revision v9: correct `revision`"),
-        (Asset("model", NAME, "0" * 40), NoSuchRevision, "has no revision 0{40}: correct `revision`"),
+        (Asset("model", "owner/none", "main"), HubError, "there is no model owner/none .* correct `repo`"),
+        (Asset("model", NAME, "v9"), HubError, "has no revision v9: correct `revision`"),
+        (Asset("model", NAME, "0" * 40), HubError, "has no revision 0{40}: correct `revision`"),
         (
             Asset("dataset", DATA, "main", ("test/*",)),
-            NoSuchFile,
+            HubError,
             r"no file that matches test/\*; it has data/train-00000",
         ),
-        (Asset("model", NAME, "main", ("*.py",)), Refused, "modeling_llama_yarn.py could run code"),
-        (Asset("model", NAME, "main", ("training_args.bin",)), Refused, "training_args.bin could run code"),
+        (Asset("model", NAME, "main", ("*.py",)), HubError, "modeling_llama_yarn.py could run code"),
+        (Asset("model", NAME, "main", ("training_args.bin",)), HubError, "training_args.bin could run code"),
     ],
 )
 def test_what_does_not_exist_or_must_not_be_fetched_is_named(get, folder, asset, error, message):
@@ -128,7 +105,7 @@ def test_what_does_not_exist_or_must_not_be_fetched_is_named(get, folder, asset,
 def test_a_file_that_left_the_hub_is_named(hub, get, lock):
     lock_assets([MODEL], lock, patience=QUICK)
     del hub.repositories["models", NAME].files[SECOND]
-    with pytest.raises(NoSuchFile, match=rf"has no file {SECOND} at the pinned commit"):
+    with pytest.raises(HubError, match=rf"has no file {SECOND} at the pinned commit"):
         get()
 
 
@@ -137,7 +114,7 @@ def test_a_commit_that_left_the_hub_keeps_the_lock_and_says_how_to_go_on(hub, ge
     old, text = hub.commit("models", NAME), lock.read_text()
     hub.push("models", NAME, {"config.json": b"rewritten"})
     del hub.repositories["models", NAME].commits[old]
-    with pytest.raises(LockError, match=rf"no longer has commit {old}.*`yarnlab lock --update"):
+    with pytest.raises(HubError, match=rf"no longer has commit {old}.*`yarnlab lock --update"):
         get()
     assert lock.read_text() == text
 
@@ -145,19 +122,19 @@ def test_a_commit_that_left_the_hub_keeps_the_lock_and_says_how_to_go_on(hub, ge
 def test_an_index_that_names_a_shard_which_is_not_there(hub, get):
     index = FILES["model.safetensors.index.json"]
     hub.push("models", NAME, {"model.safetensors.index.json": index, "model.safetensors": b"1"})
-    with pytest.raises(NoSuchFile, match=rf"index.json names {BIG}, {SECOND}, which the lock does not have"):
+    with pytest.raises(HubError, match=rf"index.json names {BIG}, {SECOND}, which the lock does not have"):
         get()
 
 
 def test_gated_weights_say_what_to_do(hub, get, monkeypatch):
     hub.gated.add(NAME)
-    with pytest.raises(Gated, match=rf"{NAME} is gated: accept its licence at http.*/{NAME}, then set HF_TOKEN"):
+    with pytest.raises(HubError, match=rf"{NAME} is gated: accept its licence at http.*/{NAME}, then set HF_TOKEN"):
         get()
     monkeypatch.setenv("HF_TOKEN", "hf_other")
-    with pytest.raises(Gated, match=r"this token has no access. Accept the licence"):
+    with pytest.raises(HubError, match=r"this token has no access. Accept the licence"):
         get()
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(TokenRejected, match=r"refuses the token .* wrong or has expired"):
+    with pytest.raises(HubError, match=r"refuses the token .* wrong or has expired"):
         get()
     monkeypatch.setenv("HF_TOKEN", hub.token)
     get()
@@ -165,7 +142,7 @@ def test_gated_weights_say_what_to_do(hub, get, monkeypatch):
 
 def test_a_closed_gate_is_tried_once_and_not_for_every_file(hub, get):
     hub.gated.add(NAME)
-    with pytest.raises(Gated):
+    with pytest.raises(HubError):
         get(workers=1)
     assert len(hub.downloads()) == 1
 
@@ -179,7 +156,7 @@ def test_the_token_that_a_login_left_is_used(hub, get, tmp_path):
 
 def test_a_token_with_a_line_break_is_refused_without_being_shown(hub, get, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_one\nhf_two")
-    with pytest.raises(TokenRejected) as caught:
+    with pytest.raises(HubError) as caught:
         get()
     assert "hf_" not in str(caught.value)
 
@@ -206,13 +183,13 @@ def test_a_page_link_to_another_host_is_not_followed_there(hub, get, monkeypatch
     assert not any(r.server == "storage" and "/api/" in r.path for r in hub.requests)
 
 
-def test_an_unreachable_hub(get, monkeypatch):
+def test_an_unreachable_hub(get, monkeypatch, capfd):
     monkeypatch.setenv("HF_ENDPOINT", "http://user:passw0rd@127.0.0.1:9")
-    with pytest.raises(Unreachable, match=r"http://127.0.0.1:9 cannot be reached .* HF_ENDPOINT to a mirror") as caught:
+    with pytest.raises(HubError, match=r"http://127.0.0.1:9 cannot be reached .* HF_ENDPOINT to a mirror") as caught:
         get()
-    assert "passw0rd" not in str(caught.value)
+    assert "passw0rd" not in str(caught.value) + "".join(capfd.readouterr())
     monkeypatch.setenv("HF_ENDPOINT", "hf-mirror.com")
-    with pytest.raises(Unreachable, match="HF_ENDPOINT is not an address"):
+    with pytest.raises(HubError, match="HF_ENDPOINT is not an address"):
         get()
 
 
@@ -225,7 +202,7 @@ def test_a_mirror_that_is_no_hub(hub, get, monkeypatch, tmp_path):
 def test_a_disk_that_is_too_small_is_foreseen(hub, get, monkeypatch):
     usage = shutil.disk_usage("/")
     monkeypatch.setattr("yarnlab.hub.fetch.shutil.disk_usage", lambda _: usage._replace(free=1_000))
-    with pytest.raises(DiskFull, match=rf"is full: {NAME} needs 0.0 GB more and 0.0 GB are free"):
+    with pytest.raises(HubError, match=rf"is full: {NAME} needs 0.0 GB more and 0.0 GB are free"):
         get()
     assert hub.downloads() == []
 
@@ -246,7 +223,7 @@ def test_a_disk_that_fills_up_keeps_what_arrived(hub, get, monkeypatch, folder):
     (folder / f"{BIG}.partial").write_bytes(FILES[BIG][:70_000])
     with monkeypatch.context() as patched:
         patched.setattr(Path, "open", limited)
-        with pytest.raises(DiskFull, match=rf"the disk of .* is full: {BIG} has 1,024,000 bytes. What arrived is kept"):
+        with pytest.raises(HubError, match=rf"the disk of .* is full: {BIG} has 1,024,000 bytes. What arrived is kept"):
             get()
     kept = (folder / f"{BIG}.partial").stat().st_size
     assert 70_000 <= kept <= 100_000
@@ -255,7 +232,6 @@ def test_a_disk_that_fills_up_keeps_what_arrived(hub, get, monkeypatch, folder):
 
 
 def test_every_fault_is_shown_as_one_message():
-    import yarnlab.hub.api  # noqa: F401 (where mistakes looks for the class)
     from yarnlab.mistakes import is_mistake
 
-    assert all(is_mistake(kind("what to do")) for kind in HubError.__subclasses__())
+    assert all(is_mistake(kind("what to do")) for kind in (HubError, *HubError.__subclasses__()))

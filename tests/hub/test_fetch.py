@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -9,13 +10,15 @@ import shutil
 import subprocess
 import sys
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from yarnlab.hub.faults import Interrupted, Offline
+from yarnlab.hub.errors import HubError
 from yarnlab.hub.fetch import fetch
-from yarnlab.hub.lock import Asset, lock_assets, read_lock
+from yarnlab.hub.lock import Asset, read_lock
+from yarnlab.hub.pin import lock_assets
 
 from .conftest import BIG, DATASET, FILES, MODEL, NAME, QUICK, SECOND
 
@@ -73,9 +76,7 @@ def test_only_the_file_that_changed_on_disk_is_fetched_again(hub, get, folder):
 
 def test_an_interrupted_download_goes_on_where_it_was(hub, get, folder, address):
     hub.faults[address(BIG)] = "truncated"
-    with pytest.raises(
-        Interrupted, match=r"breaks off again and again .*, after [\d,]+ of 1,024,000 bytes, .* are kept"
-    ):
+    with pytest.raises(HubError, match=r"breaks off again and again .*, after [\d,]+ of 1,024,000 bytes, .* are kept"):
         get()
     kept = (folder / f"{BIG}.partial").stat().st_size
     assert 0 < kept < 256 * 4000
@@ -220,7 +221,7 @@ def test_a_cached_file_that_is_wrong_is_fetched_or_missed(hub, get, folder, lock
     snapshot = fill_cache(hub, tmp_path, linked=False)
     (snapshot / BIG).write_bytes(b"?" * len(FILES[BIG]))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(Offline, match=rf"{BIG} missing or wrong, and HF_HUB_OFFLINE forbids to fetch"):
+    with pytest.raises(HubError, match=rf"{BIG} missing or wrong, and HF_HUB_OFFLINE forbids to fetch"):
         get()
     monkeypatch.delenv("HF_HUB_OFFLINE")
     hub.requests.clear()
@@ -234,7 +235,7 @@ def test_a_cache_on_another_file_system_is_copied(hub, get, folder, monkeypatch,
     def refuse(*_: object) -> None:
         raise OSError(18, "Invalid cross-device link")
 
-    monkeypatch.setattr("yarnlab.hub.cache.os.link", refuse)
+    monkeypatch.setattr("yarnlab.hub.download.os.link", refuse)
     get()
     assert hub.downloads() == [] and (folder / BIG).read_bytes() == FILES[BIG]
     shutil.rmtree(tmp_path / "home")
@@ -246,3 +247,42 @@ def test_progress_and_what_was_trusted_are_on_the_log(get, lock, tmp_path):
     text = (tmp_path / "log").read_text()
     assert f"main was not pinned and is trusted as it is now: {read_lock(lock)[MODEL.key].commit}" in text
     assert "2/2 megabytes" in text and f"{len(FILES)} files are there and right" in text
+
+
+def test_a_link_into_the_cache_that_a_killed_process_left_is_not_written_to(hub, get, folder, tmp_path):
+    """Of a shorter file of another revision, which would be continued, and of a longer one, which would be cut."""
+    fill_cache(hub, tmp_path, linked=True)
+    kept = tmp_path / "home/hub/models--owner--model/blobs"
+    blobs = {name: kept / hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
+    new = {**FILES, BIG: FILES[BIG] + b"and more", SECOND: b"less"}
+    hub.push("models", NAME, new)
+    folder.mkdir(parents=True)
+    for name in (BIG, SECOND):
+        os.link(blobs[name], folder / f"{name}.partial")
+    get()
+    assert {name: (folder / name).read_bytes() for name in new} == new
+    assert {name: blob.read_bytes() for name, blob in blobs.items()} == FILES
+
+
+def test_a_file_system_without_flock(hub, lock, folder, monkeypatch, address):
+    """Lustre, as it is mounted by default; the second still waits for the first, and nothing is left behind."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    lock_assets([MODEL], lock, patience=QUICK)
+    hub.faults[address(BIG)] = "slow"
+    with ThreadPoolExecutor(2) as pool:
+        both = [pool.submit(fetch, MODEL, lock, folder, workers=2, patience=QUICK) for _ in range(2)]
+    assert both[0].result() == both[1].result()
+    assert sorted(hub.downloads()) == sorted(FILES)  # each once
+    assert names_in(folder) == {*FILES, "asset.json"}
+    assert [path.name for path in lock.parent.iterdir() if path.is_file()] == [lock.name]
+
+
+def test_half_a_conversion_that_a_killed_process_left_is_removed(get, folder):
+    folder.mkdir(parents=True)
+    (folder / ".model-00001-of-00002.safetensors.ab12cd.safetensors").write_bytes(b"half of it")
+    get()
+    assert names_in(folder) == {*FILES, "asset.json"}

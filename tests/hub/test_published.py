@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from transformers import AutoConfig
 
-from yarnlab.hub.faults import UnknownConfig
+from yarnlab.hub.errors import HubError
 from yarnlab.hub.published import translate_config
 from yarnlab.modeling import RopeMismatch, check_config
 from yarnlab.rope import make_rope
@@ -185,5 +185,5 @@ def test_other_families_keep_what_their_class_says():
     ],
 )
 def test_what_is_not_known_is_refused_by_repository_and_key(changes, message):
-    with pytest.raises(UnknownConfig, match=message):
+    with pytest.raises(HubError, match=message):
         translate_config({**LLAMA, "_name_or_path": "x/y", **changes})

@@ -8,6 +8,7 @@ sys.path.insert(0, str(SOURCE))
 
 from yarnlab import cluster, stale, tracking, warm
 from yarnlab.cluster_failures import explain
+from yarnlab.hub.errors import HubError
 from yarnlab.resources import JobResources
 from yarnlab.results.registry import paper_targets
 from yarnlab.study import StudyError
@@ -16,7 +17,7 @@ from yarnlab.workflow import Workflow
 
 try:
     flow = Workflow.chosen(config, Path(workflow.basedir) / "config" / "studies")
-except StudyError as mistake:
+except (StudyError, HubError) as mistake:
     sys.exit(f"The study can't be run:\n{mistake}")
 flow.export_environment(SOURCE)
 machine = JobResources(flow.study)

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yarnlab.hub.faults import Refused
+from yarnlab.hub.errors import HubError
 from yarnlab.provenance import replacing, sha256_of
 from yarnlab.weights import save_tensors
 
@@ -29,9 +29,6 @@ class Conversion:
     file: str
     sha256: str
 
-    def as_dict(self) -> dict[str, str]:
-        return asdict(self)
-
 
 def target_name(source: str) -> str:
     """pytorch_model-00001-of-00002.bin → model-00001-of-00002.safetensors, as transformers expects it."""
@@ -41,7 +38,7 @@ def target_name(source: str) -> str:
 def convert(source: Path, source_sha256: str, target: Path) -> Conversion:
     """Write the tensors of one shard as safetensors; the .bin stays. Memory: the mapped shard, and what ties share.
 
-    Raises Refused for a file that holds anything but named tensors, OSError if the disk is full.
+    Raises HubError for a file that holds anything but named tensors, OSError if the disk is full.
     """
     with _one_thread():
         tensors = _separate(_load(source))
@@ -122,8 +119,8 @@ def _one_thread() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _refused(path: Path, why: str) -> Refused:
-    return Refused(
+def _refused(path: Path, why: str) -> HubError:
+    return HubError(
         f"{path} holds more than named tensors ({why}) and is not loaded: such a file can run code. Use a repository "
         "or a revision with safetensors"
     )

@@ -2,38 +2,29 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 
 @contextmanager
-def exclusively(lock: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-    """Hold the file `lock`; whoever comes second calls `waiting` and then waits, and a process that dies lets go.
+def exclusively(path: Path, *, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
+    """Hold the lock file `path`; whoever comes second calls `waiting` and then waits, and a process that dies lets go.
 
-    A file of its own and not the folder: NFS locks only what is open for writing.
+    On a file system without flock the file's being there is the lock.
     """
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    while True:
-        handle = os.open(lock, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            waiting()
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        if _is(handle, lock):
-            break
-        os.close(handle)  # its holder has removed it meanwhile, and somebody else may hold the new one
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        waiting()
+        lock.acquire()
     try:
         yield
     finally:
-        lock.unlink(missing_ok=True)
-        os.close(handle)
-
-
-def _is(handle: int, path: Path) -> bool:
-    with suppress(FileNotFoundError):
-        return os.path.samestat(os.fstat(handle), path.stat())
-    return False
+        if isinstance(lock, FileLock):  # it stays one where flock works; who waits for a removed file takes a new one
+            path.unlink(missing_ok=True)
+        lock.release()

@@ -1,26 +1,23 @@
 """config/hub.lock.yaml: which commit every asset is, and the size and hash of each file that is fetched from it.
 
 Large files have the sha256 that the hub lists; small ones have git's sha1 of their content, so that locking needs no
-download. An entry is changed by nobody but `lock_assets`: a branch that moves on is followed only with `update`.
+download. Nobody but pin.py changes an entry.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from yarnlab.hub.api import Hub, Patience, Repository
-from yarnlab.hub.exclusive import exclusively
-from yarnlab.hub.faults import HubError, LockError
+from yarnlab.hub.errors import HubError
 from yarnlab.hub.selection import check_name, choose
-from yarnlab.provenance import replacing
-
-__all__ = ["Asset", "HubError", "LockError", "Locked", "LockedFile", "lock_assets", "moved", "read_lock"]
+from yarnlab.provenance import project_root, replacing
 
 HEADER = """\
 # Every download, pinned: `yarnlab lock STUDY` writes this file, every fetch verifies each byte against it. Commit it.
@@ -44,10 +41,6 @@ class Asset:
         """Its entry in the lock."""
         return f"{self.type}:{self.repo}@{self.revision}"
 
-    @property
-    def repository(self) -> Repository:
-        return Repository(self.type, self.repo)
-
 
 @dataclass(frozen=True)
 class LockedFile:
@@ -68,6 +61,13 @@ class LockedFile:
             return hashlib.sha256()
         return hashlib.sha1(b"blob %d\0" % self.size, usedforsecurity=False)  # git's name for the content
 
+    def is_at(self, path: Path) -> bool:
+        """Whether the file on disk is this one, to the last byte."""
+        if not path.is_file() or path.stat().st_size != self.size:
+            return False
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, self.hasher).hexdigest() == self.digest
+
 
 @dataclass(frozen=True)
 class Locked:
@@ -86,82 +86,24 @@ class Locked:
         return sum(file.size for file in self.files.values())
 
 
-def read_lock(lock_file: Path) -> dict[str, Locked]:
-    """Asset key → what is pinned; {} without a file. Raises LockError for a file that is not a lock."""
+def lock_file() -> Path:
+    """The lock of the project: config/hub.lock.yaml, or YARNLAB_HUB_LOCK."""
+    chosen = os.environ.get("YARNLAB_HUB_LOCK")
+    return Path(chosen) if chosen else project_root() / "config" / "hub.lock.yaml"
+
+
+def read_lock(path: Path) -> dict[str, Locked]:
+    """Asset key → what is pinned; {} without a file. Raises HubError for a file that is not a lock."""
     import yaml
 
-    if not lock_file.exists():
+    if not path.exists():
         return {}
     try:
-        content = yaml.safe_load(lock_file.read_text(encoding="utf-8")) or {}
+        content = yaml.load(path.read_text(encoding="utf-8"), yaml.CSafeLoader) or {}
         return {str(key): _entry(value) for key, value in content.items()}
     except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError, HubError) as error:
         why = " ".join(str(error).split())
-        raise LockError(
-            f"{lock_file} cannot be read ({why}): restore it from git, or remove it and lock again"
-        ) from None
-
-
-def lock_assets(
-    assets: Iterable[Asset], lock_file: Path, *, update: bool = False, patience: Patience | None = None
-) -> list[Asset]:
-    """Pin what is not pinned yet, with `update` everything anew; returns the assets that were.
-
-    Only metadata is fetched. Two processes may do this at once: the first to write an entry decides. More files of a
-    commit that is pinned already are looked up at that commit. Raises HubError.
-    """
-    known = read_lock(lock_file)
-    wanted = [a for a in assets if update or a.key not in known or a.files not in known[a.key].selections]
-    if not wanted:
-        return []
-    found: list[tuple[Asset, Locked]] = []
-    with Hub(patience) as hub:
-        for asset in wanted:
-            commit = None if update or asset.key not in known else known[asset.key].commit
-            found.append((asset, _resolve(hub, asset, commit)))
-        with exclusively(lock_file.with_name(f".{lock_file.name}.lock")):
-            entries = read_lock(lock_file)
-            for asset, locked in found:
-                entries[asset.key] = _merged(hub, asset, entries.get(asset.key), locked, update)
-            _write(lock_file, entries)
-    return wanted
-
-
-def moved(assets: Iterable[Asset], lock_file: Path, *, patience: Patience | None = None) -> dict[str, str]:
-    """Locked assets whose branch or tag stands for another commit by now: key → that commit. Raises HubError."""
-    known, found = read_lock(lock_file), {}
-    with Hub(patience) as hub:
-        for asset in assets:
-            if asset.key in known and not COMMIT.fullmatch(asset.revision):
-                now = hub.commit(asset.repository, asset.revision)
-                if now != known[asset.key].commit:
-                    found[asset.key] = now
-    return found
-
-
-def _resolve(hub: Hub, asset: Asset, commit: str | None) -> Locked:
-    if commit is None:
-        pinned = COMMIT.fullmatch(asset.revision) is not None
-        commit = asset.revision if pinned else hub.commit(asset.repository, asset.revision)
-    listed = {entry["path"]: entry for entry in hub.tree(asset.repository, commit)}
-    chosen = choose(listed, asset.repo, asset.type, asset.files)
-    return Locked(commit, frozenset([asset.files]), {path: _listed(listed[path]) for path in chosen})
-
-
-def _merged(hub: Hub, asset: Asset, there: Locked | None, found: Locked, update: bool) -> Locked:
-    """An entry with `found` in it; the commit that is there stays, unless `update` found another."""
-    if there is None or (update and there.commit != found.commit):
-        return found
-    if there.commit != found.commit:  # another process was first, and the branch moved between the two
-        found = _resolve(hub, asset, there.commit)
-    return Locked(there.commit, there.selections | found.selections, {**there.files, **found.files})
-
-
-def _listed(entry: dict[str, Any]) -> LockedFile:
-    lfs = entry.get("lfs")
-    if lfs:
-        return LockedFile(entry["path"], int(lfs["size"]), sha256=lfs.get("oid") or lfs["sha256"])
-    return LockedFile(entry["path"], int(entry["size"]), git_sha1=entry["oid"])
+        raise HubError(f"{path} cannot be read ({why}): restore it from git, or remove it and lock again") from None
 
 
 def _entry(value: dict[str, Any]) -> Locked:
@@ -176,14 +118,14 @@ def _entry(value: dict[str, Any]) -> Locked:
     return Locked(value["commit"], frozenset(tuple(patterns) for patterns in value["selections"]), files)
 
 
-def _write(lock_file: Path, entries: Mapping[str, Locked]) -> None:
+def write_lock(path: Path, entries: Mapping[str, Locked]) -> None:
     """Sorted, a line a file, strings quoted: hashes of digits alone would be numbers."""
     lines = []
     for key, locked in sorted(entries.items()):
         selections = ", ".join(json.dumps(list(patterns)) for patterns in sorted(locked.selections))
         lines += [f"{json.dumps(key)}:", f'  commit: "{locked.commit}"', f"  selections: [{selections}]", "  files:"]
-        for path, file in sorted(locked.files.items()):
+        for name, file in sorted(locked.files.items()):
             hashed = f'sha256: "{file.sha256}"' if file.sha256 else f'git_sha1: "{file.git_sha1}"'
-            lines.append(f"    {json.dumps(path)}: {{size: {file.size}, {hashed}}}")
-    with replacing(lock_file) as temporary:
+            lines.append(f"    {json.dumps(name)}: {{size: {file.size}, {hashed}}}")
+    with replacing(path) as temporary:
         temporary.write_text(HEADER + "".join(f"{line}\n" for line in lines), encoding="utf-8")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from yarnlab.hub.faults import UnknownConfig
+from yarnlab.hub.errors import HubError
 
 DEFAULT_THETA = 10000.0
 # Of the repositories' own code or of one machine, without a meaning for the stock classes.
@@ -70,17 +70,17 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     `sliding_window` is None: their windows (65,536 and 131,072) are the whole context, and a window that is not longer
     than the input costs a mask of its square (docs/deviations.md).
 
-    Raises UnknownConfig naming the repository and the key for whatever has no stock form.
+    Raises HubError naming the repository and the key for whatever has no stock form.
     """
     name = str(config.get("_name_or_path") or "config.json")
     family = config.get("model_type")
     if not isinstance(family, str):
-        raise UnknownConfig(f"{name}: config.json has no `model_type`, so that no stock class can be chosen")
+        raise HubError(f"{name}: config.json has no `model_type`, so that no stock class can be chosen")
     if config.get("quantization_config"):
-        raise UnknownConfig(f"{name}: `quantization_config` is set: use the unquantised repository")
+        raise HubError(f"{name}: `quantization_config` is set: use the unquantised repository")
     for key, neutral in OLD_SWITCHES:
         if config.get(key) not in neutral:
-            raise UnknownConfig(f"{name}: `{key}: {config[key]}` has no stock form; this checkpoint can't be evaluated")
+            raise HubError(f"{name}: `{key}: {config[key]}` has no stock form; this checkpoint can't be evaluated")
     dropped = {*DROPPED, *(key for key, _ in OLD_SWITCHES)}
     stock = {key: value for key, value in config.items() if key not in dropped}
     if not config.get("rope_parameters"):
@@ -117,7 +117,7 @@ def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any] |
         return {"rope_type": "default", "rope_theta": larger}
     if kind == "default":
         return {"rope_type": "default", "rope_theta": theta}
-    raise UnknownConfig(
+    raise HubError(
         f"{name}: `rope_scaling.type: {kind}` has no stock form that yarnlab knows. Declare the model that it was made "
         "from, with a `rope` of this method"
     )
@@ -161,7 +161,7 @@ def _yarn(scaling: Mapping[str, Any], theta: float, family: str, name: str, *, o
 def _number(scaling: Mapping[str, Any], key: str, name: str) -> float:
     value = scaling.get(key)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise UnknownConfig(f"{name}: `rope_scaling.{key}` is {value!r} and has to be a number above 0")
+        raise HubError(f"{name}: `rope_scaling.{key}` is {value!r} and has to be a number above 0")
     return float(value)
 
 
@@ -169,4 +169,4 @@ def _only(scaling: Mapping[str, Any], known: set[str], name: str) -> None:
     """A key that is not understood could change the frequencies."""
     if unknown := sorted(scaling.keys() - known - {"type", "rope_type", "rope_theta"}):
         kind = scaling.get("rope_type") or scaling.get("type")
-        raise UnknownConfig(f"{name}: `rope_scaling.{unknown[0]}` is not known for type {kind}")
+        raise HubError(f"{name}: `rope_scaling.{unknown[0]}` is not known for type {kind}")

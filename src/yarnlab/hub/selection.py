@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable
-from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
-from yarnlab.hub.faults import HubError, NoSuchFile, Refused
+from yarnlab.hub.errors import HubError
 
 MODEL_FILES = (
     "config.json",
@@ -32,7 +32,7 @@ def choose(paths: Iterable[str], repo: str, type: str, patterns: tuple[str, ...]
 
     `*` in a pattern matches `/` too, as it does for huggingface_hub.
 
-    Raises NoSuchFile for a pattern without a file, Refused for a file that could run code.
+    Raises HubError for a pattern without a file, and for a file that could run code.
     """
     paths = list(paths)
     for path in paths:
@@ -45,17 +45,17 @@ def choose(paths: Iterable[str], repo: str, type: str, patterns: tuple[str, ...]
     else:
         chosen = _of_model(paths, repo)
     if not chosen:
-        raise NoSuchFile(f"{repo} has no file that yarnlab could use: name some with `files` in the study's assets")
+        raise HubError(f"{repo} has no file that yarnlab could use: name some with `files` in the study's assets")
     return sorted(chosen)
 
 
 def weights(paths: Iterable[str]) -> list[str]:
     """The .bin weights among the files of a model, which have to be converted."""
-    return sorted(path for path in paths if fnmatchcase(path, OLD_WEIGHTS[0]))
+    return sorted(fnmatch.filter(paths, OLD_WEIGHTS[0]))
 
 
 def matches(path: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(path, pattern) for pattern in patterns)
+    return any(fnmatch.fnmatchcase(path, pattern) for pattern in patterns)
 
 
 def check_name(path: str, where: str) -> None:
@@ -67,30 +67,26 @@ def check_name(path: str, where: str) -> None:
 
 def _named(paths: list[str], repo: str, type: str, patterns: tuple[str, ...]) -> list[str]:
     for pattern in patterns:
-        if not matches_any(paths, pattern):
+        if not fnmatch.filter(paths, pattern):
             shown = ", ".join(paths[:5]) + (f" and {len(paths) - 5} more" if len(paths) > 5 else "")
-            raise NoSuchFile(f"{repo} has no file that matches {pattern}; it has {shown}. Correct the asset's `files`")
+            raise HubError(f"{repo} has no file that matches {pattern}; it has {shown}. Correct the asset's `files`")
     chosen = [path for path in paths if matches(path, patterns)]
     if code := [path for path in chosen if _is_code(path, type)]:
-        raise Refused(
+        raise HubError(
             f"{repo}: {code[0]} could run code when it is loaded and is never fetched; narrow the asset's `files`"
         )
     safe = any(path.endswith(".safetensors") for path in chosen)
     return [path for path in chosen if not (safe and type == "model" and matches(path, OLD_WEIGHTS))]
 
 
-def matches_any(paths: Iterable[str], pattern: str) -> bool:
-    return any(fnmatchcase(path, pattern) for path in paths)
-
-
 def _of_model(paths: list[str], repo: str) -> list[str]:
     top = [path for path in paths if "/" not in path]
     for kind in (WEIGHTS, OTHER_WEIGHTS, OLD_WEIGHTS):
-        if matches_any(top, kind[0]):
+        if fnmatch.filter(top, kind[0]):
             _check_numbers([path for path in top if matches(path, kind)], repo)
             return [path for path in top if matches(path, (*MODEL_FILES, *kind)) and not _is_code(path, "model")]
     if code := [path for path in top if matches(path, CODE) and not path.endswith(".py")]:
-        raise Refused(
+        raise HubError(
             f"{repo} has its weights as {code[0]} only, which could run code when it is loaded and is never fetched. "
             "Use a repository or a revision with safetensors"
         )
@@ -98,13 +94,11 @@ def _of_model(paths: list[str], repo: str) -> list[str]:
 
 
 def _check_numbers(shards: list[str], repo: str) -> None:
-    """Raises NoSuchFile if one of …-00001-of-0000N is missing: an upload that was never finished."""
+    """Raises HubError if one of …-00001-of-0000N is missing: an upload that was never finished."""
     numbers = [(int(m[1]), int(m[2])) for path in shards if (m := re.search(r"-(\d+)-of-(\d+)\.", path))]
     for total in {total for _, total in numbers}:
         if lost := set(range(1, total + 1)) - {number for number, of in numbers if of == total}:
-            raise NoSuchFile(
-                f"{repo} lacks shard {min(lost)} of {total} of its weights at this commit: use another one"
-            )
+            raise HubError(f"{repo} lacks shard {min(lost)} of {total} of its weights at this commit: use another one")
 
 
 def _is_code(path: str, type: str) -> bool:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from yarnlab.cost import DEVICES
 from yarnlab.cost.devices import Device, this_cpu
+from yarnlab.hub.lock import lock_file
 from yarnlab.plan import evaluations, models, storage
 from yarnlab.plan.render import render
 from yarnlab.plan.stages import Plan, PlanError, Stage, needed, room
-from yarnlab.stages.data import lock_file
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.schema import Study
 

@@ -13,7 +13,7 @@ from yarnlab.study.schema import Study
 
 
 def locked_sizes(study: Study, lock: Path) -> dict[str, float]:
-    """Asset → bytes of the files that it needs, for those that config/hub.lock.yaml has. Raises LockError."""
+    """Asset → bytes of the files that it needs, for those that config/hub.lock.yaml has. Raises HubError."""
     from yarnlab.hub.lock import Asset, read_lock
 
     locked, sizes = read_lock(lock), {}

@@ -12,7 +12,7 @@ from yarnlab.stages.layout import Layout, seeds_of
 def fetch_asset(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
     """Fetch one pinned repository of the hub and verify every byte of it; the only stage that uses the network."""
     from yarnlab.hub.fetch import fetch
-    from yarnlab.hub.lock import Asset
+    from yarnlab.hub.lock import Asset, lock_file
 
     folder = layout.asset(name)
     run = StageRun(layout.root, "asset", name, spec, code, folder / "manifest.json")
@@ -23,16 +23,6 @@ def fetch_asset(layout: Layout, name: str, spec: dict[str, Any], code: str, log:
         run.outputs = fetched.paths
         run.facts = {"commit": fetched.commit, "bytes": fetched.bytes, "conversions": fetched.conversions}
         run.metrics = {"bytes": float(fetched.bytes)}
-
-
-def lock_file() -> Path:
-    """Where the hub's revisions and hashes are pinned: config/hub.lock.yaml, or YARNLAB_HUB_LOCK."""
-    import os
-
-    from yarnlab.provenance import project_root
-
-    chosen = os.environ.get("YARNLAB_HUB_LOCK")
-    return Path(chosen) if chosen else project_root() / "config" / "hub.lock.yaml"
 
 
 def make_tokenizer(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
