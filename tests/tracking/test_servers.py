@@ -79,7 +79,7 @@ def test_a_server_that_fails_after_its_health_check(study, use_uri, capfd, monke
 
 def test_passwords_stay_out_of_the_files(study, use_uri, monkeypatch):
     """What is kept on disk about a server names it without its login."""
-    from yarnlab.tracking.records import load_published, save_published
+    from yarnlab.tracking.published import load_published, save_published
 
     uri = "https://me:s3cr@t@mlflow.example.org/prefix"
     save_published(study.directory, uri, {"run": {"run_id": "1"}})

@@ -12,8 +12,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 
-from yarnlab.tracking.relocation import relocate
+from yarnlab.tracking.published import lost
 from yarnlab.tracking.store import (
+    ARTIFACTS,
+    SETTINGS,
     database_file,
     is_server,
     redacted,
@@ -40,36 +42,17 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
     database = database_file(uri)
     if database is not None and not database.exists():
         raise SystemExit(f"There is no MLflow database: {database} does not exist. {_what_makes_it(results)}")
-    relocate(results)
     free = _free_port(host, port)
     link = f"http://{host}:{free}"
     if free != port:
         print(f"Port {port} is in use. Run links of reports lead there: give them {link} at the end of the page.")
+    if gone := [study for study in _studies(results) if lost(study, uri)]:
+        print(f"MLflow lacks what was published before. This makes it again: {_publishing(gone)}")
     print(f"Starting MLflow on {link} …", flush=True)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        host,
-        "--port",
-        str(free),
-        "--workers",
-        "1",
-    ]
-    command += [
-        "--backend-store-uri",
-        uri,
-        "--artifacts-destination",
-        (results.resolve() / "mlartifacts").as_uri(),
-    ]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(free), "--workers", "1"]
+    command += ["--backend-store-uri", uri, "--artifacts-destination", (results.resolve() / ARTIFACTS).as_uri()]
     # The job runners serve MLflow's language-model features only, and cost several processes.
-    quiet = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-    }
+    quiet = SETTINGS | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     log = results / "mlflow-server.log"
     with _stop_signals(), open(log, "wb") as output:
         server = subprocess.Popen(
@@ -92,11 +75,17 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
 
 
 def _what_makes_it(results: Path) -> str:
-    studies = sorted(folder.parent.parent for folder in results.glob("*/tracking/records"))
-    if not studies:
+    if not (studies := _studies(results)):
         return "Run a study first (envs/run snakemake --cores all); its first job makes it."
-    commands = " && ".join(f"envs/run yarnlab publish --study-dir {shlex.quote(str(study))}" for study in studies)
-    return f"All that it held is on disk; this makes it again: {commands}"
+    return f"All that it held is on disk; this makes it again: {_publishing(studies)}"
+
+
+def _studies(results: Path) -> list[Path]:
+    return sorted(folder.parent.parent for folder in results.glob("*/tracking/records"))
+
+
+def _publishing(studies: list[Path]) -> str:
+    return " && ".join(f"envs/run yarnlab publish --study-dir {shlex.quote(str(study))}" for study in studies)
 
 
 def _free_port(host: str, port: int) -> int:
