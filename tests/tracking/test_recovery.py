@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from yarnlab import tracking
-from yarnlab.tracking.store import experiment_created
+from yarnlab.tracking.database import experiment_created
 
 
 def hidden_by_the_filter(store):

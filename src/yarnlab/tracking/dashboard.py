@@ -7,14 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
-from yarnlab.tracking.published import lost
+from yarnlab.tracking.artifacts import ARTIFACTS
+from yarnlab.tracking.published import is_lost
 from yarnlab.tracking.store import (
-    ARTIFACTS,
     SETTINGS,
     database_file,
     is_server,
@@ -46,7 +44,7 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
     link = f"http://{host}:{free}"
     if free != port:
         print(f"Port {port} is in use. Run links of reports lead there: give them {link} at the end of the page.")
-    if gone := [study for study in _studies(results) if lost(study, uri)]:
+    if gone := [study for study in _studies(results) if is_lost(study, uri)]:
         print(f"MLflow lacks what was published before. This makes it again: {_publishing(gone)}")
     print(f"Starting MLflow on {link} …", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(free), "--workers", "1"]
@@ -54,14 +52,17 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
     # The job runners serve MLflow's language-model features only, and cost several processes.
     quiet = SETTINGS | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     log = results / "mlflow-server.log"
-    with _stop_signals(), open(log, "wb") as output:
+    # SIGTERM (a workflow's) and SIGHUP (a closed terminal's) stop the server as Ctrl-C does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    with open(log, "wb") as output:
         server = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # its workers are stopped with it, as one group
-            env={**os.environ, **quiet},
+            env=os.environ | quiet,
         )
         try:
             _wait_until_ready(server, link, log)
@@ -113,18 +114,3 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         with suppress(subprocess.TimeoutExpired):
             server.wait(patience_s)
             return
-
-
-@contextmanager
-def _stop_signals() -> Iterator[None]:
-    """Let SIGTERM (a workflow's) and SIGHUP (a closed terminal's) stop the server as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from yarnlab.processes import watch
 from yarnlab.provenance import now
+from yarnlab.tracking.database import exclusive
 from yarnlab.tracking.publication import PublishResult, mirror
 from yarnlab.tracking.records import write_plan
-from yarnlab.tracking.store import exclusive
 
 _LONGEST_WAIT_S = 300.0
 _NICENESS = 19

@@ -13,22 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.provenance import now
+from yarnlab.tracking.artifacts import keep_file, new_location, were_left_behind
+from yarnlab.tracking.database import connect, database_lock
 from yarnlab.tracking.entities import PASSING_TAGS, SUPERSEDED, new_run, run_entities
-from yarnlab.tracking.published import count_failed_publication, load_published, lost, save_published
+from yarnlab.tracking.published import count_failed_publication, is_lost, load_published, save_published
 from yarnlab.tracking.records import Record, load_records, metric_lines
-from yarnlab.tracking.store import (
-    connect,
-    database_lock,
-    experiment_name,
-    is_server,
-    keep_file,
-    mlflow_settings,
-    new_location,
-    redacted,
-    tracking_uri,
-    unreachable,
-    was_left_behind,
-)
+from yarnlab.tracking.store import experiment_name, is_server, mlflow_settings, redacted, tracking_uri, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -69,57 +59,55 @@ def publish(study_dir: Path, *, deadline_s: float = 3.5) -> PublishResult:
 def mirror(study_dir: Path, deadline_s: float) -> PublishResult:
     """One pass of `publish` that counts no failures; imports MLflow only when there is something to send."""
     uri = tracking_uri(study_dir.parent)
-    behind, entries = _behind(study_dir, uri)
+    records = load_records(study_dir)
+    entries = {} if is_lost(study_dir, uri) else load_published(study_dir, uri)
+    behind, runs = _behind(study_dir, records, entries), _runs(records, entries)
     if not behind:
-        return PublishResult(0, 0, len(entries), None)
+        return PublishResult(0, 0, runs, None)
     problem = unreachable(uri, deadline_s)
     try:
         if not problem:
-            with database_lock(study_dir.parent, _LOCK_WAIT_S) as held, mlflow_settings(uri):
+            with database_lock(study_dir.parent, _LOCK_WAIT_S) as held, mlflow_settings():
                 if held:
                     return _publish_all(study_dir, uri)
                 problem = "Another process is still publishing to MLflow."
     except Exception as error:
         problem = _sentence(uri, error)
-    return PublishResult(0, len(behind), len(entries), problem)
+    return PublishResult(0, len(behind), runs, problem)
 
 
-def _behind(study_dir: Path, uri: str) -> tuple[list[Record], dict[str, dict[str, Any]]]:
-    """The records MLflow is behind on, and what it has of the others."""
-    records = load_records(study_dir)
-    gone = set(lost(study_dir, uri)) if records else set()
-    published = load_published(study_dir, uri)
-    entries = {r["run"]: published[r["run"]] for r in records if r["run"] in published.keys() - gone}
-    return [r for r in records if not _up_to_date(study_dir, r, entries.get(r["run"]))], entries
+def _behind(study_dir: Path, records: list[Record], entries: Mapping[str, Mapping[str, Any]]) -> list[Record]:
+    """The records MLflow is behind on, if it has what `entries` say."""
+
+    def is_up_to_date(record: Record, entry: Mapping[str, Any]) -> bool:
+        if record["status"] != "running":
+            return bool(entry["finished"]) and entry["ended"] == record["ended"]
+        return not entry["finished"] and not metric_lines(study_dir, record, entry["lines"])
+
+    return [r for r in records if r["run"] not in entries or not is_up_to_date(r, entries[r["run"]])]
 
 
-def _up_to_date(study_dir: Path, record: Record, entry: Mapping[str, Any] | None) -> bool:
-    if entry is None:
-        return False
-    if record["status"] != "running":
-        return bool(entry["finished"]) and entry["ended"] == record["ended"]
-    return not entry["finished"] and not metric_lines(study_dir, record, entry["lines"])
+def _runs(records: list[Record], entries: Mapping[str, object]) -> int:
+    return sum(record["run"] in entries for record in records)
 
 
 def _publish_all(study_dir: Path, uri: str) -> PublishResult:
     """Send everything that is behind; the caller holds the lock."""
-    behind, entries = _behind(study_dir, uri)  # another process may have published meanwhile
-    if not behind:
-        return PublishResult(0, 0, len(entries), None)
-    if lost(study_dir, uri):
+    if is_lost(study_dir, uri):
         count_failed_publication(study_dir)  # `publication_state` has counted it; it stays so when it is lost no more
         save_published(study_dir, uri, {})
     client = connect(uri)
     experiment = _experiment(client, study_dir, uri)
     known = {"experiment_id": experiment.experiment_id, "experiment_created": experiment.creation_time}
-    if any(entry | known != entry for entry in entries.values()):
-        # Another database or server answers at this address now: find or make every run again.
-        entries, behind = {}, load_records(study_dir)
-    unmarked = _mark_superseded(client, study_dir, uri)
-    unpublished = {**known, "run_id": "", "lines": 0, "finished": False, "ended": None}
+    # Where another database or server answers at this address now, every run is found or made again.
+    entries = {run: entry for run, entry in load_published(study_dir, uri).items() if entry | known == entry}
+    records = load_records(study_dir)
+    _mark_superseded(client, uri, records, entries)
+    behind = _behind(study_dir, records, entries)
     published, warning = 0, None
     for record in behind:
-        entry = entries.get(record["run"]) or dict(unpublished)
+        unpublished = {**known, "run_id": "", "lines": 0, "finished": False, "ended": None}
+        entry = entries.get(record["run"], unpublished)
         try:
             _publish_record(client, study_dir, uri, record, entry)
             published += 1
@@ -130,9 +118,9 @@ def _publish_all(study_dir: Path, uri: str) -> PublishResult:
         finally:
             if entry["run_id"]:
                 entries[record["run"]] = entry
-                save_published(study_dir, uri, entries | unmarked)
-    lost(study_dir, uri)  # asked while MLflow is imported, so that the next process need not
-    return PublishResult(published, len(behind) - published, len(entries), warning)
+                save_published(study_dir, uri, entries)
+    is_lost(study_dir, uri)  # asked while MLflow is imported, so that the next process need not
+    return PublishResult(published, len(behind) - published, _runs(records, entries), warning)
 
 
 def _publish_record(client: "MlflowClient", study_dir: Path, uri: str, record: Record, entry: dict[str, Any]) -> None:
@@ -183,13 +171,11 @@ def _experiment(client: "MlflowClient", study_dir: Path, uri: str) -> "Experimen
     experiment = client.get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
-    if experiment is not None and was_left_behind(study_dir, uri, experiment):
+    if experiment is not None and were_left_behind(study_dir, uri, experiment):
         aside = f"{name} before {now()}"
         client.rename_experiment(experiment.experiment_id, aside)
-        moved = (
-            f"MLflow's experiment {name} names files at {experiment.artifact_location}, where the folder was before."
-        )
-        print(f"{moved} It is called {aside!r} now, and a new one is made from the records on disk.", file=sys.stderr)
+        old = f"MLflow's {name} has its files at {experiment.artifact_location}, where this folder was before."
+        print(f"{old} It is called {aside!r} now, and a new one is made from the records on disk.", file=sys.stderr)
         experiment = None
     if experiment is None:
         made = client.create_experiment(name, artifact_location=new_location(study_dir, uri))
@@ -197,20 +183,17 @@ def _experiment(client: "MlflowClient", study_dir: Path, uri: str) -> "Experimen
     return experiment
 
 
-def _mark_superseded(client: "MlflowClient", study_dir: Path, uri: str) -> dict[str, dict[str, Any]]:
-    """Tag the runs whose stage was started anew under another id, and end those that died; returns what is left."""
-    runs = {record["run"] for record in load_records(study_dir)}
-    left = {run: entry for run, entry in load_published(study_dir, uri).items() if run not in runs}
-    for run, entry in list(left.items()):
+def _mark_superseded(client: "MlflowClient", uri: str, records: list[Record], entries: dict[str, Any]) -> None:
+    """Tag the runs whose stage was started anew under another id, and end those that died; `entries` lose them."""
+    for run in entries.keys() - {record["run"] for record in records}:
         try:
-            if not entry["finished"]:
-                client.set_terminated(entry["run_id"], "KILLED")
-            client.set_tag(entry["run_id"], SUPERSEDED, "true")
+            if not entries[run]["finished"]:
+                client.set_terminated(entries[run]["run_id"], "KILLED")
+            client.set_tag(entries[run]["run_id"], SUPERSEDED, "true")
         except Exception as error:
             if _is_unanswered(uri, error):
                 break
-        del left[run]  # also one that was deleted there: it is history, and nothing is lost
-    return left
+        del entries[run]  # also one that was deleted there: it is history, and nothing is lost
 
 
 def _is_unanswered(uri: str, error: Exception) -> bool:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.provenance import read_json, write_json
+from yarnlab.tracking.database import experiment_created
 from yarnlab.tracking.records import load_records, record_name
-from yarnlab.tracking.store import experiment_created, store_name, tracking_uri
+from yarnlab.tracking.store import store_name, tracking_uri
 
 
 def load_published(study_dir: Path, uri: str) -> dict[str, dict[str, Any]]:
@@ -29,11 +30,11 @@ def save_published(study_dir: Path, uri: str, entries: Mapping[str, Mapping[str,
     write_json(path, {**read_json(path), store_name(study_dir.parent, uri): entries})
 
 
-def lost(study_dir: Path, uri: str) -> list[str]:
-    """The runs that were published and are gone: the database was deleted or replaced. A server is not asked."""
-    published = load_published(study_dir, uri)
+def is_lost(study_dir: Path, uri: str) -> bool:
+    """Whether what was published is gone: the database was deleted or replaced. A server is not asked."""
+    published = load_published(study_dir, uri).values()
     created = experiment_created(study_dir, uri) if published else None
-    return [run for run, entry in published.items() if created not in (None, entry.get("experiment_created"))]
+    return created is not None and any(entry.get("experiment_created") != created for entry in published)
 
 
 def runs_table(study_dir: Path) -> dict[str, dict[str, str]]:
@@ -66,7 +67,7 @@ def publication_state(study_dir: Path) -> str:
     """
     study_dir = Path(study_dir)
     uri = tracking_uri(study_dir.parent)
-    missed = failed_publications(study_dir) + bool(lost(study_dir, uri))
+    missed = failed_publications(study_dir) + is_lost(study_dir, uri)
     return f"{store_name(study_dir.parent, uri)} {missed}"
 
 
