@@ -6,16 +6,18 @@ one is kept with the database file's time and size, and is asked for again when 
 """
 
 import os
+import shutil
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yarnlab.provenance import read_json, write_json
+from yarnlab.provenance import read_json, replacing, sha256_of, write_json
 from yarnlab.tracking.artifacts import were_left_behind
 from yarnlab.tracking.store import (
     SETTINGS,
@@ -73,7 +75,10 @@ def initialise(results: Path) -> None:
             with database_lock(results, wait_s=120):
                 upgrade(database)
         except Exception as error:
-            warning = f"The MLflow database {database} could not be made ready: {redacted(str(error))}."
+            warning = (
+                f"The MLflow database {database} could not be made ready: {redacted(str(error))}. "
+                "If it is damaged, move it away: all that it holds is made again from the records on disk."
+            )
     if warning:
         print(f"Warning: {warning} The study goes on; its next start publishes what is missing.", file=sys.stderr)
 
@@ -83,26 +88,21 @@ def upgrade(database: Path) -> None:
 
     The caller holds `database_lock`. Raises OSError, sqlite3.Error or RuntimeError with MLflow's last words.
     """
-    database.parent.mkdir(parents=True, exist_ok=True)
-    copy = database.with_name(f".{database.name}.part")
-    copy.unlink(missing_ok=True)
-    if database.exists():
-        with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
-    before = _modified(copy)
-    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{copy}"]
-    done = subprocess.run(command, capture_output=True, text=True, env=SETTINGS | os.environ, check=False)
-    if done.returncode == 0 and _modified(copy) != before:
-        copy.replace(database)
-        return
-    # Up to date: a server that has the database open would go on with the file that was replaced.
-    copy.unlink(missing_ok=True)
-    if done.returncode:
-        raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"mlflow db upgrade: status {done.returncode}")
-
-
-def _modified(file: Path) -> int | None:
-    return file.stat().st_mtime_ns if file.exists() else None
+    # On a local disk: MLflow's fifty migrations wait for it after each.
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / database.name
+        if database.exists():
+            with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
+                source.backup(target)
+        before = sha256_of(copy) if copy.exists() else None
+        command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{copy}"]
+        done = subprocess.run(command, capture_output=True, text=True, env=SETTINGS | os.environ, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"mlflow db upgrade: {done.returncode}")
+        # One that is up to date stays: a server that has it open would go on with the file that was replaced.
+        if sha256_of(copy) != before:
+            with replacing(database) as new:
+                shutil.copyfile(copy, new)
 
 
 def connect(uri: str) -> "MlflowClient":
