@@ -179,7 +179,7 @@ def test_a_moved_folder_keeps_its_runs_and_artifacts(study, store):
     assert tracking.publication_state(study.directory) == "mlflow.db 0"
 
 
-def test_a_folder_with_absolute_addresses_is_published_anew_when_it_moves(study, store, capsys):
+def test_a_folder_with_absolute_addresses_is_published_anew_when_it_moves(study, store, capsys, monkeypatch):
     """An earlier yarnlab's experiment is used where it lies; after a move it keeps all it has under another name."""
     address = (study.directory.parent / "mlartifacts" / "micro").as_uri()
     earlier = store.client.create_experiment("yarnlab/micro", artifact_location=address)
@@ -190,6 +190,11 @@ def test_a_folder_with_absolute_addresses_is_published_anew_when_it_moves(study,
 
     move(study, store)
     assert tracking.publication_state(study.directory) == "mlflow.db 1"
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", lambda *_, **__: sys.exit())
+        with pytest.raises(SystemExit):
+            tracking.serve(study.directory.parent)
+    assert f"This makes it again: envs/run yarnlab publish --study-dir {study.directory}" in capsys.readouterr().out
     assert tracking.publish(study.directory).published == 1
     assert "made from the records on disk" in capsys.readouterr().err
     assert (store.artifacts(store.run()) / "manifest.json").is_file()

@@ -123,6 +123,15 @@ def test_initialise_upgrades_an_old_database(study, migrated):
     assert sorted(path.name for path in database.parent.iterdir()) == ["micro", "mlflow.db", "mlflow.lock"]
 
 
+def test_a_database_that_is_up_to_date_is_not_replaced(study, store):
+    """A dashboard that has it open would go on to show the old file."""
+    database = study.directory.parent / "mlflow.db"
+    before = database.stat()
+    tracking.initialise(study.directory.parent)
+    after = database.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
+
+
 @contextmanager
 def followed(study, monkeypatch, **options):
     """`follow` in a thread, beside a parent process that ends with the block; yields what it prints."""

@@ -153,8 +153,8 @@ def experiment_created(study_dir: Path, uri: str) -> int | None:
         answer = {"file": file, "experiment_created": _ask(study_dir, uri)}
         with suppress(OSError):
             write_json(kept, answer)
-    created = answer["experiment_created"]
-    return None if created is None else int(created)
+    created: int | None = answer["experiment_created"]
+    return created
 
 
 def _ask(study_dir: Path, uri: str) -> int | None:
