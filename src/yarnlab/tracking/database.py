@@ -167,4 +167,5 @@ def _ask(study_dir: Path, uri: str) -> int | None:
         return None
     if experiment is None or experiment.lifecycle_stage != "active" or were_left_behind(study_dir, uri, experiment):
         return 0
-    return int(experiment.creation_time)
+    created: int | None = experiment.creation_time
+    return created
