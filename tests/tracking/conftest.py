@@ -80,6 +80,12 @@ class Store:
         (run,) = self.runs()
         return run
 
+    def artifacts(self, run: Any) -> Path:
+        """The folder of the run's artifacts, beside the database: the dashboard is started with it."""
+        scheme, _, place = run.info.artifact_uri.partition(":/")
+        assert scheme == "mlflow-artifacts"
+        return Path(self.uri.removeprefix("sqlite:///")).parent / "mlartifacts" / place
+
     def steps(self, metric: str = "loss") -> list[int]:
         return sorted(point.step for point in self.client.get_metric_history(self.run().info.run_id, metric))
 

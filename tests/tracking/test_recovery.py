@@ -1,14 +1,13 @@
 """MLflow after something happened to it or to the study: a lost store, stages made again or dropped, a moved folder."""
 
 import shutil
-import sqlite3
-from contextlib import closing
-from pathlib import Path
+import subprocess
+import sys
 
 import pytest
 
 from yarnlab import tracking
-from yarnlab.tracking.store import experiment_created
+from yarnlab.tracking.database import experiment_created
 
 
 def hidden_by_the_filter(store):
@@ -153,57 +152,96 @@ def test_a_finished_arm_that_was_dropped_stays_as_it_is(study, store):
     assert (store.run().info.status, hidden_by_the_filter(store)) == ("FINISHED", [])
 
 
+def move(study, store, name="moved"):
+    new = study.directory.parent.with_name(name)
+    study.directory.parent.rename(new)
+    study.directory = new / "micro"
+    store.uri = tracking.tracking_uri(new)
+
+
 def test_a_moved_folder_keeps_its_runs_and_artifacts(study, store):
-    """Nothing is sent again, links lead to the files at their new place, and nothing is written to the old one."""
+    """Nothing is sent again, artifacts are found at their new place, and nothing is written to the old one."""
     finish(study)
     study.start("running")
     tracking.publish(study.directory)
     ids = {run.info.run_id for run in store.runs()}
     old = study.directory.parent
-    new = old.with_name("moved")
-    old.rename(new)
-    study.directory = new / "micro"
-    store.uri = tracking.tracking_uri(new)
+    move(study, store)
 
     assert tracking.publish(study.directory) == tracking.PublishResult(0, 0, 2, None)
     (base,) = (run for run in store.runs() if run.info.status == "FINISHED")
-    assert "c0ffee" in Path(store.client.download_artifacts(base.info.run_id, "manifest.json")).read_text()
+    assert "c0ffee" in (store.artifacts(base) / "manifest.json").read_text()
     study.end("running")
     assert tracking.publish(study.directory).published == 1
     assert {run.info.run_id for run in store.runs()} == ids
     assert not old.exists()
-    assert all(run.info.artifact_uri.startswith((new / "mlartifacts" / "micro").as_uri() + "/") for run in store.runs())
+    assert all((store.artifacts(run) / "manifest.json").is_file() for run in store.runs())
     assert tracking.publication_state(study.directory) == "mlflow.db 0"
 
 
-def test_only_what_lay_in_the_folder_moves_with_it(study, store):
-    """An experiment that somebody keeps elsewhere, and a database that is named by its address, are left alone."""
+def test_a_folder_with_absolute_addresses_is_published_anew_when_it_moves(study, store, capsys, monkeypatch):
+    """An earlier yarnlab's experiment is used where it lies; after a move it keeps all it has under another name."""
+    address = (study.directory.parent / "mlartifacts" / "micro").as_uri()
+    earlier = store.client.create_experiment("yarnlab/micro", artifact_location=address)
     finish(study)
     tracking.publish(study.directory)
+    before = store.run()
+    assert store.client.download_artifacts(before.info.run_id, "manifest.json")
 
-    def put(place):
-        with closing(sqlite3.connect(study.directory.parent / "mlflow.db")) as connection, connection:
-            connection.execute("UPDATE experiments SET artifact_location = ? WHERE name = 'yarnlab/micro'", (place,))
+    move(study, store)
+    assert tracking.publication_state(study.directory) == "mlflow.db 1"
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "Popen", lambda *_, **__: sys.exit())
+        with pytest.raises(SystemExit):
+            tracking.serve(study.directory.parent)
+    assert f"This makes it again: envs/run yarnlab publish --study-dir {study.directory}" in capsys.readouterr().out
+    assert tracking.publish(study.directory).published == 1
+    assert "made from the records on disk" in capsys.readouterr().err
+    assert (store.artifacts(store.run()) / "manifest.json").is_file()
+    assert store.client.get_experiment(earlier).name.startswith("yarnlab/micro before ")
+    assert store.client.get_run(before.info.run_id).info.experiment_id == earlier
+    assert tracking.publish(study.directory) == tracking.PublishResult(0, 0, 1, None)
+    assert tracking.publication_state(study.directory) == "mlflow.db 1"
 
-    def place():
-        return store.client.get_experiment_by_name("yarnlab/micro").artifact_location
 
-    put("s3://bucket/micro")
+@pytest.mark.parametrize("place", ["s3://bucket/mlartifacts/micro", "file:///elsewhere/artifacts/micro"])
+def test_an_experiment_that_is_kept_elsewhere_on_purpose_is_left_alone(study, store, place):
+    store.client.create_experiment("yarnlab/micro", artifact_location=place)
+    study.start()
     tracking.publish(study.directory)
-    assert place() == "s3://bucket/micro"
-    put("file:///elsewhere/mlartifacts/micro")
-    shutil.copytree(study.directory, study.directory.parent / "other results" / "micro")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("MLFLOW_TRACKING_URI", store.uri)
-        tracking.publish(study.directory.parent / "other results" / "micro")
-    assert place() == "file:///elsewhere/mlartifacts/micro"
+    assert store.run().info.artifact_uri.startswith(place)
+
+
+def test_a_database_that_is_named_by_its_address_is_left_alone(study, store, use_uri):
+    """It does not belong to this results folder, so nobody knows where its artifacts were."""
+    store.client.create_experiment("yarnlab/micro", artifact_location="file:///elsewhere/mlartifacts/micro")
+    study.directory = study.directory.parent.with_name("other results") / "micro"
+    use_uri(store.uri)
+    study.start()
     tracking.publish(study.directory)
-    assert place() == (study.directory.parent / "mlartifacts" / "micro").as_uri()
+    assert store.run().info.artifact_uri.startswith("file:///elsewhere/mlartifacts/micro")
 
 
-def test_a_database_that_cannot_be_read_is_no_reason_to_stop(study):
-    from yarnlab.tracking.relocation import relocate
+def test_a_database_that_cannot_be_read_is_no_reason_to_stop(study, capsys):
+    """The study goes on, is told what to do, and publishes once the file is out of the way."""
+    database = study.directory.parent / "mlflow.db"
+    database.write_text("no database, but long enough to be looked at as if it were one")
+    finish(study)
+    assert experiment_created(study.directory, tracking.tracking_uri(study.directory.parent)) == 0
+    tracking.initialise(study.directory.parent)
+    assert "not a database" in capsys.readouterr().err
+    result = tracking.publish(study.directory)
+    assert (result.pending, "not a database" in result.warning) == (1, True)
+    assert database.read_text().startswith("no database")
 
-    (study.directory.parent / "mlflow.db").write_text("no database, but long enough to be looked at as if it were one")
-    relocate(study.directory.parent)
-    assert experiment_created(tracking.tracking_uri(study.directory.parent), "yarnlab/micro") == 0
+
+def test_a_database_that_did_not_change_is_not_asked_again(study, store):
+    """What a study's start wants to know of a mirror that is up to date costs no import of MLflow."""
+    finish(study)
+    tracking.publish(study.directory)
+    code = f"""if True:
+        import sys; from pathlib import Path; from yarnlab import tracking
+        study = Path({str(study.directory)!r})
+        print(tracking.publication_state(study), tracking.publish(study).runs, "mlflow" in sys.modules)"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "mlflow.db 0 1 False\n"

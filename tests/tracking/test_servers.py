@@ -13,6 +13,7 @@ import time
 from contextlib import closing, contextmanager, redirect_stdout
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import pairwise
+from urllib.request import urlopen
 
 import pytest
 
@@ -79,7 +80,7 @@ def test_a_server_that_fails_after_its_health_check(study, use_uri, capfd, monke
 
 def test_passwords_stay_out_of_the_files(study, use_uri, monkeypatch):
     """What is kept on disk about a server names it without its login."""
-    from yarnlab.tracking.records import load_published, save_published
+    from yarnlab.tracking.published import load_published, save_published
 
     uri = "https://me:s3cr@t@mlflow.example.org/prefix"
     save_published(study.directory, uri, {"run": {"run_id": "1"}})
@@ -120,6 +121,15 @@ def test_initialise_upgrades_an_old_database(study, migrated):
     version = "SELECT version_num FROM alembic_version"
     assert ask(database, version) == ask(migrated, version)
     assert sorted(path.name for path in database.parent.iterdir()) == ["micro", "mlflow.db", "mlflow.lock"]
+
+
+def test_a_database_that_is_up_to_date_is_not_replaced(study, store):
+    """A dashboard that has it open would go on to show the old file."""
+    database = study.directory.parent / "mlflow.db"
+    before = database.stat()
+    tracking.initialise(study.directory.parent)
+    after = database.stat()
+    assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
 
 @contextmanager
@@ -225,6 +235,21 @@ def test_the_dashboard_says_what_is_missing(study, use_uri, capsys):
     assert capsys.readouterr().out == "MLflow: https://mlflow.example.org\n"
 
 
+@contextmanager
+def dashboard(results, port):
+    """`serve` in a process of its own, stopped by SIGINT; yields its link."""
+    code = f"""if True:
+        from pathlib import Path; from yarnlab import tracking
+        tracking.serve(Path({str(results)!r}), port={port})"""
+    server = subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE, text=True)
+    try:
+        yield next(line for line in server.stdout if line.startswith("MLflow: ")).split()[1]
+    finally:
+        server.send_signal(signal.SIGINT)
+        rest = server.communicate(timeout=60)[0]
+    assert (server.returncode, "MLflow stopped." in rest) == (0, True)
+
+
 @pytest.mark.slow
 def test_a_real_server_shows_what_was_published_while_it_was_down(study, store, use_uri):
     """The dashboard takes the next port when its own is in use, serves API and files, and stops at SIGINT."""
@@ -232,13 +257,7 @@ def test_a_real_server_shows_what_was_published_while_it_was_down(study, store, 
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         port = taken.getsockname()[1]
-        code = f"""if True:
-            from pathlib import Path; from yarnlab import tracking
-            tracking.serve(Path({str(study.directory.parent)!r}), port={port})"""
-        server = subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE, text=True)
-        try:
-            line = next(line for line in server.stdout if line.startswith("MLflow: "))
-            link = line.split()[1]
+        with dashboard(study.directory.parent, port) as link:
             assert link != f"http://127.0.0.1:{port}"
             use_uri(link)
             study.start()
@@ -254,12 +273,28 @@ def test_a_real_server_shows_what_was_published_while_it_was_down(study, store, 
             manifest = store.client.download_artifacts(store.run().info.run_id, "manifest.json")
             with open(manifest) as file:
                 assert json.load(file)["metrics"] == {"perplexity": 2.0}
-        finally:
-            server.send_signal(signal.SIGINT)
-            rest = server.communicate(timeout=60)[0]
-    assert (server.returncode, "MLflow stopped." in rest) == (0, True)
     with (
         pytest.raises(OSError),
         socket.create_connection(("127.0.0.1", int(link.rpartition(":")[2])), timeout=2),
     ):
         pass
+
+
+@pytest.mark.slow
+def test_the_dashboard_of_a_moved_folder_opens_its_artifacts(study, store, closed_port):
+    """By the client and by the address that MLflow's page takes them from, under the link that the report has."""
+    study.start(artifacts=["tables/t.csv"])
+    (study.directory / "tables").mkdir()
+    (study.directory / "tables" / "t.csv").write_text("a,b\n")
+    study.end(metrics={"perplexity": 2.0})
+    tracking.publish(study.directory)
+    run = tracking.runs_table(study.directory)["train.base"]["run_id"]
+    moved = study.directory.parent.with_name("moved")
+    study.directory.parent.rename(moved)
+    with dashboard(moved, closed_port) as store.uri:
+        assert store.run().info.run_id == run
+        assert [file.path for file in store.client.list_artifacts(run)] == ["manifest.json", "tables"]
+        with open(store.client.download_artifacts(run, "manifest.json")) as file:
+            assert json.load(file)["metrics"] == {"perplexity": 2.0}
+        with urlopen(f"{store.uri}/get-artifact?run_uuid={run}&path=tables%2Ft.csv") as answer:
+            assert answer.read() == b"a,b\n"

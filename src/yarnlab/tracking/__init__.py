@@ -7,20 +7,12 @@ what was missed is replayed from disk. Importing this package imports no MLflow.
 """
 
 from yarnlab.tracking.dashboard import serve
+from yarnlab.tracking.database import initialise
 from yarnlab.tracking.mirror import follow, start_mirror
 from yarnlab.tracking.publication import PublishResult, publish
-from yarnlab.tracking.records import (
-    failed_publications,
-    publication_state,
-    read_record,
-    record_end,
-    record_start,
-    restore_record,
-    runs_table,
-    write_plan,
-    write_runs,
-)
-from yarnlab.tracking.store import initialise, tracking_uri
+from yarnlab.tracking.published import failed_publications, publication_state, runs_table, write_runs
+from yarnlab.tracking.records import read_record, record_end, record_start, restore_record, write_plan
+from yarnlab.tracking.store import tracking_uri
 
 __all__ = [
     "PublishResult",

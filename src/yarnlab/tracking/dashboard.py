@@ -7,13 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from types import FrameType
 
-from yarnlab.tracking.relocation import relocate
+from yarnlab.tracking.artifacts import ARTIFACTS
+from yarnlab.tracking.published import is_lost
 from yarnlab.tracking.store import (
+    SETTINGS,
     database_file,
     is_server,
     redacted,
@@ -40,45 +40,29 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
     database = database_file(uri)
     if database is not None and not database.exists():
         raise SystemExit(f"There is no MLflow database: {database} does not exist. {_what_makes_it(results)}")
-    relocate(results)
     free = _free_port(host, port)
     link = f"http://{host}:{free}"
     if free != port:
         print(f"Port {port} is in use. Run links of reports lead there: give them {link} at the end of the page.")
+    if gone := [study for study in _studies(results) if is_lost(study, uri)]:
+        print(f"MLflow lacks what was published before. This makes it again: {_publishing(gone)}")
     print(f"Starting MLflow on {link} …", flush=True)
-    command = [
-        sys.executable,
-        "-m",
-        "mlflow",
-        "server",
-        "--host",
-        host,
-        "--port",
-        str(free),
-        "--workers",
-        "1",
-    ]
-    command += [
-        "--backend-store-uri",
-        uri,
-        "--artifacts-destination",
-        (results.resolve() / "mlartifacts").as_uri(),
-    ]
+    command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(free), "--workers", "1"]
+    command += ["--backend-store-uri", uri, "--artifacts-destination", (results.resolve() / ARTIFACTS).as_uri()]
     # The job runners serve MLflow's language-model features only, and cost several processes.
-    quiet = {
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "DO_NOT_TRACK": "true",
-    }
+    quiet = SETTINGS | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     log = results / "mlflow-server.log"
-    with _stop_signals(), open(log, "wb") as output:
+    # SIGTERM (a workflow's) and SIGHUP (a closed terminal's) stop the server as Ctrl-C does.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.default_int_handler)
+    with open(log, "wb") as output:
         server = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # its workers are stopped with it, as one group
-            env={**os.environ, **quiet},
+            env=os.environ | quiet,
         )
         try:
             _wait_until_ready(server, link, log)
@@ -92,11 +76,17 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
 
 
 def _what_makes_it(results: Path) -> str:
-    studies = sorted(folder.parent.parent for folder in results.glob("*/tracking/records"))
-    if not studies:
+    if not (studies := _studies(results)):
         return "Run a study first (envs/run snakemake --cores all); its first job makes it."
-    commands = " && ".join(f"envs/run yarnlab publish --study-dir {shlex.quote(str(study))}" for study in studies)
-    return f"All that it held is on disk; this makes it again: {commands}"
+    return f"All that it held is on disk; this makes it again: {_publishing(studies)}"
+
+
+def _studies(results: Path) -> list[Path]:
+    return sorted(folder.parent.parent for folder in results.glob("*/tracking/records"))
+
+
+def _publishing(studies: list[Path]) -> str:
+    return " && ".join(f"envs/run yarnlab publish --study-dir {shlex.quote(str(study))}" for study in studies)
 
 
 def _free_port(host: str, port: int) -> int:
@@ -124,18 +114,3 @@ def _stop(server: subprocess.Popen[bytes]) -> None:
         with suppress(subprocess.TimeoutExpired):
             server.wait(patience_s)
             return
-
-
-@contextmanager
-def _stop_signals() -> Iterator[None]:
-    """Let SIGTERM (a workflow's) and SIGHUP (a closed terminal's) stop the server as Ctrl-C does."""
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
-    try:
-        yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

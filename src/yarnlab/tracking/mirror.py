@@ -10,9 +10,9 @@ from pathlib import Path
 
 from yarnlab.processes import watch
 from yarnlab.provenance import now
+from yarnlab.tracking.database import exclusive
 from yarnlab.tracking.publication import PublishResult, mirror
 from yarnlab.tracking.records import write_plan
-from yarnlab.tracking.store import exclusive
 
 _LONGEST_WAIT_S = 300.0
 _NICENESS = 19
@@ -26,16 +26,7 @@ def start_mirror(study_dir: Path, planned: Iterable[tuple[str, str]]) -> None:
     """
     study_dir = Path(study_dir).resolve()
     log = study_dir / "tracking" / "mirror.log"
-    command = [
-        sys.executable,
-        "-m",
-        "yarnlab",
-        "mirror",
-        "--study-dir",
-        str(study_dir),
-        "--parent",
-        str(os.getpid()),
-    ]
+    command = [sys.executable, "-m", "yarnlab", "mirror", "--study-dir", str(study_dir), "--parent", str(os.getpid())]
     source = str(Path(__file__).resolve().parents[2])
     python_path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     try:
@@ -48,12 +39,7 @@ def start_mirror(study_dir: Path, planned: Iterable[tuple[str, str]]) -> None:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in the terminal must not cost the last publication
                 # One thread: it must not compete with a training for cores.
-                env={
-                    **os.environ,
-                    "PYTHONPATH": python_path,
-                    "OMP_NUM_THREADS": "1",
-                    "PYTHONUNBUFFERED": "1",
-                },
+                env=os.environ | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
             )
     except OSError as error:
         print(f"Warning: no live MLflow curves ({error}); they are published at the end.", file=sys.stderr)

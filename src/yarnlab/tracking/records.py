@@ -1,10 +1,7 @@
-"""The tracking files of a study: what ran, what MLflow already has, how often publishing fell short.
+"""What stages say of themselves on disk: the truth that MLflow mirrors.
 
 <study_dir>/tracking/records/<stage>.<name>.json   written by the stage itself
 <study_dir>/tracking/planned.json                  the names of all records that the study plans, by the workflow
-<study_dir>/tracking/published.json                {MLflow's store: {run: what it has of it}}
-<study_dir>/tracking/runs.json                     {"<stage>.<name>": where its MLflow run is}
-<study_dir>/tracking/failures                      how many explicit publications fell short
 """
 
 import json
@@ -14,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.provenance import now, read_json, write_json
-from yarnlab.tracking.store import experiment_created, store_name, tracking_uri
 
 Record = dict[str, Any]
 """One tracking/records/*.json, with the keys that `record_start` writes."""
@@ -46,9 +42,9 @@ def record_start(
     """
     study_dir = Path(study_dir)
     path = _record_path(study_dir, stage, name)
-    plain_spec = json.loads(json.dumps(spec, default=str))
+    spec = json.loads(json.dumps(spec, default=str))
     previous = read_json(path)
-    same = (previous.get("spec"), previous.get("state", "")) == (plain_spec, state)
+    same = (previous.get("spec"), previous.get("state", "")) == (spec, state)
     resumed = same and previous["status"] != "finished"
     record = {
         "run": previous["run"] if resumed else uuid.uuid4().hex,
@@ -59,7 +55,7 @@ def record_start(
         "status": "running",
         "started": previous["started"] if resumed else now(),
         "ended": None,
-        "spec": plain_spec,
+        "spec": spec,
         "state": state,
         "tags": dict(tags),
         # The one path that is relative to results/, as its readers expect.
@@ -84,12 +80,10 @@ def record_end(
     record = read_json(path)
     if not record:
         return
-    more = [_inside(study_dir, file) for file in artifacts]
-    record["status"] = "finished" if error is None else "failed"
-    record["ended"] = now()
-    record["error"] = error
-    record["artifacts"] = list(dict.fromkeys([*record["artifacts"], *more]))
-    write_json(path, record)
+    named = [*record["artifacts"], *(_inside(study_dir, file) for file in artifacts)]
+    status = "finished" if error is None else "failed"
+    changed = {"status": status, "ended": now(), "error": error, "artifacts": list(dict.fromkeys(named))}
+    write_json(path, record | changed)
 
 
 def read_record(study_dir: Path, stage: str, name: str) -> Record:
@@ -104,7 +98,7 @@ def restore_record(study_dir: Path, record: Record) -> None:
 
 def write_plan(study_dir: Path, executions: Iterable[tuple[str, str]]) -> None:
     """Note every (stage, name) that the study plans, so that what was dropped from it while it ran can be told."""
-    names = [_record_name(stage, name) for stage, name in executions]
+    names = [record_name(stage, name) for stage, name in executions]
     write_json(Path(study_dir) / "tracking" / "planned.json", {"records": names})
 
 
@@ -114,7 +108,7 @@ def load_records(study_dir: Path) -> list[Record]:
     records = sorted((record for record in found if record.keys() >= _KEYS), key=lambda record: record["started"])
     planned = read_json(study_dir / "tracking" / "planned.json").get("records")
     for record in records:
-        name = _record_name(record["stage"], record["name"])
+        name = record_name(record["stage"], record["name"])
         if planned is not None and name not in planned and record["status"] == "running":
             record["status"] = "dropped"
     return records
@@ -139,86 +133,12 @@ def load_manifest(study_dir: Path, record: Record) -> dict[str, Any]:
     return read_json(study_dir / record["manifest"]) if record["status"] == "finished" else {}
 
 
-def load_published(study_dir: Path, uri: str) -> dict[str, dict[str, Any]]:
-    """What this MLflow has: {run: {experiment_id, experiment_created, run_id, lines, finished, ended}}.
-
-    Also of executions that have no record any more, until their runs are marked as superseded.
-    """
-    published: dict[str, dict[str, dict[str, Any]]] = read_json(study_dir / "tracking" / "published.json")
-    return published.get(store_name(study_dir.parent, uri), {})
-
-
-def save_published(study_dir: Path, uri: str, entries: Mapping[str, Mapping[str, Any]]) -> None:
-    """Replace what is known of this MLflow; other tracking URIs keep theirs."""
-    path = study_dir / "tracking" / "published.json"
-    write_json(path, {**read_json(path), store_name(study_dir.parent, uri): entries})
-
-
-def experiment_name(study_dir: Path) -> str:
-    """The study's experiment in MLflow."""
-    return f"yarnlab/{study_dir.resolve().name}"
-
-
-def is_lost(study_dir: Path, uri: str) -> bool:
-    """Whether what was published is gone: the database was deleted or replaced. A server is not asked."""
-    created = experiment_created(uri, experiment_name(study_dir))
-    published = load_published(study_dir, uri).values()
-    return created is not None and any(entry.get("experiment_created") != created for entry in published)
-
-
-def runs_table(study_dir: Path) -> dict[str, dict[str, str]]:
-    """{"<stage>.<name>": {"experiment_id", "run_id", "url_path"}} of every record that is in MLflow.
-
-    `url_path` is what follows the dashboard's address: "#/experiments/1/runs/0f…".
-    """
-    study_dir = Path(study_dir)
-    entries = load_published(study_dir, tracking_uri(study_dir.parent))
-    table = {}
-    for record in load_records(study_dir):
-        if entry := entries.get(record["run"]):
-            experiment_id, run_id = entry["experiment_id"], entry["run_id"]
-            table[_record_name(record["stage"], record["name"])] = {
-                "experiment_id": experiment_id,
-                "run_id": run_id,
-                "url_path": f"#/experiments/{experiment_id}/runs/{run_id}",
-            }
-    return dict(sorted(table.items()))
-
-
-def write_runs(study_dir: Path) -> None:
-    """Write `runs_table` to tracking/runs.json, where the report looks for it."""
-    write_json(Path(study_dir) / "tracking" / "runs.json", runs_table(study_dir))
-
-
-def publication_state(study_dir: Path) -> str:
-    """Which MLflow is published to, and how often something was missing there: a parameter of the rule that publishes.
-
-    What is lost counts from the moment that it is, and stays counted when it is published again; so the rule runs
-    once more after a loss or a failure, and never after a success.
-    """
-    uri = tracking_uri(Path(study_dir).parent)
-    missed = failed_publications(study_dir) + is_lost(Path(study_dir), uri)
-    return f"{store_name(Path(study_dir).parent, uri)} {missed}"
-
-
-def failed_publications(study_dir: Path) -> int:
-    """How many times something stayed unpublished or was lost, ever."""
-    try:
-        return int((Path(study_dir) / "tracking" / "failures").read_text())
-    except (OSError, ValueError):
-        return 0
-
-
-def count_failed_publication(study_dir: Path) -> None:
-    """Add one to `failed_publications`."""
-    write_json(study_dir / "tracking" / "failures", failed_publications(study_dir) + 1)
-
-
 def _record_path(study_dir: Path, stage: str, name: str) -> Path:
-    return study_dir / "tracking" / "records" / f"{_record_name(stage, name)}.json"
+    return study_dir / "tracking" / "records" / f"{record_name(stage, name)}.json"
 
 
-def _record_name(stage: str, name: str) -> str:
+def record_name(stage: str, name: str) -> str:
+    """What a stage's record is called, in files and tables."""
     return f"{stage}.{name}"
 
 

@@ -1,0 +1,171 @@
+"""The sqlite database of a results folder: made, upgraded, opened by one process at a time, and known when it is lost.
+
+`mlflow db upgrade` is MLflow's one public way to make or upgrade a database: a process of five seconds, so it runs
+only before a study and where a client can't open the database. A client's answer costs four seconds of imports, so
+one is kept with the database file's time and size, and is asked for again when these change.
+"""
+
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yarnlab.provenance import read_json, replacing, sha256_of, write_json
+from yarnlab.tracking.artifacts import were_left_behind
+from yarnlab.tracking.store import (
+    SETTINGS,
+    database_file,
+    experiment_name,
+    mlflow_settings,
+    redacted,
+    tracking_uri,
+    unreachable,
+)
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+
+@contextmanager
+def exclusive(path: Path, keep_waiting: Callable[[], bool]) -> Iterator[bool]:
+    """Hold the lock file; yields whether it was got before `keep_waiting` said no."""
+    from filelock import FileLock, Timeout  # 0.1 s, which no stage needs
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    held = True
+    try:
+        lock.acquire(poll_interval=0.1, cancel_check=lambda: not keep_waiting())
+    except Timeout:
+        held = False
+    except OSError:
+        pass  # a shared filesystem whose locks are out of order: going on is better than never publishing
+    try:
+        yield held
+    finally:
+        lock.release()
+
+
+@contextmanager
+def database_lock(results: Path, wait_s: float) -> Iterator[bool]:
+    """One writer at a time for what all studies of `results` share."""
+    give_up = time.monotonic() + wait_s
+    with exclusive(Path(results).resolve() / "mlflow.lock", lambda: time.monotonic() < give_up) as held:
+        yield held
+
+
+def initialise(results: Path) -> None:
+    """Make the database ready, or see whether the server answers.
+
+    Runs before anything publishes, because processes that meet an empty database at once break each other's
+    migrations. Never fails a study: what goes wrong is said on stderr; a dead server costs at most 1.5 s.
+    """
+    uri = tracking_uri(results)
+    warning = unreachable(uri, 1.5)
+    database = database_file(uri)
+    if database is not None:
+        try:
+            with database_lock(results, wait_s=120):
+                upgrade(database)
+        except Exception as error:
+            warning = (
+                f"The MLflow database {database} could not be made ready: {redacted(str(error))}. "
+                "If it is damaged, move it away: all that it holds is made again from the records on disk."
+            )
+    if warning:
+        print(f"Warning: {warning} The study goes on; its next start publishes what is missing.", file=sys.stderr)
+
+
+def upgrade(database: Path) -> None:
+    """Make the database, or bring it to this MLflow's schema, in a copy that then takes its place: never half a schema.
+
+    The caller holds `database_lock`. Raises OSError, sqlite3.Error or RuntimeError with MLflow's last words.
+    """
+    # On a local disk: MLflow's fifty migrations wait for it after each.
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / database.name
+        if database.exists():
+            with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
+                source.backup(target)
+        before = sha256_of(copy) if copy.exists() else None
+        command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{copy}"]
+        done = subprocess.run(command, capture_output=True, text=True, env=SETTINGS | os.environ, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"mlflow db upgrade: {done.returncode}")
+        # One that is up to date stays: a server that has it open would go on with the file that was replaced.
+        if sha256_of(copy) != before:
+            with replacing(database) as new:
+                shutil.copyfile(copy, new)
+
+
+def connect(uri: str) -> "MlflowClient":
+    """A client of the server or database; an sqlite file is made or upgraded first where that is needed.
+
+    The caller holds `database_lock`, within `mlflow_settings`.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    database = database_file(uri)
+    if database is None:
+        return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if not _is_sqlite(database):
+        upgrade(database)
+    try:
+        MlflowClient(uri).search_experiments(max_results=1)
+    except MlflowException:  # the schema of another MLflow
+        upgrade(database)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _is_sqlite(database: Path) -> bool:
+    # MLflow's client takes 50 s to give up a file that is something else.
+    try:
+        with open(database, "rb") as file:
+            return file.read(16) == b"SQLite format 3\0"
+    except OSError:
+        return False
+
+
+def experiment_created(study_dir: Path, uri: str) -> int | None:
+    """When the study's experiment was created (ms); 0 if an sqlite database has none that can be published to.
+
+    Tells whether the database is still the one that was published to. None where only a server can tell, or a
+    database does not.
+    """
+    database = database_file(uri)
+    if database is None:
+        return None
+    if not _is_sqlite(database):
+        return 0
+    kept = study_dir / "tracking" / "database.json"
+    status = database.stat()
+    file = {"path": str(database.resolve()), "modified_ns": status.st_mtime_ns, "bytes": status.st_size}
+    answer = read_json(kept)
+    if answer.get("file") != file:
+        answer = {"file": file, "experiment_created": _ask(study_dir, uri)}
+        with suppress(OSError):
+            write_json(kept, answer)
+    created: int | None = answer["experiment_created"]
+    return created
+
+
+def _ask(study_dir: Path, uri: str) -> int | None:
+    try:
+        with mlflow_settings():
+            from mlflow import MlflowClient
+
+            experiment = MlflowClient(uri).get_experiment_by_name(experiment_name(study_dir))
+    except Exception:  # locked, or the schema of another MLflow, which `initialise` sees to
+        return None
+    if experiment is None or experiment.lifecycle_stage != "active" or were_left_behind(study_dir, uri, experiment):
+        return 0
+    created: int | None = experiment.creation_time
+    return created
