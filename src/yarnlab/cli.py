@@ -32,7 +32,7 @@ Results = Annotated[Path, typer.Option(help="The folder of all studies' results.
 
 def main() -> None:
     """Run a command; a user's mistake ends in one message, a bug in a traceback."""
-    from yarnlab.mistakes import EXIT_INTERRUPTED, is_interruption, is_mistake
+    from yarnlab.errors import EXIT_INTERRUPTED, SHOWN, Interruption
 
     try:
         app()
@@ -40,10 +40,10 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         _log_error(traceback.format_exc())
-        if is_interruption(error):
+        if isinstance(error, Interruption):
             print(error, file=sys.stderr)
             sys.exit(EXIT_INTERRUPTED)
-        if is_mistake(error):
+        if isinstance(error, SHOWN):
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
         raise

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yarnlab.errors import UserError
 from yarnlab.provenance import sha256_of, write_json
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ REPORTED = ("report.html", "claims.json", "study.json", "tables/*", "figures/*")
 mimetypes.add_type("application/vnd.apache.parquet", ".parquet")
 
 
-class CrateError(ValueError):
+class CrateError(UserError):
     """Results that can't be described; the message says what is missing or changed, and what to do."""
 
 

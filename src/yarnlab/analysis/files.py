@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from yarnlab.errors import UserError
 from yarnlab.study.evaluations import KINDS
 
 _COLUMNS = {
@@ -35,7 +36,7 @@ _COLUMNS = {
 _FURTHER = {"benchmarks": ("samples",)}
 
 
-class ResultsError(Exception):
+class ResultsError(UserError):
     """A results directory cannot be read; the message says what, where and what to do."""
 
 

@@ -15,6 +15,7 @@ import pandas as pd
 from pydantic import BaseModel, ValidationError
 
 from yarnlab.analysis.reference_rows import Cell, Curve, Protocol, PublishedModel
+from yarnlab.errors import UserError
 from yarnlab.provenance import project_root
 
 # File -> the artifact of the paper that it holds, in the order of the paper.
@@ -37,7 +38,7 @@ CELL_FILES = {
 Row = TypeVar("Row", bound=BaseModel)
 
 
-class ReferenceDataError(Exception):
+class ReferenceDataError(UserError):
     """A file of config/reference is missing or wrong; the message says which line and what to do."""
 
 

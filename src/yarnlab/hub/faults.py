@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from yarnlab.errors import UserError
 
-class HubError(RuntimeError):
+
+class HubError(UserError):
     """Something could not be fetched or verified.
 
     `concerns_all`: every other file of the asset would meet the same fault, so nothing more is asked of the hub.

@@ -14,12 +14,13 @@ from ruamel.yaml.error import MarkedYAMLError
 from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from ruamel.yaml.reader import ReaderError
 
+from yarnlab.errors import UserError
 from yarnlab.study.fields import KeyPath
 
 Lines = dict[KeyPath, str]
 
 
-class StudyError(ValueError):
+class StudyError(UserError):
     """A mistake in a study file; the message is ready to be shown: one line per mistake."""
 
 
@@ -90,7 +91,8 @@ class _Document:
     def value(self, node: Node, path: KeyPath) -> Any:
         """What a node stands for, as dicts, lists and scalars."""
         value: Any
-        kind = node.tag.removeprefix("tag:yaml.org,2002:")
+        tag = str(node.tag).replace("tag:yaml.org,2002:", "!!")
+        kind = tag.removeprefix("!!")
         if isinstance(node, MappingNode) and kind == "map":
             value = self.mapping(node, path)
         elif isinstance(node, SequenceNode) and kind == "seq":
@@ -103,8 +105,8 @@ class _Document:
             except (ValueError, LookupError):
                 raise self.mistake(node, path, f"{node.value!r} is no {kind}") from None
         else:
-            message = f"the tag {node.tag.replace('tag:yaml.org,2002:', '!!')} means nothing here"
-            raise self.mistake(node, path, f"{message}; expected text, numbers, lists or mappings")
+            expected = "expected text, numbers, lists or mappings"
+            raise self.mistake(node, path, f"the tag {tag} means nothing here; {expected}")
         self.lines[path] = self.place(node)
         return value
 
