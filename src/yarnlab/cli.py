@@ -145,6 +145,20 @@ def check(file: Annotated[Path, typer.Argument(help="A study file, config/studie
 
 
 @app.command()
+def schema(
+    write: Annotated[bool, typer.Option(help="Write it to workflow/schemas/ and, as a page, to docs/.")] = False,
+) -> None:
+    """Print the JSON schema of study files: every key, its type, default and meaning."""
+    from yarnlab.provenance import project_root
+    from yarnlab.study.reference import schema_text, write_reference
+
+    if write:
+        print(*write_reference(project_root()), sep="\n")
+    else:
+        print(schema_text(), end="")
+
+
+@app.command()
 def plan(
     study: StudyName,
     device: Annotated[str | None, typer.Option(help="h100, h200, a100, …, or cpu (this machine).")] = None,
