@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 from jsonschema import Draft202012Validator
+from ruamel.yaml import YAML
 
 from yarnlab.study import reference
 from yarnlab.study.evaluations import Evaluation
 from yarnlab.study.read import read_study
+from yarnlab.workflow import CONFIG
 
 ROOT = Path(__file__).resolve().parents[2]
 STUDIES = sorted((ROOT / "config" / "studies").glob("*.yaml"))
@@ -66,3 +68,14 @@ def test_the_page_names_every_key(schema):
     page = (ROOT / "docs" / "study-reference.md").read_text(encoding="utf-8")
     for section in (schema, *schema["$defs"].values()):
         assert all(f"\n| `{key}` | " in page for key in section["properties"])
+
+
+def test_config_readme_names_every_study_and_config_key():
+    text = (ROOT / "config" / "README.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in (*CONFIG, *(file.stem for file in STUDIES)))
+
+
+def test_the_workflow_catalog_finds_what_it_needs():
+    """Its standardized usage: the file itself with a way of deployment, and instructions in config/README.md."""
+    usage = YAML(typ="safe").load(ROOT / ".snakemake-workflow-catalog.yml")["usage"]
+    assert usage["software-stack-deployment"] == {"conda": True} and usage["report"] is True
