@@ -10,8 +10,8 @@ import pytest
 
 from yarnlab import cli, tracking
 from yarnlab.contract import StageRun, stage_run
+from yarnlab.errors import EXIT_INTERRUPTED
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.mistakes import EXIT_INTERRUPTED
 from yarnlab.provenance import replacing, sha256_of
 from yarnlab.tracking.records import load_records
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
 
 from yarnlab.results.registry import paper_targets
 from yarnlab.study.evaluations import KINDS
-from yarnlab.study.read import Loader
+from yarnlab.study.read import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
@@ -48,7 +47,7 @@ def ready(tmp_path_factory):
     from standin.shrink import shrink
 
     folder = tmp_path_factory.mktemp("paper")
-    study = shrink(yaml.load((ROOT / "config/studies/paper.yaml").read_text(), Loader=Loader))
+    study = shrink(read_study(ROOT / "config/studies/paper.yaml")[0])
     file = folder / "paper.yaml"
     file.write_text(json.dumps(study))
     build(folder / "hub", study)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from standin.shrink import SHAPE as SMALL
 
-from yarnlab.study.read import Loader
+from yarnlab.study.read import read_study
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
@@ -29,7 +28,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
 
 def study() -> dict[str, Any]:
     """The template with four bases instead of one, at sizes that two cores run in a minute."""
-    template = yaml.load((ROOT / "config/studies/template.yaml").read_text(), Loader=Loader)
+    template = read_study(ROOT / "config/studies/template.yaml")[0]
     base, extended = template["models"]["base"], template["models"]["extended"]
     train = {"steps": 4, "seq_len": 128, "global_batch": 4, "warmup_steps": 1, "precision": "fp32", "lr": 1e-3}
     train = {**extended["train"], **train, "parallel": {**extended["train"]["parallel"], "threads": 1}}

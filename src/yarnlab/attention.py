@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from yarnlab.errors import UserError
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -33,7 +35,7 @@ OPERATIONS = (
 )
 
 
-class AttentionError(ValueError):
+class AttentionError(UserError):
     """Attention that a kernel can't compute, or a kernel that is not there; the message says which to use instead."""
 
 

@@ -10,12 +10,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from yarnlab.errors import UserError
 from yarnlab.rope import Rope
 from yarnlab.study.schema import Architecture
 from yarnlab.weights import TOKENIZER_FILES, checkpoint_files, replacing_checkpoint
 
 
-class ArchitectureMismatch(ValueError):
+class ArchitectureMismatch(UserError):
     """A published checkpoint is not what the study says it is."""
 
 

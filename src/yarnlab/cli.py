@@ -32,7 +32,7 @@ Results = Annotated[Path, typer.Option(help="The folder of all studies' results.
 
 def main() -> None:
     """Run a command; a user's mistake ends in one message, a bug in a traceback."""
-    from yarnlab.mistakes import EXIT_INTERRUPTED, is_interruption, is_mistake
+    from yarnlab.errors import EXIT_INTERRUPTED, SHOWN, Interruption
 
     try:
         app()
@@ -40,10 +40,10 @@ def main() -> None:
         sys.exit(130)
     except Exception as error:
         _log_error(traceback.format_exc())
-        if is_interruption(error):
+        if isinstance(error, Interruption):
             print(error, file=sys.stderr)
             sys.exit(EXIT_INTERRUPTED)
-        if is_mistake(error):
+        if isinstance(error, SHOWN):
             print(f"error: {error}", file=sys.stderr)
             sys.exit(1)
         raise
@@ -142,6 +142,20 @@ def check(file: Annotated[Path, typer.Argument(help="A study file, config/studie
 
     study = load_study(file)
     print(f"{file}: sound; {len(study.instances())} models, {len(study.corpora)} corpora")
+
+
+@app.command()
+def schema(
+    write: Annotated[bool, typer.Option(help="Write it to workflow/schemas/ and, as a page, to docs/.")] = False,
+) -> None:
+    """Print the JSON schema of study files: every key, its type, default and meaning."""
+    from yarnlab.provenance import project_root
+    from yarnlab.study.reference import schema_text, write_reference
+
+    if write:
+        print(*write_reference(project_root()), sep="\n")
+    else:
+        print(schema_text(), end="")
 
 
 @app.command()

@@ -32,7 +32,7 @@ ENTRY = {
     "crate": "crate",
 }
 # Code that every stage passes through but no result depends on.
-NEUTRAL = {"progress", "provenance", "tracking", "code"}
+NEUTRAL = {"progress", "provenance", "tracking", "code", "errors"}
 NEUTRAL |= {f"study.{name}" for name in ("check", "check_evaluations", "check_held_out", "load", "read", "evaluations")}
 # Stage -> the module whose VERSION is its key.
 VERSIONED = {"train": "training.version", "asset": "hub.version"}

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yarnlab.errors import UserError
 from yarnlab.provenance import read_json, sha256_of, write_json
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ REPORTED = ("report.html", "study.json", "analysis.json")  # made by no stage, b
 mimetypes.add_type("application/vnd.apache.parquet", ".parquet")
 
 
-class CrateError(ValueError):
+class CrateError(UserError):
     """Results that can't be described; the message says what is missing or changed, and what to do."""
 
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from yarnlab.errors import UserError
 from yarnlab.processes import ON_GPU
 from yarnlab.rope import Rope
 from yarnlab.study.schema import Architecture, RopeChoice
@@ -30,7 +31,7 @@ TOLERANCE = 1e-6  # relative, on inv_freq: rounding of fp32 is 1e-7, a wrong met
 SHARD_SIZE = "5GB"  # of the files that a model is saved in
 
 
-class RopeMismatch(ValueError):
+class RopeMismatch(UserError):
     """The frequencies that a model would use are not those of its declared method."""
 
 
@@ -98,7 +99,7 @@ def create_model(architecture: Architecture, *, vocab_size: int, seed: int) -> P
     return LlamaForCausalLM(config)
 
 
-class NoGPU(RuntimeError):
+class NoGPU(UserError):
     """A process that was started to compute on a GPU finds none."""
 
 

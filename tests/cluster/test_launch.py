@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from yarnlab.mistakes import EXIT_INTERRUPTED
+from yarnlab.errors import EXIT_INTERRUPTED
 from yarnlab.processes import watch
 from yarnlab.training import launch
 from yarnlab.training.launch import LaunchError, Place, allocation, claim, launch_prefix, place, visible_gpus

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import yaml
-
 from yarnlab.study import load_study
-from yarnlab.study.read import Loader
+from yarnlab.study.read import read_study
 
 from .shrink import shrink
 
@@ -16,7 +14,7 @@ PAPER = Path(__file__).parents[2] / "config" / "studies" / "paper.yaml"
 
 
 def test_it_is_sound_and_has_the_paper_studys_own_keys(tmp_path):
-    data = yaml.load(PAPER.read_text(), Loader=Loader)
+    data = read_study(PAPER)[0]
     file = tmp_path / "paper.yaml"
     file.write_text(json.dumps(shrink(data)))
     small = load_study(file)

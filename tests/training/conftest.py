@@ -55,7 +55,7 @@ def _serve(requests: Connection) -> None:
 
 
 def _run(job: Callable[..., None], arguments: tuple[Any, ...], output: Path, environment: dict[str, str]) -> None:
-    from yarnlab.mistakes import EXIT_INTERRUPTED, is_interruption
+    from yarnlab.errors import EXIT_INTERRUPTED, Interruption
 
     os.setsid()
     os.environ.update(environment)
@@ -72,7 +72,7 @@ def _run(job: Callable[..., None], arguments: tuple[Any, ...], output: Path, env
         code = 0
     except BaseException as error:
         traceback.print_exc()
-        code = EXIT_INTERRUPTED if is_interruption(error) else 1
+        code = EXIT_INTERRUPTED if isinstance(error, Interruption) else 1
     finally:
         sys.stderr.flush()
         os._exit(code)

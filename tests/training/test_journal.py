@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from yarnlab.mistakes import is_mistake
+from yarnlab.errors import SHOWN
 from yarnlab.training import journal
 from yarnlab.training.checkpoint import Place
 from yarnlab.training.journal import Journal, JournalFailed
@@ -30,7 +30,7 @@ def test_a_line_that_finds_no_room_is_told_with_its_file(tmp_path, which):
     file.symlink_to("/dev/full")
     with pytest.raises(JournalFailed) as raised, made:
         made.step(LINE)
-    assert str(raised.value) == f"{file}: {CONTINUES}" and is_mistake(raised.value)
+    assert str(raised.value) == f"{file}: {CONTINUES}" and isinstance(raised.value, SHOWN)
 
 
 def test_a_progress_line_that_finds_no_room_is_told_with_the_logs_name(tmp_path):

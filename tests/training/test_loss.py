@@ -12,7 +12,7 @@ import os
 import pytest
 import torch
 
-from yarnlab.mistakes import is_mistake
+from yarnlab.errors import UserError
 from yarnlab.training import loss
 from yarnlab.training.loss import LossUnavailable, choose, linear_cross_entropy
 
@@ -67,7 +67,7 @@ def test_liger_is_taken_on_gpus_where_it_is_installed(monkeypatch):
     assert [choose("auto", cpu), choose("auto", gpu), choose("torch", gpu)] == ["torch"] * 3
     with pytest.raises(LossUnavailable, match=r"liger-kernel is not installed \(envs/run --gpu") as refused:
         choose("liger", gpu)
-    assert is_mistake(refused.value)
+    assert isinstance(refused.value, UserError)
     found[0] = object()
     assert [choose("auto", cpu), choose("auto", gpu), choose("torch", gpu)] == ["torch", "liger", "torch"]
     assert choose("liger", gpu) == "liger"

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_runs import log_of, model_of, parallel, phase, stable, train_tiny, weights_of
 
-from yarnlab.mistakes import EXIT_INTERRUPTED
+from yarnlab.errors import EXIT_INTERRUPTED
 from yarnlab.training import checkpoint
 from yarnlab.training.parallel import Group
 

@@ -15,7 +15,7 @@ import torch
 from stage_runs import make, make_and_stop, run_id, spec, step_log, stored
 from tiny_runs import VOCABULARY, parallel
 
-from yarnlab.mistakes import EXIT_INTERRUPTED
+from yarnlab.errors import EXIT_INTERRUPTED
 from yarnlab.stages.layout import Layout
 
 

@@ -11,8 +11,10 @@ import hashlib
 from dataclasses import dataclass
 from importlib import metadata
 
+from yarnlab.errors import UserError
 
-class CorpusError(ValueError):
+
+class CorpusError(UserError):
     """A corpus that cannot be built as declared; the message says what is wrong and what to do."""
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from yarnlab.corpus.tokenizer import BOS_ID, EOS_ID, Special, load_tokenizer, special_ids
+from yarnlab.errors import UserError
 
 if TYPE_CHECKING:
     import tokenizers
@@ -25,7 +26,7 @@ NAMES = (
 # fmt: on
 
 
-class PromptError(ValueError):
+class PromptError(UserError):
     """A prompt that can't be made in the length or from the filler given; the message has both numbers."""
 
 

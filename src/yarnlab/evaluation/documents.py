@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.errors import UserError
 
 
-class EvaluationError(ValueError):
+class EvaluationError(UserError):
     """An evaluation that cannot give a meaningful number; the message says why and what to do."""
 
 

@@ -1,7 +1,9 @@
 """What goes wrong with a download. Each message says what happened, where, and what to do."""
 
+from yarnlab.errors import UserError
 
-class HubError(RuntimeError):
+
+class HubError(UserError):
     """Something could not be pinned, fetched or verified, and the rest of the asset would meet the same fault."""
 
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from yarnlab.cost.devices import Device
 from yarnlab.cost.memory import HELD_BACK, Components
+from yarnlab.errors import UserError
 
 
-class PlanError(ValueError):
+class PlanError(UserError):
     """A study that cannot run on the device as it is; the message names each stage, its memory and what to change."""
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from yarnlab.errors import UserError
 from yarnlab.lazy import np, pd
 from yarnlab.study.evaluations import KINDS
 
@@ -34,7 +35,7 @@ _COLUMNS = {
 _FURTHER = {"benchmarks": ("samples",)}
 
 
-class ResultsError(Exception):
+class ResultsError(UserError):
     """A results directory cannot be read; the message says what, where and what to do."""
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from yarnlab.study.check_evaluations import Problem, evaluation_problems, foreign, rope_problem
 from yarnlab.study.check_held_out import held_out_problems
@@ -14,7 +14,7 @@ from yarnlab.study.training import Train
 
 def find_problems(study: Study) -> list[Problem]:
     """Every cross-part mistake as (path of the key, what is wrong and what was expected)."""
-    for first in (_tree, _ropes):  # what follows goes from parent to parent, and asks for their contexts
+    for first in (_parents, _cycles, _ropes):  # what follows goes from parent to parent, and asks for their contexts
         if problems := list(first(study)):
             return problems
     return [
@@ -29,25 +29,27 @@ def find_problems(study: Study) -> list[Problem]:
     ]
 
 
-def _tree(study: Study) -> Iterator[Problem]:
+def _unknown(at: KeyPath, what: str, name: str, known: Collection[str]) -> Iterator[Problem]:
+    """The problem of a key that gives a name which is not there."""
+    if name not in known:
+        yield at, f"there is no {what} {name!r}{near(name, known)}"
+
+
+def _parents(study: Study) -> Iterator[Problem]:
     for arm, model in study.models.items():
-        if model.parent is not None and model.parent not in study.models:
-            yield (
-                ("models", arm, "from"),
-                f"there is no model {model.parent!r}{near(model.parent, study.models)}",
-            )
-    if any(m.parent is not None and m.parent not in study.models for m in study.models.values()):
-        return
+        if model.parent is not None:
+            yield from _unknown(("models", arm, "from"), "model", model.parent, study.models)
+
+
+def _cycles(study: Study) -> Iterator[Problem]:
     for arm in study.models:
         seen, at = [arm], study.models[arm].parent
         while at is not None and at not in seen:
             seen.append(at)
             at = study.models[at].parent
         if at == arm:
-            yield (
-                ("models", arm, "from"),
-                f"a cycle: {' -> '.join([*seen, arm])}; a tree must start at a `pretrain` model",
-            )
+            path = " -> ".join([*seen, arm])
+            yield ("models", arm, "from"), f"a cycle: {path}; a tree must start at a `pretrain` model"
 
 
 def _ropes(study: Study) -> Iterator[Problem]:
@@ -61,28 +63,27 @@ def _ropes(study: Study) -> Iterator[Problem]:
 
 def _roots(study: Study) -> Iterator[Problem]:
     for role, arm in study.claims.roots.items():
-        if arm is not None and arm not in study.models:
-            yield ("claims", role), f"there is no model {arm!r}{near(arm, study.models)}"
-        elif arm is not None and study.models[arm].parent is not None:
+        if arm in study.models and study.models[arm].parent is not None:
             yield ("claims", role), f"{arm!r} has a parent; expected a model that others start from"
+        elif arm is not None:
+            yield from _unknown(("claims", role), "model", arm, study.models)
 
 
 def _names(study: Study) -> Iterator[Problem]:
     for path, phase in _phases(study):
-        if phase.corpus not in study.corpora:
-            yield (*path, "corpus"), f"there is no corpus {phase.corpus!r}{near(phase.corpus, study.corpora)}"
+        yield from _unknown((*path, "corpus"), "corpus", phase.corpus, study.corpora)
     for kind, evaluation in study.evaluations:
         if evaluation is None:
             continue
         at = ("evaluations", kind)
         for tokenizer, corpus in evaluation.corpora.items():
             where: KeyPath = (*at, "corpus") if tokenizer is None else (*at, "corpus", tokenizer)
-            if corpus not in study.corpora:
-                yield where, f"there is no corpus {corpus!r}{near(corpus, study.corpora)}"
+            yield from _unknown(where, "corpus", corpus, study.corpora)
         for i, arm in enumerate(evaluation.models):
+            yield from _unknown((*at, "models", i), "model", arm, study.models)
             if arm not in study.models:
-                yield (*at, "models", i), f"there is no model {arm!r}{near(arm, study.models)}"
-            elif evaluation.models.index(arm) != i:
+                continue
+            if evaluation.models.index(arm) != i:
                 yield (*at, "models", i), f"{arm!r} is listed twice"
             elif None not in evaluation.corpora and study.tokenizer_of(arm) not in evaluation.corpora:
                 yield (*at, "corpus"), f"names no corpus for {study.tokenizer_of(arm)}, the tokenizer of {arm!r}"
@@ -90,51 +91,44 @@ def _names(study: Study) -> Iterator[Problem]:
 
 def _sources(study: Study) -> Iterator[Problem]:
     """Assets and tokenizers that exist, are of the right type and are used."""
-    used = set()
-    for name, corpus in study.corpora.items():
-        at: KeyPath = ("corpora", name)
-        if isinstance(corpus, PythonPackages):
-            if study.tokenizer is None:
-                yield at, "packages are tokenised by the study's own tokenizer: `tokenizer` is missing"
-            continue
-        used |= {corpus.asset, corpus.tokenizer}
-        yield from _asset(study, (*at, "asset"), corpus.asset, "dataset")
-        yield from _asset(study, (*at, "tokenizer"), corpus.tokenizer, "model")
-    for arm, model in study.models.items():
-        if model.hub is not None:
-            used.add(model.hub.asset)
-            yield from _asset(study, ("models", arm, "hub", "asset"), model.hub.asset, "model")
-            if model.hub.tokenizer is not None:
-                used.add(model.hub.tokenizer)
-                yield from _asset(study, ("models", arm, "hub", "tokenizer"), model.hub.tokenizer, "model")
-        elif model.pretrain is not None and study.tokenizer is None:
-            yield (
-                ("models", arm, "pretrain"),
-                "a new model needs the study's own tokenizer: `tokenizer` is missing",
-            )
-    for kind, evaluation in study.evaluations:
-        if evaluation is not None and (snapshots := getattr(evaluation, "snapshots", None)):
-            for task, name in snapshots.items():
-                used.add(name)
-                yield from _asset(study, ("evaluations", kind, "snapshots", task), name, "dataset")
+    named = list(_assets(study))
+    for at, name, kind in named:
+        yield from _unknown(at, "asset", name, study.assets)
+        if name in study.assets and study.assets[name].type != kind:
+            yield at, f"asset {name} is a {study.assets[name].type}, a {kind} is needed"
+    used = {name for _, name, _ in named}
     for name in study.assets:
         if name not in used:
             yield ("assets", name), "is used by no corpus, model or evaluation"
+    packages = [name for name, corpus in study.corpora.items() if isinstance(corpus, PythonPackages)]
     if study.tokenizer is not None:
-        source = study.corpora.get(study.tokenizer.train_on)
-        if not isinstance(source, PythonPackages):
-            yield (
-                ("tokenizer", "train_on"),
-                f"there is no corpus {study.tokenizer.train_on!r} of packages"
-                f"{near(study.tokenizer.train_on, study.corpora)}",
-            )
+        source = study.tokenizer.train_on
+        if source not in packages:
+            what = f"there is no corpus {source!r} of packages"
+            yield ("tokenizer", "train_on"), f"{what}{near(source, study.corpora)}"
+        return
+    for name in packages:
+        yield ("corpora", name), "packages are tokenised by the study's own tokenizer: `tokenizer` is missing"
+    for arm, model in study.models.items():
+        if model.pretrain is not None:
+            at = ("models", arm, "pretrain")
+            yield at, "a new model needs the study's own tokenizer: `tokenizer` is missing"
 
 
-def _asset(study: Study, at: KeyPath, name: str, kind: str) -> Iterator[Problem]:
-    if name not in study.assets:
-        yield at, f"there is no asset {name!r}{near(name, study.assets)}"
-    elif study.assets[name].type != kind:
-        yield at, f"asset {name} is a {study.assets[name].type}, a {kind} is needed"
+def _assets(study: Study) -> Iterator[tuple[KeyPath, str, str]]:
+    """Every key that names an asset: (path, name, the type it must have)."""
+    for name, corpus in study.corpora.items():
+        if not isinstance(corpus, PythonPackages):
+            yield ("corpora", name, "asset"), corpus.asset, "dataset"
+            yield ("corpora", name, "tokenizer"), corpus.tokenizer, "model"
+    for arm, model in study.models.items():
+        if model.hub is not None:
+            yield ("models", arm, "hub", "asset"), model.hub.asset, "model"
+            if model.hub.tokenizer is not None:
+                yield ("models", arm, "hub", "tokenizer"), model.hub.tokenizer, "model"
+    for kind, evaluation in study.evaluations:
+        for task, name in (getattr(evaluation, "snapshots", None) or {}).items():
+            yield ("evaluations", kind, "snapshots", task), name, "dataset"
 
 
 def _shapes(study: Study) -> Iterator[Problem]:

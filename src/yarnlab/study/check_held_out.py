@@ -51,7 +51,7 @@ def _repository(study: Study, asset: str) -> str:
 
 
 def overlap(one: str, other: str) -> bool:
-    """Whether a file's name can match both shell patterns."""
+    """Whether a file's name can match both shell patterns; fnmatch compares a pattern with names only."""
     first, second = (_parts(pattern, one + other) for pattern in (one, other))
 
     @cache

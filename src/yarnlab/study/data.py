@@ -11,16 +11,16 @@ from yarnlab.study.fields import Name, Positive, Section, each_once
 
 
 class Asset(Section):
-    """A repository of the hub at one revision: a model (weights and tokenizer) or a dataset.
-
-    `files` are shell patterns of the files that are fetched; without it those that a model needs, or all of a dataset.
-    A branch or tag as `revision` is resolved once, into config/hub.lock.yaml; 40 hex digits are a commit already.
-    """
+    """A repository of the hub at one revision."""
 
     type: Literal["model", "dataset"]
+    """A model has weights and a tokenizer."""
     repo: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+    """`owner/name` on the hub."""
     revision: str = Field(pattern=r"^[\w][\w./-]*$")
+    """A commit (40 hex digits), or a branch or tag that is resolved once, into config/hub.lock.yaml."""
     files: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """Shell patterns of the files that are fetched; without it those that a model needs, or all of a dataset."""
 
 
 def _different(packages: tuple[str, ...]) -> tuple[str, ...]:
@@ -30,44 +30,52 @@ def _different(packages: tuple[str, ...]) -> tuple[str, ...]:
 
 
 class _Documents(Section):
-    """Which documents of a source are kept: at least `min_tokens` long, `documents` of them, up to `max_tokens`."""
+    """Which documents of a source are kept; without a key, all."""
 
     min_tokens: Positive | None = None
+    """Documents of fewer tokens are left out."""
     documents: Positive | None = None
+    """How many documents are kept, the first ones."""
     max_tokens: Positive | None = None
+    """The corpus ends at so many tokens."""
 
 
 class PythonPackages(_Documents):
     """Documents are the .py files of installed, pinned, pure-Python distributions, in an order drawn by seed."""
 
     source: Literal["python-packages"]
+    """Marks a corpus of packages."""
     packages: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
+    """Names of the distributions."""
 
 
 class Blocks(Section):
-    """Text cut into training blocks of `length` tokens, BOS first and EOS last in each.
-
-    `bookends: chunk` puts BOS and EOS around every block (the data card's wording); `document` puts them around
-    every document and cuts the concatenation (the official tokenization.py). The rest of the text is dropped.
-    """
+    """Text cut into training blocks of one length; what is left over at the end is dropped."""
 
     length: Positive
+    """Tokens of a block."""
     bookends: Literal["chunk", "document"]
+    """`chunk` puts BOS and EOS around every block (the data card's wording); `document` puts them around every document
+    and cuts the concatenation (the official tokenization.py)."""
 
 
 class HubText(_Documents):
-    """Documents are the rows of a dataset's files, in the files' order; `tokenizer` is an asset that has one.
-
-    `format`: `parquet` and `jsonl` rows hold the text in `column`; `text` files are one document each.
-    """
+    """Documents are the rows of a dataset's files, in the files' order."""
 
     source: Literal["hub-text"]
+    """Marks a corpus of published text."""
     asset: Name
+    """The dataset."""
     files: tuple[str, ...] = Field(min_length=1)
+    """Shell patterns of the dataset's files that are read."""
     format: Literal["parquet", "jsonl", "text"]
+    """`parquet` and `jsonl` files hold a document a row, `text` files are one document each."""
     column: str | None = None
+    """The column of a row that holds its text."""
     tokenizer: Name
+    """The asset with whose tokenizer the text is tokenised."""
     blocks: Blocks | None = None
+    """Cut the text into training blocks; without it documents stay whole."""
 
     @model_validator(mode="after")
     def _column(self) -> HubText:
@@ -80,10 +88,15 @@ class HubTokens(_Documents):
     """Documents are rows of token ids that somebody has published, in the files' order; kept as they are."""
 
     source: Literal["hub-tokens"]
+    """Marks a corpus of published token ids."""
     asset: Name
+    """The dataset."""
     files: tuple[str, ...] = Field(min_length=1)
+    """Shell patterns of the dataset's parquet files that are read."""
     column: str
+    """The column that holds the token ids."""
     tokenizer: Name
+    """The asset whose tokenizer made the token ids."""
 
 
 Corpus = Annotated[PythonPackages | HubText | HubTokens, Field(discriminator="source")]
@@ -93,6 +106,10 @@ class Tokenizer(Section):
     """A byte-level BPE trained on a sample of one corpus's documents."""
 
     train_on: Name
+    """The corpus, one of packages."""
     vocab_size: int = Field(ge=300)
+    """Tokens of the vocabulary, special ones included."""
     split_digits: bool
+    """Whether each digit is a token of its own."""
     sample_documents: Positive
+    """How many documents the sample has."""

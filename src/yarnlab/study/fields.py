@@ -36,15 +36,18 @@ def near(name: str, known: Iterable[str]) -> str:
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 class LengthGrid(Section):
-    """Lengths in tokens; one of N tokens has N − 1 targets, so the shortest has two."""
+    """Lengths in tokens."""
 
     start: int = Field(ge=2)
+    """The shortest; a length of N tokens has N − 1 targets."""
     stop: Positive
+    """The longest is this or the last one below it."""
     step: Positive
+    """From one length to the next."""
 
     @model_validator(mode="after")
     def _rises(self) -> LengthGrid:
@@ -57,11 +60,14 @@ class LengthGrid(Section):
 
 
 class FactorGrid(Section):
-    """Attention factors √(1/t) from `start` to at most `stop` in steps of `step`."""
+    """Attention factors √(1/t)."""
 
     start: float = Field(gt=0)
+    """The smallest."""
     stop: float = Field(gt=0)
+    """The largest is this or the last one below it."""
     step: float = Field(gt=0)
+    """From one factor to the next."""
 
     @model_validator(mode="after")
     def _rises(self) -> FactorGrid:

@@ -6,40 +6,22 @@ A study may `extends:` another file of the same folder: mappings merge key by ke
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MarkedYAMLError
+from ruamel.yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from ruamel.yaml.reader import ReaderError
 
+from yarnlab.errors import UserError
 from yarnlab.study.fields import KeyPath
 
 Lines = dict[KeyPath, str]
 
-CORE = "tag:yaml.org,2002:"
-PLAIN = {CORE + kind for kind in ("null", "bool", "int", "float", "str")}  # what JSON can say too
 
-
-class StudyError(ValueError):
+class StudyError(UserError):
     """A mistake in a study file; the message is ready to be shown: one line per mistake."""
-
-
-class Loader(yaml.CSafeLoader):
-    """Safe YAML in which 2e-5 is a number and 2026-01-01 is text: YAML 1.1 reads the one as text, the other as a date.
-
-    In C, as every start of Snakemake waits.
-    """
-
-
-Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag not in (CORE + "float", CORE + "timestamp")]
-    for first, resolvers in yaml.CSafeLoader.yaml_implicit_resolvers.items()
-}
-Loader.add_implicit_resolver(
-    CORE + "float",
-    re.compile(r"^[-+]?(\d[\d_]*\.[\d_]*([eE][-+]?\d+)?|\d[\d_]*[eE][-+]?\d+|\.\d+([eE][-+]?\d+)?|\.inf|\.nan)$"),
-    list("-+0123456789."),
-)
 
 
 def read_study(file: Path, extended_by: tuple[Path, ...] = ()) -> tuple[dict[str, Any], Lines]:
@@ -50,12 +32,7 @@ def read_study(file: Path, extended_by: tuple[Path, ...] = ()) -> tuple[dict[str
     if file in extended_by:
         circle = " -> ".join(f.name for f in (*extended_by, file))
         raise StudyError(f"{file}: `extends` goes round in a circle: {circle}")
-    lines: Lines = {}
-    node = _compose(_text(file, extended_by), file)
-    try:
-        data = _construct(node, (), file, lines)
-    except RecursionError:
-        raise StudyError(f"{file}:1: study: nested without end: an alias (*) stands inside of what it names") from None
+    data, lines = parse(_text(file, extended_by), file)
     if not isinstance(data, dict):
         raise StudyError(f"{file}:1: a study file is a mapping of keys, this is {type(data).__name__}")
     extends = data.pop("extends", None)
@@ -85,68 +62,76 @@ def _text(file: Path, extended_by: tuple[Path, ...]) -> str:
         ) from None
 
 
-def _compose(text: str, file: Path) -> yaml.Node | None:
+def parse(text: str, file: Path) -> tuple[Any, Lines]:
+    """The plain values of one YAML 1.2 document, and path of a key → `file:line`; StudyError names `file`."""
+    document = _Document(file)
     try:
-        return yaml.compose(text, Loader=Loader)
-    except yaml.MarkedYAMLError as error:
+        return document.read(text), document.lines
+    except MarkedYAMLError as error:
         line, problem = error.problem_mark.line if error.problem_mark else 0, error.problem
-    except yaml.reader.ReaderError as error:  # its position is in bytes
-        line, problem = text.encode().count(b"\n", 0, error.position), error.reason
+    except ReaderError as error:
+        line, problem = text.count("\n", 0, error.position), error.reason
+    except RecursionError:
+        raise StudyError(f"{file}:1: study: nested without end: an alias (*) stands inside of what it names") from None
     raise StudyError(f"{file}:{line + 1}: not valid YAML: {problem}")
 
 
-def _construct(node: yaml.Node | None, path: KeyPath, file: Path, lines: Lines) -> Any:
-    if node is None:
-        return None
-    value: Any
-    if isinstance(node, yaml.MappingNode) and node.tag == CORE + "map":
-        value = _mapping(node, path, file, lines)
-    elif isinstance(node, yaml.SequenceNode) and node.tag == CORE + "seq":
-        value = [_construct(item, (*path, i), file, lines) for i, item in enumerate(node.value)]
-    elif isinstance(node, yaml.ScalarNode) and node.tag in PLAIN:
-        try:
-            value = Loader("").construct_object(node)
-        except (ValueError, LookupError):
-            raise _mistake(node, path, file, f"{node.value!r} is no {node.tag.removeprefix(CORE)}") from None
-    else:
-        tag = node.tag.replace(CORE, "!!")
-        raise _mistake(node, path, file, f"the tag {tag} means nothing here; expected text, numbers, lists or mappings")
-    lines[path] = f"{file}:{node.start_mark.line + 1}"
-    return value
+class _Document:
+    """One document on its way from ruamel's nodes, which know their lines, to plain values."""
 
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self.lines: Lines = {}
+        self.yaml = YAML(typ="safe", pure=True)
 
-def _mapping(node: yaml.MappingNode, path: KeyPath, file: Path, lines: Lines) -> dict[str, Any]:
-    result: dict[str, Any] = {}
-    for key_node, value_node in node.value:
-        if key_node.tag == CORE + "merge":
-            result.update(_merged(value_node, path, file, lines))
-    own: set[str] = set()
-    for key_node, value_node in node.value:
-        if key_node.tag == CORE + "merge":
-            continue
-        if not isinstance(key_node, yaml.ScalarNode):
-            raise _mistake(key_node, path, file, "a key is one word, found a list or mapping")
-        key, where = str(key_node.value), (*path, str(key_node.value))
-        if key in own:
-            raise _mistake(key_node, where, file, "the key is given twice")
-        own.add(key)
-        result[key] = _construct(value_node, where, file, lines)
-        lines[where] = f"{file}:{key_node.start_mark.line + 1}"
-    return result
+    def read(self, text: str) -> Any:
+        node = self.yaml.compose(text)
+        return None if node is None else self.value(node, ())
 
+    def value(self, node: Node, path: KeyPath) -> Any:
+        """What a node stands for, as dicts, lists and scalars."""
+        value: Any
+        tag = str(node.tag).replace("tag:yaml.org,2002:", "!!")
+        kind = tag.removeprefix("!!")
+        if isinstance(node, MappingNode) and kind == "map":
+            value = self.mapping(node, path)
+        elif isinstance(node, SequenceNode) and kind == "seq":
+            value = [self.value(item, (*path, i)) for i, item in enumerate(node.value)]
+        elif isinstance(node, ScalarNode) and kind in ("str", "timestamp"):  # a date is text: JSON has none
+            value = node.value
+        elif isinstance(node, ScalarNode) and kind in ("null", "bool", "int", "float"):
+            try:
+                value = self.yaml.constructor.construct_object(node)
+            except (ValueError, LookupError):
+                raise self.mistake(node, path, f"{node.value!r} is no {kind}") from None
+        else:
+            expected = "expected text, numbers, lists or mappings"
+            raise self.mistake(node, path, f"the tag {tag} means nothing here; {expected}")
+        self.lines[path] = self.place(node)
+        return value
 
-def _merged(node: yaml.Node, path: KeyPath, file: Path, lines: Lines) -> dict[str, Any]:
-    """What `<<` brings in: a mapping, or a list of mappings of which the first to have a key gives its value."""
-    result: dict[str, Any] = {}
-    for source in reversed(node.value if isinstance(node, yaml.SequenceNode) else [node]):
-        if not isinstance(source, yaml.MappingNode):
-            raise _mistake(source, (*path, "<<"), file, "expected a mapping or a list of mappings, as in `<<: *name`")
-        result.update(_construct(source, path, file, lines))
-    return result
+    def mapping(self, node: MappingNode, path: KeyPath) -> dict[str, Any]:
+        self.yaml.constructor.flatten_mapping(node)  # puts what `<<` brings in before the mapping's own keys
+        merged = len(node.merge or ())
+        result: dict[str, Any] = {}
+        own: set[str] = set()
+        for i, (key_node, value_node) in enumerate(node.value):
+            if not isinstance(key_node, ScalarNode):
+                raise self.mistake(key_node, path, "a key is one word, found a list or mapping")
+            key, where = str(key_node.value), (*path, str(key_node.value))
+            if key in own:
+                raise self.mistake(key_node, where, "the key is given twice")
+            if i >= merged:
+                own.add(key)
+            result[key] = self.value(value_node, where)
+            self.lines[where] = self.place(key_node)
+        return result
 
+    def place(self, node: Node) -> str:
+        return f"{self.file}:{node.start_mark.line + 1}"
 
-def _mistake(node: yaml.Node, path: KeyPath, file: Path, message: str) -> StudyError:
-    return StudyError(f"{file}:{node.start_mark.line + 1}: {dotted(path)}: {message}")
+    def mistake(self, node: Node, path: KeyPath, message: str) -> StudyError:
+        return StudyError(f"{self.place(node)}: {dotted(path)}: {message}")
 
 
 def dotted(path: KeyPath) -> str:

@@ -16,29 +16,39 @@ from yarnlab.study.training import Train
 
 
 class Architecture(Section):
-    """The shape of a model; field names are those of transformers' configs.
-
-    `family` is the config's model_type. `original_context` is the length that the weights were pretrained on.
-    """
+    """The shape of a model; field names are those of transformers' configs."""
 
     family: str = Field(pattern=r"^[a-z0-9_]+$")
+    """The config's model_type, such as llama."""
     hidden_size: Positive
+    """Width of the residual stream."""
     intermediate_size: Positive
+    """Width of the MLP."""
     num_hidden_layers: Positive
+    """Layers."""
     num_attention_heads: Positive
+    """Query heads of a layer."""
     num_key_value_heads: Positive
+    """Key and value heads of a layer; must divide the query heads."""
     head_dim: int = Field(ge=4, multiple_of=2)
+    """Width of a head."""
     original_context: Positive
+    """L: the length in tokens that the weights were pretrained on."""
     rope_theta: float = Field(gt=1)
+    """The base b of the rotary frequencies."""
     tie_word_embeddings: bool
+    """Whether input and output embeddings are the same weights."""
 
 
 class Pretrain(Section):
-    """`initialisation: induction` starts from weights that hold an induction circuit (training/initialisation.py)."""
+    """A model that is trained here from the start."""
 
     architecture: Architecture
+    """Its shape; of family llama, with tied embeddings."""
     initialisation: Literal["normal", "induction"]
+    """`induction` starts from weights that hold an induction circuit (training/initialisation.py)."""
     phases: tuple[Train, ...] = Field(min_length=1)
+    """Training phases, one after the other."""
 
     @field_validator("architecture")
     @classmethod
@@ -49,26 +59,29 @@ class Pretrain(Section):
 
 
 class Published(Section):
-    """A checkpoint of the hub; its config.json must agree with `architecture` and `vocab_size`.
-
-    `tokenizer` is the asset with whose tokenizer its text is tokenised, where that is not the checkpoint's own.
-    `drop_sliding_window` attends to the whole context although the config says otherwise (Mistral 7B v0.1).
-    """
+    """A checkpoint of the hub; its config.json must agree with `architecture` and `vocab_size`."""
 
     asset: Name
+    """The checkpoint."""
     tokenizer: Name | None = None
+    """The asset with whose tokenizer its text is tokenised, where that is not the checkpoint's own."""
     architecture: Architecture
+    """Its shape."""
     vocab_size: Positive
+    """Rows of its embedding."""
     drop_sliding_window: bool = False
+    """Attend to the whole context although the config says otherwise (Mistral 7B v0.1)."""
 
 
 class RopeChoice(Section):
-    """A RoPE method with its scale and options; the options are those of the method's class in rope.py."""
+    """A RoPE method with its scale; further keys are the options of the method's class in rope.py."""
 
-    model_config = ConfigDict(frozen=True, extra="allow")
+    model_config = ConfigDict(extra="allow")
 
     method: str
+    """The name of a method, such as yarn."""
     scale: float = Field(ge=1)
+    """s: the context becomes s·L tokens."""
 
     @field_validator("method")
     @classmethod
@@ -95,17 +108,20 @@ class RopeChoice(Section):
 
 
 class Model(Section):
-    """A node of the model tree: pretrained here, published, or made from a parent with a new rope (trained, or not).
-
-    `published` are the names under which the paper's tables list the model that this one stands for.
-    """
+    """A node of the model tree, with exactly one of `pretrain`, `hub` and `from`."""
 
     pretrain: Pretrain | None = None
+    """A root that is trained here."""
     hub: Published | None = None
+    """A root that is published."""
     parent: Name | None = Field(default=None, alias="from")
+    """The model whose weights it starts from."""
     rope: RopeChoice | None = None
+    """Its rope; a root without one has plain RoPE."""
     train: Train | None = None
+    """How it is fine-tuned; without it the parent's weights are used as they are."""
     published: tuple[str, ...] = ()
+    """The names under which the paper's tables list the model that this one stands for."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:
@@ -135,18 +151,18 @@ class Model(Section):
 
 
 class Claims(Section):
-    """How the paper's claims are judged on this study.
-
-    form: `full-scale` compares with the paper's own lengths and numbers, `scale-free` with multiples of L.
-    published: the study stands for the paper: its printed tables are made too, with this study's numbers beside them.
-    The others name the root that a group of claims is about; a study with one root need not name it.
-    """
+    """How the paper's claims are judged on this study, and on which roots; a study with one root need not name it."""
 
     form: Literal["scale-free", "full-scale"] = "scale-free"
+    """`full-scale` compares with the paper's own lengths and numbers, `scale-free` with multiples of L."""
     published: bool = False
-    ablation: Name | None = None  # methods against each other: claims 6 to 21 (the paper's LLaMA 7B)
-    extension: Name | None = None  # the long runs: claims 22 to 33 (the paper's Llama 2 7B)
-    portability: Name | None = None  # another architecture: claim 34 (the paper's Mistral 7B)
+    """The study stands for the paper: its printed tables are made too, with this study's numbers beside them."""
+    ablation: Name | None = None
+    """The root of claims 6 to 21, methods against each other (the paper's LLaMA 7B)."""
+    extension: Name | None = None
+    """The root of claims 22 to 33, the long runs (the paper's Llama 2 7B)."""
+    portability: Name | None = None
+    """The root of claim 34, another architecture (the paper's Mistral 7B)."""
 
     @property
     def roots(self) -> dict[str, str | None]:
@@ -155,22 +171,30 @@ class Claims(Section):
 
 
 class Study(Section):
-    """A whole study. With `replicates` = n, every model exists once for each of n consecutive seeds.
-
-    `notes` are what a reader must know to judge the numbers; the report shows them first.
-    """
+    """A whole study: what is trained and evaluated, on which text."""
 
     study: Name
+    """The name of the file, without .yaml, and of the folder of results."""
     title: str
+    """What the report is titled."""
     notes: tuple[str, ...] = ()
+    """What a reader must know to judge the numbers; the report shows them first."""
     seed: int = Field(ge=0)
+    """The first seed; data, evaluations and the first replicate draw from it."""
     replicates: Positive = 1
+    """How many consecutive seeds there are; every model exists once for each."""
     assets: dict[Name, Asset] = Field(default_factory=dict)
+    """What is downloaded from the hub, by name."""
     corpora: dict[Name, Corpus]
+    """Text for training and evaluation, by name."""
     tokenizer: Tokenizer | None = None
+    """The study's own tokenizer, for models that are pretrained here."""
     models: dict[Name, Model] = Field(min_length=1)
+    """The model tree, by name."""
     evaluations: Evaluations
+    """What is measured, on which models."""
     claims: Claims = Claims()
+    """How the paper's claims are judged."""
 
     def root(self, arm: str) -> str:
         """The arm at the root of an arm's tree: it is pretrained here, or published."""

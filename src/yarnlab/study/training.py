@@ -13,18 +13,20 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Retrieval(Section):
-    """Rows of text that hide `min_keys` to `max_keys` keys and ask for each; answers weigh `answer_weight` times.
-
-    `asked: together` puts all questions behind one another, at the row's end or, in two rows of five, anywhere before
-    it; a row's only key has no name, as in the evaluation, and is asked for twice. `asked: apart` puts every question
-    somewhere behind its key; one key has no name and is asked for at the row's end.
-    """
+    """Rows of text that hide keys and ask for each."""
 
     share: Share
+    """The share of such rows."""
     min_keys: Positive
+    """Keys of a row, at least."""
     max_keys: Positive
+    """Keys of a row, at most."""
     asked: Literal["together", "apart"]
+    """`together` puts all questions behind one another, at the row's end or, in two rows of five, anywhere before it; a
+    row's only key has no name, as in the evaluation, and is asked for twice. `apart` puts every question somewhere
+    behind its key; one key has no name and is asked for at the row's end."""
     answer_weight: float = Field(gt=0)
+    """How many times an answer's tokens count in the loss."""
 
     @property
     def most_keys(self) -> int:
@@ -33,44 +35,50 @@ class Retrieval(Section):
 
 
 class Repeats(Section):
-    """Rows of one segment of `min_segment` to `max_segment` tokens, repeated.
-
-    `random` of the segments are noise, the others text.
-    """
+    """Rows of one segment, repeated."""
 
     share: Share
+    """The share of such rows."""
     min_segment: Positive
+    """Tokens of a segment, at least."""
     max_segment: Positive
+    """Tokens of a segment, at most."""
     random: Share
+    """The share of segments that are noise; the others are text."""
 
 
 class Rows(Section):
-    """What training rows are made of; the rest, up to 1, is plain text.
-
-    `text: spans` cuts rows anywhere; `blocks` takes the corpus's documents or blocks as they are, in an order drawn by
-    seed, each once before any twice, cut to seq_len.
-    """
+    """What training rows are made of; the rest, up to 1, is plain text."""
 
     text: Literal["spans", "blocks"] = "spans"
+    """`spans` cuts rows anywhere; `blocks` takes the corpus's documents or blocks as they are, in an order drawn by
+    seed, each once before any twice, cut to seq_len."""
     retrieval: Retrieval | None = None
+    """Rows that hide keys."""
     repeats: Repeats | None = None
+    """Rows that repeat a segment."""
 
 
 class Parallel(Section):
-    """Who computes one phase: `nodes` × `processes` processes of `threads` threads, equal parts of every batch each.
+    """Who computes one phase: processes with equal parts of every batch.
 
-    `sharding: replicate` keeps the whole model in every process; `fsdp` shards weights, gradients and AdamW's moments
-    (FSDP2). `context` processes share one sequence where a row does not fit into one device's memory.
-    `activation_checkpointing` recomputes each layer in the backward pass: all of it (`full`), all but attention
-    (`selective`), or all from inputs that are kept in host memory (`offload`).
+    It is part of the study, since it changes the order of additions and with it the last bits of the weights.
     """
 
     nodes: Positive = 1
+    """Machines."""
     processes: Positive
+    """Processes of each node, one for each GPU."""
     threads: Positive
+    """CPU threads of each process."""
     sharding: Literal["replicate", "fsdp"]
+    """`replicate` keeps the whole model in every process; `fsdp` shards weights, gradients and AdamW's moments
+    (FSDP2)."""
     context: Positive = 1
+    """How many processes share one sequence, where a row does not fit into one device's memory."""
     activation_checkpointing: Literal["none", "selective", "full", "offload"]
+    """What the backward pass recomputes of each layer: all of it (`full`), all but attention (`selective`), or all from
+    inputs that are kept in host memory (`offload`)."""
 
     @property
     def world(self) -> int:
@@ -90,29 +98,42 @@ class Parallel(Section):
 
 
 class Train(Section):
-    """One training phase: a fresh AdamW, linear warm-up, then a constant rate, a cosine or a line down.
-
-    `precision`: `bf16` computes in bf16 with fp32 weights, `pure-bf16` also keeps the weights in bf16, as the
-    official run did; `auto` is bf16 where the machine multiplies it and fp32 elsewhere (precision.py). `loss` is the
-    cross-entropy's kernel; `auto` is Liger's on GPUs where it is installed (training/loss.py). `parallel` is part of
-    the study, since it changes the order of additions and with it the last bits of the weights.
-    """
+    """One training phase, with an AdamW of its own."""
 
     name: Name = "train"
+    """What logs and figures call the phase."""
     corpus: Name
+    """The corpus of training text."""
     rows: Rows
+    """What its rows are made of."""
     steps: Positive
+    """Optimizer steps."""
     seq_len: Positive
+    """Tokens of a row."""
     global_batch: Positive
+    """Rows of a step, over all processes."""
     micro_batch: Positive
+    """Rows that a process computes at once."""
     lr: float = Field(gt=0)
+    """The learning rate after warm-up."""
     schedule: Literal["constant", "cosine", "linear"]
+    """How the learning rate falls after warm-up: not at all, as a cosine or as a line."""
     final_lr_share: Share = 0.0
+    """What the learning rate ends at, as a share of `lr`."""
     warmup_steps: int = Field(ge=0)
+    """Steps over which the learning rate rises linearly to `lr`."""
     betas: tuple[Decay, Decay]
+    """AdamW's β₁ and β₂."""
     weight_decay: float = Field(ge=0)
+    """AdamW's decoupled weight decay."""
     max_grad_norm: float = Field(gt=0)
+    """The norm to which larger gradients are scaled down."""
     precision: Literal["auto", "bf16", "fp32", "pure-bf16"]
+    """`bf16` computes in bf16 with fp32 weights, `pure-bf16` also keeps the weights in bf16, as the official run did;
+    `auto` is bf16 where the machine multiplies it and fp32 elsewhere."""
     loss: Literal["auto", "torch", "liger"] = "auto"
+    """The cross-entropy's kernel; `auto` is Liger's on GPUs where it is installed."""
     parallel: Parallel
+    """Who computes it."""
     checkpoint_minutes: float = Field(gt=0)
+    """Time between two checkpoints."""

@@ -28,7 +28,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
-from yarnlab.mistakes import EXIT_INTERRUPTED
+from yarnlab.errors import EXIT_INTERRUPTED
 from yarnlab.processes import ON_GPU
 
 AGENT = "python -m yarnlab.training.launch"

@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from yarnlab.errors import UserError
+
 STEP_S = 1.0  # between two looks at a held lock
 MESSAGE_S = 300.0  # between two messages while waiting
 SETTLE_S = 2.0  # after a takeover across machines: whoever wrote last has it
@@ -28,7 +30,7 @@ FINISHED = {
 }  # fmt: skip
 
 
-class StateBusy(RuntimeError):
+class StateBusy(UserError):
     """The state may be in use, and whether it is can't be found out; the message says what to look at."""
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from yarnlab import cost
+from yarnlab.errors import Interruption, UserError
 from yarnlab.modeling import check_in_force
 from yarnlab.provenance import peak_memory_bytes
 from yarnlab.study.schema import Architecture
@@ -34,11 +35,11 @@ if TYPE_CHECKING:
     from yarnlab.rope import Rope
 
 
-class TrainingError(RuntimeError):
+class TrainingError(UserError):
     """Training can't go on; the message says at which step and why."""
 
 
-class Interrupted(Exception):
+class Interrupted(Interruption):
     """SIGTERM arrived and the state is saved."""
 
 

@@ -14,13 +14,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from yarnlab.errors import UserError
+
 CHUNK = 1024  # positions whose logits exist at once
 
 # Logits (tokens, vocabulary), which it may overwrite, and targets → NLL in fp32, d NLL/d logits.
 Kernel = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
 
-class LossUnavailable(RuntimeError):
+class LossUnavailable(UserError):
     """The kernel that a phase asks for does not work here; the message says why and what to do."""
 
 

@@ -21,7 +21,7 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed
 
-from yarnlab.mistakes import is_interruption, is_mistake
+from yarnlab.errors import SHOWN, Interruption, UserError
 from yarnlab.modeling import compute_device
 from yarnlab.study.training import Parallel
 
@@ -31,7 +31,7 @@ WAIT = timedelta(days=30)  # for the leader, who may wait for another job's end
 GRACE_S = 10.0  # after the leader failed, others get this long to end by themselves
 
 
-class WorkerFailed(RuntimeError):
+class WorkerFailed(UserError):
     """A training process ended early; its own message is in the log above."""
 
 
@@ -147,7 +147,7 @@ def forked(parallel: Parallel) -> Iterator[Group]:
                         yield own
                     status = 0
                 except BaseException as error:
-                    if not (is_mistake(error) or is_interruption(error)):  # the leading process reports those
+                    if not isinstance(error, (*SHOWN, Interruption)):  # the leading process reports those
                         traceback.print_exc()
                 finally:
                     sys.stderr.flush()

@@ -13,6 +13,7 @@ import numpy as np
 
 from yarnlab.corpus.passkey import NAMES, PasskeyText, random_key
 from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.errors import UserError
 from yarnlab.study.training import Repeats, Retrieval, Train
 
 PASSES = 2**32  # sets the random streams of passes over the blocks apart from those of rows, which have lower numbers
@@ -20,7 +21,7 @@ SPARE = 64  # tokens by which filler is drawn too long, as BOS and EOS are taken
 SHORT_CONTEXTS = 0.4  # of the rows whose questions stand together have them before the row's end
 
 
-class RowError(ValueError):
+class RowError(UserError):
     """Rows that can't be made as declared; the message says what to change."""
 
 

@@ -16,8 +16,10 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
+from yarnlab.errors import UserError
 
-class WeightsError(ValueError):
+
+class WeightsError(UserError):
     """Weights on disk that are not those of the model; the message names them."""
 
 

@@ -16,6 +16,7 @@ from typing import Annotated, Any, ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
+from yarnlab.errors import UserError
 from yarnlab.lazy import pd
 from yarnlab.provenance import project_root
 
@@ -27,7 +28,7 @@ CELL_FILES |= {"stated_values": ""}  # sections, equations, abstract and appendi
 SMOOTH = 21  # points of the running median around which a curve scatters
 
 
-class ReferenceDataError(Exception):
+class ReferenceDataError(UserError):
     """A file of config/reference is missing or wrong; the message says which line and what to do."""
 
 
