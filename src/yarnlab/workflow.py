@@ -14,7 +14,7 @@ from typing import Any
 from yarnlab.cluster import path_of_jobs
 from yarnlab.code import code_key
 from yarnlab.provenance import project_root
-from yarnlab.study import Study, StudyError, canonical, load_study, section, study_digest
+from yarnlab.study import Study, StudyError, canonical, execution, load_study, section, study_digest
 from yarnlab.study.data import PythonPackages
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.fields import near
@@ -87,6 +87,11 @@ class Workflow:
     def spec(self, stage: str) -> Callable[[Any], str]:
         """A params function: the canonical JSON of exactly the section that the job's stage reads."""
         return lambda wildcards: canonical(section(self.study, stage, self._name(wildcards)))
+
+    def execution(self, stage: str) -> Callable[[Any, Any], str]:
+        """A params function: how the job computes, as JSON. Nothing of it makes a result out of date: it takes `input`,
+        and Snakemake leaves such parameters out when it compares a job with what was made before."""
+        return lambda wildcards, input: canonical(execution(self.study, stage, self._name(wildcards)))
 
     @staticmethod
     def code(stage: str) -> str:

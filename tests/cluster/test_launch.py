@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import subprocess
@@ -108,6 +109,22 @@ def test_sigterm_reaches_every_process_and_all_may_finish_their_checkpoint():
     process.send_signal(signal.SIGTERM)
     out, _ = process.communicate(timeout=30)
     assert out == "saved\n" * 2 and process.returncode == EXIT_INTERRUPTED
+
+
+def test_a_terminals_ctrl_c_reaches_every_process_once():
+    """The terminal sends it to its whole group; a second one would end a training before it has saved."""
+    program = (
+        "import os, signal, sys, time; seen = []; signal.signal(2, lambda *_: seen.append(1)); os.write(1, b'up\\n')\n"
+        "while not seen: time.sleep(0.01)\n"
+        f"time.sleep(0.5); os.write(1, b'%d\\n' % len(seen)); sys.exit({EXIT_INTERRUPTED})"
+    )
+    command = [sys.executable, "-c", AGENT, program, "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["up\n"] * 2
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert out == "1\n1\n" and process.returncode == EXIT_INTERRUPTED
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a parent's death is signalled on Linux only")

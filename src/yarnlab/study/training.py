@@ -9,6 +9,8 @@ from pydantic import Field, model_validator
 from yarnlab.study.fields import Name, Positive, Section, Share
 
 KEY_NAMES = 32  # that corpus/passkey.py has for keys in training rows
+# Of a phase (as pydantic's include and exclude): how it is computed, not what. None of it makes a model out of date.
+EXECUTION = {"checkpoint_minutes": True, "parallel": {"threads": True, "activation_checkpointing": True}}
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -94,8 +96,9 @@ class Train(Section):
 
     `precision`: `bf16` computes in bf16 with fp32 weights, `pure-bf16` also keeps the weights in bf16, as the
     official run did; `auto` is bf16 where the machine multiplies it and fp32 elsewhere (precision.py). `loss` is the
-    cross-entropy's kernel; `auto` is Liger's on GPUs where it is installed (training/loss.py). `parallel` is part of
-    the study, since it changes the order of additions and with it the last bits of the weights.
+    cross-entropy's kernel; `auto` is Liger's on GPUs where it is installed (training/loss.py). `loss` and `parallel`
+    change the order of additions and with it the last bits of the weights: a finished model that was made with others
+    is made again, an unfinished training goes on with them. EXECUTION does neither.
     """
 
     name: Name = "train"

@@ -164,7 +164,8 @@ def run(command: list[str], here: Place, processes: int, extra: Mapping[str, str
     """Run the command in `processes` copies; returns 0, EXIT_INTERRUPTED, or the code of the first that failed.
 
     A failed process ends the others, which would wait for it without end; an interrupted one does not, since others
-    may still be writing their part of the checkpoint.
+    may still be writing their part of the checkpoint. Each has a process group of its own, so that a terminal's Ctrl-C
+    reaches it once, from here.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -175,7 +176,7 @@ def run(command: list[str], here: Place, processes: int, extra: Mapping[str, str
     kept = {name: value for name, value in os.environ.items() if name != "YARNLAB_WARM"}
     children = [
         subprocess.Popen(command, env={**kept, **here.variables(rank, processes), **extra}, preexec_fn=end_with_agent,
-                         close_fds=False)
+                         close_fds=False, process_group=0)
         for rank in range(processes)
     ]  # fmt: skip
 

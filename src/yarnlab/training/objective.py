@@ -156,4 +156,5 @@ def facts(made: Objective, phase: Train, group: Group) -> dict[str, Any]:
         "world": group.size,
         "context": group.context,
         "device": str(part(parameter).device.type),
+        "threads": torch.get_num_threads(),
     }

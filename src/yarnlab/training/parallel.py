@@ -147,7 +147,8 @@ def forked(parallel: Parallel) -> Iterator[Group]:
                         yield own
                     status = 0
                 except BaseException as error:
-                    if not (is_mistake(error) or is_interruption(error)):  # the leading process reports those
+                    reported = is_mistake(error) or is_interruption(error) or isinstance(error, KeyboardInterrupt)
+                    if not reported:  # by the leading process
                         traceback.print_exc()
                 finally:
                     sys.stderr.flush()
@@ -264,10 +265,9 @@ def _bury(children: list[int], deadline: float) -> list[int]:
     """Exit codes of the children, all of which have ended by then: those that live after the deadline are killed."""
     codes = []
     for child in children:
-        while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
             if time.monotonic() > deadline:
                 os.kill(child, signal.SIGKILL)
-                deadline = float("inf")
             time.sleep(0.01)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        codes.append(os.waitstatus_to_exitcode(ended[1]))
     return codes
