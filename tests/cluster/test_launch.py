@@ -187,5 +187,23 @@ def test_jobs_of_one_machine_share_its_gpus_without_overlap(tmp_path):
             holder.wait()
 
 
+def test_jobs_inside_one_allocation_share_its_gpus_and_those_of_another_do_not_wait(tmp_path):
+    """`salloc --gres=gpu:2`, then two jobs at once: a GPU each. Another allocation's GPUs may have the same names."""
+    program = "import time; from yarnlab.training.launch import _gpu_variables\n"
+    program += "print(_gpu_variables(1)['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(60)"
+    jobs = []
+    for allocation in ("7", "7", "8"):
+        given = {"SLURM_JOB_ID": allocation, "CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(tmp_path)}
+        command = [sys.executable, "-c", program]
+        jobs.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **given}))
+    try:
+        found = [job.stdout.readline().strip() for job in jobs if job.stdout is not None]
+        assert sorted(found[:2]) == ["0", "1"] and found[2] == "0"
+    finally:
+        for job in jobs:
+            job.kill()
+            job.wait()
+
+
 def test_nothing_is_claimed_where_nothing_is_asked(tmp_path):
     assert list(claim(["0"], 0, tmp_path)) == []

@@ -124,8 +124,9 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 def claim(names: list[str], count: int, folder: Path) -> Iterator[str]:
     """Yield `count` of these GPUs once no other job of this machine uses them; the end of this process frees them.
 
-    For a machine without a scheduler, where Snakemake's jobs know nothing of each other. Whoever is first in line takes
-    all that become free, so that two that need several never wait for each other.
+    For a machine or an allocation where Snakemake's jobs know nothing of each other; a job of the scheduler's own finds
+    all its GPUs free. Whoever is first in line takes all that become free, so that two that need several never wait for
+    each other.
     """
     folder.mkdir(parents=True, exist_ok=True)
     line = os.open(folder / "line.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -155,9 +156,10 @@ def _gpu_variables(processes: int) -> dict[str, str]:
             f"{processes} processes need a GPU each, and {where}. On a cluster ask for them (gres: gpu:{processes} in "
             "workflow/profiles/cluster/profile.v9+.yaml); elsewhere lower processes in the study's parallel block."
         )
-    if "SLURM_JOB_ID" not in os.environ:
-        names = list(claim(names, processes, Path(tempfile.gettempdir()) / f"yarnlab-gpus-{os.getuid()}"))
-    return {"CUDA_VISIBLE_DEVICES": ",".join(names[:processes]), ON_GPU: "1"}
+    # Jobs of one allocation share its GPUs too, as in salloc; those of another one may give other GPUs the same names.
+    shared = f"yarnlab-gpus-{os.getuid()}-{os.uname().nodename}-{os.environ.get('SLURM_JOB_ID', 'local')}"
+    claimed = claim(names, processes, Path(tempfile.gettempdir()) / shared)
+    return {"CUDA_VISIBLE_DEVICES": ",".join(claimed), ON_GPU: "1"}
 
 
 def run(command: list[str], here: Place, processes: int, extra: Mapping[str, str]) -> int:
