@@ -192,8 +192,8 @@ def test_jobs_inside_one_allocation_share_its_gpus_and_those_of_another_do_not_w
     program = "import time; from yarnlab.training.launch import _gpu_variables\n"
     program += "print(_gpu_variables(1)['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(60)"
     jobs = []
-    for allocation in ("7", "7", "8"):
-        given = {"SLURM_JOB_ID": allocation, "CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(tmp_path)}
+    for number in ("7", "7", "8"):
+        given = {"SLURM_JOB_ID": number, "CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(tmp_path)}
         command = [sys.executable, "-c", program]
         jobs.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **given}))
     try:

@@ -2,9 +2,11 @@
 
 `launch_prefix` is what a rule puts before the arguments of `yarnlab`. On every node an agent (`python -m
 yarnlab.training.launch`) starts the node's processes and gives each the variables that torchrun would: RANK,
-WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, GROUP_RANK, MASTER_ADDR and MASTER_PORT. Unlike torchrun's, this agent
-imports no torch, passes SIGTERM on once without a deadline (a checkpoint of a large model takes longer than torchrun's
-30 s), and ends with the code of the process that failed, so that an interruption stays one (EXIT_INTERRUPTED).
+WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, GROUP_RANK, MASTER_ADDR and MASTER_PORT.
+
+torchrun of torch 2.13 (which is what `accelerate launch` starts) was tried in its place with --shutdown_timeout 3600,
+which does leave time to save. A second Ctrl-C did not end its processes, kill -9 of it left them at work on their GPUs,
+and an interruption ended in a traceback with code 1 instead of EXIT_INTERRUPTED.
 
 One agent a node instead of one task a process: all GPUs of a node are visible to all its processes, as NCCL wants them.
 """
