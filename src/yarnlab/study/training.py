@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -10,7 +10,10 @@ from yarnlab.study.fields import Name, Positive, Section, Share
 
 KEY_NAMES = 32  # that corpus/passkey.py has for keys in training rows
 # Of a phase (as pydantic's include and exclude): how it is computed, not what. None of it makes a model out of date.
-EXECUTION = {"checkpoint_minutes": True, "parallel": {"threads": True, "activation_checkpointing": True}}
+EXECUTION: dict[str, Any] = {
+    "checkpoint_minutes": True,
+    "parallel": {"threads": True, "activation_checkpointing": True},
+}
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
