@@ -10,10 +10,7 @@ from yarnlab.study.fields import Name, Positive, Section, Share
 
 KEY_NAMES = 32  # that corpus/passkey.py has for keys in training rows
 # Of a phase (as pydantic's include and exclude): how it is computed, not what. None of it makes a model out of date.
-EXECUTION: dict[str, Any] = {
-    "checkpoint_minutes": True,
-    "parallel": {"threads": True, "activation_checkpointing": True},
-}
+EXECUTION: dict[str, Any] = {"checkpoint_minutes": True, "parallel": {"threads", "activation_checkpointing"}}
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
