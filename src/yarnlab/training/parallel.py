@@ -3,7 +3,7 @@
 Gradients are sums over the batch, divided by its total weight in the end, so adding them up over the processes gives
 the gradient of the whole batch, however it is split. Every process then makes the same optimizer step.
 
-accelerate's PartialState takes a group as it finds it: forking, meeting and waiting for the leader would stay as they are.
+accelerate's PartialState takes a group as it finds it: forking, meeting and waiting for the leader would stay here.
 """
 
 from __future__ import annotations
