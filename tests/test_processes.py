@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import subprocess
 
+import psutil
+
 from yarnlab.processes import watch
 
 
@@ -22,9 +24,7 @@ def test_a_gone_process_is_noticed():
 
 def test_a_number_in_use_again_is_another_process(monkeypatch):
     """The start time tells them apart."""
-    from yarnlab import processes
-
-    births = iter(["100", "100", "200"])
-    monkeypatch.setattr(processes, "_birth", lambda pid: next(births))
-    lives = watch(1)
+    births = iter([100.0, 100.0, 200.0])
+    monkeypatch.setattr(psutil.Process, "_get_ident", lambda process: (process.pid, next(births)))
+    lives = watch(os.getpid())
     assert lives() and not lives()

@@ -142,6 +142,18 @@ def test_touching_every_source_reruns_nothing(finished):
 
 
 @pytest.mark.slow
+def test_how_a_job_computes_makes_nothing_out_of_date(finished, tmp_path):
+    """Threads, recomputation and the time between checkpoints: no model and no evaluation is made again."""
+    old = "threads: 1, sharding: replicate, activation_checkpointing: none}\n          checkpoint_minutes: 2"
+    new = "threads: 2, sharding: replicate, activation_checkpointing: full}\n          checkpoint_minutes: 3"
+    assert planned(finished, "models", "evaluations", study=variant(tmp_path, old, new)) == set()
+    other = variant(
+        tmp_path, "scales: [2, 4], max_length: 1024, threads: 1", "scales: [2, 4], max_length: 1024, threads: 2"
+    )
+    assert planned(finished, "models", "evaluations", study=other) == set()
+
+
+@pytest.mark.slow
 def test_an_evaluation_setting_reruns_that_evaluation_and_what_shows_it(finished, tmp_path):
     """More passkey trials: passkey jobs, the tables and figures that show passkeys, claims and report."""
     rules = {rule for rule, _ in planned(finished, study=variant(tmp_path, "trials: 10", "trials: 12"))}

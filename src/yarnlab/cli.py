@@ -24,6 +24,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 
 StudyDir = Annotated[Path, typer.Option("--study-dir", help="The study's results folder, results/<study>.")]
 Spec = Annotated[str | None, typer.Option(help="The section of the study, as JSON; default: from the study file.")]
+Execution = Annotated[str | None, typer.Option(help="How it is computed, as JSON; default: from the study file.")]
 Code = Annotated[str | None, typer.Option(help="The stage's code key; default: computed.")]
 Log = Annotated[Path | None, typer.Option(help="A log file that gets plain progress lines and errors.")]
 StudyName = Annotated[str, typer.Argument(help="A study's name, or a study file.")]
@@ -63,10 +64,18 @@ def _log_error(text: str) -> None:
                 file.write(text)
 
 
-def _stage(stage: str, name: str, study_dir: Path, spec: str | None, code: str | None, log: Path | None) -> None:
+def _stage(
+    stage: str,
+    name: str,
+    study_dir: Path,
+    spec: str | None,
+    code: str | None,
+    log: Path | None,
+    execution: str | None = "{}",
+) -> None:
+    from yarnlab import study
     from yarnlab.code import code_key
     from yarnlab.stages import STAGES, Layout
-    from yarnlab.study import section
 
     if stage not in STAGES:
         raise typer.BadParameter(f"there is no stage {stage!r}; known: {', '.join(STAGES)}")
@@ -74,8 +83,9 @@ def _stage(stage: str, name: str, study_dir: Path, spec: str | None, code: str |
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("", encoding="utf-8")
-    given = json.loads(spec) if spec is not None else section(_study_of(study_dir), stage, name)
-    STAGES[stage](Layout(study_dir), name, given, code or code_key(stage), log)
+    given = json.loads(spec) if spec is not None else study.section(_study_of(study_dir), stage, name)
+    how = json.loads(execution) if execution is not None else study.execution(_study_of(study_dir), stage, name)
+    STAGES[stage](Layout(study_dir), name, given, code or code_key(stage), log, **how)
 
 
 def _study_of(study_dir: Path) -> Study:
@@ -117,9 +127,16 @@ def corpus(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None,
 
 
 @app.command()
-def train(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
+def train(
+    name: str,
+    study_dir: StudyDir,
+    spec: Spec = None,
+    execution: Execution = None,
+    code: Code = None,
+    log: Log = None,
+) -> None:
     """Pretrain or fine-tune one model; continues from the newest checkpoint of the same settings."""
-    _stage("train", name, study_dir, spec, code, log)
+    _stage("train", name, study_dir, spec, code, log, execution)
 
 
 @app.command()
@@ -128,11 +145,12 @@ def evaluate(
     name: Annotated[str, typer.Argument(help="A model of the study.")],
     study_dir: StudyDir,
     spec: Spec = None,
+    execution: Execution = None,
     code: Code = None,
     log: Log = None,
 ) -> None:
     """Run one evaluation of one model."""
-    _stage(kind, name, study_dir, spec, code, log)
+    _stage(kind, name, study_dir, spec, code, log, execution)
 
 
 @app.command()

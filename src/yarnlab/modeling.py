@@ -138,10 +138,11 @@ def load_model(folder: Path, declared: Rope, *, precision: str = "fp32") -> PreT
 
 
 def meta_model(folder: Path) -> PreTrainedModel:
-    """The fp32 model of a checkpoint's config on the meta device: shapes and names, no weights."""
+    """The fp32 model of a checkpoint's config: weights on the meta device (shapes and names), buffers computed."""
+    from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    with torch.device("meta"):
+    with init_empty_weights(include_buffers=False):  # no file has them: a scale of embeddings is one
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
 
 

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from pathlib import Path
+from contextlib import suppress
 
 ON_GPU = "YARNLAB_ON_GPU"  # set for a process that was started to compute on a GPU; on a CPU it would take weeks
 
 
 def watch(pid: int) -> Callable[[], bool]:
-    """A function that says whether the process that has this number now still lives."""
-    born = _birth(pid)
-    return lambda: born is not None and _birth(pid) == born
+    """A function that says whether the process that has this number now still lives; a zombie does not."""
+    import psutil
 
+    ended = (psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD)
+    process: psutil.Process | None = None
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)  # knows its start time, to tell it from a later one with the same number
 
-def _birth(pid: int) -> str | None:
-    """When the process started, to tell it from a later one with the same number; None when it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        if Path("/proc/self/stat").exists():
-            return None
-        try:  # no /proc (macOS)
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return None
-        except PermissionError:
-            pass
-        return "unknown"
-    state, started = fields[0], fields[19]
-    return None if state in "ZX" else started
+    def lives() -> bool:
+        with suppress(psutil.NoSuchProcess):
+            return process is not None and process.is_running() and process.status() not in ended
+        return False
+
+    return lives

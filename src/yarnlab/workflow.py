@@ -16,7 +16,7 @@ from yarnlab.code import code_key
 from yarnlab.hub.lock import Asset, lock_file, read_lock
 from yarnlab.provenance import project_root, read_json
 from yarnlab.results.registry import Artefact, figures, tables
-from yarnlab.study import Study, StudyError, canonical, load_study, section, study_digest
+from yarnlab.study import Study, StudyError, canonical, execution, load_study, section, study_digest
 from yarnlab.study.data import PythonPackages
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.fields import near
@@ -105,6 +105,11 @@ class Workflow:
         made = read_json(Path(self._asset(name)))
         fits = made.get("facts", {}).get("commit") == pinned and "commit" not in made.get("spec", {})
         return found if fits else {**found, "commit": pinned}
+
+    def execution(self, stage: str) -> Callable[[Any, Any], str]:
+        """A params function: how the job computes, as JSON. Nothing of it makes a result out of date: it takes `input`,
+        and Snakemake leaves such parameters out when it compares a job with what was made before."""
+        return lambda wildcards, input: canonical(execution(self.study, stage, self._name(wildcards)))
 
     @staticmethod
     def code(stage: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import select
 import signal
 import subprocess
@@ -110,6 +111,22 @@ def test_sigterm_reaches_every_process_and_all_may_finish_their_checkpoint():
     assert out == "saved\n" * 2 and process.returncode == EXIT_INTERRUPTED
 
 
+def test_a_terminals_ctrl_c_reaches_every_process_once():
+    """The terminal sends it to its whole group; a second one would end a training before it has saved."""
+    program = (
+        "import os, signal, sys, time; seen = []; signal.signal(2, lambda *_: seen.append(1)); os.write(1, b'up\\n')\n"
+        "while not seen: time.sleep(0.01)\n"
+        f"time.sleep(0.5); os.write(1, b'%d\\n' % len(seen)); sys.exit({EXIT_INTERRUPTED})"
+    )
+    command = [sys.executable, "-c", AGENT, program, "2"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(2)] == ["up\n"] * 2
+    os.killpg(process.pid, signal.SIGINT)
+    out, _ = process.communicate(timeout=30)
+    assert out == "1\n1\n" and process.returncode == EXIT_INTERRUPTED
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="a parent's death is signalled on Linux only")
 def test_a_killed_agent_takes_its_processes_with_it():
     """Otherwise the next attempt would meet them at work."""
@@ -168,6 +185,24 @@ def test_jobs_of_one_machine_share_its_gpus_without_overlap(tmp_path):
         for holder in holders:
             holder.kill()
             holder.wait()
+
+
+def test_jobs_inside_one_allocation_share_its_gpus_and_those_of_another_do_not_wait(tmp_path):
+    """`salloc --gres=gpu:2`, then two jobs at once: a GPU each. Another allocation's GPUs may have the same names."""
+    program = "import time; from yarnlab.training.launch import _gpu_variables\n"
+    program += "print(_gpu_variables(1)['CUDA_VISIBLE_DEVICES'], flush=True); time.sleep(60)"
+    jobs = []
+    for number in ("7", "7", "8"):
+        given = {"SLURM_JOB_ID": number, "CUDA_VISIBLE_DEVICES": "0,1", "TMPDIR": str(tmp_path)}
+        command = [sys.executable, "-c", program]
+        jobs.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env={**os.environ, **given}))
+    try:
+        found = [job.stdout.readline().strip() for job in jobs if job.stdout is not None]
+        assert sorted(found[:2]) == ["0", "1"] and found[2] == "0"
+    finally:
+        for job in jobs:
+            job.kill()
+            job.wait()
 
 
 def test_nothing_is_claimed_where_nothing_is_asked(tmp_path):

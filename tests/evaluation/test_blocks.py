@@ -194,7 +194,7 @@ def spec(**changes) -> dict:
         "seed": 0,
         "architecture": {**shape, "family": "llama", "tie_word_embeddings": True},
         "rope": {"method": "none", "scale": 1.0},
-        "evaluation": {"corpus": "held", "precision": "fp32", "threads": 1, **TEMPERATURE, **changes},
+        "evaluation": {"corpus": "held", "precision": "fp32", **TEMPERATURE, **changes},
         "evaluation_seed": 0,
     }
 
@@ -210,7 +210,7 @@ def run(layout: Layout, monkeypatch, alive: float = float("inf"), code: str = "c
     stage = importlib.import_module("yarnlab.stages.evaluate")  # the package has a function of this name too
     monkeypatch.setattr(stage, "Progress", progress)
     try:
-        evaluate("temperature", layout, "tiny", spec(**changes), code, layout.root / "log")
+        evaluate("temperature", layout, "tiny", spec(**changes), code, layout.root / "log", threads=1)
     except Killed:
         assert not layout.evaluation("temperature", "tiny").with_suffix(".manifest.json").exists()
     return made[0].made

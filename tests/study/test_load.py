@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yarnlab.study import StudyError, canonical, load_study, section
+from yarnlab.study import StudyError, canonical, execution, load_study, section
 from yarnlab.study.evaluations import OFFICIAL_WORDS, PASSKEY_WORDS
 from yarnlab.study.fields import FactorGrid
 from yarnlab.study.read import parse
@@ -402,6 +402,20 @@ def test_sections_hold_exactly_what_a_stage_reads(tmp_path):
 
     assert changed(one, two) == {("perplexity", "base"), ("perplexity", "long")}
     assert changed(one, three) == {("train", "long")}
+
+
+def test_how_a_job_computes_is_in_no_section(tmp_path):
+    """Threads, recomputation and the time between checkpoints make nothing out of date, and reach the stage."""
+    one = load_study(write(tmp_path, VALID))
+    text = VALID.replace("threads: 1, sharding", "threads: 7, sharding").replace("    threads: 1", "    threads: 5")
+    text = text.replace("checkpoint_minutes: 1", "checkpoint_minutes: 9")
+    two = load_study(write(tmp_path, text.replace("activation_checkpointing: none", "activation_checkpointing: full")))
+    for job in (("train", "base"), ("train", "long"), ("perplexity", "base")):
+        assert section(one, *job) == section(two, *job)
+    assert execution(two, "perplexity", "base") == {"threads": 5}
+    how = {"checkpoint_minutes": 9.0, "parallel": {"threads": 7, "activation_checkpointing": "full"}}
+    assert execution(two, "train", "long") == {"execution": [how]}
+    assert execution(two, "corpus", "held") == {}
 
 
 def test_adding_a_model_to_an_evaluation_changes_no_other_section(tmp_path):

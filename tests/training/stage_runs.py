@@ -12,7 +12,7 @@ from tiny_runs import VOCABULARY, phase
 
 from yarnlab.stages.layout import Layout
 from yarnlab.stages.models import make_model
-from yarnlab.study.training import Parallel
+from yarnlab.study.training import EXECUTION, Parallel, Train
 
 PLAIN, YARN = {"method": "none", "scale": 1.0}, {"method": "yarn", "scale": 4.0}
 
@@ -37,7 +37,11 @@ def spec(shape, name: str, parent: str | None, ways: dict) -> dict:
 
 
 def make(layout: Layout, given: dict) -> None:
-    make_model(layout, given["model"], given, "v2", layout.root / f"{given['model']}.log")
+    """`given` has whole phases; the stage gets what is in the section and the rest by itself."""
+    phases = [Train.model_validate(phase) for phase in given["phases"]]
+    section = given | {"phases": [phase.model_dump(mode="json", exclude=EXECUTION) for phase in phases]}
+    execution = [phase.model_dump(mode="json", include=EXECUTION) for phase in phases]
+    make_model(layout, given["model"], section, "v2", layout.root / f"{given['model']}.log", execution=execution)
 
 
 def make_and_stop(layout: Layout, given: dict, step: int) -> None:

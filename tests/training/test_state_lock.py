@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -83,11 +85,43 @@ def test_a_job_that_removes_its_state_lets_the_next_one_in(tmp_path):
             assert not waited
 
 
+@pytest.mark.parametrize("mounted", ["ext4", "overlay"])
+def test_a_container_that_was_killed_hard_is_not_waited_for(tmp_path, hold, monkeypatch, mounted):
+    """The same disk, another host name (a new container or a spot machine): the kernel's lock is free, so the holder
+    is dead. As long as it lives it is waited for."""
+    monkeypatch.setattr(lock, "_file_system", lambda folder: mounted)
+    pid, _ = hold()
+    (tmp_path / "lock").write_text(json.dumps({"host": "spot-a", "pid": pid, "slurm_job": None}))
+
+    def end(_: float) -> None:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+    monkeypatch.setattr(lock.time, "sleep", end)
+    with exclusive(tmp_path) as waited:
+        assert waited and json.loads((tmp_path / "lock").read_text())["pid"] == os.getpid()
+
+
+def test_the_file_system_is_that_of_the_nearest_mount(monkeypatch, tmp_path):
+    """A folder below a network mount is on the network, whatever lies above."""
+    mounts = [("/", "ext4"), (str(tmp_path / "home"), "nfs4"), (str(tmp_path / "homes"), "xfs")]
+    found = [SimpleNamespace(mountpoint=point, fstype=kind) for point, kind in mounts]
+    monkeypatch.setattr(lock.psutil, "disk_partitions", lambda all: found)
+    assert lock._file_system(tmp_path / "home" / "state") == "nfs4" not in lock.LOCAL
+    assert lock._file_system(tmp_path) == "ext4"
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """The state lies on a file system that several machines share."""
+    monkeypatch.setattr(lock, "_file_system", lambda folder: "nfs4")
+
+
 def elsewhere(state, job: str | None) -> None:
     (state / "lock").write_text(json.dumps({"host": "node-7", "pid": 1, "slurm_job": job}))
 
 
-def test_a_holder_elsewhere_without_slurm_is_not_judged(tmp_path):
+def test_a_holder_elsewhere_without_slurm_is_not_judged(tmp_path, shared):
     """The message says which file to remove, and the lock is as it was."""
     elsewhere(tmp_path, None)
     with pytest.raises(StateBusy, match=r"process 1 on node-7.*remove .*/lock"), exclusive(tmp_path):
@@ -107,7 +141,7 @@ def test_a_holder_elsewhere_without_slurm_is_not_judged(tmp_path):
         (["slurm_load_jobs error: Unable to contact slurm controller", "RUNNING\n", "CANCELLED\n"], True),
     ],
 )
-def test_a_slurm_job_is_waited_for_until_slurm_says_that_it_ended(tmp_path, monkeypatch, answers, waits):
+def test_a_slurm_job_is_waited_for_until_slurm_says_that_it_ended(tmp_path, shared, monkeypatch, answers, waits):
     """A job that is requeued, forgotten or over is not waited for; an answer that says nothing is asked again."""
     elsewhere(tmp_path, "4711")
     asked = []
@@ -126,7 +160,7 @@ def test_a_slurm_job_is_waited_for_until_slurm_says_that_it_ended(tmp_path, monk
     assert len(asked) == len(answers) and all("4711" in command for command in asked)
 
 
-def test_a_requeued_job_takes_its_own_lock_over(tmp_path, monkeypatch):
+def test_a_requeued_job_takes_its_own_lock_over(tmp_path, shared, monkeypatch):
     """SLURM starts it on another node under the same number: its former process is dead."""
     elsewhere(tmp_path, "4711")
     monkeypatch.setenv("SLURM_JOB_ID", "4711")
@@ -136,20 +170,30 @@ def test_a_requeued_job_takes_its_own_lock_over(tmp_path, monkeypatch):
         assert json.loads((tmp_path / "lock").read_text())["slurm_job"] == "4711"
 
 
-def test_a_file_system_without_locks_falls_back_on_the_process(tmp_path, monkeypatch):
+class WouldWait(Exception):
+    """The lock is held."""
+
+
+@pytest.mark.parametrize("error", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_falls_back_on_the_process(tmp_path, monkeypatch, error):
     """A live process of this machine is waited for, a dead one is not."""
 
     def unsupported(*_: object) -> None:
-        raise OSError(38, "Function not implemented")
+        raise OSError(error, os.strerror(error))
 
-    monkeypatch.setattr(lock.fcntl, "flock", unsupported)
+    def wait(_: float) -> None:
+        raise WouldWait
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
     child = os.fork()
     if child == 0:
-        time.sleep(60)
+        signal.pause()
         os._exit(0)
     me = {"host": os.uname().nodename, "pid": child, "slurm_job": None}
     (tmp_path / "lock").write_text(json.dumps(me))
-    assert lock._acquired(tmp_path) is None
+    monkeypatch.setattr(lock.time, "sleep", wait)
+    with pytest.raises(WouldWait), exclusive(tmp_path):
+        pass
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
     with exclusive(tmp_path) as waited:

@@ -24,10 +24,11 @@ for kind in KINDS:
             kind=kind,
             results=flow.folder,
             spec=flow.spec(kind),
+            execution=flow.execution(kind),
             code=flow.code(kind),
         shell:
             "{params.launch} evaluate {params.kind} {wildcards.model} --study-dir {params.results:q}"
-            " --spec {params.spec:q} --code {params.code:q} --log {log:q}"
+            " --spec {params.spec:q} --execution {params.execution:q} --code {params.code:q} --log {log:q}"
 
 
 rule evaluations:

@@ -22,10 +22,11 @@ rule train:
         launch=machine.launch_training,
         results=flow.folder,
         spec=flow.spec("train"),
+        execution=flow.execution("train"),
         code=flow.code("train"),
     shell:
         "{params.launch} train {wildcards.model} --study-dir {params.results:q}"
-        " --spec {params.spec:q} --code {params.code:q} --log {log:q}"
+        " --spec {params.spec:q} --execution {params.execution:q} --code {params.code:q} --log {log:q}"
 
 
 rule models:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import math
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from yarnlab.evaluation.task import Outcome
 
 
-def evaluate(kind: str, layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
+def evaluate(
+    kind: str, layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None, *, threads: int
+) -> None:
     """Run one evaluation of one model: its table, per-token NLL and further tables where there are any.
 
     An attempt that ended early is continued from the blocks that it kept. They decide nothing after the outputs are
@@ -44,7 +47,7 @@ def evaluate(kind: str, layout: Layout, name: str, spec: dict[str, Any], code: s
     run.state = state_key(run, settings["precision"])
     begun = layout.begun(kind, name)
     with stage_run(run):
-        torch.set_num_threads(settings["threads"])
+        torch.set_num_threads(threads)
         corpus = TokenisedCorpus.open(corpus_manifest.parent)
         rope = rope_of(spec)
         model = load_model(layout.model(name), rope, precision=settings["precision"])
@@ -74,7 +77,7 @@ def _write_outcome(run: StageRun, path: Path, nll: Path, outcome: Outcome, docum
 
     from yarnlab.provenance import replacing
 
-    run.metrics = outcome.metrics
+    run.metrics = {name: value for name, value in outcome.metrics.items() if math.isfinite(value)}
     for extra, table in {"": outcome.table, **outcome.extra}.items():
         file = path.with_suffix(f".{extra}.parquet") if extra else path
         with replacing(file) as temporary:

@@ -22,7 +22,7 @@ STEPS, RECORD = "steps.jsonl", "record.json"
 
 def is_made(run: StageRun) -> bool:
     """Whether a finished model of this specification, code and input is there."""
-    return _state_of(read_json(run.manifest)) == run.state
+    return _is_of(run, read_json(run.manifest))
 
 
 def keep(run: StageRun) -> None:
@@ -42,12 +42,14 @@ def put_back(run: StageRun) -> bool:
     """Whether the model that `run` is about to make was there all along; it is then finished as it was before.
 
     That is so if it was made of the same specification, code and inputs, its files hold what was written then, and an
-    attempt of another state came after it. Without one, whoever starts the same training again wants it done again.
+    attempt of another kind came after it. Without one, whoever starts the same training again wants it done again.
     """
     kept = run.manifest.parent / MADE
     made, record = read_json(kept / MANIFEST), read_json(kept / RECORD)
     last = tracking.read_record(run.study_dir, run.stage, run.name)
-    if not record or _state_of(made) != run.state or last.get("state", run.state) == run.state:
+    if not record or not _is_of(run, made) or not last:
+        return False
+    if (last.get("state"), last.get("spec")) == (run.state, dict(run.spec)):
         return False
     if run.metrics_file is not None and not (kept / STEPS).is_file():
         return False
@@ -60,9 +62,9 @@ def put_back(run: StageRun) -> bool:
     return True
 
 
-def _state_of(manifest: dict[str, Any]) -> str | None:
-    state: str | None = manifest.get("facts", {}).get("state")
-    return state
+def _is_of(run: StageRun, manifest: dict[str, Any]) -> bool:
+    """Whether it was made as `run` says: a state can be continued under more settings than a model is made with."""
+    return (manifest.get("facts", {}).get("state"), manifest.get("spec")) == (run.state, dict(run.spec))
 
 
 def _holds(file: Path, sha256: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,17 +23,28 @@ if TYPE_CHECKING:
     from yarnlab.training.parallel import Group
 
 
-def make_model(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
+def make_model(
+    layout: Layout,
+    name: str,
+    spec: dict[str, Any],
+    code: str,
+    log: Path | None,
+    *,
+    execution: list[dict[str, Any]],
+) -> None:
     """Make one model: train it, take it over from the hub, or give a parent's weights a new rope.
 
-    The weights of a model that is not trained are linked, never copied. Processes that a launcher started beside the
-    leading one only compute.
+    `execution` is the part of each phase that is not in the section (study.training.EXECUTION). The weights of a model
+    that is not trained are linked, never copied. Processes that a launcher started beside the leading one only compute.
     """
     from yarnlab.modeling import rope_of
     from yarnlab.study.training import Train
 
     rope = rope_of(spec)
-    phases = tuple(Train.model_validate(phase) for phase in spec["phases"])
+    phases = tuple(
+        Train.model_validate({**phase, **how, "parallel": {**phase["parallel"], **how["parallel"]}})
+        for phase, how in zip(spec["phases"], execution, strict=True)
+    )
     manifest = layout.model(name) / "manifest.json"
     run = StageRun(layout.root, "train", name, spec, code, manifest, tags=tags_of(spec), seeds=seeds_of(spec))
     run.metrics_file = layout.training(name) if phases else None
@@ -57,7 +69,7 @@ def _train_together(
 
     with processes(phases[0].parallel) as group:
         phases = _settled(phases, group)
-        run.state = state_key(run, [phase.precision for phase in phases])
+        run.state = _state_key(run, phases)
         state = layout.state(run.name, run.state)
         if not group.leads:
             if group.await_leader():
@@ -75,10 +87,19 @@ def _train_together(
                         _train(run, layout, rope, phases, state, log, group)
                     keep(run)
                     # The state has served; left behind, a forced rerun would find the run finished and train nothing.
-                    shutil.rmtree(state.parent, ignore_errors=True)
+                    _remove(state, Progress(run.name, 0, log=log))
         except BaseException:
             group.announce(False)
             raise
+
+
+def _state_key(run: StageRun, phases: tuple[Train, ...]) -> str:
+    """What a training must have in common with a state to go on from it.
+
+    Who computes and with which kernel of the loss is no part of it: both change the order of additions alone.
+    """
+    same = [{key: value for key, value in p.items() if key not in ("loss", "parallel")} for p in run.spec["phases"]]
+    return state_key(replace(run, spec={**run.spec, "phases": same}), [phase.precision for phase in phases])
 
 
 def _settled(phases: tuple[Train, ...], group: Group) -> tuple[Train, ...]:
@@ -94,19 +115,39 @@ def _settled(phases: tuple[Train, ...], group: Group) -> tuple[Train, ...]:
 
 def _made_before(run: StageRun, state: Path, log: Path | None, waited: bool) -> bool:
     """Whether the finished model is there; if not, unfinished trainings that this one does not continue are named."""
-    say = Progress(run.name, 0, log=log).say
-    others = sorted({checkpoint.parent for checkpoint in state.parent.glob("*/checkpoint-*")} - {state})
+    progress = Progress(run.name, 0, log=log)
     if waited and is_made(run):
-        say("the job that was waited for has made it")
+        progress.say("the job that was waited for has made it")
     elif put_back(run):
-        say("finished before with these settings and inputs, and its files are intact: put back, nothing is trained")
+        progress.say(
+            "finished before with these settings and inputs, and its files are intact: put back, nothing is trained"
+        )
     else:
-        if others and not any(state.glob("checkpoint-*")):
+        if (others := _others(state)) and not any(state.glob("checkpoint-*")):
             where = ", ".join(map(str, others))
-            say(f"an unfinished training of other settings or inputs lies in {where}; this one begins at step 0")
+            progress.say(
+                f"an unfinished training of other settings or inputs lies in {where}; this one begins at step 0"
+            )
         return False
-    shutil.rmtree(state if others else state.parent, ignore_errors=True)
+    _remove(state, progress)
     return True
+
+
+def _others(state: Path) -> list[Path]:
+    """The states of the same model's unfinished trainings of other settings or inputs."""
+    return sorted({checkpoint.parent for checkpoint in state.parent.glob("*/checkpoint-*")} - {state})
+
+
+def _remove(state: Path, progress: Progress) -> None:
+    """Remove a training's state. Those of other settings stay, and are named: they may be hours of many GPUs."""
+    others = _others(state)
+    shutil.rmtree(state if others else state.parent, ignore_errors=True)
+    for other in others:
+        size = sum(file.stat().st_size for file in other.rglob("*") if file.is_file())
+        progress.say(
+            f"kept: an unfinished training of other settings or inputs, {size / 1e9:.3g} GB in {other}; it continues "
+            "with its settings, remove the folder if it is not needed"
+        )
 
 
 def _source(layout: Layout, spec: dict[str, Any]) -> Path:
@@ -142,6 +183,7 @@ def _train(
 ) -> None:
     """Compute this process's part of the training; the leading process saves the model and fills in `run`."""
     from yarnlab.modeling import check_can_be_saved, check_in_force, save_model
+    from yarnlab.training.journal import stretches
     from yarnlab.training.objective import facts
     from yarnlab.training.shards import whole_weights
 
@@ -155,7 +197,7 @@ def _train(
     if not group.leads:
         return
     run.metrics = metrics
-    run.facts |= facts(made, phases[-1], group)
+    run.facts |= facts(made, phases[-1], group) | stretches(state)
     run.artifacts = [layout.training(run.name)]
     check_in_force(made.model, rope, length, where=f"{run.name}, before saving")
     run.outputs = save_model(made.model, rope, _source(layout, spec), layout.model(run.name), tensors=tensors)

@@ -3,6 +3,6 @@
 from yarnlab.study.check import find_problems
 from yarnlab.study.load import StudyError, load_study
 from yarnlab.study.schema import Study
-from yarnlab.study.sections import canonical, section, study_digest
+from yarnlab.study.sections import canonical, execution, section, study_digest
 
-__all__ = ["Study", "StudyError", "canonical", "find_problems", "load_study", "section", "study_digest"]
+__all__ = ["Study", "StudyError", "canonical", "execution", "find_problems", "load_study", "section", "study_digest"]

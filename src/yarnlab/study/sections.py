@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from yarnlab.study.fields import Section, near
 from yarnlab.study.read import StudyError
 from yarnlab.study.schema import Study
+from yarnlab.study.training import EXECUTION
 
 T = TypeVar("T")
 
@@ -60,15 +61,31 @@ def section(study: Study, stage: str, name: str) -> dict[str, Any]:
         "rope": _dump(model.rope) if model.rope is not None else {"method": "none", "scale": 1.0},
     }
     if stage == "train":
-        return {**shared, **_origin(study, arm, seed), "phases": [_dump(phase) for phase in model.phases]}
+        return {
+            **shared,
+            **_origin(study, arm, seed),
+            "phases": [_dump(phase, exclude=EXECUTION) for phase in model.phases],
+        }
     evaluation = getattr(study.evaluations, stage)
     if evaluation is None:
         declared = [kind for kind, settings in study.evaluations if settings is not None]
         raise StudyError(f"study {study.study} has no evaluation {stage!r}{near(stage, declared)}")
     # Adding a model to the list must not rerun the others; the evaluation's seed is the study's, not the model's,
     # so that every model and seed sees the same documents and keys.
-    settings = _dump(evaluation, exclude={"models"}) | {"corpus": study.corpus_of(stage, arm)}
+    settings = _dump(evaluation, exclude={"models", "threads"}) | {"corpus": study.corpus_of(stage, arm)}
     return {**shared, "evaluation": settings, "evaluation_seed": study.seed}
+
+
+def execution(study: Study, stage: str, name: str) -> dict[str, Any]:
+    """How one job of a stage computes what its section says: further arguments of the stage, by name.
+
+    No part of the section, so that a change makes nothing out of date.
+    """
+    if stage == "train":
+        phases = study.models[study.instances()[name][0]].phases
+        return {"execution": [phase.model_dump(mode="json", include=EXECUTION) for phase in phases]}
+    evaluation = getattr(study.evaluations, stage, None)
+    return {"threads": evaluation.threads} if evaluation is not None else {}
 
 
 def _named(study: Study, what: str, name: str, known: Mapping[str, T]) -> T:
@@ -99,5 +116,5 @@ def _depth(study: Study, arm: str) -> int:
     return depth
 
 
-def _dump(part: Section, exclude: set[str] | None = None) -> dict[str, Any]:
+def _dump(part: Section, exclude: Any = None) -> dict[str, Any]:
     return part.model_dump(mode="json", by_alias=True, exclude=exclude, exclude_none=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
 from yarnlab.study.fields import Name, Positive, Section, Share
 
 KEY_NAMES = 32  # that corpus/passkey.py has for keys in training rows
+# Of a phase (as pydantic's include and exclude): how it is computed, not what. None of it makes a model out of date.
+EXECUTION: dict[str, Any] = {"checkpoint_minutes": True, "parallel": {"threads", "activation_checkpointing"}}
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -98,7 +100,11 @@ class Parallel(Section):
 
 
 class Train(Section):
-    """One training phase, with an AdamW of its own."""
+    """One training phase, with an AdamW of its own.
+
+    `loss` and `parallel` change the order of additions and with it the last bits of the weights: a finished model that
+    was made with others is made again, an unfinished training goes on with them. EXECUTION does neither.
+    """
 
     name: Name = "train"
     """What logs and figures call the phase."""

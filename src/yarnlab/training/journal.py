@@ -15,6 +15,9 @@ from yarnlab.training.checkpoint import Place
 from yarnlab.training.parallel import Group
 
 OWN = "steps.jsonl"
+STRETCHES = "stretches.json"
+# Of a stretch's facts, those that change the order of additions, and with it the last bits of the weights.
+ORDER = ("attention", "sharding", "loss", "world", "context", "device", "threads")
 
 
 class JournalFailed(OSError):
@@ -32,10 +35,13 @@ class Journal:
         self, label: str, state: Path, metrics: Path, log: Path | None, steps: int, place: Place, group: Group
     ) -> None:
         self._paths, self._leads = (state / OWN, metrics), group.leads
+        self._stretches = state / STRETCHES
+        self.last: dict[str, Any] = {}  # the line of the last step
         self._files: list[IO[str]] = []
         self._opened = ExitStack()
         if self._leads:
-            _keep_lines(state / OWN, metrics, place.total_steps)
+            lines = _keep_lines(state / OWN, metrics, place.total_steps)
+            self.last = json.loads(lines[-1]) if lines else {}
             self._log = log
             self._progress = Progress(label, steps, log=log)
             self._progress.resume_at(place.total_steps)
@@ -51,6 +57,16 @@ class Journal:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         with suppress(OSError):  # every line was flushed, so closing can fail only on one that has failed already
             self._opened.close()
+
+    def stretch(self, after: int, facts: dict[str, Any]) -> None:
+        """Note what computes the steps after step `after`, where that is something else than before."""
+        if not self._leads:
+            return
+        noted = [one for one in _read(self._stretches) if one["after_step"] < after]
+        if not noted or noted[-1] != {"after_step": noted[-1]["after_step"], **facts}:
+            noted.append({"after_step": after, **facts})
+        with _writing(self._stretches), replacing(self._stretches) as temporary:
+            temporary.write_text(json.dumps(noted), encoding="utf-8")
 
     def step(self, line: dict[str, Any]) -> None:
         """Write one step's line. Raises JournalFailed."""
@@ -74,9 +90,21 @@ def _writing(path: Path | None) -> Iterator[None]:
         raise JournalFailed(f"{where}: {error.strerror or error}; run the same command again; it continues") from error
 
 
-def _keep_lines(own: Path, metrics: Path, count: int) -> None:
+def stretches(state: Path) -> dict[str, Any]:
+    """For the manifest: what computed the steps, stretch by stretch, and what of it changed the order of additions."""
+    noted = _read(state / STRETCHES)
+    changed = [key for key in ORDER if any(one.get(key) != noted[0].get(key) for one in noted)]
+    return {"stretches": noted, "summation_order_changed_by": changed}
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else []
+
+
+def _keep_lines(own: Path, metrics: Path, count: int) -> list[str]:
     """Cut the state's log to the steps of the checkpoint, and show it: those after it will be made again."""
-    lines = own.read_text(encoding="utf-8").splitlines(keepends=True) if own.exists() else []
+    lines = own.read_text(encoding="utf-8").splitlines(keepends=True)[:count] if own.exists() else []
     for file in (own, metrics):
         with _writing(file), replacing(file) as temporary:
-            temporary.write_text("".join(lines[:count]), encoding="utf-8")
+            temporary.write_text("".join(lines), encoding="utf-8")
+    return lines

@@ -2,9 +2,11 @@
 
 `launch_prefix` is what a rule puts before the arguments of `yarnlab`. On every node an agent (`python -m
 yarnlab.training.launch`) starts the node's processes and gives each the variables that torchrun would: RANK,
-WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, GROUP_RANK, MASTER_ADDR and MASTER_PORT. Unlike torchrun's, this agent
-imports no torch, passes SIGTERM on once without a deadline (a checkpoint of a large model takes longer than torchrun's
-30 s), and ends with the code of the process that failed, so that an interruption stays one (EXIT_INTERRUPTED).
+WORLD_SIZE, LOCAL_RANK, LOCAL_WORLD_SIZE, GROUP_RANK, MASTER_ADDR and MASTER_PORT.
+
+torchrun of torch 2.13 (which is what `accelerate launch` starts) was tried in its place with --shutdown_timeout 3600,
+which does leave time to save. A second Ctrl-C did not end its processes, kill -9 of it left them at work on their GPUs,
+and an interruption ended in a traceback with code 1 instead of EXIT_INTERRUPTED.
 
 One agent a node instead of one task a process: all GPUs of a node are visible to all its processes, as NCCL wants them.
 """
@@ -124,8 +126,9 @@ def visible_gpus(environment: Mapping[str, str]) -> list[str]:
 def claim(names: list[str], count: int, folder: Path) -> Iterator[str]:
     """Yield `count` of these GPUs once no other job of this machine uses them; the end of this process frees them.
 
-    For a machine without a scheduler, where Snakemake's jobs know nothing of each other. Whoever is first in line takes
-    all that become free, so that two that need several never wait for each other.
+    For a machine or an allocation where Snakemake's jobs know nothing of each other; a job of the scheduler's own finds
+    all its GPUs free. Whoever is first in line takes all that become free, so that two that need several never wait for
+    each other.
     """
     folder.mkdir(parents=True, exist_ok=True)
     line = os.open(folder / "line.lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -155,16 +158,18 @@ def _gpu_variables(processes: int) -> dict[str, str]:
             f"{processes} processes need a GPU each, and {where}. On a cluster ask for them (gres: gpu:{processes} in "
             "workflow/profiles/cluster/profile.v9+.yaml); elsewhere lower processes in the study's parallel block."
         )
-    if "SLURM_JOB_ID" not in os.environ:
-        names = list(claim(names, processes, Path(tempfile.gettempdir()) / f"yarnlab-gpus-{os.getuid()}"))
-    return {"CUDA_VISIBLE_DEVICES": ",".join(names[:processes]), ON_GPU: "1"}
+    # Jobs of one allocation share its GPUs too, as in salloc; those of another one may give other GPUs the same names.
+    shared = f"yarnlab-gpus-{os.getuid()}-{os.uname().nodename}-{os.environ.get('SLURM_JOB_ID', 'local')}"
+    claimed = claim(names, processes, Path(tempfile.gettempdir()) / shared)
+    return {"CUDA_VISIBLE_DEVICES": ",".join(claimed), ON_GPU: "1"}
 
 
 def run(command: list[str], here: Place, processes: int, extra: Mapping[str, str]) -> int:
     """Run the command in `processes` copies; returns 0, EXIT_INTERRUPTED, or the code of the first that failed.
 
     A failed process ends the others, which would wait for it without end; an interrupted one does not, since others
-    may still be writing their part of the checkpoint.
+    may still be writing their part of the checkpoint. Each has a process group of its own, so that a terminal's Ctrl-C
+    reaches it once, from here.
     """
     library = ctypes.CDLL(None) if sys.platform == "linux" else None
 
@@ -175,7 +180,7 @@ def run(command: list[str], here: Place, processes: int, extra: Mapping[str, str
     kept = {name: value for name, value in os.environ.items() if name != "YARNLAB_WARM"}
     children = [
         subprocess.Popen(command, env={**kept, **here.variables(rank, processes), **extra}, preexec_fn=end_with_agent,
-                         close_fds=False)
+                         close_fds=False, process_group=0)
         for rank in range(processes)
     ]  # fmt: skip
 

@@ -1,12 +1,11 @@
 """One writer of one training state, also when a coordinator was restarted while its job goes on.
 
-The lock is a file. On one machine the kernel's lock on it tells whether the holder lives, and ends with the holder.
-Across machines the file's content does: it names the holder's host and SLURM job.
+The lock is a file. filelock holds the kernel's lock on it, which ends with the holder. On a file system that several
+machines share that is not enough, so the file's content counts there too: it names the holder's host and SLURM job.
 """
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
@@ -18,11 +17,18 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+from filelock import FileLock, Timeout
+
 from yarnlab.errors import UserError
+from yarnlab.processes import watch
 
 STEP_S = 1.0  # between two looks at a held lock
 MESSAGE_S = 300.0  # between two messages while waiting
 SETTLE_S = 2.0  # after a takeover across machines: whoever wrote last has it
+# File systems of one kernel: whoever gets the lock there knows that its holder has ended, whatever host name that had
+# (a container's, or a machine's that this disk was moved from).
+LOCAL = {"apfs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "hfs", "overlay", "tmpfs", "ufs", "xfs", "zfs"}
 # SLURM's states of a job of which no process lives; a requeued one is PENDING, and will wait for whoever took over.
 FINISHED = {
     "BOOT_FAIL", "CANCELLED", "COMPLETED", "DEADLINE", "FAILED", "NODE_FAIL", "OUT_OF_MEMORY", "PENDING", "PREEMPTED",
@@ -42,7 +48,8 @@ def exclusive(state: Path, *, step_s: float = STEP_S) -> Iterator[bool]:
     over from a dead one. Raises StateBusy if the holder is on another machine and belongs to no SLURM job.
     """
     waited, said = False, -MESSAGE_S
-    while (file := _acquired(state)) is None:
+    lock, me = FileLock(state / "lock", fallback_to_soft=False), _me()
+    while not _acquired(lock, me, state):
         waited = True
         if time.monotonic() - said >= MESSAGE_S:
             print(f"waiting for {_described(_holder(state))}, which trains from {state}", file=sys.stderr, flush=True)
@@ -52,56 +59,53 @@ def exclusive(state: Path, *, step_s: float = STEP_S) -> Iterator[bool]:
         yield waited
     finally:
         with suppress(OSError):  # the folder may be gone with the finished model's state
-            os.truncate(file, 0)
-        os.close(file)
+            if _holder(state) == me:
+                os.truncate(state / "lock", 0)
+        lock.release()
 
 
-def _acquired(state: Path) -> int | None:
-    """The locked file with this process named in it, or None if a live job holds it."""
+def _me() -> dict[str, Any]:
+    return {"host": os.uname().nodename, "pid": os.getpid(), "slurm_job": os.environ.get("SLURM_JOB_ID")}
+
+
+def _acquired(lock: FileLock, me: dict[str, Any], state: Path) -> bool:
+    """Whether the lock is held now, with this process named in it, since no live job holds it."""
     state.mkdir(parents=True, exist_ok=True)
-    file = os.open(state / "lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
-        if _lock(file, state) and _is_current(file, state) and _take(file, state):
-            held, file = file, -1
-            return held
-        return None
+        lock.acquire(blocking=False)
+        local = _file_system(state) in LOCAL
+    except Timeout:
+        return False
+    except OSError:  # a file system without the kernel's locks: the process's number must do
+        local, holder = False, _holder(state)
+        if holder and holder["host"] == me["host"] and watch(holder["pid"])():
+            return False
+    taken = False
+    try:
+        taken = _taken(me, state, local)
     finally:
-        if file >= 0:
-            os.close(file)
+        if not taken:
+            lock.release()
+    return taken
 
 
-def _lock(file: int, state: Path) -> bool:
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError:  # a file system without locks: the process's number must do
-        holder = _holder(state)
-        return not (holder and holder["host"] == os.uname().nodename and _lives(holder["pid"]))
-    return True
-
-
-def _is_current(file: int, state: Path) -> bool:
-    """Whether the file is still the one of that name: a finished job removes its state, and the lock with it."""
-    try:
-        return os.fstat(file).st_ino == (state / "lock").stat().st_ino
-    except OSError:
-        return False
-
-
-def _take(file: int, state: Path) -> bool:
+def _taken(me: dict[str, Any], state: Path, local: bool) -> bool:
     """Write this process's name into the lock unless a live job elsewhere stands there."""
-    me: dict[str, Any] = {"host": os.uname().nodename, "pid": os.getpid(), "slurm_job": os.environ.get("SLURM_JOB_ID")}
     holder = _holder(state)
-    elsewhere = holder is not None and holder["host"] != me["host"]
+    elsewhere = holder is not None and holder["host"] != me["host"] and not local
     if holder is not None and elsewhere and not _is_over(holder, me["slurm_job"], state):
         return False
-    os.truncate(file, 0)
-    os.pwrite(file, json.dumps(me).encode(), 0)
-    os.fsync(file)
+    (state / "lock").write_text(json.dumps(me), encoding="utf-8")
     if elsewhere:
         time.sleep(SETTLE_S)
     return _holder(state) == me
+
+
+def _file_system(folder: Path) -> str:
+    """The type of the file system that holds the folder; empty if it can't be told."""
+    real = folder.resolve()
+    mounted = [one for one in psutil.disk_partitions(all=True) if real.is_relative_to(one.mountpoint)]
+    return max(mounted, key=lambda one: len(one.mountpoint)).fstype.lower() if mounted else ""
 
 
 def _holder(state: Path) -> dict[str, Any] | None:
@@ -136,9 +140,3 @@ def _described(holder: dict[str, Any] | None) -> str:
         return "another process"
     job = f"SLURM job {holder['slurm_job']}, " if holder["slurm_job"] else ""
     return f"{job}process {holder['pid']} on {holder['host']}"
-
-
-def _lives(pid: int) -> bool:
-    from yarnlab.processes import watch
-
-    return watch(pid)()

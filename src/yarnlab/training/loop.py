@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -23,7 +25,7 @@ from yarnlab.training import checkpoint
 from yarnlab.training.checkpoint import Place
 from yarnlab.training.journal import Journal
 from yarnlab.training.loss import choose
-from yarnlab.training.objective import Objective
+from yarnlab.training.objective import Objective, facts
 from yarnlab.training.objective import check as check_objective
 from yarnlab.training.parallel import Group
 from yarnlab.training.rows import RowSource
@@ -40,7 +42,7 @@ class TrainingError(UserError):
 
 
 class Interrupted(Interruption):
-    """SIGTERM arrived and the state is saved."""
+    """SIGTERM or Ctrl-C arrived and the state is saved."""
 
 
 @dataclass(frozen=True)
@@ -63,28 +65,36 @@ def train(made: Objective, run: Run) -> dict[str, float]:
     """Train through all phases, from the newest checkpoint if there is one; returns summary metrics.
 
     Every process of `run.group` calls this with the same model; the leading one writes the log. Nobody else may use
-    `run.state`: see lock.exclusive. Raises TrainingError on a loss that is not finite, Interrupted after SIGTERM.
+    `run.state`: see lock.exclusive. Raises TrainingError on a loss that is not finite, Interrupted after SIGTERM or
+    Ctrl-C.
     """
-    with _termination() as terminated:
+    with _termination(run.group.leads) as terminated:
         checkpoint.remove_unfinished(run.state, run.group)
         found = checkpoint.newest(run.state, made.model, run.group)
         place = found.place if found is not None else Place()
-        last: dict[str, Any] = {}
         steps = sum(phase.steps for phase in run.phases)
         with Journal(run.label, run.state, run.metrics, run.log, steps, place, run.group) as journal:
+            last = journal.last
             for index in range(place.phase, len(run.phases)):
                 if index != place.phase:
                     place = replace(place, phase=index, step=0)
-                for after, line in _phase(made, run, index, place, found, terminated):
+                for after, line in _phase(made, run, index, place, found, journal, terminated):
                     place, last = after, line
                     journal.step(line)
                 found = None
     check_in_force(made.model, run.rope, run.phases[-1].seq_len, where=f"{run.label}, after training")
-    return {"final_loss": last.get("loss", math.nan), "tokens": place.tokens, "train_seconds": place.seconds}
+    final = {"final_loss": last["loss"]} if last else {}
+    return {**final, "tokens": place.tokens, "train_seconds": place.seconds}
 
 
 def _phase(
-    made: Objective, run: Run, index: int, place: Place, found: checkpoint.Found | None, terminated: list[bool]
+    made: Objective,
+    run: Run,
+    index: int,
+    place: Place,
+    found: checkpoint.Found | None,
+    journal: Journal,
+    terminated: list[bool],
 ) -> Iterator[tuple[Place, dict[str, Any]]]:
     """Yield (place, log line) after each optimizer step of one phase, from `place` on."""
     phase, group = run.phases[index], run.group
@@ -98,6 +108,7 @@ def _phase(
         found.restore(optimizer if place.step else None)
     check_objective(made, phase, group)
     check_in_force(made.model, run.rope, phase.seq_len, where=f"{run.label}, phase {phase.name}")
+    journal.stretch(place.total_steps, facts(made, phase, group))
     utilisation = _Utilisation(run, phase)
     saved = time.monotonic()
     while place.step < phase.steps:
@@ -202,11 +213,24 @@ class _Utilisation:
 
 
 @contextmanager
-def _termination() -> Iterator[list[bool]]:
-    """A list that is non-empty once SIGTERM has arrived (preemption, a time limit); the loop looks at step borders."""
+def _termination(speaks: bool) -> Iterator[list[bool]]:
+    """A list that is non-empty once SIGTERM (preemption, a time limit) or Ctrl-C has arrived.
+
+    The loop looks at it at step borders. A Ctrl-C after that raises KeyboardInterrupt at once.
+    """
     seen: list[bool] = []
-    previous = signal.signal(signal.SIGTERM, lambda *_: seen.append(True))
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        if seen and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        seen.append(True)
+        if speaks:
+            with suppress(OSError):  # os.write, since a signal may arrive while something is being printed
+                os.write(2, b"stopping: this step is finished and saved first; Ctrl-C (again) stops at once\n")
+
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         yield seen
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)

@@ -103,8 +103,16 @@ def _shard(made: Objective, layers: nn.ModuleList, precision: str, group: Group)
 
 
 def materialise(made: Objective, group: Group) -> None:
-    """Give weights on the meta device memory on this process's device; their content is undefined."""
+    """Give weights on the meta device memory on this process's device; their content is undefined. Buffers keep theirs.
+
+    Raises NotInForce for a buffer on the meta device, which nothing could fill.
+    """
+    buffers = dict(made.named_buffers())
+    if undefined := [name for name, buffer in buffers.items() if buffer.is_meta]:
+        raise NotInForce(f"{', '.join(undefined)}: no weights, and not computed from the model's config")
     made.to_empty(device=group.device)
+    for name, buffer in buffers.items():
+        made.get_buffer(name).copy_(buffer)
     made.model.tie_weights()
 
 
@@ -156,4 +164,5 @@ def facts(made: Objective, phase: Train, group: Group) -> dict[str, Any]:
         "world": group.size,
         "context": group.context,
         "device": str(part(parameter).device.type),
+        "threads": torch.get_num_threads(),
     }

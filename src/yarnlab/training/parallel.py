@@ -2,6 +2,8 @@
 
 Gradients are sums over the batch, divided by its total weight in the end, so adding them up over the processes gives
 the gradient of the whole batch, however it is split. Every process then makes the same optimizer step.
+
+accelerate's PartialState takes a group as it finds it: forking, meeting and waiting for the leader would stay here.
 """
 
 from __future__ import annotations
@@ -147,7 +149,8 @@ def forked(parallel: Parallel) -> Iterator[Group]:
                         yield own
                     status = 0
                 except BaseException as error:
-                    if not isinstance(error, (*SHOWN, Interruption)):  # the leading process reports those
+                    # The leading process reports those.
+                    if not isinstance(error, (*SHOWN, Interruption, KeyboardInterrupt)):
                         traceback.print_exc()
                 finally:
                     sys.stderr.flush()
@@ -264,10 +267,9 @@ def _bury(children: list[int], deadline: float) -> list[int]:
     """Exit codes of the children, all of which have ended by then: those that live after the deadline are killed."""
     codes = []
     for child in children:
-        while os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        while not (ended := os.waitpid(child, os.WNOHANG))[0]:
             if time.monotonic() > deadline:
                 os.kill(child, signal.SIGKILL)
-                deadline = float("inf")
             time.sleep(0.01)
-        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        codes.append(os.waitstatus_to_exitcode(ended[1]))
     return codes
