@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from yarnlab.study import Study
+    from yarnlab.study.schema import Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -66,7 +66,7 @@ def _log_error(text: str) -> None:
 def _stage(stage: str, name: str, study_dir: Path, spec: str | None, code: str | None, log: Path | None) -> None:
     from yarnlab.code import code_key
     from yarnlab.stages import STAGES, Layout
-    from yarnlab.study import section
+    from yarnlab.study.sections import section
 
     if stage not in STAGES:
         raise typer.BadParameter(f"there is no stage {stage!r}; known: {', '.join(STAGES)}")
@@ -91,7 +91,7 @@ def _run_command(study_dir: Path) -> str:
 def _study_named(chosen: str) -> Study:
     """The study of this name, or in this file (ending in .yaml)."""
     from yarnlab.provenance import project_root
-    from yarnlab.study import load_study
+    from yarnlab.study.load import load_study
 
     return load_study(
         Path(chosen) if chosen.endswith(".yaml") else project_root() / "config" / "studies" / f"{chosen}.yaml"
@@ -138,7 +138,7 @@ def evaluate(
 @app.command()
 def check(file: Annotated[Path, typer.Argument(help="A study file, config/studies/NAME.yaml.")]) -> None:
     """Say whether a study file is sound; nothing is run."""
-    from yarnlab.study import load_study
+    from yarnlab.study.load import load_study
 
     study = load_study(file)
     print(f"{file}: sound; {len(study.instances())} models, {len(study.corpora)} corpora")

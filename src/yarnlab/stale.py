@@ -14,8 +14,7 @@ from pathlib import Path
 
 from yarnlab.code import code_key
 from yarnlab.provenance import read_json
-from yarnlab.study import section
-from yarnlab.study.sections import digest
+from yarnlab.study.sections import digest, section
 from yarnlab.workflow import Workflow
 
 RECORDS = Path(".snakemake/metadata")

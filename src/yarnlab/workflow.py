@@ -14,10 +14,13 @@ from typing import Any
 from yarnlab.cluster import path_of_jobs
 from yarnlab.code import code_key
 from yarnlab.provenance import project_root
-from yarnlab.study import Study, StudyError, canonical, load_study, section, study_digest
 from yarnlab.study.data import PythonPackages
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.fields import near
+from yarnlab.study.load import load_study
+from yarnlab.study.read import StudyError
+from yarnlab.study.schema import Study
+from yarnlab.study.sections import canonical, section, study_digest
 from yarnlab.summary import summarise
 
 CONFIG = ("study", "device", "mfu", "first", "second")  # the keys of `--config` that rules read

@@ -15,7 +15,7 @@ from yarnlab.analysis.load import Model, Results, load
 from yarnlab.analysis.tables import TABLES, built
 from yarnlab.analysis.tidy import ablation, compared_with
 from yarnlab.rope import YaRN
-from yarnlab.study import load_study
+from yarnlab.study.load import load_study
 from yarnlab.summary import summarise
 
 STUDIES = Path(__file__).parents[2] / "config/studies"

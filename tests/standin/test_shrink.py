@@ -7,7 +7,7 @@ from pathlib import Path
 
 import yaml
 
-from yarnlab.study import load_study
+from yarnlab.study.load import load_study
 from yarnlab.study.read import Loader
 
 from .shrink import shrink

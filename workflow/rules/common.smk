@@ -10,7 +10,7 @@ from yarnlab import cluster, stale, tracking, warm
 from yarnlab.analysis.contents import FIGURE_NEEDS, PAPER_TARGETS, TABLE_NEEDS
 from yarnlab.cluster_failures import explain
 from yarnlab.resources import JobResources
-from yarnlab.study import StudyError
+from yarnlab.study.read import StudyError
 from yarnlab.study.evaluations import KINDS
 from yarnlab.workflow import Workflow
 
