@@ -41,7 +41,7 @@ class Evaluation(Section):
     order: its place among the kinds, wherever they are listed; kinds of one place come by name.
     PROTOCOL: name@version of what is measured; another version is another number.
     COLUMNS: of its table, beside model, arm and seed, without those that nothing reads; FURTHER: of further tables.
-    RESOURCES: what a job asks a cluster for at its first attempt: MB of memory, minutes.
+    RESOURCES: what a job asks a cluster for: MB of memory, of which later attempts take multiples, and minutes.
 
     `check`, `reads_corpus` and `datasets` have defaults; TypeError for a kind that lacks any of the rest.
     """
