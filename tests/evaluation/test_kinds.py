@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from yarnlab.evaluation.base import Evaluation
+from yarnlab.rope import METHODS, NTKByParts, PositionInterpolation
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.fields import descriptions
 
@@ -139,6 +140,29 @@ def test_kinds_are_whole_and_in_the_order_of_the_paper():
         assert kind.RESOURCES.keys() == {"mem_mb", "runtime"}
         assert set(descriptions(kind)) == set(kind.model_fields), kind
     assert len({kind.PROTOCOL for kind in KINDS.values()}) == len(KINDS)
+
+
+def test_a_method_of_ones_own_can_be_swept(monkeypatch):
+    """What a sweep takes follows from the method's class: static, with a ramp, without a temperature of its own."""
+
+    class Halved(PositionInterpolation):
+        method = "halved"
+
+    class Bent(NTKByParts):
+        method = "bent"
+
+    for rope in (Halved, Bent):
+        monkeypatch.setitem(METHODS, rope.method, rope)
+    shared = {"corpus": "held", "models": ["m"], "precision": "fp32", "threads": 1, "scales": [2], "documents": 1}
+    factors = {"start": 1, "stop": 1.1, "step": 0.1}
+    for method in ("halved", "bent"):
+        KINDS["temperature"](**shared, method=method, factors=factors, segments=2, max_length=64)
+        KINDS["zero_shot"](**{k: v for k, v in shared.items() if k != "documents"}, methods=[method], max_length=64)
+    KINDS["ramp"](**shared, method="bent", variants={"a": {}}, max_length=64)
+    with pytest.raises(
+        ValueError, match="'halved' is not a static method with a ramp; known: ntk-by-parts, yarn, bent"
+    ):
+        KINDS["ramp"](**shared, method="halved", variants={"a": {}}, max_length=64)
 
 
 def test_tables_have_the_declared_columns(tiny_task):

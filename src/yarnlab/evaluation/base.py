@@ -43,7 +43,7 @@ class Evaluation(Section):
     COLUMNS: of its table, beside model, arm and seed, without those that nothing reads; FURTHER: of further tables.
     RESOURCES: what a job asks a cluster for: MB of memory, of which later attempts take multiples, and minutes.
 
-    `check`, `reads_corpus` and `datasets` have defaults; TypeError for a kind that lacks any of the rest.
+    TypeError for a kind that lacks one of these, `cost` or `evaluate`; the rest has defaults.
     """
 
     kind: ClassVar[str]
@@ -55,13 +55,10 @@ class Evaluation(Section):
 
     corpus: Name | dict[Name, Name]
     """The corpus that is read, or one for each tokenizer (an asset) of the models."""
-
     models: tuple[Name, ...] = Field(min_length=1)
     """The models that are evaluated."""
-
     precision: Literal["auto", "bf16", "fp32"]
     """How the forward pass computes; `auto` is bf16 where the machine multiplies it and fp32 elsewhere."""
-
     threads: Positive
     """CPU threads of a job."""
 
@@ -69,8 +66,7 @@ class Evaluation(Section):
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
         super().__pydantic_init_subclass__(**kwargs)
         lacking = [name for name in ("kind", "PROTOCOL", "COLUMNS") if not hasattr(cls, name)]
-        needed = {"longest": Evaluation.longest, "cost": Evaluation.cost, "evaluate": Evaluation.evaluate}
-        lacking += [name for name, inherited in needed.items() if getattr(cls, name) is inherited]
+        lacking += [name for name in ("cost", "evaluate") if getattr(cls, name) is getattr(Evaluation, name)]
         if lacking:
             raise TypeError(f"the evaluation kind {cls.__name__} of {cls.__module__} lacks {', '.join(lacking)}")
 
@@ -82,7 +78,7 @@ class Evaluation(Section):
     @property
     def longest(self) -> tuple[KeyPath, int]:
         """(key, tokens): the key that decides how many tokens of a document are needed at least."""
-        raise NotImplementedError
+        return ("corpus",), 2
 
     @property
     def reads_corpus(self) -> bool:

@@ -27,7 +27,7 @@ from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Task
 from yarnlab.evaluation.battery import CHOICES, KINDS, Question, build_battery, question_tokens
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.snapshots import METRICS, load_paper_tasks, mmlu_subjects
-from yarnlab.study.fields import KeyPath, Name, Positive, Problem
+from yarnlab.study.fields import Name, Positive, Problem
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,19 +59,14 @@ class Benchmarks(Evaluation):
 
     suite: Literal["held-out-code", "paper"]
     """Which tasks."""
-
     items: int | None = Field(default=None, ge=10)
     """Of held-out-code: questions of each task."""
-
     shots: int | None = Field(default=None, ge=0)
     """Of held-out-code: examples before each question."""
-
     snapshots: dict[Literal["arc_challenge", "hellaswag", "mmlu", "truthfulqa"], Name] | None = None
     """Of the paper's suite: each benchmark's dataset, an asset."""
-
     batch_size: Positive
     """Requests that are run together; fixed, since it changes the last digits."""
-
     add_bos: bool
     """Whether a prompt begins with BOS."""
 
@@ -82,10 +77,6 @@ class Benchmarks(Evaluation):
             if (value is None) == (key in needed):
                 raise ValueError(f"suite {self.suite} {'needs' if key in needed else 'has no use for'} `{key}`")
         return self
-
-    @property
-    def longest(self) -> tuple[KeyPath, int]:
-        return ("corpus",), 2
 
     @property
     def reads_corpus(self) -> bool:

@@ -36,10 +36,8 @@ class Dynamic(Evaluation):
 
     methods: Annotated[Distinct[str], DYNAMIC_OR_NONE]
     """Dynamic methods, and `none`, that take the place of the model's own."""
-
     lengths: Distinct[Positive]
     """Lengths of the inputs, in tokens."""
-
     tail: Positive
     """How many tokens at the end of each length are also scored by themselves: the mean over all flatters the end."""
 

@@ -38,10 +38,8 @@ class Entropy(Evaluation):
 
     methods: Annotated[Distinct[str], STATIC]
     """Static methods that take the place of the model's own; plain RoPE is always measured."""
-
     scales: Scales
     """Scales at which each method is run."""
-
     length: int = Field(ge=2)
     """Tokens that are read of each document, within the original context."""
 

@@ -39,10 +39,8 @@ class KeyCache(Evaluation):
 
     methods: Annotated[Distinct[str], methods_that("is not a dynamic method", lambda rope: rope.dynamic)]
     """Dynamic methods that take the place of the model's own."""
-
     length: Positive
     """Tokens that are read of each document; beyond the original context, where nothing rescales."""
-
     documents: Positive
     """How many of the corpus's documents are read, from the first on."""
 

@@ -48,7 +48,6 @@ class Passkey(Evaluation):
 
     lengths: Annotated[Distinct[Positive], room_for(WORDS)]
     """Lengths of the prompts with their answers, in tokens."""
-
     trials: int = Field(ge=10)
     """Trials at each length."""
 

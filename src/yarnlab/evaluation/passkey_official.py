@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, room_for
 from yarnlab.evaluation.decoding import DECODING, cache_options
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
-from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem
+from yarnlab.study.fields import Distinct, Positive, Problem
 
 if TYPE_CHECKING:
     import torch
@@ -51,19 +51,12 @@ class PasskeyOfficial(Evaluation):
 
     lengths: Annotated[Distinct[Positive], room_for(WORDS)]
     """Lengths that the prompts stay just below, in tokens."""
-
     trials: Positive
     """Trials at each length."""
-
     new_tokens: Positive
     """Tokens that are generated after each prompt."""
-
     decoding: Literal["greedy", "released"]
     """How: `greedy`, or `released`, sampled with temperature 0.6 and top-p 0.9 as the released checkpoints do."""
-
-    @property
-    def longest(self) -> tuple[KeyPath, int]:
-        return ("lengths",), 2  # the prompt brings its own text
 
     @property
     def reads_corpus(self) -> bool:

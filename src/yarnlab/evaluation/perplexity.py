@@ -133,11 +133,11 @@ def rows_under(
     return perplexity_rows(nll, task.corpus.names[:documents], lengths, columns)
 
 
+def doublings(first: int, last: float) -> list[int]:
+    """first, 2·first, 4·first, … up to `last`."""
+    return [first * 2**i for i in range(int(last // first).bit_length())]
+
+
 def _powers(lengths: tuple[int, ...]) -> list[int]:
     """The shortest length and its doublings: enough for a glance in the dashboard."""
-    chosen, length = [], lengths[0]
-    while length <= lengths[-1]:
-        if length in lengths:
-            chosen.append(length)
-        length *= 2
-    return chosen
+    return [length for length in doublings(lengths[0], lengths[-1]) if length in lengths]

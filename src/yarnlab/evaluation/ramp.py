@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Task, methods_that
-from yarnlab.evaluation.perplexity import rows_under
+from yarnlab.evaluation.perplexity import doublings, rows_under
 from yarnlab.study.fields import KeyPath, Name, Positive, Problem, Scales
 from yarnlab.study.options import rope_problem
 
@@ -38,16 +38,12 @@ class Ramp(Evaluation):
 
     method: Annotated[str, methods_that("is not a static method with a ramp", _has_ramp)]
     """A static method that has a ramp."""
-
     variants: dict[Name, dict[str, Any]] = Field(min_length=1)
     """The name of a variant → options of the method."""
-
     scales: Scales
     """Scales at which each variant is run."""
-
     documents: Positive
     """How many of the corpus's documents are read, from the first on."""
-
     max_length: int = Field(ge=2)  # one token has no target
     """Documents are read to s·L tokens, to `max_length` at most."""
 
@@ -85,11 +81,7 @@ class Ramp(Evaluation):
 def lengths_within(original_context: int, scale: float, max_length: int) -> tuple[int, ...]:
     """L, 2L, 4L, … and the end of the extended context, s·L tokens or `max_length` where that is less."""
     end = min(round(scale * original_context), max_length)
-    lengths, length = [], original_context
-    while length < end:
-        lengths.append(length)
-        length *= 2
-    return (*lengths, end)
+    return (*doublings(original_context, end - 1), end)
 
 
 def _at_the_end(table: Any) -> dict[str, float]:

@@ -23,7 +23,7 @@ from pydantic import Field, model_validator
 from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Task
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, target_nll
-from yarnlab.study.fields import KeyPath, Positive
+from yarnlab.study.fields import Positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -48,10 +48,8 @@ class SlidingWindow(Evaluation):
 
     window: int = Field(ge=2)
     """Tokens of a window, BOS included."""
-
     stride: Positive
     """Tokens from the start of a window to that of the next."""
-
     max_tokens: Positive | None = None
     """Documents are cut to this many tokens; without it they are read whole, as the paper does."""
 
@@ -60,10 +58,6 @@ class SlidingWindow(Evaluation):
         if self.stride >= self.window:
             raise ValueError(f"stride {self.stride} must be below window {self.window}")
         return self
-
-    @property
-    def longest(self) -> tuple[KeyPath, int]:
-        return ("window",), 2
 
     def cost(self, study: Study, arm: str) -> Passes:
         tokens = self.max_tokens or round(UNTRUNCATED * self.window)

@@ -51,19 +51,14 @@ class Temperature(Evaluation):
 
     method: Annotated[str, INTERPOLATION]
     """A static method that changes the frequencies and has no attention factor of its own."""
-
     scales: Scales
     """Scales at which each factor is run."""
-
     factors: FactorGrid
     """Attention factors √(1/t)."""
-
     segments: Positive
     """Equal parts of a document whose mean NLL is measured."""
-
     documents: Positive
     """How many of the corpus's documents are read, from the first on."""
-
     max_length: Positive
     """Documents are read to s·L tokens, to `max_length` at most."""
 

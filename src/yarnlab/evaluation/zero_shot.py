@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from yarnlab.evaluation.base import STATIC, Cell, Evaluation, Outcome, Passes, Task
-from yarnlab.evaluation.perplexity import rows_under
+from yarnlab.evaluation.perplexity import doublings, rows_under
 from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem, Scales
 
 if TYPE_CHECKING:
@@ -24,10 +24,8 @@ class ZeroShot(Evaluation):
 
     methods: Annotated[Distinct[str], STATIC]
     """Static methods that take the place of the model's own."""
-
     scales: Scales
     """Scales at which each method is run."""
-
     max_length: Positive
     """No length beyond this many tokens."""
 
@@ -64,8 +62,4 @@ class ZeroShot(Evaluation):
 
 def grid_lengths(original_context: int, scale: float, max_length: int) -> tuple[int, ...]:
     """L, 2L, 4L, … up to the extended context s·L, or to `max_length`."""
-    lengths, length = [], original_context
-    while length <= min(scale * original_context, max_length):
-        lengths.append(length)
-        length *= 2
-    return tuple(lengths)
+    return tuple(doublings(original_context, min(scale * original_context, max_length)))
