@@ -4,10 +4,9 @@
 One module of this folder holds one kind, a subclass of `Evaluation` named in its `kind` like the module. Nothing else
 lists kinds: study/evaluations.py finds them by presence, and the study's schema, the plan, the workflow's rules, the
 cluster profile and the readers of results ask there. The Snakefile imports all of this folder at every start, so its
-modules import torch, NumPy, pandas and transformers inside functions only.
+modules import torch, NumPy, pandas and transformers inside functions only. Annotations are no texts here: pydantic
+would evaluate them anew for each kind.
 """
-
-from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -90,22 +89,22 @@ class Evaluation(Section):
         """What it reads beside the corpus: its own name for a dataset → the study's asset."""
         return {}
 
-    def check(self, study: Study, arm: str) -> Iterator[Problem]:
+    def check(self, study: "Study", arm: str) -> Iterator[Problem]:
         """What stands in the way of one of its models: (key within this section, what is wrong)."""
         return iter(())
 
-    def cost(self, study: Study, arm: str) -> Passes:
+    def cost(self, study: "Study", arm: str) -> "Passes":
         """What `evaluate` will compute for one model of an arm."""
         raise NotImplementedError
 
-    def evaluate(self, task: Task) -> Outcome:
+    def evaluate(self, task: "Task") -> "Outcome":
         """Measure one model.
 
         Raises EvaluationError where no meaningful number can be given.
         """
         raise NotImplementedError
 
-    def documents_read(self, study: Study, arm: str) -> int:
+    def documents_read(self, study: "Study", arm: str) -> int:
         """How many documents are read for an arm: as many as `documents` asks for, else all of the corpus."""
         asked: int | None = getattr(self, "documents", None)
         return asked or study.corpora[study.corpus_of(self.kind, arm)].documents or 1
@@ -165,7 +164,7 @@ class Cell:
 
     name: str
     steps: int
-    rows: Callable[[Progress], Rows]
+    rows: Callable[["Progress"], Rows]
 
 
 @dataclass(frozen=True)
@@ -183,12 +182,12 @@ class Task:
 
     seed: int
     columns: dict[str, Any]
-    architecture: Architecture
-    corpus: TokenisedCorpus
-    model: PreTrainedModel
+    architecture: "Architecture"
+    corpus: "TokenisedCorpus"
+    model: "PreTrainedModel"
     rope: Rope
     tokenizer: Path
-    progress: Callable[[int, str], Progress]
+    progress: Callable[[int, str], "Progress"]
     datasets: dict[str, Path] = field(default_factory=dict)
     blocks: Blocks = field(default_factory=Blocks)
 
@@ -216,7 +215,7 @@ class Task:
             rows += self.blocks.rows(cell.name, progress, cell.steps, partial(cell.rows, progress))
         return rows
 
-    def table(self, cells: list[Cell], unit: str) -> pd.DataFrame:
+    def table(self, cells: list[Cell], unit: str) -> "pd.DataFrame":
         """`rows` as a table."""
         import pandas as pd
 
@@ -232,7 +231,7 @@ class Outcome:
     extra: further tables by name, kept beside the first.
     """
 
-    table: pd.DataFrame
+    table: "pd.DataFrame"
     metrics: dict[str, float] = field(default_factory=dict)
-    nll: np.ndarray | None = None
-    extra: dict[str, pd.DataFrame] = field(default_factory=dict)
+    nll: "np.ndarray | None" = None
+    extra: "dict[str, pd.DataFrame]" = field(default_factory=dict)
