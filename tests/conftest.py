@@ -79,16 +79,22 @@ def tiny_model(architecture):
 
 @pytest.fixture
 def tiny_task(tiny_data, architecture, tiny_model):
-    """Makes an evaluation's task: settings -> Task on the tiny model and the corpus `held`."""
+    """Makes an evaluation's task: settings -> Task on the tiny model and the corpus `held`, with its settings beside."""
+    from dataclasses import dataclass, field
+
     from yarnlab.corpus.tokens import TokenisedCorpus
-    from yarnlab.evaluation.task import Task
+    from yarnlab.evaluation.base import Task
     from yarnlab.progress import Progress
     from yarnlab.rope import make_rope
 
+    @dataclass(frozen=True)
+    class TinyTask(Task):
+        settings: dict = field(default_factory=dict)
+
     def make(settings: dict, *, seed: int = 0, model=tiny_model, rope=None) -> Task:
         rope = rope or make_rope("none", original_context=64, head_dim=architecture.head_dim)
-        return Task(
-            settings={"corpus": "held", "precision": "fp32", "threads": 1, **settings},
+        return TinyTask(
+            settings={"corpus": "held", "models": ["tiny"], "precision": "fp32", "threads": 1, **settings},
             seed=seed,
             columns={"model": "tiny", "arm": "tiny", "method": rope.method, "scale": float(rope.scale), "seed": 0},
             architecture=architecture,

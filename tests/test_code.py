@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from pathlib import Path
 
 import pytest
 
 from yarnlab import code
+from yarnlab.evaluation.battery import question_tokens
 from yarnlab.study.evaluations import KINDS
 
 
@@ -50,6 +52,14 @@ def test_code_changes_the_stages_that_import_it(copy):
     last = keys()
     changed = {stage for stage in after if after[stage] != last[stage]}
     assert changed == {"perplexity", "zero_shot", "sliding_window", "dynamic", "key_cache", "temperature", "ramp"}
+
+
+def test_how_long_questions_are_changes_the_benchmarks(copy):
+    """It decides what every question of held-out-code is cut from, wherever the rule stands."""
+    before = keys()
+    file = copy / Path(inspect.getfile(question_tokens)).relative_to(Path(code.__file__).parent)
+    edit(file, "LEAST_QUESTION = 4, 16", "LEAST_QUESTION = 4, 17")
+    assert {stage for stage, key in keys().items() if before[stage] != key} == {"benchmarks"}
 
 
 def test_how_a_study_file_is_read_and_checked_changes_nothing(copy):

@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 from yarnlab.rope import METHODS
-from yarnlab.study import load_study
+from yarnlab.study.load import load_study
 
 ROOT = Path(__file__).parents[1]
 OTHER = {"pure-bf16", "-s16", "--truncate", "--grad-norm", "--dynamic-linear"}  # settings, a suffix, official options

@@ -12,7 +12,7 @@ import torch
 
 from yarnlab.modeling import check_can_be_saved, load_model, save_model, set_rope
 from yarnlab.rope import METHODS, Dynamic, PositionInterpolation, Rope, YaRN, make_rope
-from yarnlab.study.check_evaluations import rope_problem
+from yarnlab.study.options import rope_problem
 
 SHAPE = {"original_context": 64, "head_dim": 16}
 FRESH = (

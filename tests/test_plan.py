@@ -11,12 +11,11 @@ import pytest
 import yaml
 
 from yarnlab.cost import Device
-from yarnlab.evaluation.sliding_window import windows_of
+from yarnlab.evaluation.sliding_window import window_count, windows_of
 from yarnlab.plan import PlanError, plan_study, render
-from yarnlab.plan.evaluations import window_count
 from yarnlab.plan.stages import Plan
-from yarnlab.study import load_study
 from yarnlab.study.evaluations import KINDS
+from yarnlab.study.load import load_study
 from yarnlab.study.schema import Study
 
 STUDIES = Path(__file__).parents[1] / "config" / "studies"
@@ -242,7 +241,7 @@ def test_unknown_devices_and_impossible_shares_are_mistakes(paper, device, mfu, 
 def test_a_plan_needs_no_torch():
     """It is asked for before anything runs: a second, not ten."""
     program = (
-        "import sys; from pathlib import Path; from yarnlab.study import load_study; from yarnlab.plan import *;"
+        "import sys; from pathlib import Path; from yarnlab.study.load import load_study; from yarnlab.plan import *;"
         f"render(plan_study(load_study(Path({str(STUDIES / 'paper.yaml')!r})), 'h100')); assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

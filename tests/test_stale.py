@@ -14,8 +14,7 @@ from snakemake.persistence.file import FilePersistence
 
 from yarnlab import stale
 from yarnlab.code import code_key
-from yarnlab.study import section
-from yarnlab.study.sections import digest
+from yarnlab.study.sections import digest, section
 from yarnlab.workflow import Workflow
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -14,7 +14,7 @@ import pytest
 
 from yarnlab import cli
 from yarnlab.hub.lock import Asset, Locked, LockedFile, write_lock
-from yarnlab.study import canonical, section
+from yarnlab.study.sections import canonical, section
 from yarnlab.workflow import Workflow
 
 STUDIES = Path(__file__).resolve().parents[1] / "config" / "studies"

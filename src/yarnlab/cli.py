@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from yarnlab.study import Study
+    from yarnlab.study.schema import Study
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -73,9 +73,10 @@ def _stage(
     log: Path | None,
     execution: str | None = "{}",
 ) -> None:
-    from yarnlab import study
     from yarnlab.code import code_key
     from yarnlab.stages import STAGES, Layout
+    from yarnlab.study.sections import execution as execution_of
+    from yarnlab.study.sections import section
 
     if stage not in STAGES:
         raise typer.BadParameter(f"there is no stage {stage!r}; known: {', '.join(STAGES)}")
@@ -83,8 +84,8 @@ def _stage(
     if log is not None:
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("", encoding="utf-8")
-    given = json.loads(spec) if spec is not None else study.section(_study_of(study_dir), stage, name)
-    how = json.loads(execution) if execution is not None else study.execution(_study_of(study_dir), stage, name)
+    given = json.loads(spec) if spec is not None else section(_study_of(study_dir), stage, name)
+    how = json.loads(execution) if execution is not None else execution_of(_study_of(study_dir), stage, name)
     STAGES[stage](Layout(study_dir), name, given, code or code_key(stage), log, **how)
 
 
@@ -101,7 +102,7 @@ def _run_command(study_dir: Path) -> str:
 def _study_named(chosen: str) -> Study:
     """The study of this name, or in this file (ending in .yaml)."""
     from yarnlab.provenance import project_root
-    from yarnlab.study import load_study
+    from yarnlab.study.load import load_study
 
     return load_study(
         Path(chosen) if chosen.endswith(".yaml") else project_root() / "config" / "studies" / f"{chosen}.yaml"
@@ -156,7 +157,7 @@ def evaluate(
 @app.command()
 def check(file: Annotated[Path, typer.Argument(help="A study file, config/studies/NAME.yaml.")]) -> None:
     """Say whether a study file is sound; nothing is run."""
-    from yarnlab.study import load_study
+    from yarnlab.study.load import load_study
 
     study = load_study(file)
     print(f"{file}: sound; {len(study.instances())} models, {len(study.corpora)} corpora")
@@ -240,7 +241,7 @@ def overlap(
 def describe(study: StudyName, study_dir: StudyDir) -> None:
     """Write study.json: the study's models and evaluations, for tables, claims and report."""
     from yarnlab.provenance import write_json
-    from yarnlab.study import canonical
+    from yarnlab.study.sections import canonical
     from yarnlab.summary import summarise
 
     write_json(study_dir / "study.json", json.loads(canonical(summarise(_study_named(study)))))

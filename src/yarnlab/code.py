@@ -33,7 +33,7 @@ ENTRY = {
 }
 # Code that every stage passes through but no result depends on.
 NEUTRAL = {"progress", "provenance", "tracking", "code", "errors"}
-NEUTRAL |= {f"study.{name}" for name in ("check", "check_evaluations", "check_held_out", "load", "read", "evaluations")}
+NEUTRAL |= {f"study.{name}" for name in ("check", "check_evaluations", "check_held_out", "load", "read", "options")}
 # Stage -> the module whose VERSION is its key.
 VERSIONED = {"train": "training.version", "asset": "hub.version"}
 

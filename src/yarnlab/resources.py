@@ -11,7 +11,7 @@ from typing import Any
 
 from yarnlab.cluster import CPU_PARTITION, GPU_PARTITION
 from yarnlab.cost import parameters
-from yarnlab.study import Study
+from yarnlab.study.schema import Study
 from yarnlab.study.training import Parallel
 from yarnlab.training.launch import allocation, launch_prefix
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from yarnlab.study import Study, study_digest
+from yarnlab.study.schema import Study
+from yarnlab.study.sections import study_digest
 
 # What decides, with the seed, which tokens a batch of a training phase holds (training/rows.py).
 BATCH = {"corpus", "rows", "seq_len", "global_batch"}

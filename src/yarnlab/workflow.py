@@ -16,11 +16,13 @@ from yarnlab.code import code_key
 from yarnlab.hub.lock import Asset, lock_file, read_lock
 from yarnlab.provenance import project_root, read_json
 from yarnlab.results.registry import Artefact, figures, tables
-from yarnlab.study import Study, StudyError, canonical, execution, load_study, section, study_digest
 from yarnlab.study.data import PythonPackages
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.fields import near
-from yarnlab.study.sections import digest
+from yarnlab.study.load import load_study
+from yarnlab.study.read import StudyError
+from yarnlab.study.schema import Study
+from yarnlab.study.sections import canonical, digest, execution, section, study_digest
 from yarnlab.summary import summarise
 
 CONFIG = ("study", "device", "mfu", "first", "second")  # the keys of `--config` that rules read

@@ -14,6 +14,7 @@ import pytest
 import yte
 
 from yarnlab import cluster
+from yarnlab.study.evaluations import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
 # Rules of the workflow as Snakemake has them: (name, runs on the calling machine, makes files).
@@ -50,6 +51,9 @@ def test_the_cluster_profile_names_every_submitted_rule_and_no_other(rules, monk
     resources = profile("cluster", monkeypatch)["set-resources"]
     assert set(resources) == submitted
     assert all({"mem_mb", "runtime"} <= set(given) for given in resources.values())
+    for name, kind in KINDS.items():
+        asked = {"mem_mb": f"{kind.RESOURCES['mem_mb']} * attempt", "runtime": kind.RESOURCES["runtime"]}
+        assert resources[name] == asked, name
 
 
 def test_jobs_ask_for_account_and_partition_of_the_site(monkeypatch):
@@ -112,7 +116,7 @@ def test_a_copy_of_the_cluster_profile_serves_another_scheduler(tmp_path):
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
     done = subprocess.run(
         [*command, "--profile", str(tmp_path / "elsewhere"), "--config", "study=smoke", "--dry-run", "data"],
-        env={**kept, "PYTHONPATH": str(tmp_path), "PATH": str(Path(sys.executable).parent)},
+        env={**kept, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT / 'src'}", "PATH": str(Path(sys.executable).parent)},
         cwd=ROOT,
         capture_output=True,
         text=True,

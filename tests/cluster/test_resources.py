@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from yarnlab.resources import NAMES, JobResources
-from yarnlab.study import load_study
+from yarnlab.study.load import load_study
 
 STUDIES = Path(__file__).resolve().parents[2] / "config" / "studies"
 

@@ -19,7 +19,7 @@ from yarnlab.corpus.overlap import WINDOW, overlap
 from yarnlab.corpus.packages import CorpusError
 from yarnlab.corpus.tokenizer import Special
 from yarnlab.corpus.tokens import CorpusWriter, TokenisedCorpus
-from yarnlab.study import load_study
+from yarnlab.study.load import load_study
 
 BOS, EOS = 1, 2
 

@@ -6,14 +6,12 @@ never exist: at 131,072 tokens and 32,000 ids they would be 16.8 GB.
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from yarnlab.evaluation import cache, nll
+from yarnlab.evaluation import decoding, nll
 from yarnlab.evaluation.nll import target_nll
 from yarnlab.study.evaluations import KINDS
 
@@ -40,6 +38,10 @@ SETTINGS = {
     "benchmarks": {"suite": "held-out-code", "items": 12, "shots": 0, "batch_size": 8, "add_bos": True},
 }
 MEASURED = {"passkey": "margin", "entropy": "entropy", "passkey_official": "prompt_tokens", "benchmarks": "value"}
+
+
+def evaluate(kind, task):
+    return KINDS[kind](**task.settings).evaluate(task)
 
 
 @pytest.fixture
@@ -77,10 +79,9 @@ def test_runs_with_bf16_weights_and_logits_in_chunks_only(tiny_task, model, monk
     monkeypatch.setattr(nll, "LOGIT_CHUNK", CHUNK)
     seen: list[int] = []
     model.lm_head.register_forward_hook(lambda _, args, out: seen.append(out.numel() // out.shape[-1]))
-    evaluate = importlib.import_module(f"yarnlab.evaluation.{kind}").evaluate
     column = MEASURED.get(kind, "nll")
-    exact = evaluate(tiny_task(SETTINGS[kind], model=model)).table[column].to_numpy(float)
-    outcome = evaluate(tiny_task({**SETTINGS[kind], "precision": "bf16"}, model=model.bfloat16()))
+    exact = evaluate(kind, tiny_task(SETTINGS[kind], model=model)).table[column].to_numpy(float)
+    outcome = evaluate(kind, tiny_task({**SETTINGS[kind], "precision": "bf16"}, model=model.bfloat16()))
     values = outcome.table[column].to_numpy(float)
     assert np.isfinite(values).all()
     assert abs(values.mean() - exact.mean()) < 0.1
@@ -106,24 +107,22 @@ def test_a_bf16_heads_loss_is_an_fp32_loss(model):
 
 def test_probabilities_of_attention_add_up_although_queries_are_bf16(model, tiny_task):
     """Entropy of bf16 probabilities would exceed its bound, ln of the number of keys."""
-    outcome = importlib.import_module("yarnlab.evaluation.entropy").evaluate(
-        tiny_task({**SETTINGS["entropy"], "precision": "bf16"}, model=model.bfloat16())
-    )
+    outcome = evaluate("entropy", tiny_task({**SETTINGS["entropy"], "precision": "bf16"}, model=model.bfloat16()))
     assert isinstance(outcome.table, pd.DataFrame)
     assert outcome.table["normalised_entropy"].between(0, 1).all()
 
 
 def test_a_cache_beyond_its_share_of_the_gpu_is_offloaded_and_never_on_a_cpu(model):
     """131,072 tokens of a 7B are 68.7 GB; 16,384 are 8.6."""
-    assert cache.is_offloaded(68.7e9, 84.9e9) and not cache.is_offloaded(8.6e9, 84.9e9)
-    assert cache.cache_options(model, 10**9) == {}
+    assert decoding.is_offloaded(68.7e9, 84.9e9) and not decoding.is_offloaded(8.6e9, 84.9e9)
+    assert decoding.cache_options(model, 10**9) == {}
 
 
 def test_the_size_of_a_cache_is_that_of_its_tensors(model, monkeypatch):
     class Gpu:
-        total_memory = 2 * 2 * (2 * 16) * 100 * 4 / cache.SHARE  # keys and values, layers, width, tokens, fp32
+        total_memory = 2 * 2 * (2 * 16) * 100 * 4 / decoding.SHARE  # keys and values, layers, width, tokens, fp32
 
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: Gpu)
     monkeypatch.setattr(type(model), "device", torch.device("cuda"))
-    assert cache.cache_options(model, 100) == {}
-    assert cache.cache_options(model, 101) == {"cache_implementation": "offloaded"}
+    assert decoding.cache_options(model, 100) == {}
+    assert decoding.cache_options(model, 101) == {"cache_implementation": "offloaded"}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import socket
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,10 +12,19 @@ import torch
 
 from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.evaluation.battery import KINDS, build_battery
-from yarnlab.evaluation.benchmarks import evaluate, run_paper
+from yarnlab.evaluation.benchmarks import Benchmarks, run_paper
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.snapshots import PAPER, load_paper_tasks, mmlu_subjects
 from yarnlab.rope import make_rope
+
+
+def evaluate(task):
+    return Benchmarks(**task.settings).evaluate(task)
+
+
+def paper(task, subjects):
+    return run_paper(Benchmarks(**task.settings), task, subjects)
+
 
 BATTERY = {"suite": "held-out-code", "items": 12, "shots": 0, "batch_size": 5, "add_bos": True}
 SUBJECTS = {"abstract_algebra": 4, "anatomy": 8}
@@ -152,14 +160,16 @@ def snapshots(tmp_path):
     # The first subject's answers are all alike and the second's are not, so no habit is as good at both.
     answers = {"abstract_algebra": [0] * 4, "anatomy": [0, 1, 1, 2, 2, 3, 3, 3]}
     write_snapshots(tmp_path / "snapshots", answers)
-    return {name: str(tmp_path / "snapshots" / name) for name in ("arc_challenge", "hellaswag", "truthfulqa", "mmlu")}
+    return {name: tmp_path / "snapshots" / name for name in ("arc_challenge", "hellaswag", "truthfulqa", "mmlu")}
 
 
 @pytest.fixture
 def paper_task(tiny_task, snapshots):
     def make(rope=None):
-        settings = {"suite": "paper", "snapshots": snapshots, "batch_size": 4, "add_bos": True}
-        return tiny_task(settings, rope=rope or make_rope("pi", scale=64, original_context=64, head_dim=16))
+        assets = {name: name.replace("_", "-") for name in snapshots}
+        settings = {"suite": "paper", "snapshots": assets, "batch_size": 4, "add_bos": True}
+        task = tiny_task(settings, rope=rope or make_rope("pi", scale=64, original_context=64, head_dim=16))
+        return dataclasses.replace(task, datasets=snapshots)
 
     return make
 
@@ -167,7 +177,7 @@ def paper_task(tiny_task, snapshots):
 def test_the_papers_suite_runs_offline_and_mmlu_counts_every_subject_alike(paper_task):
     """MMLU is the mean of the subjects' means, and the harness's own the mean of all questions: 4 in one subject, 8
     in the other."""
-    outcome = run_paper(paper_task(), tuple(SUBJECTS))
+    outcome = paper(paper_task(), tuple(SUBJECTS))
     table, samples = outcome.table.set_index(["task", "metric"]), outcome.extra["samples"]
     right = {s: samples[samples["task"] == f"mmlu_{s}"]["acc"].tolist() for s in SUBJECTS}
     macro, micro = np.mean([np.mean(r) for r in right.values()]), np.mean([x for r in right.values() for x in r])
@@ -204,10 +214,10 @@ def test_prompts_have_the_papers_shots(snapshots, tmp_path):
 def test_prompts_beyond_the_window_are_counted_or_refused(paper_task):
     """At a window of 64 tokens every ARC prompt is cut, and the table says so; a dynamic rope refuses, since its
     frequencies would follow the batch."""
-    table = run_paper(paper_task(make_rope("none", original_context=64, head_dim=16)), tuple(SUBJECTS)).table
+    table = paper(paper_task(make_rope("none", original_context=64, head_dim=16)), tuple(SUBJECTS)).table
     assert set(table[table["task"] == "arc_challenge"]["truncated"]) == {16}
     with pytest.raises(EvaluationError, match="dynamic-yarn rescales with the input's length"):
-        run_paper(paper_task(make_rope("dynamic-yarn", original_context=64, head_dim=16)), tuple(SUBJECTS))
+        paper(paper_task(make_rope("dynamic-yarn", original_context=64, head_dim=16)), tuple(SUBJECTS))
 
 
 def test_an_incomplete_snapshot_is_an_error_that_names_what_is_missing(paper_task, snapshots):
@@ -216,16 +226,16 @@ def test_an_incomplete_snapshot_is_an_error_that_names_what_is_missing(paper_tas
     assert len(mmlu_subjects()) == 57
     with pytest.raises(EvaluationError, match=r"incomplete; missing: \S+/mmlu/astronomy/dev-\*.*and 105 more"):
         evaluate(paper_task())
-    arc = Path(snapshots["arc_challenge"]) / "ARC-Challenge"
+    arc = snapshots["arc_challenge"] / "ARC-Challenge"
     (arc / "train-00000-of-00001.parquet").unlink()
     with pytest.raises(EvaluationError, match=r"missing: \S+/arc_challenge/ARC-Challenge/train-\*\.parquet\. Download"):
-        run_paper(paper_task(), tuple(SUBJECTS))
+        paper(paper_task(), tuple(SUBJECTS))
     write(arc / "train-00000-of-00001.parquet", [{"question": "", "choices": "", "answerKey": ""}] * 24)
     with pytest.raises(EvaluationError, match="has 24 rows, 25 are needed"):
-        run_paper(paper_task(), tuple(SUBJECTS))
+        paper(paper_task(), tuple(SUBJECTS))
     write(arc / "train-00000-of-00001.parquet", [{"question": ""}] * 25)
     with pytest.raises(EvaluationError, match="lacks the columns choices, answerKey"):
-        run_paper(paper_task(), tuple(SUBJECTS))
+        paper(paper_task(), tuple(SUBJECTS))
     (arc / "train-00000-of-00001.parquet").write_text("version https://git-lfs.github.com/spec/v1")
     with pytest.raises(EvaluationError, match="not a readable parquet file"):
-        run_paper(paper_task(), tuple(SUBJECTS))
+        paper(paper_task(), tuple(SUBJECTS))

@@ -18,6 +18,7 @@ from yarnlab.modeling import rope_of, save_model, set_rope
 from yarnlab.progress import Progress
 from yarnlab.stages.evaluate import evaluate
 from yarnlab.stages.layout import Layout
+from yarnlab.study.evaluations import KINDS
 
 TEMPERATURE = {
     "method": "ntk-by-parts",
@@ -46,7 +47,7 @@ CASES = [
     ),
     ("sliding_window", {"window": 128, "stride": 64, "max_tokens": 700}, 20, 18),
     ("dynamic", {"methods": ["none", "dynamic-yarn"], "lengths": [64, 128], "tail": 16}, 700, 576),
-    ("passkey", {"lengths": [128, 192, 256], "trials": 6}, 18, 12),
+    ("passkey", {"lengths": [128, 192, 256], "trials": 10}, 30, 20),
     ("passkey_official", {"lengths": [400, 600], "trials": 3, "new_tokens": 3, "decoding": "released"}, 5, 3),
 ]
 
@@ -85,7 +86,7 @@ def attempt(task, kind: str, folder: Path | None, alive: float = float("inf"), l
 
     own = dataclasses.replace(task, progress=progress, blocks=Blocks(folder))
     try:
-        outcome = importlib.import_module(f"yarnlab.evaluation.{kind}").evaluate(own)
+        outcome = KINDS[kind](**task.settings).evaluate(own)
     except Killed:
         outcome = None
     return outcome, made[0]

@@ -7,9 +7,14 @@ import pytest
 import torch
 
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.dynamic import evaluate, prefixes
+from yarnlab.evaluation.dynamic import Dynamic, prefixes
 from yarnlab.modeling import set_rope
 from yarnlab.rope import make_rope
+
+
+def evaluate(task):
+    return Dynamic(**task.settings).evaluate(task)
+
 
 WINDOW = 64
 STATIC = {"dynamic-pi": "pi", "dynamic-ntk": "ntk-aware", "dynamic-yarn": "yarn"}

@@ -10,9 +10,14 @@ import torch
 
 from yarnlab.evaluation import entropy
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.entropy import attention_entropy, evaluate, head_means, recording_attention
+from yarnlab.evaluation.entropy import Entropy, attention_entropy, head_means, recording_attention
 from yarnlab.modeling import set_rope, use_fast_attention
 from yarnlab.rope import make_rope
+
+
+def evaluate(task):
+    return Entropy(**task.settings).evaluate(task)
+
 
 IDS = np.random.default_rng(0).integers(3, 512, 200)
 SETTINGS = {"methods": ["ntk-by-parts", "yarn"], "scales": [2, 8], "length": 64}

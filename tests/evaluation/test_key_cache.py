@@ -9,11 +9,16 @@ import torch
 
 from yarnlab.evaluation import key_cache
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.key_cache import evaluate, recomputed_nll
+from yarnlab.evaluation.key_cache import KeyCache, recomputed_nll
 from yarnlab.evaluation.nll import token_nll
 from yarnlab.generation import CACHES, logits_of_every_step
 from yarnlab.modeling import create_model, set_rope, use_fast_attention
 from yarnlab.rope import make_rope
+
+
+def evaluate(task):
+    return KeyCache(**task.settings).evaluate(task)
+
 
 SETTINGS = {"methods": ["dynamic-pi", "dynamic-yarn"], "length": 150, "documents": 2}
 

@@ -11,8 +11,12 @@ from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.decoding import DECODING
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.passkey import _nucleus, document_fillers, draw_trial, evaluate, score_answers
+from yarnlab.evaluation.passkey import Passkey, _nucleus, document_fillers, draw_trial, score_answers
 from yarnlab.modeling import create_model
+
+
+def evaluate(task):
+    return Passkey(**task.settings).evaluate(task)
 
 
 @pytest.fixture

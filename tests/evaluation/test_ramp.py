@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from yarnlab.evaluation import zero_shot
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.ramp import evaluate, lengths_within
+from yarnlab.evaluation.ramp import Ramp, lengths_within
+from yarnlab.evaluation.zero_shot import ZeroShot
+
+
+def evaluate(task):
+    return Ramp(**task.settings).evaluate(task)
+
 
 SETTINGS = {
     "method": "yarn",
@@ -34,7 +39,8 @@ def test_lengths_double_to_the_end_of_the_extended_context(scale, max_length, ex
 def test_the_variant_without_options_is_the_method_itself(tiny_task):
     """Its numbers are those of the zero-shot evaluation of YaRN at the same scale, document and length."""
     ramp = evaluate(tiny_task(SETTINGS)).table
-    plain = zero_shot.evaluate(tiny_task({"methods": ["yarn"], "scales": [2, 8], "max_length": 512})).table
+    task = tiny_task({"methods": ["yarn"], "scales": [2, 8], "max_length": 512})
+    plain = ZeroShot(**task.settings).evaluate(task).table
     merged = ramp[ramp["variant"] == "official"].merge(plain, on=["scale", "document", "length"])
     assert len(merged) == 2 * (2 + 4)
     assert merged["nll_x"].to_numpy() == pytest.approx(merged["nll_y"].to_numpy(), rel=1e-6)

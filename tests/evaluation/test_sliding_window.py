@@ -13,9 +13,14 @@ from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation import sliding_window
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import LOGIT_CHUNK
-from yarnlab.evaluation.sliding_window import TOKENS_PER_BATCH, document_means, evaluate, pooled_nll
+from yarnlab.evaluation.sliding_window import TOKENS_PER_BATCH, SlidingWindow, document_means, pooled_nll
 from yarnlab.modeling import set_rope, use_fast_attention
 from yarnlab.rope import METHODS, make_rope
+
+
+def evaluate(task):
+    return SlidingWindow(**task.settings).evaluate(task)
+
 
 BOS, EOS = 0, 1
 STATIC = [name for name, rope in METHODS.items() if not rope.dynamic]

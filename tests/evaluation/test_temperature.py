@@ -10,10 +10,15 @@ import torch
 
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.perplexity import document_nll
-from yarnlab.evaluation.temperature import evaluate, factors_at, segment_means, tempered
+from yarnlab.evaluation.temperature import Temperature, factors_at, segment_means, tempered
 from yarnlab.modeling import RotaryEmbedding, check_rope, set_rope
 from yarnlab.progress import Progress
 from yarnlab.rope import make_rope
+
+
+def evaluate(task):
+    return Temperature(**task.settings).evaluate(task)
+
 
 METHODS = ("ntk-by-parts", "pi", "ntk-aware")
 SETTINGS = {

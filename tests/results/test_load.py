@@ -17,7 +17,7 @@ from yarnlab.results.registry import tables
 from yarnlab.results.results import Model, Results, load
 from yarnlab.results.tables.ablation import tidy as ablation
 from yarnlab.rope import YaRN
-from yarnlab.study import load_study
+from yarnlab.study.load import load_study
 from yarnlab.summary import summarise
 
 TABLES = tables()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from yarnlab.study import load_study
+from yarnlab.study.load import load_study
 from yarnlab.study.read import read_study
 
 from .shrink import shrink

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from yarnlab.study import StudyError, load_study, section
+from yarnlab.study.load import load_study
+from yarnlab.study.read import StudyError
 from yarnlab.study.schema import Study
+from yarnlab.study.sections import section
 
 STUDIES = Path(__file__).parents[2] / "config" / "studies"
 

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yarnlab.study import find_problems, load_study
+from yarnlab.study.check import find_problems
 from yarnlab.study.check_held_out import overlap
 from yarnlab.study.data import Asset, HubText, PythonPackages
+from yarnlab.study.load import load_study
 
 STUDIES = Path(__file__).resolve().parents[2] / "config" / "studies"
 

@@ -12,10 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from yarnlab.study import StudyError, canonical, execution, load_study, section
-from yarnlab.study.evaluations import OFFICIAL_WORDS, PASSKEY_WORDS
 from yarnlab.study.fields import FactorGrid
-from yarnlab.study.read import parse
+from yarnlab.study.load import load_study
+from yarnlab.study.read import StudyError, parse
+from yarnlab.study.sections import canonical, execution, section
 from yarnlab.study.training import KEY_NAMES
 
 STUDIES = Path(__file__).resolve().parents[2] / "config" / "studies"
@@ -212,7 +212,7 @@ BATTERY = "suite: held-out-code, items: 20, shots: 0, batch_size: 8, add_bos: tr
         (
             "temperature: {%s, method: yarn, scales: [2], factors: {start: 1, stop: 2, step: 0.5}, segments: 2, "
             "documents: 1, max_length: 128}",
-            "evaluations.temperature.method: input should be 'ntk-by-parts', 'pi' or 'ntk-aware'",
+            "evaluations.temperature.method: 'yarn' is not a static interpolation without a temperature of its own; known: pi, ",
         ),
         ("benchmarks: {%s, " + BATTERY.replace("shots: 0, ", "") + "}", "suite held-out-code needs `shots`"),
         (
@@ -313,16 +313,16 @@ def test_the_limits_of_rows_and_prompts_are_those_of_their_texts(tiny_data):
     """A row can hold as many keys as there are names; a prompt has the words that its lengths are compared with."""
     from yarnlab.corpus.passkey import NAMES, PasskeyText
     from yarnlab.corpus.tokenizer import load_tokenizer
-    from yarnlab.evaluation import passkey_official
+    from yarnlab.evaluation import passkey, passkey_official
 
     assert len(NAMES) == KEY_NAMES
     text = PasskeyText.load(tiny_data / "tokenizer")
     key = text.key_ids("12345")
     prompt = np.concatenate([text.opening, text.statement(key), text.question(), key])
     words = len(re.findall(r"\w+", load_tokenizer(tiny_data / "tokenizer").decode(prompt)))
-    assert words + 1 == PASSKEY_WORDS
+    assert words + 1 == passkey.WORDS
     official = passkey_official.Trial(key=50000, garbage=0, prefix=0, draw=0).text
-    assert len(re.findall(r"\w+", official)) + 1 == OFFICIAL_WORDS
+    assert len(re.findall(r"\w+", official)) + 1 == passkey_official.WORDS
 
 
 @given(start=st.integers(1, 200), steps=st.integers(0, 40), step=st.integers(1, 50), spare=st.floats(0, 0.99))

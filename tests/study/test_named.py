@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from yarnlab.study import StudyError, load_study, section
+from yarnlab.study.load import load_study
+from yarnlab.study.read import StudyError
+from yarnlab.study.sections import section
 from yarnlab.workflow import CONFIG, Workflow
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -11,7 +11,7 @@ from yarnlab.cluster_failures import explain
 from yarnlab.hub.errors import HubError
 from yarnlab.resources import JobResources
 from yarnlab.results.registry import paper_targets
-from yarnlab.study import StudyError
+from yarnlab.study.read import StudyError
 from yarnlab.study.evaluations import KINDS
 from yarnlab.workflow import Workflow
 

@@ -18,15 +18,16 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
 
-import numpy as np
-
-from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.study.evaluations import question_tokens
 
 if TYPE_CHECKING:
+    import numpy as np
     import tokenizers
 
+    from yarnlab.corpus.tokens import TokenisedCorpus
+
+# Tokens kept free for what joins an example to the next, and those that a question takes at least.
+JOINT, LEAST_QUESTION = 4, 16
 CHOICES = 4
 CANDIDATES = 64  # places looked at in a document before it is the next one's turn
 LEAST_CONTEXT = 0.5  # share of the room for tokens: nearer to a file's start there is too little to go by
@@ -67,15 +68,34 @@ class Document:
 
     @classmethod
     def read(cls, tokenizer: tokenizers.Tokenizer, corpus: TokenisedCorpus, i: int) -> Document:
+        import numpy as np
+
         text = tokenizer.decode(corpus.document(i)[1:-1].tolist(), skip_special_tokens=False)
         offsets = tokenizer.encode(text, add_special_tokens=False).offsets
         return cls(corpus.names[i], text, np.array([first for first, _ in offsets]))
 
     def context(self, position: int, tokens: int) -> str:
         """The unfinished line before `position` and the whole lines before it that fit into about `tokens` tokens."""
-        first = int(np.searchsorted(self.starts, position)) - tokens
+        first = int(self.starts.searchsorted(position)) - tokens
         start = 0 if first <= 0 else self.text.find("\n", int(self.starts[first])) + 1
         return self.text[start:position]
+
+
+def question_tokens(max_tokens: int, shots: int) -> int:
+    """Tokens for each question where `shots` examples and one question share `max_tokens`.
+
+    Raises ValueError where these are too few for a question; the message says how many examples fit.
+    """
+    room = max_tokens // (shots + 1) - (JOINT if shots else 0)
+    if room >= LEAST_QUESTION:
+        return room
+    if max_tokens < LEAST_QUESTION:
+        raise ValueError(f"a question takes {LEAST_QUESTION} tokens at least, a prompt may have {max_tokens}")
+    most = max(0, max_tokens // (LEAST_QUESTION + JOINT) - 1)
+    raise ValueError(
+        f"{shots} shots and a question of {LEAST_QUESTION} tokens or more each do not fit into {max_tokens} tokens; "
+        f"at most {most} shots do"
+    )
 
 
 def build_battery(
@@ -88,6 +108,8 @@ def build_battery(
 
     Raises EvaluationError if so many examples do not fit, or the corpus has too few places for so many questions.
     """
+    import numpy as np
+
     try:
         room = question_tokens(max_tokens, shots)
     except ValueError as error:

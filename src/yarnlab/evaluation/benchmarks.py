@@ -14,65 +14,137 @@ import math
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import redirect_stderr
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from yarnlab.corpus.tokenizer import load_tokenizer
-from yarnlab.evaluation.battery import Question, build_battery
+from pydantic import Field, model_validator
+
+from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Task
+from yarnlab.evaluation.battery import CHOICES, KINDS, Question, build_battery, question_tokens
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.snapshots import METRICS, load_paper_tasks, mmlu_subjects
-from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.modeling import autocast
+from yarnlab.study.fields import Name, Positive, Problem
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from yarnlab.study.schema import Study
+
 FEWSHOT_SEED = 1234  # lm-eval's default: it draws ARC's and HellaSwag's examples
 GROUP = "mmlu"
+# Tokens of the paper's benchmarks for one model with Llama's tokenizer. Estimates from item counts and prompt lengths:
+# HellaSwag 10,042 × 4 endings of 10-shot prompts; MMLU 14,042 5-shot prompts, whose four choices share one pass;
+# ARC-Challenge 1,172 25-shot prompts; TruthfulQA 817.
+PAPER_TOKENS = {"hellaswag": 46e6, "mmlu": 26e6, "arc_challenge": 9e6, "truthfulqa": 2e6}
+PROMPT = 1024  # tokens of a benchmark's prompt, on average; the longest are about four times as long
 
 
-def evaluate(task: Task) -> Outcome:
-    """One row per benchmark and metric (acc, acc_norm); `extra["samples"]` has one row per question.
+class Benchmarks(Evaluation):
+    """Multiple-choice tasks through lm-eval.
 
-    Raises EvaluationError for a corpus too small for the questions asked for, for an incomplete snapshot, for a
-    tokenizer that does not do as `add_bos` says, and for a prompt beyond the window that can't be cut.
+    `suite: held-out-code` cuts questions from the corpus; `suite: paper` runs the paper's four benchmarks, whose shots
+    are fixed.
     """
-    return SUITES[task.settings["suite"]](task)
+
+    kind = "benchmarks"
+    order = 11
+    PROTOCOL = "benchmarks@1"
+    COLUMNS = "method scale task metric value stderr n shots"
+    FURTHER: ClassVar = {"samples": "task item acc acc_norm"}
+
+    suite: Literal["held-out-code", "paper"]
+    """Which tasks."""
+    items: int | None = Field(default=None, ge=10)
+    """Of held-out-code: questions of each task."""
+    shots: int | None = Field(default=None, ge=0)
+    """Of held-out-code: examples before each question."""
+    snapshots: dict[Literal["arc_challenge", "hellaswag", "mmlu", "truthfulqa"], Name] | None = None
+    """Of the paper's suite: each benchmark's dataset, an asset."""
+    batch_size: Positive
+    """Requests that are run together; fixed, since it changes the last digits."""
+    add_bos: bool
+    """Whether a prompt begins with BOS."""
+
+    @model_validator(mode="after")
+    def _of_the_suite(self) -> Benchmarks:
+        needed = {"held-out-code": ("items", "shots"), "paper": ("snapshots",)}[self.suite]
+        for key, value in (("items", self.items), ("shots", self.shots), ("snapshots", self.snapshots)):
+            if (value is None) == (key in needed):
+                raise ValueError(f"suite {self.suite} {'needs' if key in needed else 'has no use for'} `{key}`")
+        return self
+
+    @property
+    def reads_corpus(self) -> bool:
+        return self.suite == "held-out-code"
+
+    @property
+    def datasets(self) -> dict[str, str]:
+        return dict((self.snapshots or {}).items())
+
+    def check(self, study: Study, arm: str) -> Iterator[Problem]:
+        window = study.architecture(arm).original_context
+        if self.shots is not None:
+            try:
+                question_tokens(window - self.add_bos, self.shots)
+            except ValueError as error:
+                yield ("shots",), f"{error} (the original context of {arm} is {window})"
+
+    def cost(self, study: Study, arm: str) -> Passes:
+        if self.items is None:
+            asked, rows = sum(PAPER_TOKENS[name] for name in self.datasets), 4 * PROMPT * self.batch_size
+            note = (
+                f"benchmarks: {asked / 1e6:.0f} million tokens a model, an estimate (HellaSwag 46, MMLU 26, ARC 9, "
+                "TruthfulQA 2)"
+            )
+            return Passes([(asked / PROMPT, PROMPT)], rows, rows, note=note)
+        window = study.architecture(arm).original_context
+        rows = self.batch_size * window
+        return Passes([(self.items * len(KINDS) * CHOICES, window)], rows, rows)
+
+    def evaluate(self, task: Task) -> Outcome:
+        """One row per benchmark and metric (acc, acc_norm); `extra["samples"]` has one row per question.
+
+        Raises EvaluationError for a corpus too small for the questions asked for, for an incomplete snapshot, for a
+        tokenizer that does not do as `add_bos` says, and for a prompt beyond the window that can't be cut.
+        """
+        return run_held_out_code(self, task) if self.suite == "held-out-code" else run_paper(self, task)
 
 
-def run_held_out_code(task: Task) -> Outcome:
+def run_held_out_code(settings: Benchmarks, task: Task) -> Outcome:
     """The battery at the original context, whatever the model's own, so that all models are asked the same."""
-    settings, window = task.settings, task.architecture.original_context
+    from yarnlab.corpus.tokenizer import load_tokenizer
+
+    window, items, shots = task.architecture.original_context, settings.items, settings.shots
+    assert items is not None and shots is not None
     battery = build_battery(
         load_tokenizer(task.tokenizer),
         task.corpus,
-        items=settings["items"],
-        shots=settings["shots"],
-        max_tokens=window - settings["add_bos"],
+        items=items,
+        shots=shots,
+        max_tokens=window - settings.add_bos,
         seed=task.seed,
     )
 
     def load() -> Any:
-        tasks = {name: _battery_task(name, questions, settings["shots"]) for name, questions in battery.items()}
+        tasks = {name: _battery_task(name, questions, shots) for name, questions in battery.items()}
         return {"tasks": tasks, "groups": {}}
 
-    results, truncated = _run(task, load, window)
+    results, truncated = _run(settings, task, load, window)
     if truncated:
         raise EvaluationError(f"{sum(truncated.values())} prompts of held-out-code are longer than {window} tokens")
-    table = _table(task, results, truncated)
-    samples = _samples(
-        task, results, {name: [q.document for q in asked[: settings["items"]]] for name, asked in battery.items()}
-    )
+    table = _table(settings, task, results, truncated)
+    asked = {name: [q.document for q in questions[:items]] for name, questions in battery.items()}
+    samples = _samples(task, results, asked)
     shown = table[table["metric"] == "acc"]
     return Outcome(table, dict(zip(shown["task"] + "/acc", shown["value"], strict=True)), extra={"samples": samples})
 
 
-def run_paper(task: Task, subjects: tuple[str, ...] | None = None) -> Outcome:
+def run_paper(settings: Benchmarks, task: Task, subjects: tuple[str, ...] | None = None) -> Outcome:
     """ARC-Challenge, HellaSwag, MMLU (`subjects`; all 57 if None) and TruthfulQA as in the paper's Table 3.
 
     A prompt longer than the model's window loses its beginning, as in the paper's runs; column `truncated` counts
@@ -81,16 +153,13 @@ def run_paper(task: Task, subjects: tuple[str, ...] | None = None) -> Outcome:
     """
     subjects = subjects or mmlu_subjects()
     with tempfile.TemporaryDirectory(prefix="yarnlab-benchmarks-") as folder:
-        load = partial(load_paper_tasks, task.settings["snapshots"], Path(folder), subjects)
-        results, truncated = _run(task, load, task.rope.context)
+        load = partial(load_paper_tasks, task.datasets, Path(folder), subjects)
+        results, truncated = _run(settings, task, load, task.rope.context)
     hashes = {name: [s["doc_hash"][:16] for s in samples] for name, samples in results["samples"].items()}
-    table = _with_mmlu(_table(task, results, truncated), results["groups"][GROUP])
+    table = _with_mmlu(_table(settings, task, results, truncated), results["groups"][GROUP])
     wanted = table[[METRICS.get(name) == metric for name, metric in zip(table["task"], table["metric"], strict=True)]]
     metrics = dict(zip(wanted["task"] + "/" + wanted["metric"], wanted["value"], strict=True))
     return Outcome(table, metrics, extra={"samples": _samples(task, results, hashes)})
-
-
-SUITES = {"held-out-code": run_held_out_code, "paper": run_paper}
 
 
 def _number(value: object) -> float:
@@ -127,7 +196,7 @@ def _battery_task(name: str, questions: list[Question], shots: int) -> Any:
     )
 
 
-def _run(task: Task, load: Callable[[], Any], window: int) -> tuple[Any, Counter[str]]:
+def _run(settings: Benchmarks, task: Task, load: Callable[[], Any], window: int) -> tuple[Any, Counter[str]]:
     """lm-eval's results on the tasks that `load` gives and, by task, how many requests were longer than `window`."""
     from lm_eval.evaluator import evaluate as run_harness
 
@@ -136,18 +205,18 @@ def _run(task: Task, load: Callable[[], Any], window: int) -> tuple[Any, Counter
         tasks = load()
         for each in tasks["tasks"].values():
             each.set_fewshot_seed(FEWSHOT_SEED)
-        model = _language_model(task, window, terminal)
+        model = _language_model(settings, task, window, terminal)
         results = run_harness(lm=model, task_dict=tasks, log_samples=True, bootstrap_iters=1)
     return results, model.truncated
 
 
-def _language_model(task: Task, window: int, terminal: Any) -> Any:
+def _language_model(settings: Benchmarks, task: Task, window: int, terminal: Any) -> Any:
     """The task's model as lm-eval sees it: inputs of at most `window` tokens, right-padded in batches."""
     import torch
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
-    settings = task.settings
+    from yarnlab.modeling import autocast
 
     class LanguageModel(HFLM):
         def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
@@ -169,7 +238,7 @@ def _language_model(task: Task, window: int, terminal: Any) -> Any:
 
         @torch.inference_mode()
         def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-            with autocast(settings["precision"]):
+            with autocast(settings.precision):
                 hidden = self.model.model(input_ids=inps, use_cache=False)[0]
             head = self.model.lm_head
             # Weights are fp32 on CPUs, where bf16 logits would be too coarse to rank close choices of small models. On
@@ -179,25 +248,25 @@ def _language_model(task: Task, window: int, terminal: Any) -> Any:
                 self._progress.advance(len(inps))
             return logits
 
-    tokenizer = AutoTokenizer.from_pretrained(task.tokenizer, add_bos_token=settings["add_bos"])
+    tokenizer = AutoTokenizer.from_pretrained(task.tokenizer, add_bos_token=settings.add_bos)
     if len(tokenizer) > task.model.config.vocab_size:
         raise EvaluationError(
             f"the tokenizer in {task.tokenizer} has {len(tokenizer)} tokens, the model {task.model.config.vocab_size}"
         )
-    begins = tokenizer.encode("a", add_special_tokens=settings["add_bos"])[0] == tokenizer.bos_token_id
-    if begins != settings["add_bos"]:
-        raise EvaluationError(f"add_bos is {settings['add_bos']}, the tokenizer in {task.tokenizer} does otherwise")
+    begins = tokenizer.encode("a", add_special_tokens=settings.add_bos)[0] == tokenizer.bos_token_id
+    if begins != settings.add_bos:
+        raise EvaluationError(f"add_bos is {settings.add_bos}, the tokenizer in {task.tokenizer} does otherwise")
     task.model.set_attn_implementation("sdpa")
     return LanguageModel(
         pretrained=task.model,
         tokenizer=tokenizer,
-        batch_size=settings["batch_size"],
-        add_bos_token=settings["add_bos"],
+        batch_size=settings.batch_size,
+        add_bos_token=settings.add_bos,
         max_length=window,
     )
 
 
-def _table(task: Task, results: Any, truncated: Counter[str]) -> pd.DataFrame:
+def _table(settings: Benchmarks, task: Task, results: Any, truncated: Counter[str]) -> pd.DataFrame:
     """One row per task and metric that lm-eval gives."""
     from importlib.metadata import version
 
@@ -220,7 +289,7 @@ def _table(task: Task, results: Any, truncated: Counter[str]) -> pd.DataFrame:
                     "shots": results["n-shot"][name],
                     "truncated": truncated[name],
                     "lm_eval": version("lm-eval"),
-                    "protocol": f"{task.settings['suite']}@1",
+                    "protocol": f"{settings.suite}@1",
                 }
             )
     return pd.DataFrame(rows)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from yarnlab.progress import Progress
 from yarnlab.provenance import replacing
+
+if TYPE_CHECKING:
+    import numpy as np
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -77,6 +78,8 @@ def _rows_in(data: bytes) -> list[Row]:
 def _bytes_of(array: np.ndarray) -> bytes:
     from io import BytesIO
 
+    import numpy as np
+
     stream = BytesIO()
     np.save(stream, array, allow_pickle=False)
     return stream.getvalue()
@@ -84,6 +87,8 @@ def _bytes_of(array: np.ndarray) -> bytes:
 
 def _array_in(data: bytes) -> np.ndarray:
     from io import BytesIO
+
+    import numpy as np
 
     array: np.ndarray = np.load(BytesIO(data), allow_pickle=False)
     return array

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import TYPE_CHECKING
 
-from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from yarnlab.corpus.tokens import TokenisedCorpus
 
 
 class EvaluationError(UserError):
@@ -18,6 +22,8 @@ def prefixes(corpus: TokenisedCorpus, length: int, documents: int | None, vocab_
     Returns int64, (documents, length). Raises EvaluationError if there are fewer documents, for a shorter one, and for
     ids that the model does not have.
     """
+    import numpy as np
+
     wanted = len(corpus.names) if documents is None else documents
     if wanted > len(corpus.names) or wanted == 0:
         raise EvaluationError(f"the corpus has {len(corpus.names)} documents, {max(1, wanted)} are asked for")

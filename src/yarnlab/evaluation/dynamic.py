@@ -8,64 +8,90 @@ figure shows one document; here every document of the corpus is a row.
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated
 
-import numpy as np
+from pydantic import model_validator
 
+from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, methods_that
 from yarnlab.evaluation.documents import prefixes
 from yarnlab.evaluation.nll import token_nll
-from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.modeling import autocast, set_rope
-from yarnlab.study.schema import RopeChoice
+from yarnlab.study.fields import Distinct, KeyPath, Positive
 
 if TYPE_CHECKING:
-    from yarnlab.rope import Rope
+    import numpy as np
 
-PROTOCOL = "dynamic@1"
+    from yarnlab.progress import Progress
+    from yarnlab.study.schema import Study
+
+DYNAMIC_OR_NONE = methods_that("is neither dynamic nor none", lambda rope: rope.dynamic or rope.method == "none")
 
 
-def evaluate(task: Task) -> Outcome:
-    """One row per method, document and length: `nll` over all N − 1 targets and `tail_nll` over the last `tail`.
+class Dynamic(Evaluation):
+    """Dynamic scaling length by length, one forward pass for each, beside plain RoPE (`none`)."""
 
-    The weights are run with each method's rope instead of their own; `none` is plain RoPE.
-    """
-    import pandas as pd
+    kind = "dynamic"
+    order = 5
+    PROTOCOL = "dynamic@1"
+    COLUMNS = "corpus method document length scale_in_force nll tail_nll tokens"
 
-    settings, corpus = task.settings, task.corpus
-    methods, lengths, tail = settings["methods"], settings["lengths"], settings["tail"]
-    columns = {key: task.columns[key] for key in ("model", "arm", "seed")} | {"corpus": settings["corpus"]}
-    documents = prefixes(corpus, max(lengths), None, task.model.config.vocab_size)
-    progress = task.progress(len(methods) * sum(lengths) * len(documents), "token")
-    rows: list[dict[str, Any]] = []
+    methods: Annotated[Distinct[str], DYNAMIC_OR_NONE]
+    """Dynamic methods, and `none`, that take the place of the model's own."""
+    lengths: Distinct[Positive]
+    """Lengths of the inputs, in tokens."""
+    tail: Positive
+    """How many tokens at the end of each length are also scored by themselves: the mean over all flatters the end."""
 
-    def of_one(method: str, rope: Rope, length: int) -> list[dict[str, Any]]:
+    @model_validator(mode="after")
+    def _short_tail(self) -> Dynamic:
+        if self.tail >= min(self.lengths):
+            raise ValueError(f"tail {self.tail} must be below the shortest length {min(self.lengths)}")
+        return self
+
+    @property
+    def longest(self) -> tuple[KeyPath, int]:
+        return ("lengths",), max(self.lengths)
+
+    def cost(self, study: Study, arm: str) -> Passes:
+        runs = self.documents_read(study, arm) * len(self.methods)
+        return Passes([(runs, length) for length in self.lengths], max(self.lengths))
+
+    def evaluate(self, task: Task) -> Outcome:
+        """One row per method, document and length: `nll` over all N − 1 targets and `tail_nll` over the last `tail`.
+
+        The weights are run with each method's rope instead of their own; `none` is plain RoPE.
+        """
+        documents = prefixes(task.corpus, max(self.lengths), None, task.model.config.vocab_size)
+        cells = [
+            Cell(f"{method}-{n}", n * len(documents), partial(self._rows, task, documents, method, n))
+            for method in self.methods
+            for n in self.lengths
+        ]
+        table = task.table(cells, "token")
+        at_the_end = table[table["length"] == max(self.lengths)].groupby("method")["tail_nll"].mean()
+        return Outcome(table, {f"tail_nll/{method}": float(nll) for method, nll in at_the_end.items()})
+
+    def _rows(self, task: Task, documents: np.ndarray, method: str, length: int, progress: Progress) -> Rows:
         """One row per document."""
+        import numpy as np
+
+        from yarnlab.modeling import autocast, set_rope
+
+        rope = task.make_rope(method).at(length)
         set_rope(task.model, rope)
-        made = []
-        for name, ids in zip(corpus.names, documents, strict=True):
-            with autocast(settings["precision"]):
+        rows = []
+        for name, ids in zip(task.corpus.names, documents, strict=True):
+            with autocast(self.precision):
                 nll = token_nll(task.model, ids[None, :length])[0].astype(np.float64)
-            made.append(
+            labels = task.labels(corpus=self.corpus, method=method, document=name, length=length)
+            rows.append(
                 {
-                    **columns,
-                    "method": method,
-                    "document": name,
-                    "length": length,
+                    **labels,
                     "scale_in_force": float(rope.scale),
                     "nll": nll.mean(),
-                    "tail_nll": nll[-tail:].mean(),
+                    "tail_nll": nll[-self.tail :].mean(),
                     "tokens": len(nll),
-                    "protocol": PROTOCOL,
+                    "protocol": self.PROTOCOL,
                 }
             )
             progress.advance(length, note=f"{method} at {length}")
-        return made
-
-    for method in methods:
-        rope = RopeChoice(method=method, scale=1.0).make(task.architecture)
-        for length in lengths:
-            compute = partial(of_one, method, rope.at(length), length)
-            rows += task.blocks.rows(f"{method}-{length}", progress, length * len(documents), compute)
-    table = pd.DataFrame(rows)
-    at_the_end = table[table["length"] == max(lengths)].groupby("method")["tail_nll"].mean()
-    return Outcome(table, {f"tail_nll/{method}": float(nll) for method, nll in at_the_end.items()})
+        return rows

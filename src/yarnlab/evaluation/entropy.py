@@ -7,58 +7,100 @@ seq_len² matrix of a whole layer has to exist.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import torch
-from torch import Tensor, nn
+from pydantic import Field
 
+from yarnlab.evaluation.base import STATIC, Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import EvaluationError, prefixes
-from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.modeling import autocast, set_rope
-from yarnlab.study.schema import RopeChoice
+from yarnlab.study.fields import Distinct, KeyPath, Problem, Scales
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import numpy as np
+    from torch import Tensor, nn
     from transformers import PreTrainedModel
 
-PROTOCOL = "attention-entropy@1"
+    from yarnlab.study.schema import Study
+
 NAME = "yarnlab_entropy"
 SCORES = 2**26  # attention scores that exist at once: 256 MiB in fp32
 
 
-def evaluate(task: Task) -> Outcome:
-    """One row per method, scale, document, layer and head. Plain RoPE at scale 1 comes first, as the reference.
+class Entropy(Evaluation):
+    """Mean entropy of the attention weights by layer and head within the original context, by method and scale."""
 
-    The forward pass is in the declared precision; scores, softmax and entropy are always in fp32. The reference leaves
-    its own context where `length` exceeds it, which is allowed: then it is a reference no more.
+    kind = "entropy"
+    order = 9
+    PROTOCOL = "attention-entropy@1"
+    COLUMNS = "corpus method scale document layer head length entropy normalised_entropy"
 
-    Raises EvaluationError if `length` exceeds a scale's context or a document, or an entropy is not finite.
-    """
-    import pandas as pd
+    methods: Annotated[Distinct[str], STATIC]
+    """Static methods that take the place of the model's own; plain RoPE is always measured."""
+    scales: Scales
+    """Scales at which each method is run."""
+    length: int = Field(ge=2)
+    """Tokens that are read of each document, within the original context."""
 
-    settings = task.settings
-    cells = [("none", 1.0)]
-    cells += [
-        (method, float(scale)) for method in settings["methods"] if method != "none" for scale in settings["scales"]
-    ]
-    documents = prefixes(task.corpus, _checked_length(task), None, task.model.config.vocab_size)
-    progress = task.progress(len(cells) * len(documents), "document")
-    columns = {key: task.columns[key] for key in ("model", "arm", "seed")} | {"corpus": settings["corpus"]}
-    rows, metrics = [], {}
-    for method, scale in cells:
-        set_rope(task.model, RopeChoice(method=method, scale=scale).make(task.architecture))
-        means = []
-        for name, ids in zip(task.corpus.names, documents, strict=True):
-            with autocast(settings["precision"]):
-                entropy = attention_entropy(task.model, ids)
-            if not np.isfinite(entropy).all():
-                raise EvaluationError(f"attention of {method} at scale {scale:g} is not finite: the weights are broken")
-            labels = {**columns, "method": method, "scale": scale, "document": name}
-            rows += [{**labels, **row, "protocol": PROTOCOL} for row in head_means(entropy)]
-            means.append(float(entropy.mean(dtype=np.float64)))
-            progress.advance(note=name)
-        metrics[f"entropy/{method}/{scale:g}"] = float(np.mean(means))
-    return Outcome(pd.DataFrame(rows), metrics)
+    @property
+    def longest(self) -> tuple[KeyPath, int]:
+        return ("length",), self.length
+
+    def check(self, study: Study, arm: str) -> Iterator[Problem]:
+        window = study.architecture(arm).original_context
+        if self.length > window:
+            yield ("length",), f"{self.length} is longer than the original context of {arm}, {window} tokens"
+
+    def cost(self, study: Study, arm: str) -> Passes:
+        heads, runs = study.architecture(arm).num_attention_heads, self.documents_read(study, arm) * len(self._cells())
+        scores = min(SCORES, heads * self.length**2) * 4 * 3  # scores, their softmax, p·ln p
+        return Passes([(runs, self.length)], self.length, 0, scores=float(scores))
+
+    def evaluate(self, task: Task) -> Outcome:
+        """One row per method, scale, document, layer and head. Plain RoPE at scale 1 comes first, as the reference.
+
+        The forward pass is in the declared precision; scores, softmax and entropy are always in fp32. The reference
+        leaves its own context where `length` exceeds it, which is allowed: then it is a reference no more.
+
+        Raises EvaluationError if `length` exceeds a scale's context or a document, or an entropy is not finite.
+        """
+        import numpy as np
+        import pandas as pd
+
+        from yarnlab.modeling import autocast, set_rope
+
+        context = round(min(self.scales) * task.architecture.original_context)
+        if self.length > context:
+            raise EvaluationError(
+                f"entropy at {self.length} tokens is asked for, the smallest scale's context has {context}: "
+                "lower `length` or leave that scale out"
+            )
+        documents = prefixes(task.corpus, self.length, None, task.model.config.vocab_size)
+        progress = task.progress(len(self._cells()) * len(documents), "document")
+        rows: Rows = []
+        metrics = {}
+        for method, scale in self._cells():
+            set_rope(task.model, task.make_rope(method, scale))
+            means = []
+            for name, ids in zip(task.corpus.names, documents, strict=True):
+                with autocast(self.precision):
+                    entropy = attention_entropy(task.model, ids)
+                if not np.isfinite(entropy).all():
+                    raise EvaluationError(
+                        f"attention of {method} at scale {scale:g} is not finite: the weights are broken"
+                    )
+                labels = task.labels(corpus=self.corpus, method=method, scale=scale, document=name)
+                rows += [{**labels, **row, "protocol": self.PROTOCOL} for row in head_means(entropy)]
+                means.append(float(entropy.mean(dtype=np.float64)))
+                progress.advance(note=name)
+            metrics[f"entropy/{method}/{scale:g}"] = float(np.mean(means))
+        return Outcome(pd.DataFrame(rows), metrics)
+
+    def _cells(self) -> list[tuple[str, float]]:
+        """(method, scale) of every run."""
+        methods = [method for method in self.methods if method != "none"]
+        return [("none", 1.0), *((method, scale) for method in methods for scale in self.scales)]
 
 
 def head_means(entropy: np.ndarray) -> list[dict[str, float | int]]:
@@ -68,6 +110,8 @@ def head_means(entropy: np.ndarray) -> list[dict[str, float | int]]:
         entropy: as from `attention_entropy`. Position i sees i + 1 keys, so its entropy is at most ln(i + 1);
             `normalised_entropy` is the mean of entropy / ln(i + 1) over i >= 1, 1 for uniform attention.
     """
+    import numpy as np
+
     layers, heads, length = entropy.shape
     exact = entropy.astype(np.float64)
     mean = exact.mean(-1)
@@ -85,22 +129,23 @@ def head_means(entropy: np.ndarray) -> list[dict[str, float | int]]:
     ]
 
 
-@torch.inference_mode()
 def attention_entropy(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
     """Entropy in nats of the attention weights of every query: float32, (layers, heads, len(ids)).
 
     The model's attention implementation is exchanged for the pass and put back, whatever happens.
     """
+    import torch
     from transformers import AttentionInterface, AttentionMaskInterface
 
     AttentionInterface.register(NAME, recording_attention)
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
-    inputs = torch.from_numpy(ids.astype(np.int64)).to(model.device)
+    inputs = torch.from_numpy(ids.astype("int64")).to(model.device)
     record: list[Tensor] = []
     usual = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
-        model.model(input_ids=inputs[None], use_cache=False, record=record)
+        with torch.inference_mode():
+            model.model(input_ids=inputs[None], use_cache=False, record=record)
     finally:
         model.set_attn_implementation(usual)
     return torch.stack(record).cpu().numpy()
@@ -127,6 +172,8 @@ def recording_attention(
     Returns (1, seq_len, heads, head_dim) in the query's dtype. Raises EvaluationError for a mask, a batch, a cache, or
     a sliding window that the sequence exceeds: the visible keys would not be all those before a query.
     """
+    import torch
+
     batch, heads, length, dim = query.shape
     if attention_mask is not None or batch != 1 or key.shape[2] != length or 0 < (sliding_window or 0) < length:
         raise EvaluationError(f"{NAME} attends causally over one whole, unpadded sequence without a sliding window")
@@ -146,15 +193,3 @@ def recording_attention(
             out[first:last] = (p @ v[:, :last]).transpose(0, 1)
     record.append(entropy)
     return out[None], None
-
-
-def _checked_length(task: Task) -> int:
-    """The declared length; EvaluationError if it is beyond the smallest scale's context."""
-    length: int = task.settings["length"]
-    context = round(min(task.settings["scales"]) * task.architecture.original_context)
-    if length > context:
-        raise EvaluationError(
-            f"entropy at {length} tokens is asked for, the smallest scale's context has {context}: "
-            "lower `length` or leave that scale out"
-        )
-    return length

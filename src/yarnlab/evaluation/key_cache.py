@@ -12,67 +12,116 @@ Meant for lengths of a few L: rotating all keys for each row costs `pre-rope` O(
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-
+from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Rows, Task, methods_that
 from yarnlab.evaluation.documents import EvaluationError, prefixes
-from yarnlab.evaluation.grids import STEP, TOKENS_PER_BATCH, recomputed_lengths
-from yarnlab.evaluation.nll import token_nll
-from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.generation import CACHES, key_cache
-from yarnlab.modeling import autocast, set_rope
-from yarnlab.study.schema import RopeChoice
+from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
+from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedModel
 
     from yarnlab.rope import Rope
+    from yarnlab.study.schema import Study
 
-PROTOCOL = "key-cache@1"
+STEP = 8  # recomputations per L tokens; 4 put the NLL of dynamic PI 0.06 nats off that of 8 in the micro study
 
 
-def evaluate(task: Task) -> Outcome:
-    """One row per method, cache, document and bucket of L tokens: the mean NLL of the tokens at positions
-    bucket_start … bucket_end − 1.
+class KeyCache(Evaluation):
+    """What it costs a dynamic method to cache keys after the rotation instead of before it, over `length` tokens."""
 
-    Raises EvaluationError if `length` is within the original context, where there is nothing to measure, or beyond the
-    model's sliding window, which the `pre-rope` attention does not have.
-    """
-    import pandas as pd
+    kind = "key_cache"
+    order = 6
+    PROTOCOL = "key-cache@1"
+    COLUMNS = "corpus method cache document bucket_start bucket_end nll"
 
-    settings, window = task.settings, task.architecture.original_context
-    length, precision = settings["length"], settings["precision"]
-    if length <= window:
-        raise EvaluationError(f"all caches are the same up to {window} tokens; choose a `length` beyond, not {length}")
-    sliding = getattr(task.model.config, "sliding_window", None)
-    if sliding is not None and sliding < length - 1:  # the last token is only a target
-        raise EvaluationError(
-            f"the model attends to the last {sliding} tokens alone, key_cache to all {length}: set "
-            f"`drop_sliding_window: true` under `hub` of the published model, or a `length` of {sliding + 1} at most"
+    methods: Annotated[Distinct[str], methods_that("is not a dynamic method", lambda rope: rope.dynamic)]
+    """Dynamic methods that take the place of the model's own."""
+    length: Positive
+    """Tokens that are read of each document; beyond the original context, where nothing rescales."""
+    documents: Positive
+    """How many of the corpus's documents are read, from the first on."""
+
+    @property
+    def longest(self) -> tuple[KeyPath, int]:
+        return ("length",), self.length
+
+    def check(self, study: Study, arm: str) -> Iterator[Problem]:
+        window = study.architecture(arm).original_context
+        if self.length <= window:
+            yield (
+                ("length",),
+                f"{self.length} must exceed the original context of {arm}, {window} tokens: nothing rescales before",
+            )
+
+    def cost(self, study: Study, arm: str) -> Passes:
+        shape, each = study.architecture(arm), self.documents * len(self.methods)
+        window = shape.original_context
+        recomputed = recomputed_lengths(window, self.length, max(1, window // STEP))
+        # Beyond L every row rotates all keys before it anew: a complex product, 6 operations for two numbers.
+        turned = sum(range(window, self.length)) * shape.num_key_value_heads * shape.head_dim
+        return Passes(
+            [(2 * each, self.length), *((each, n) for n in recomputed)],
+            max(self.length, min(TOKENS_PER_BATCH, self.documents * self.length)),
+            rotations=3.0 * turned * shape.num_hidden_layers * each,
         )
-    documents = prefixes(task.corpus, length, settings["documents"], task.model.config.vocab_size)
-    names = task.corpus.names[: len(documents)]
-    size = max(1, TOKENS_PER_BATCH // length)
-    batches = [documents[first : first + size] for first in range(0, len(documents), size)]
-    progress = task.progress(len(settings["methods"]) * len(documents), "document")
-    columns = {key: task.columns[key] for key in ("model", "arm", "seed")} | {"corpus": settings["corpus"]}
-    rows: list[dict[str, Any]] = []
-    for method in settings["methods"]:
-        rope = RopeChoice(method=method, scale=1.0).make(task.architecture)
-        parts: dict[str, list[np.ndarray]] = {cache: [] for cache in (*CACHES, "recomputed")}
-        for ids in batches:
-            with autocast(precision):
-                for cache in CACHES:
-                    with key_cache(task.model, rope, cache, row_wise=True):
-                        parts[cache].append(token_nll(task.model, ids))
-                parts["recomputed"].append(recomputed_nll(task.model, rope, ids, max(1, window // STEP)))
-            progress.advance(len(ids), note=method)
-        for cache, nll in parts.items():
-            labels = {**columns, "method": method, "cache": cache}
-            rows += list(_buckets(np.concatenate(nll), names, window, labels))
-    table = pd.DataFrame(rows)
-    return Outcome(table, _costs(table, window))
+
+    def evaluate(self, task: Task) -> Outcome:
+        """One row per method, cache, document and bucket of L tokens: the mean NLL of the tokens at positions
+        bucket_start … bucket_end − 1.
+
+        Raises EvaluationError if `length` is within the original context, where there is nothing to measure, or beyond
+        the model's sliding window, which the `pre-rope` attention does not have.
+        """
+        import numpy as np
+        import pandas as pd
+
+        from yarnlab.generation import CACHES, key_cache
+        from yarnlab.modeling import autocast
+
+        length, window = self.length, task.architecture.original_context
+        if length <= window:
+            raise EvaluationError(
+                f"all caches are the same up to {window} tokens; choose a `length` beyond, not {length}"
+            )
+        sliding = getattr(task.model.config, "sliding_window", None)
+        if sliding is not None and sliding < length - 1:  # the last token is only a target
+            raise EvaluationError(
+                f"the model attends to the last {sliding} tokens alone, key_cache to all {length}: set "
+                "`drop_sliding_window: true` under `hub` of the published model, or a `length` of "
+                f"{sliding + 1} at most"
+            )
+        documents = prefixes(task.corpus, length, self.documents, task.model.config.vocab_size)
+        names = task.corpus.names[: len(documents)]
+        size = max(1, TOKENS_PER_BATCH // length)
+        batches = [documents[first : first + size] for first in range(0, len(documents), size)]
+        progress = task.progress(len(self.methods) * len(documents), "document")
+        rows: Rows = []
+        for method in self.methods:
+            rope = task.make_rope(method)
+            parts: dict[str, list[np.ndarray]] = {cache: [] for cache in (*CACHES, "recomputed")}
+            for ids in batches:
+                with autocast(self.precision):
+                    for cache in CACHES:
+                        with key_cache(task.model, rope, cache, row_wise=True):
+                            parts[cache].append(token_nll(task.model, ids))
+                    parts["recomputed"].append(recomputed_nll(task.model, rope, ids, max(1, window // STEP)))
+                progress.advance(len(ids), note=method)
+            for cache, nll in parts.items():
+                labels = task.labels(corpus=self.corpus, method=method, cache=cache)
+                rows += _buckets(np.concatenate(nll), names, window, labels)
+        table = pd.DataFrame(rows)
+        return Outcome(table, _costs(table, window))
+
+
+def recomputed_lengths(original_context: int, length: int, step: int) -> tuple[int, ...]:
+    """Input lengths of the passes that recompute `length` tokens under one scale each: L, then every `step` more."""
+    reached = [min(length - 1, original_context)]
+    while reached[-1] < length - 1:
+        reached.append(min(length - 1, reached[-1] + step))
+    return tuple(reached)
 
 
 def recomputed_nll(model: PreTrainedModel, rope: Rope, ids: np.ndarray, step: int) -> np.ndarray:
@@ -81,6 +130,10 @@ def recomputed_nll(model: PreTrainedModel, rope: Rope, ids: np.ndarray, step: in
 
     Tokens up to position L come from one pass, which has the same rope for all of them.
     """
+    import numpy as np
+
+    from yarnlab.modeling import set_rope
+
     set_rope(model, rope)
     done, parts = 0, []
     for reached in recomputed_lengths(rope.original_context, ids.shape[1], step):
@@ -94,7 +147,7 @@ def _buckets(
 ) -> Iterator[dict[str, Any]]:
     """nll[:, p − 1] belongs to position p; the first bucket lacks position 0, which is not predicted."""
     end = nll.shape[1] + 1
-    for document, values in zip(documents, nll.astype(np.float64), strict=True):
+    for document, values in zip(documents, nll.astype("float64"), strict=True):
         for edge in range(0, end, window):
             start, stop = max(edge, 1), min(edge + window, end)
             yield {
@@ -103,7 +156,7 @@ def _buckets(
                 "bucket_start": start,
                 "bucket_end": stop,
                 "nll": values[start - 1 : stop - 1].mean(),
-                "protocol": PROTOCOL,
+                "protocol": KeyCache.PROTOCOL,
             }
 
 

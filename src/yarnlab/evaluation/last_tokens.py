@@ -9,17 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 if TYPE_CHECKING:
+    from torch import Tensor
     from transformers import PreTrainedModel
-
 
 FAMILIES = ("llama", "mistral", "qwen2")  # whose layers do what `_last_layer` does, and no more
 
 
-@torch.inference_mode()
 def last_logits(model: PreTrainedModel, ids: Tensor, count: int) -> Tensor:
     """Logits of the last `count` positions: fp32, (batch, count, vocab), on the device of `ids`, with the caller's
     autocast.
@@ -32,14 +28,17 @@ def last_logits(model: PreTrainedModel, ids: Tensor, count: int) -> Tensor:
 
     Raises ValueError for a `count` that isn't within 1 … seq_len.
     """
+    import torch
+
     if not 1 <= count <= ids.shape[1]:
         raise ValueError(f"count must be 1 to {ids.shape[1]}, the sequence's length, got {count}")
     inputs = ids.to(model.device)
-    if _is_prunable(model.config):
-        hidden = _pruned(model.model, inputs, count)
-    else:
-        hidden = model.model(input_ids=inputs, use_cache=False)[0][:, -count:]
-    return model.lm_head(hidden).float().to(ids.device)
+    with torch.inference_mode():
+        if _is_prunable(model.config):
+            hidden = _pruned(model.model, inputs, count)
+        else:
+            hidden = model.model(input_ids=inputs, use_cache=False)[0][:, -count:]
+        return model.lm_head(hidden).float().to(ids.device)
 
 
 def _is_prunable(config: Any) -> bool:
@@ -50,6 +49,7 @@ def _is_prunable(config: Any) -> bool:
 
 def _pruned(decoder: Any, ids: Tensor, count: int) -> Tensor:
     """Final hidden states of the last `count` positions, (batch, count, hidden_size)."""
+    import torch
     from transformers.masking_utils import create_causal_mask
 
     hidden = decoder.embed_tokens(ids)
@@ -72,6 +72,8 @@ def _last_layer(layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor], cou
 
 def _last_attention(attention: Any, normed: Tensor, rotation: tuple[Tensor, Tensor], count: int) -> Tensor:
     """Attention of the last `count` queries to the keys of all positions, (batch, count, hidden_size)."""
+    import torch
+
     cos, sin = (table[:, None] for table in rotation)  # one for all heads
     query = _rotate(
         _heads(attention.q_proj(normed[:, -count:]), attention.head_dim), cos[:, :, -count:], sin[:, :, -count:]

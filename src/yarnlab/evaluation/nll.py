@@ -4,28 +4,29 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from yarnlab.evaluation.documents import EvaluationError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
     from transformers import PreTrainedModel
 
+TOKENS_PER_BATCH = 8192  # of short inputs that are run together; a longer one is a batch by itself
 LOGIT_CHUNK = 1024  # positions whose logits exist at once: 128 MiB in fp32 for a vocabulary of 32,000
 
 
-@torch.inference_mode()
 def token_nll(model: PreTrainedModel, ids: np.ndarray, last: int | None = None) -> np.ndarray:
     """NLL in nats of ids[:, 1:] given what precedes each, or of the `last` tokens of each row: float32, (rows, tokens).
 
     The hidden states are those of the caller's autocast. Raises EvaluationError if a value is not finite.
     """
-    inputs = torch.from_numpy(ids.astype(np.int64)).to(model.device)
+    import torch
+
+    inputs = torch.from_numpy(ids.astype("int64")).to(model.device)
     count = inputs.shape[1] - 1 if last is None else last
-    hidden = model.model(input_ids=inputs[:, :-1], use_cache=False)[0][:, -count:]
-    nll = target_nll(model, hidden, inputs[:, -count:])
+    with torch.inference_mode():
+        hidden = model.model(input_ids=inputs[:, :-1], use_cache=False)[0][:, -count:]
+        nll = target_nll(model, hidden, inputs[:, -count:])
     if not nll.isfinite().all():
         first = int((~nll.isfinite()).any(0).int().argmax())
         raise EvaluationError(
@@ -40,6 +41,8 @@ def target_nll(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tenso
 
     Logits exist for LOGIT_CHUNK positions at once; log-softmax and the loss are in fp32.
     """
+    import torch
+
     parts = [
         torch.nn.functional.cross_entropy(model.lm_head(h).float(), t, reduction="none")
         for h, t in zip(hidden.flatten(0, 1).split(LOGIT_CHUNK), targets.flatten().split(LOGIT_CHUNK), strict=True)
@@ -55,6 +58,8 @@ def cumulative_and_bucket_means(nll: np.ndarray, lengths: tuple[int, ...]) -> li
         nll: NLL of positions 1, 2, …, so nll[i] belongs to position i + 1.
         lengths: ascending.
     """
+    import numpy as np
+
     total = np.concatenate([[0.0], np.cumsum(nll, dtype=np.float64)])  # total[p] = sum over positions 1 … p
     rows, previous = [], 1
     for length in lengths:

@@ -13,49 +13,82 @@ not say what generation gives (docs/deviations.md, 49).
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-import torch
+from pydantic import Field
 
-from yarnlab.corpus.passkey import PasskeyText, random_key
-from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, room_for
 from yarnlab.evaluation.decoding import DECODING
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
 from yarnlab.evaluation.last_tokens import last_logits
-from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.modeling import autocast
+from yarnlab.study.fields import Distinct, KeyPath, Positive
 
 if TYPE_CHECKING:
+    import numpy as np
+    import torch
     from transformers import PreTrainedModel
 
-PROTOCOL = "passkey-teacher-forced@3"
+    from yarnlab.corpus.passkey import PasskeyText
+    from yarnlab.corpus.tokens import TokenisedCorpus
+    from yarnlab.progress import Progress
+    from yarnlab.study.schema import Study
+
 TOKENS_PER_BATCH = 8192
+WORDS = 32  # of a prompt without filler, with BOS and the answer (corpus/passkey.py)
 
 
-def evaluate(task: Task) -> Outcome:
-    """One row per trial; trials of a length lie at evenly spread depths, (i + ½)/n.
+class Passkey(Evaluation):
+    """passkey-teacher-forced@3: `trials` per length, depths spread evenly, five-digit keys; documents take turns
+    as filler, without their numbers."""
 
-    Keys, fillers and depths depend on (seed, length, trial) alone: every model is asked the same questions.
+    kind = "passkey"
+    order = 3
+    PROTOCOL = "passkey-teacher-forced@3"
+    COLUMNS = "method scale length trial depth hit expected_accuracy margin"
 
-    Raises EvaluationError for text with ids that the model does not have or without a filler, and for logits that are
-    not finite.
-    """
-    import pandas as pd
+    lengths: Annotated[Distinct[Positive], room_for(WORDS)]
+    """Lengths of the prompts with their answers, in tokens."""
+    trials: int = Field(ge=10)
+    """Trials at each length."""
 
-    settings, count = task.settings, task.settings["trials"]
-    progress = task.progress(count * len(settings["lengths"]), "trial")
-    text = PasskeyText.load(task.tokenizer)
-    fillers = document_fillers(text, task.corpus)
-    digits, vocab_size = torch.from_numpy(text.digit_ids()), task.model.config.vocab_size
+    @property
+    def longest(self) -> tuple[KeyPath, int]:
+        return ("lengths",), max(self.lengths)
 
-    def of_one(length: int) -> list[dict[str, Any]]:
+    def cost(self, study: Study, arm: str) -> Passes:
+        together = min(TOKENS_PER_BATCH, self.trials * min(self.lengths))
+        return Passes([(self.trials, length) for length in self.lengths], max(*self.lengths, together), 64)
+
+    def evaluate(self, task: Task) -> Outcome:
+        """One row per trial; trials of a length lie at evenly spread depths, (i + ½)/n.
+
+        Keys, fillers and depths depend on (seed, length, trial) alone: every model is asked the same questions.
+
+        Raises EvaluationError for text with ids that the model does not have or without a filler, and for logits that
+        are not finite.
+        """
+        from yarnlab.corpus.passkey import PasskeyText
+
+        text = PasskeyText.load(task.tokenizer)
+        fillers = document_fillers(text, task.corpus)
+        rows = partial(self._rows, task, text, fillers)
+        table = task.table([Cell(f"{n}", self.trials, partial(rows, n)) for n in self.lengths], "trial")
+        rates = table.groupby("length")["hit"].mean()
+        return Outcome(table, {f"passkey/{n}": float(rate) for n, rate in rates.items()})
+
+    def _rows(self, task: Task, text: PasskeyText, fillers: list[np.ndarray], length: int, progress: Progress) -> Rows:
         """One row per trial."""
+        import numpy as np
+        import torch
+
+        from yarnlab.modeling import autocast
+
+        digits, vocab_size = torch.from_numpy(text.digit_ids()), task.model.config.vocab_size
         rows = []
-        trials = [draw_trial(text, fillers, length, i, count, task.seed) for i in range(count)]
+        trials = [draw_trial(text, fillers, length, i, self.trials, task.seed) for i in range(self.trials)]
         check_vocabulary(max(int(t[ids].max()) for t in trials for ids in ("prompt", "answer")), vocab_size)
         for batch in batches(trials, max(1, TOKENS_PER_BATCH // length)):
-            with autocast(settings["precision"]):
+            with autocast(self.precision):
                 scores = score_answers(
                     task.model,
                     np.stack([t["prompt"] for t in batch]),
@@ -64,18 +97,11 @@ def evaluate(task: Task) -> Outcome:
                 )
             for trial, score in zip(batch, scores, strict=True):
                 shown = {k: v for k, v in trial.items() if k not in ("prompt", "answer")}
-                rows.append({**task.columns, "length": length, **shown, **score, "protocol": PROTOCOL})
+                rows.append({**task.columns, "length": length, **shown, **score, "protocol": self.PROTOCOL})
             progress.advance(len(batch), note=f"{length} tokens")
         return rows
 
-    rows: list[dict[str, Any]] = []
-    for length in settings["lengths"]:
-        rows += task.blocks.rows(f"{length}", progress, count, partial(of_one, length))
-    table = pd.DataFrame(rows)
-    return Outcome(table, {f"passkey/{n}": float(rate) for n, rate in table.groupby("length")["hit"].mean().items()})
 
-
-@torch.inference_mode()
 def score_answers(
     model: PreTrainedModel, prompts: np.ndarray, answers: np.ndarray, digits: torch.Tensor
 ) -> list[dict[str, Any]]:
@@ -88,6 +114,9 @@ def score_answers(
 
     Raises EvaluationError if a logit is not finite: its choice would look like a miss.
     """
+    import numpy as np
+    import torch
+
     count = answers.shape[1]
     ids = torch.from_numpy(np.concatenate([prompts, answers], axis=1))
     gold = torch.from_numpy(answers)
@@ -120,6 +149,8 @@ def _nucleus(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     Returns ids and probabilities, (…, top_k) each; a token that top-p leaves out has probability 0.
     """
+    import torch
+
     released = DECODING["released"]
     logits, ids = (logits / released["temperature"]).sort(-1, descending=True)
     p = logits[..., : released["top_k"]].softmax(-1)
@@ -132,6 +163,8 @@ def document_fillers(text: PasskeyText, corpus: TokenisedCorpus) -> list[np.ndar
 
     Documents without such a token are left out. Raises EvaluationError if no document has one.
     """
+    import numpy as np
+
     digits = text.digit_ids()
     documents = (text.clean(corpus.document(i)) for i in range(len(corpus.names)))
     fillers = [filler for ids in documents if len(filler := ids[~np.isin(ids, digits)])]
@@ -150,6 +183,10 @@ def draw_trial(
 
     The filler starts somewhere in one document and runs on into the next ones; documents take turns.
     """
+    import numpy as np
+
+    from yarnlab.corpus.passkey import random_key
+
     turn = trial % len(fillers)
     rng = np.random.default_rng([seed, length, trial])
     key = random_key(rng)

@@ -12,34 +12,120 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-import numpy as np
-import torch
-
-from yarnlab.corpus.tokenizer import load_tokenizer, special_ids
-from yarnlab.evaluation.cache import cache_options
-from yarnlab.evaluation.decoding import DECODING
+from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, room_for
+from yarnlab.evaluation.decoding import DECODING, cache_options
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
-from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.modeling import autocast
+from yarnlab.study.fields import Distinct, Positive, Problem
 
 if TYPE_CHECKING:
+    import torch
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
-PROTOCOL = "official@1"
+    from yarnlab.progress import Progress
+    from yarnlab.study.schema import Study
+
 TASK = (
     "There is an important info hidden inside a lot of irrelevant text. Find it and memorize them. "
     "I will quiz you about the important information there."
 )
 GARBAGE = "The grass is green. The sky is blue. The sun is yellow. Here we go. There and back again."
 QUESTION = "What is the pass key? The pass key is"
+WORDS = 48  # of a prompt without garbage, with BOS
 LARGEST_KEY = 50_000
 LENGTH_STEP = 128  # characters of garbage by which the search grows (--length-step)
+
+
+class PasskeyOfficial(Evaluation):
+    """official@1: the official prompt, garbage cut by characters, the first integer in `new_tokens` tokens."""
+
+    kind = "passkey_official"
+    order = 10
+    PROTOCOL = "official@1"
+    COLUMNS = "method scale length trial depth hit"
+
+    lengths: Annotated[Distinct[Positive], room_for(WORDS)]
+    """Lengths that the prompts stay just below, in tokens."""
+    trials: Positive
+    """Trials at each length."""
+    new_tokens: Positive
+    """Tokens that are generated after each prompt."""
+    decoding: Literal["greedy", "released"]
+    """How: `greedy`, or `released`, sampled with temperature 0.6 and top-p 0.9 as the released checkpoints do."""
+
+    @property
+    def reads_corpus(self) -> bool:
+        return False
+
+    def check(self, study: Study, arm: str) -> Iterator[Problem]:
+        if study.rope(arm).dynamic:
+            at = ("models", self.models.index(arm))
+            yield at, f"{arm} rescales with the input's length, which {self.kind} cannot follow: use `passkey`"
+
+    def cost(self, study: Study, arm: str) -> Passes:
+        longest = max(self.lengths)
+        runs: list[tuple[float, int]] = [(self.trials, length + self.new_tokens) for length in self.lengths]
+        return Passes(runs, longest, 1, cached=longest + self.new_tokens)
+
+    def evaluate(self, task: Task) -> Outcome:
+        """One row per length and trial, with what the model wrote (`generated`) and the integer `found` in it, if any.
+
+        Keys, places and draws depend on (seed, length, trial) alone: every model is asked the same questions.
+
+        Raises EvaluationError for a dynamic rope, for a length below that of the fixed text, and for a tokenizer with
+        ids that the model does not have.
+        """
+        import pandas as pd
+
+        if task.rope.dynamic:
+            raise EvaluationError(
+                f"passkey_official generates with a cache of rotated keys, which {task.rope.method} would have to "
+                "rotate anew at every token: give it models with static methods, or use the evaluation `passkey`"
+            )
+        task.model.set_attn_implementation("sdpa")  # takes a cache
+        cells = [Cell(f"{length}", self.trials, partial(self._rows, task, length)) for length in self.lengths]
+        rows = task.rows(cells, "trial")
+        table = pd.DataFrame(rows).assign(found=pd.array([row["found"] for row in rows], dtype="Int64"))
+        rates = table.groupby("length")["hit"].mean()
+        return Outcome(table, {f"passkey_official/{length}": float(rate) for length, rate in rates.items()})
+
+    def _rows(self, task: Task, length: int, progress: Progress) -> Rows:
+        """One row per trial."""
+        from yarnlab.corpus.tokenizer import load_tokenizer, special_ids
+        from yarnlab.modeling import autocast
+
+        tokenizer, bos = load_tokenizer(task.tokenizer), special_ids(task.tokenizer).bos
+        rows = []
+        garbage = garbage_for(length, lambda n: len(_encode(tokenizer, _typical(n))) + 1)
+        for i in range(self.trials):
+            trial = draw_trial(task.seed, length, i, garbage)
+            ids = [bos, *_encode(tokenizer, trial.text)]
+            check_vocabulary(max(ids), task.model.config.vocab_size)
+            with autocast(self.precision):
+                new = continuation(task.model, ids, self.new_tokens, self.decoding, trial.draw)
+            generated = tokenizer.decode(new, skip_special_tokens=True)
+            found = first_integer(generated)
+            rows.append(
+                {
+                    **task.columns,
+                    "length": length,
+                    "trial": i,
+                    "depth": trial.depth,
+                    "key": trial.key,
+                    "prompt_tokens": len(ids),
+                    "generated": generated,
+                    "found": found,
+                    "hit": found == trial.key,
+                    "protocol": self.PROTOCOL,
+                }
+            )
+            progress.advance(note=f"{length} tokens")
+        return rows
 
 
 @dataclass(frozen=True)
@@ -64,64 +150,10 @@ class Trial:
         return self.prefix / max(1, self.garbage)
 
 
-def evaluate(task: Task) -> Outcome:
-    """One row per length and trial, with what the model wrote (`generated`) and the integer `found` in it, if any.
-
-    Keys, places and draws depend on (seed, length, trial) alone: every model is asked the same questions.
-
-    Raises EvaluationError for a dynamic rope, for a length below that of the fixed text, and for a tokenizer with ids
-    that the model does not have.
-    """
-    import pandas as pd
-
-    if task.rope.dynamic:
-        raise EvaluationError(
-            f"passkey_official generates with a cache of rotated keys, which {task.rope.method} would have to rotate "
-            "anew at every token: give it models with static methods, or use the evaluation `passkey`"
-        )
-    settings, tokenizer, bos = task.settings, load_tokenizer(task.tokenizer), special_ids(task.tokenizer).bos
-    task.model.set_attn_implementation("sdpa")  # takes a cache
-    progress = task.progress(settings["trials"] * len(settings["lengths"]), "trial")
-
-    def of_one(length: int) -> list[dict[str, Any]]:
-        """One row per trial."""
-        rows = []
-        garbage = garbage_for(length, lambda n: len(_encode(tokenizer, _typical(n))) + 1)
-        for i in range(settings["trials"]):
-            trial = draw_trial(task.seed, length, i, garbage)
-            ids = [bos, *_encode(tokenizer, trial.text)]
-            check_vocabulary(max(ids), task.model.config.vocab_size)
-            with autocast(settings["precision"]):
-                new = continuation(task.model, ids, settings["new_tokens"], settings["decoding"], trial.draw)
-            generated = tokenizer.decode(new, skip_special_tokens=True)
-            found = first_integer(generated)
-            rows.append(
-                {
-                    **task.columns,
-                    "length": length,
-                    "trial": i,
-                    "depth": trial.depth,
-                    "key": trial.key,
-                    "prompt_tokens": len(ids),
-                    "generated": generated,
-                    "found": found,
-                    "hit": found == trial.key,
-                    "protocol": PROTOCOL,
-                }
-            )
-            progress.advance(note=f"{length} tokens")
-        return rows
-
-    rows: list[dict[str, Any]] = []
-    for length in settings["lengths"]:
-        rows += task.blocks.rows(f"{length}", progress, settings["trials"], partial(of_one, length))
-    table = pd.DataFrame(rows).assign(found=pd.array([row["found"] for row in rows], dtype="Int64"))
-    rates = table.groupby("length")["hit"].mean()
-    return Outcome(table, {f"passkey_official/{length}": float(rate) for length, rate in rates.items()})
-
-
 def draw_trial(seed: int, length: int, trial: int, garbage: int) -> Trial:
     """The question that (seed, length, trial) decide: key uniform in 1 … 50,000, prefix uniform in 0 … garbage."""
+    import numpy as np
+
     rng = np.random.default_rng([seed, length, trial])
     key, prefix, draw = rng.integers(1, LARGEST_KEY + 1), rng.integers(garbage + 1), rng.integers(2**62)
     return Trial(int(key), garbage, int(prefix), int(draw))
@@ -148,7 +180,6 @@ def garbage_for(length: int, tokens_of: Callable[[int], int], step: int = LENGTH
     return candidates[bisect_left(candidates, length, key=tokens_of) - 1]
 
 
-@torch.inference_mode()
 def continuation(model: PreTrainedModel, ids: Sequence[int], new_tokens: int, decoding: str, seed: int) -> list[int]:
     """Up to `new_tokens` tokens after `ids`, generated with a key-value cache; EOS ends it.
 
@@ -158,9 +189,11 @@ def continuation(model: PreTrainedModel, ids: Sequence[int], new_tokens: int, de
 
     Raises EvaluationError if a logit is not finite: greedy decoding would go on as if nothing were wrong.
     """
+    import torch
+
     prompt = torch.tensor([ids], device=model.device)
     generate: Any = model.generate
-    with torch.random.fork_rng():
+    with torch.inference_mode(), torch.random.fork_rng():
         torch.manual_seed(seed)
         out = generate(
             prompt,

@@ -7,40 +7,63 @@ what precedes it alone, so one pass over the longest prefix yields them all.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.blocks import Blocks
 from yarnlab.evaluation.documents import EvaluationError, prefixes
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
-from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.modeling import autocast, set_rope
-from yarnlab.progress import Progress
-from yarnlab.rope import Rope
-from yarnlab.study.fields import LengthGrid
+from yarnlab.study.fields import KeyPath, LengthGrid, Problem
 
 if TYPE_CHECKING:
+    import numpy as np
     from transformers import PreTrainedModel
 
-PROTOCOL = "truncated-prefix@1"
+    from yarnlab.corpus.tokens import TokenisedCorpus
+    from yarnlab.progress import Progress
+    from yarnlab.rope import Rope
+    from yarnlab.study.schema import Study
 
 
-def evaluate(task: Task) -> Outcome:
-    """One row per document and length; the per-token NLL is kept."""
-    import pandas as pd
+class Perplexity(Evaluation):
+    """truncated-prefix@1: one pass over each document gives every length (paper's Proof-pile protocol)."""
 
-    lengths = LengthGrid(**task.settings["lengths"]).values()
-    progress = task.progress(len(task.corpus.names), "document")
-    nll = document_nll(
-        task.model, task.rope, task.corpus, lengths[-1], task.settings["precision"], progress, blocks=task.blocks
-    )
-    columns = {**task.columns, "corpus": task.settings["corpus"]}
-    table = pd.DataFrame(perplexity_rows(nll, task.corpus.names, lengths, columns))
-    at = table.groupby("length")["nll"].mean()
-    return Outcome(table, {f"nll/{length}": float(at[length]) for length in _powers(lengths)}, nll)
+    kind = "perplexity"
+    order = 1
+    PROTOCOL = "truncated-prefix@1"
+    COLUMNS = "method scale corpus document length tokens nll bucket_start bucket_nll"
+
+    lengths: LengthGrid
+    """The lengths at which perplexity is measured, in tokens."""
+
+    @property
+    def longest(self) -> tuple[KeyPath, int]:
+        return ("lengths", "stop"), self.lengths.stop
+
+    def check(self, study: Study, arm: str) -> Iterator[Problem]:
+        if study.rope(arm).dynamic:
+            at = ("models", self.models.index(arm))
+            yield at, f"{arm} rescales with the input's length, which perplexity cannot follow: use `dynamic`"
+
+    def cost(self, study: Study, arm: str) -> Passes:
+        documents, length = self.documents_read(study, arm), self.lengths.values()[-1]
+        return Passes([(documents, length)], length, disk=4.0 * documents * length)
+
+    def evaluate(self, task: Task) -> Outcome:
+        """One row per document and length; the per-token NLL is kept."""
+        import pandas as pd
+
+        lengths = self.lengths.values()
+        progress = task.progress(len(task.corpus.names), "document")
+        nll = document_nll(
+            task.model, task.rope, task.corpus, lengths[-1], self.precision, progress, blocks=task.blocks
+        )
+        columns = {**task.columns, "corpus": self.corpus}
+        table = pd.DataFrame(perplexity_rows(nll, task.corpus.names, lengths, columns))
+        at = table.groupby("length")["nll"].mean()
+        return Outcome(table, {f"nll/{length}": float(at[length]) for length in _powers(lengths)}, nll)
 
 
 def document_nll(
@@ -62,6 +85,10 @@ def document_nll(
 
     Raises EvaluationError for a dynamic rope (its values at N are not a prefix of those at 2N), and as `prefixes`.
     """
+    import numpy as np
+
+    from yarnlab.modeling import autocast
+
     if rope.dynamic:
         raise EvaluationError(f"{rope.method} rescales with the input's length, so one pass can't give other lengths")
 
@@ -80,10 +107,10 @@ def document_nll(
 
 def perplexity_rows(
     nll: np.ndarray, documents: tuple[str, ...], lengths: tuple[int, ...], columns: dict[str, Any]
-) -> list[dict[str, Any]]:
+) -> Rows:
     """One row per document and length, with `columns` repeated in front."""
     return [
-        {**columns, "document": name, **row, "protocol": PROTOCOL}
+        {**columns, "document": name, **row, "protocol": Perplexity.PROTOCOL}
         for name, values in zip(documents, nll, strict=True)
         for row in cumulative_and_bucket_means(values, lengths)
     ]
@@ -92,22 +119,25 @@ def perplexity_rows(
 def rows_under(
     rope: Rope,
     task: Task,
+    precision: str,
     lengths: tuple[int, ...],
     columns: dict[str, Any],
+    documents: int | None,
     progress: Progress,
-    documents: int | None = None,
-) -> list[dict[str, Any]]:
+) -> Rows:
     """`perplexity_rows` of the task's model with `rope` in place of its own."""
+    from yarnlab.modeling import set_rope
+
     set_rope(task.model, rope)
-    nll = document_nll(task.model, rope, task.corpus, lengths[-1], task.settings["precision"], progress, documents)
+    nll = document_nll(task.model, rope, task.corpus, lengths[-1], precision, progress, documents)
     return perplexity_rows(nll, task.corpus.names[:documents], lengths, columns)
+
+
+def doublings(first: int, last: float) -> list[int]:
+    """first, 2·first, 4·first, … up to `last`."""
+    return [first * 2**i for i in range(int(last // first).bit_length())]
 
 
 def _powers(lengths: tuple[int, ...]) -> list[int]:
     """The shortest length and its doublings: enough for a glance in the dashboard."""
-    chosen, length = [], lengths[0]
-    while length <= lengths[-1]:
-        if length in lengths:
-            chosen.append(length)
-        length *= 2
-    return chosen
+    return [length for length in doublings(lengths[0], lengths[-1]) if length in lengths]

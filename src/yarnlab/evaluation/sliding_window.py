@@ -12,29 +12,127 @@ shorter windows (modeling_llama_yarn.py:321-324); ours do not.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
+from pydantic import Field, model_validator
 
-from yarnlab.corpus.tokens import TokenisedCorpus
+from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Task
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
-from yarnlab.evaluation.grids import TOKENS_PER_BATCH
-from yarnlab.evaluation.nll import target_nll
-from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.modeling import autocast
+from yarnlab.evaluation.nll import TOKENS_PER_BATCH, target_nll
+from yarnlab.study.fields import Positive
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd
     from transformers import PreTrainedModel
 
+    from yarnlab.corpus.tokens import TokenisedCorpus
     from yarnlab.progress import Progress
+    from yarnlab.study.schema import Study
 
-PROTOCOL = "sliding-window@1"
 BATCHES_PER_BLOCK = 64  # of one window each at full scale: two minutes for a model of 7B on an H100
+UNTRUNCATED = 1.25  # windows that a document is taken to be long where the study does not cut it (in `yarnlab plan`)
+
+
+class SlidingWindow(Evaluation):
+    """sliding-window@1: windows of `window` tokens every `stride` tokens (the paper's GovReport protocol)."""
+
+    kind = "sliding_window"
+    order = 4
+    PROTOCOL = "sliding-window@1"
+    COLUMNS = "method scale corpus document window_index start tokens nll"
+
+    window: int = Field(ge=2)
+    """Tokens of a window, BOS included."""
+    stride: Positive
+    """Tokens from the start of a window to that of the next."""
+    max_tokens: Positive | None = None
+    """Documents are cut to this many tokens; without it they are read whole, as the paper does."""
+
+    @model_validator(mode="after")
+    def _overlap(self) -> SlidingWindow:
+        if self.stride >= self.window:
+            raise ValueError(f"stride {self.stride} must be below window {self.window}")
+        return self
+
+    def cost(self, study: Study, arm: str) -> Passes:
+        tokens = self.max_tokens or round(UNTRUNCATED * self.window)
+        each, size = window_count(tokens, self.window, self.stride), min(self.window, tokens + 1)
+        note = None
+        if self.max_tokens is None:
+            note = (
+                f"sliding_window: documents are read whole; each is taken to have {tokens:,} tokens, so {each} "
+                "windows. Their real lengths decide."
+            )
+        windows = self.documents_read(study, arm) * each
+        return Passes([(windows, size)], max(size, TOKENS_PER_BATCH), note=note)
+
+    def evaluate(self, task: Task) -> Outcome:
+        """One row per window: `start` is the first scored token's index in the document (BOS not counted), `tokens`
+        how many are scored, `nll` their mean in nats.
+
+        Raises EvaluationError for a corpus or document without tokens, for token ids that the model does not have,
+        and for a loss that is not finite.
+        """
+        import pandas as pd
+
+        names = task.corpus.names
+        documents = _documents(task.corpus, self.max_tokens, task.model.config.vocab_size)
+        windows = [
+            window
+            for i, ids in enumerate(documents)
+            for window in windows_of(i, len(ids) - 1, self.window, self.stride)
+        ]
+        progress = task.progress(len(windows), "window")
+        means: dict[Window, float] = {}
+        together = list(batches(windows))
+        for first in range(0, len(together), BATCHES_PER_BLOCK):
+            block = together[first : first + BATCHES_PER_BLOCK]
+            held = [window for batch in block for window in batch]
+            compute = partial(self._means, task, documents, block, progress)
+            found = task.blocks.array(f"batches-{first}", progress, len(held), compute)
+            means |= zip(held, found.tolist(), strict=True)
+        columns = {**task.columns, "corpus": self.corpus}
+        table = pd.DataFrame(
+            {
+                **columns,
+                "document": names[window.document],
+                "window_index": window.index,
+                "start": window.start,
+                "tokens": window.tokens,
+                "nll": means[window],
+                "protocol": self.PROTOCOL,
+            }
+            for window in windows
+        )
+        pooled, by_document = pooled_nll(table).iloc[0], document_means(table)
+        return Outcome(table, {"nll/windows": float(pooled), "nll/documents": float(by_document.mean())})
+
+    def _means(
+        self, task: Task, documents: list[np.ndarray], block: list[list[Window]], progress: Progress
+    ) -> np.ndarray:
+        """Each window's mean NLL, batch by batch: float64, (windows,)."""
+        import numpy as np
+
+        from yarnlab.modeling import autocast
+
+        means: list[float] = []
+        for batch in block:
+            with autocast(self.precision):
+                nll = window_nll(task.model, np.stack([_input(documents, w) for w in batch]), batch[0].tokens)
+            for window, values in zip(batch, nll, strict=True):
+                means.append(float(values.mean(dtype=np.float64)))
+                if not np.isfinite(means[-1]):
+                    raise EvaluationError(
+                        f"document {task.corpus.names[window.document]}: the model's loss is not finite in the window "
+                        f"that begins at token {window.begin}: its weights or rope are broken"
+                    )
+            progress.advance(len(batch), note=f"{batch[0].length} tokens each")
+        return np.array(means)
 
 
 @dataclass(frozen=True)
@@ -58,65 +156,6 @@ class Window:
         return self.end - self.start
 
 
-def evaluate(task: Task) -> Outcome:
-    """One row per window: `start` is the first scored token's index in the document (BOS not counted), `tokens` how
-    many are scored, `nll` their mean in nats.
-
-    Raises EvaluationError for a corpus or document without tokens, for token ids that the model does not have, and
-    for a loss that is not finite.
-    """
-    import pandas as pd
-
-    settings, names = task.settings, task.corpus.names
-    documents = _documents(task.corpus, settings.get("max_tokens"), task.model.config.vocab_size)
-    windows = [
-        window
-        for i, ids in enumerate(documents)
-        for window in windows_of(i, len(ids) - 1, settings["window"], settings["stride"])
-    ]
-    progress = task.progress(len(windows), "window")
-    means: dict[Window, float] = {}
-    together = list(batches(windows))
-    for first in range(0, len(together), BATCHES_PER_BLOCK):
-        block = together[first : first + BATCHES_PER_BLOCK]
-        held = [window for batch in block for window in batch]
-        compute = partial(_means, task, documents, block, progress)
-        found = task.blocks.array(f"batches-{first}", progress, len(held), compute)
-        means |= zip(held, found.tolist(), strict=True)
-    columns = {**task.columns, "corpus": settings["corpus"]}
-    table = pd.DataFrame(
-        {
-            **columns,
-            "document": names[window.document],
-            "window_index": window.index,
-            "start": window.start,
-            "tokens": window.tokens,
-            "nll": means[window],
-            "protocol": PROTOCOL,
-        }
-        for window in windows
-    )
-    by_document = document_means(table)
-    return Outcome(table, {"nll/windows": float(pooled_nll(table).iloc[0]), "nll/documents": float(by_document.mean())})
-
-
-def _means(task: Task, documents: list[np.ndarray], block: list[list[Window]], progress: Progress) -> np.ndarray:
-    """Each window's mean NLL, batch by batch: float64, (windows,)."""
-    means: list[float] = []
-    for batch in block:
-        with autocast(task.settings["precision"]):
-            nll = window_nll(task.model, np.stack([_input(documents, w) for w in batch]), batch[0].tokens)
-        for window, values in zip(batch, nll, strict=True):
-            means.append(float(values.mean(dtype=np.float64)))
-            if not np.isfinite(means[-1]):
-                raise EvaluationError(
-                    f"document {task.corpus.names[window.document]}: the model's loss is not finite in the window that "
-                    f"begins at token {window.begin}: its weights or rope are broken"
-                )
-        progress.advance(len(batch), note=f"{batch[0].length} tokens each")
-    return np.array(means)
-
-
 def windows_of(document: int, tokens: int, window: int, stride: int) -> Iterator[Window]:
     """The windows of a document of `tokens` tokens without BOS, for stride < window (eval/perplexity.py:49-59, 81)."""
     start = 0
@@ -126,6 +165,11 @@ def windows_of(document: int, tokens: int, window: int, stride: int) -> Iterator
         if end == tokens:
             return
         start = end
+
+
+def window_count(tokens: int, window: int, stride: int) -> int:
+    """How many `windows_of` gives, in closed form."""
+    return 1 + max(0, math.ceil((tokens - (window - 1)) / stride))
 
 
 def batches(windows: list[Window]) -> Iterator[list[Window]]:
@@ -139,15 +183,17 @@ def batches(windows: list[Window]) -> Iterator[list[Window]]:
             yield group[first : first + size]
 
 
-@torch.inference_mode()
 def window_nll(model: PreTrainedModel, inputs: np.ndarray, scored: int) -> np.ndarray:
     """NLL in nats of the last `scored` tokens of each row of `inputs`: float32, (rows, scored).
 
     The hidden states are those of the caller's autocast, of the whole row, its last token included.
     """
-    ids = torch.from_numpy(inputs.astype(np.int64)).to(model.device)
-    hidden = model.model(input_ids=ids, use_cache=False)[0][:, -scored - 1 : -1]
-    return target_nll(model, hidden, ids[:, -scored:]).cpu().numpy()
+    import torch
+
+    ids = torch.from_numpy(inputs.astype("int64")).to(model.device)
+    with torch.inference_mode():
+        hidden = model.model(input_ids=ids, use_cache=False)[0][:, -scored - 1 : -1]
+        return target_nll(model, hidden, ids[:, -scored:]).cpu().numpy()
 
 
 def pooled_nll(table: pd.DataFrame) -> pd.Series:
@@ -179,5 +225,7 @@ def _documents(corpus: TokenisedCorpus, max_tokens: int | None, vocab_size: int)
 
 def _input(documents: list[np.ndarray], window: Window) -> np.ndarray:
     """BOS and the window's document tokens, as the model reads them."""
+    import numpy as np
+
     ids = documents[window.document]
     return np.concatenate([ids[:1], ids[1 + window.begin : 1 + window.end]])

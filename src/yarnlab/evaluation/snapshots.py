@@ -81,7 +81,7 @@ def mmlu_subjects() -> tuple[str, ...]:
     return tuple(names)
 
 
-def load_paper_tasks(snapshots: Mapping[str, str], scratch: Path, subjects: tuple[str, ...]) -> Any:
+def load_paper_tasks(snapshots: Mapping[str, Path], scratch: Path, subjects: tuple[str, ...]) -> Any:
     """What lm-eval's `evaluate` takes: the three tasks and the MMLU `subjects` as the group `mmlu`.
 
     `snapshots`: dataset, as the study names it → its folder.
@@ -125,14 +125,14 @@ def _mmlu(subject: str) -> Benchmark:
     )
 
 
-def _checked_files(snapshots: Mapping[str, str], benchmark: Benchmark) -> dict[str, tuple[str, list[str]]]:
+def _checked_files(snapshots: Mapping[str, Path], benchmark: Benchmark) -> dict[str, tuple[str, list[str]]]:
     """split → (its pattern, its files). Raises EvaluationError for files that can't serve."""
     import pyarrow
     from pyarrow import parquet
 
     found = {}
     for split, pattern in benchmark.splits.items():
-        place = Path(snapshots[benchmark.snapshot])
+        place = snapshots[benchmark.snapshot]
         paths = sorted(place.glob(pattern))
         rows = 0
         for path in paths:

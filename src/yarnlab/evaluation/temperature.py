@@ -7,27 +7,108 @@ measured on CPU, batches of short documents are no faster than one at a time.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import numpy as np
-
+from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, methods_that
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.grids import factors_at
 from yarnlab.evaluation.perplexity import document_nll
-from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.modeling import set_rope
 from yarnlab.rope import Rope
-from yarnlab.study.fields import FactorGrid
-from yarnlab.study.schema import RopeChoice
+from yarnlab.study.fields import FactorGrid, KeyPath, Positive, Problem, Scales
 
 if TYPE_CHECKING:
+    import numpy as np
     from torch import Tensor
 
     from yarnlab.progress import Progress
+    from yarnlab.study.schema import Study
 
-PROTOCOL = "temperature@1"
+SLOPE = 0.1  # of Eq. 22, whose factor is run beside the grid; the official Mistral code has 0.07
+
+
+def _interpolates_alone(rope: type[Rope]) -> bool:
+    """Static, with frequencies of its own, and no attention factor that the sweep would replace."""
+    return not rope.dynamic and rope is not Rope and rope.attention_factor is Rope.attention_factor
+
+
+INTERPOLATION = methods_that("is not a static interpolation without a temperature of its own", _interpolates_alone)
+
+
+class Temperature(Evaluation):
+    """Perplexity by attention factor √(1/t) at each scale without fine-tuning (paper App. A.2).
+
+    Beside the grid, every scale is run with the formula's own factor 0.1 ln s + 1 and with its other reading,
+    √(0.1 ln s + 1).
+    """
+
+    kind = "temperature"
+    order = 7
+    PROTOCOL = "temperature@1"
+    COLUMNS = "corpus method scale factor kind document segment start tokens nll"
+
+    method: Annotated[str, INTERPOLATION]
+    """A static method that changes the frequencies and has no attention factor of its own."""
+    scales: Scales
+    """Scales at which each factor is run."""
+    factors: FactorGrid
+    """Attention factors √(1/t)."""
+    segments: Positive
+    """Equal parts of a document whose mean NLL is measured."""
+    documents: Positive
+    """How many of the corpus's documents are read, from the first on."""
+    max_length: Positive
+    """Documents are read to s·L tokens, to `max_length` at most."""
+
+    @property
+    def longest(self) -> tuple[KeyPath, int]:
+        return ("max_length",), self.max_length
+
+    def check(self, study: Study, arm: str) -> Iterator[Problem]:
+        shortest = min(self._lengths(study.architecture(arm).original_context))
+        if shortest < 2 * self.segments:
+            yield ("segments",), f"{self.segments} segments need 2 tokens each, {arm} is read for {shortest}"
+
+    def cost(self, study: Study, arm: str) -> Passes:
+        lengths = self._lengths(study.architecture(arm).original_context)
+        runs = self.documents * len(factors_at(1.0, self.factors.values()))
+        return Passes([(runs, length) for length in lengths], max(lengths))
+
+    def evaluate(self, task: Task) -> Outcome:
+        """One row per scale, factor, document and segment; weights and frequencies are the same for all factors."""
+        documents = task.corpus.names[: self.documents]
+        cells = []
+        for scale, length in zip(self.scales, self._lengths(task.architecture.original_context), strict=True):
+            if length < 2 * self.segments:
+                raise EvaluationError(
+                    f"temperature reads {length} tokens at scale {scale:g}, too few for {self.segments} segments: "
+                    "lower `segments` or raise `max_length`"
+                )
+            untempered = task.make_rope(self.method, scale)
+            for kind, factor in factors_at(scale, self.factors.values()):
+                labels = task.labels(corpus=self.corpus, method=self.method, scale=scale, factor=factor, kind=kind)
+                rows = partial(self._rows, task, tempered(untempered, factor), length, labels)
+                cells.append(Cell(f"{scale}-{kind}-{factor}", len(documents), rows))
+        table = task.table(cells, "document")
+        return Outcome(table, _best_factors(table))
+
+    def _lengths(self, original_context: int) -> list[int]:
+        """Tokens read of each document at each scale: s·L, or `max_length` where that is less."""
+        return [min(round(scale * original_context), self.max_length) for scale in self.scales]
+
+    def _rows(self, task: Task, rope: Rope, length: int, labels: dict[str, Any], progress: Progress) -> Rows:
+        """One row per document and segment."""
+        from yarnlab.modeling import set_rope
+
+        set_rope(task.model, rope)
+        nll = document_nll(task.model, rope, task.corpus, length, self.precision, progress, self.documents)
+        return [
+            {**labels, "document": name, **part, "protocol": self.PROTOCOL}
+            for name, values in zip(task.corpus.names[: self.documents], nll, strict=True)
+            for part in segment_means(values, self.segments)
+        ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +140,13 @@ def tempered(rope: Rope, factor: float) -> Tempered:
     )
 
 
+def factors_at(scale: float, grid: tuple[float, ...]) -> list[tuple[str, float]]:
+    """(kind, √(1/t)) of every run at one scale: the grid, the formula 0.1 ln s + 1 (paper Eq. 22, official code),
+    and √(0.1 ln s + 1), which is what one gets by reading the formula as 1/t."""
+    formula = SLOPE * math.log(scale) + 1
+    return [*(("grid", factor) for factor in grid), ("formula", formula), ("reading", math.sqrt(formula))]
+
+
 def segment_means(nll: np.ndarray, segments: int) -> list[dict[str, float | int]]:
     """Mean NLL of `segments` equal parts of a document; sums are in fp64.
 
@@ -67,57 +155,12 @@ def segment_means(nll: np.ndarray, segments: int) -> list[dict[str, float | int]
             so the first part has one target less than its tokens.
     """
     bounds = [round(i * (len(nll) + 1) / segments) for i in range(segments + 1)]
-    rows = []
+    rows: list[dict[str, float | int]] = []
     for i in range(segments):
         start, end = max(bounds[i], 1), bounds[i + 1]
         part = nll[start - 1 : end - 1]
-        rows.append({"segment": i, "start": start, "tokens": len(part), "nll": float(part.mean(dtype=np.float64))})
+        rows.append({"segment": i, "start": start, "tokens": len(part), "nll": float(part.mean(dtype="float64"))})
     return rows
-
-
-def evaluate(task: Task) -> Outcome:
-    """One row per scale, factor, document and segment; weights and frequencies are the same for all factors."""
-    import pandas as pd
-
-    settings = task.settings
-    grid = FactorGrid(**settings["factors"]).values()
-    documents = task.corpus.names[: settings["documents"]]
-    lengths = [_length(task, scale) for scale in settings["scales"]]
-    progress = task.progress(len(lengths) * len(factors_at(1.0, grid)) * len(documents), "document")
-    columns = {key: task.columns[key] for key in ("model", "arm", "seed")} | {"corpus": settings["corpus"]}
-    rows: list[dict[str, Any]] = []
-    for scale, length in zip(settings["scales"], lengths, strict=True):
-        untempered = RopeChoice(method=settings["method"], scale=scale).make(task.architecture)
-        for kind, factor in factors_at(scale, grid):
-            labels = {**columns, "method": settings["method"], "scale": float(scale), "factor": factor, "kind": kind}
-            of_one = partial(_rows, task, tempered(untempered, factor), length, labels, progress)
-            rows += task.blocks.rows(f"{scale}-{kind}-{factor}", progress, len(documents), of_one)
-    table = pd.DataFrame(rows)
-    return Outcome(table, _best_factors(table))
-
-
-def _rows(task: Task, rope: Rope, length: int, labels: dict[str, Any], progress: Progress) -> list[dict[str, Any]]:
-    """One row per document and segment."""
-    settings, count = task.settings, task.settings["documents"]
-    set_rope(task.model, rope)
-    nll = document_nll(task.model, rope, task.corpus, length, settings["precision"], progress, documents=count)
-    return [
-        {**labels, "document": name, **part, "protocol": PROTOCOL}
-        for name, values in zip(task.corpus.names[:count], nll, strict=True)
-        for part in segment_means(values, settings["segments"])
-    ]
-
-
-def _length(task: Task, scale: float) -> int:
-    """Tokens read of each document: s·L, or `max_length` where that is less."""
-    settings = task.settings
-    length = min(round(scale * task.architecture.original_context), settings["max_length"])
-    if length < 2 * settings["segments"]:
-        raise EvaluationError(
-            f"temperature reads {length} tokens at scale {scale:g}, too few for {settings['segments']} segments: "
-            "lower `segments` or raise `max_length`"
-        )
-    return length
 
 
 def _best_factors(table: Any) -> dict[str, float]:

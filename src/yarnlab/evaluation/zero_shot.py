@@ -1,30 +1,65 @@
-"""Methods × scales on one model as it is: same weights, other rope, perplexity by truncated-prefix@1."""
+"""zero-shot@1: methods × scales on one model as it is: same weights, other rope, perplexity by truncated-prefix@1."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Annotated
 
-from yarnlab.evaluation.grids import grid_lengths
-from yarnlab.evaluation.perplexity import rows_under
-from yarnlab.evaluation.task import Outcome, Task
-from yarnlab.study.schema import RopeChoice
+from yarnlab.evaluation.base import STATIC, Cell, Evaluation, Outcome, Passes, Task
+from yarnlab.evaluation.perplexity import doublings, rows_under
+from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem, Scales
+
+if TYPE_CHECKING:
+    from yarnlab.study.schema import Study
 
 
-def evaluate(task: Task) -> Outcome:
-    """One row per method, scale, document and length."""
-    import pandas as pd
+class ZeroShot(Evaluation):
+    """Methods × scales on models as they are, without fine-tuning, at L, 2L, 4L, … up to s·L or `max_length` tokens."""
 
-    shape, settings = task.architecture, task.settings
-    cells = len(settings["methods"]) * len(settings["scales"])
-    progress = task.progress(cells * len(task.corpus.names), "document")
-    columns = {key: task.columns[key] for key in ("model", "arm", "seed")} | {"corpus": settings["corpus"]}
-    rows: list[dict[str, Any]] = []
-    for scale in settings["scales"]:
-        lengths = grid_lengths(shape.original_context, scale, settings["max_length"])
-        for method in settings["methods"]:
-            rope = RopeChoice(method=method, scale=scale).make(shape)
-            labels = {**columns, "method": method, "scale": float(scale)}
-            of_one = partial(rows_under, rope, task, lengths, labels, progress)
-            rows += task.blocks.rows(f"{scale}-{method}", progress, len(task.corpus.names), of_one)
-    return Outcome(pd.DataFrame(rows))
+    kind = "zero_shot"
+    order = 2
+    PROTOCOL = "zero-shot@1"
+    COLUMNS = "method scale corpus document length tokens nll bucket_start bucket_nll"
+
+    methods: Annotated[Distinct[str], STATIC]
+    """Static methods that take the place of the model's own."""
+    scales: Scales
+    """Scales at which each method is run."""
+    max_length: Positive
+    """No length beyond this many tokens."""
+
+    @property
+    def longest(self) -> tuple[KeyPath, int]:
+        return ("max_length",), self.max_length
+
+    def check(self, study: Study, arm: str) -> Iterator[Problem]:
+        window = study.architecture(arm).original_context
+        if self.max_length < window:
+            yield (
+                ("max_length",),
+                f"{self.max_length} is below the original context of {arm}, {window} tokens, where the lengths begin",
+            )
+
+    def cost(self, study: Study, arm: str) -> Passes:
+        runs, window = self.documents_read(study, arm) * len(self.methods), study.architecture(arm).original_context
+        lengths = [grid_lengths(window, scale, self.max_length)[-1] for scale in self.scales]
+        return Passes([(runs, length) for length in lengths], max(lengths))
+
+    def evaluate(self, task: Task) -> Outcome:
+        """One row per method, scale, document and length."""
+        window, documents = task.architecture.original_context, len(task.corpus.names)
+        cells = []
+        for scale in self.scales:
+            lengths = grid_lengths(window, scale, self.max_length)
+            for method in self.methods:
+                labels = task.labels(corpus=self.corpus, method=method, scale=scale)
+                rope = task.make_rope(method, scale)
+                rows = partial(rows_under, rope, task, self.precision, lengths, labels, None)
+                cells.append(Cell(f"{scale}-{method}", documents, rows))
+        return Outcome(task.table(cells, "document"))
+
+
+def grid_lengths(original_context: int, scale: float, max_length: int) -> tuple[int, ...]:
+    """L, 2L, 4L, … up to the extended context s·L, or to `max_length`."""
+    return tuple(doublings(original_context, min(scale * original_context, max_length)))

@@ -14,7 +14,6 @@ from yarnlab.hub.lock import lock_file
 from yarnlab.plan import evaluations, models, storage
 from yarnlab.plan.render import render
 from yarnlab.plan.stages import Plan, PlanError, Stage, needed, room
-from yarnlab.study.evaluations import KINDS
 from yarnlab.study.schema import Study
 
 __all__ = ["Plan", "PlanError", "Stage", "plan_study", "render"]
@@ -47,12 +46,11 @@ def plan_study(study: Study, device: str | Device | None = None, mfu: float = 0.
     for stage, problem in models.stages(study, machine):
         made.append(stage)
         problems += [problem] if problem else []
-    for kind in KINDS:
-        settings = getattr(study.evaluations, kind)
+    for _, settings in study.evaluations:
         for model, (arm, _) in study.instances().items():
             if settings is None or arm not in settings.models:
                 continue
-            stage, note = evaluations.stage(study, kind, arm, model, machine)
+            stage, note = evaluations.stage(study, settings, arm, model, machine)
             made.append(stage)
             notes |= {note: None} if note else {}
             if needed(stage, machine) > room(machine):

@@ -17,23 +17,6 @@ from yarnlab.errors import UserError
 from yarnlab.lazy import np, pd
 from yarnlab.study.evaluations import KINDS
 
-_COLUMNS = {
-    "perplexity": "method scale corpus document length tokens nll bucket_start bucket_nll",
-    "zero_shot": "method scale corpus document length tokens nll bucket_start bucket_nll",
-    "passkey": "method scale length trial depth hit expected_accuracy margin",
-    "sliding_window": "method scale corpus document window_index start tokens nll",
-    "dynamic": "corpus method document length scale_in_force nll tail_nll tokens",
-    "key_cache": "corpus method cache document bucket_start bucket_end nll",
-    "temperature": "corpus method scale factor kind document segment start tokens nll",
-    "ramp": "corpus variant method scale document length tokens nll bucket_start bucket_nll",
-    "entropy": "corpus method scale document layer head length entropy normalised_entropy",
-    "passkey_official": "method scale length trial depth hit",
-    "benchmarks": "method scale task metric value stderr n shots",
-    "benchmarks.samples": "task item acc acc_norm",
-}
-# Further tables of an evaluation, beside its first: <model>.<name>.parquet, called '<kind>.<name>' here.
-_FURTHER = {"benchmarks": ("samples",)}
-
 
 class ResultsError(UserError):
     """A results directory cannot be read; the message says what, where and what to do."""
@@ -294,12 +277,14 @@ def read_frames(
     """
     found: dict[str, pd.DataFrame | None] = {}
     unreadable = {}
-    for kind in KINDS:
+    for kind, declared in KINDS.items():
         if planned[kind] is not None:
             folder, own = directory / "evaluations" / kind, evaluated(models, planned[kind])
-            for suffix in ("", *(f".{further}" for further in _FURTHER.get(kind, ()))):
+            # Further tables lie beside the first: <model>.<name>.parquet, called '<kind>.<name>' here.
+            further = {f".{name}": columns for name, columns in declared.FURTHER.items()}
+            for suffix, columns in {"": declared.COLUMNS, **further}.items():
                 try:
-                    found[f"{kind}{suffix}"] = _evaluation(folder, own, f"{kind}{suffix}", suffix)
+                    found[f"{kind}{suffix}"] = _evaluation(folder, own, columns, suffix)
                 except ResultsError as error:
                     unreadable[f"{kind}{suffix}"] = str(error)
     found["training"] = _training(directory, models)
@@ -328,14 +313,14 @@ def read_manifests(directory: Path, models: dict[str, Model], planned: dict[str,
     return found
 
 
-def _evaluation(folder: Path, models: list[str], need: str, suffix: str) -> pd.DataFrame | None:
+def _evaluation(folder: Path, models: list[str], columns: str, suffix: str) -> pd.DataFrame | None:
     frames: list[pd.DataFrame] = []
     for name in models:
         path = folder / f"{name}{suffix}.parquet"
         if not path.is_file():
             continue
         frame = pd.read_parquet(path)
-        absent = {"model", "arm", "seed", *_COLUMNS[need].split()} - set(frame.columns)
+        absent = {"model", "arm", "seed", *columns.split()} - set(frame.columns)
         if absent:
             raise ResultsError(f"{path} lacks {', '.join(sorted(absent))}: delete it and run the study again")
         frames.append(frame)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import shutil
 from pathlib import Path
@@ -12,9 +11,10 @@ from yarnlab.contract import StageRun, stage_run, state_key
 from yarnlab.precision import in_force
 from yarnlab.progress import Progress
 from yarnlab.stages.layout import Layout, columns_of, seeds_of, tags_of
+from yarnlab.study.evaluations import KINDS
 
 if TYPE_CHECKING:
-    from yarnlab.evaluation.task import Outcome
+    from yarnlab.evaluation.base import Outcome
 
 
 def evaluate(
@@ -28,33 +28,34 @@ def evaluate(
     import torch
 
     from yarnlab.corpus.tokens import TokenisedCorpus
+    from yarnlab.evaluation.base import Task
     from yarnlab.evaluation.blocks import Blocks
-    from yarnlab.evaluation.task import Task
     from yarnlab.modeling import load_model, rope_of, use_fast_attention
     from yarnlab.study.schema import Architecture
 
-    settings, path = spec["evaluation"], layout.evaluation(kind, name)
-    datasets = settings.get("snapshots", {})
-    settings = settings | {"snapshots": {task: str(layout.asset(asset)) for task, asset in datasets.items()}}
-    settings |= {"precision": in_force(settings["precision"])}
+    path, precision = layout.evaluation(kind, name), in_force(spec["evaluation"]["precision"])
+    settings = KINDS[kind].model_validate(
+        {**spec["evaluation"], "models": [spec["arm"]], "precision": precision, "threads": threads}
+    )
+    corpus_name = spec["evaluation"]["corpus"]
+    datasets = {dataset: layout.asset(asset) for dataset, asset in settings.datasets.items()}
     manifest = path.with_suffix(".manifest.json")
     run = StageRun(layout.root, kind, name, spec, code, manifest, tags=tags_of(spec), seeds=seeds_of(spec))
-    corpus_manifest = layout.corpus(settings["corpus"]) / "manifest.json"
+    corpus_manifest = layout.corpus(corpus_name) / "manifest.json"
     run.inputs = [layout.model(name) / "manifest.json", corpus_manifest]
-    run.inputs += [layout.asset(asset) / "manifest.json" for asset in datasets.values()]
+    run.inputs += [folder / "manifest.json" for folder in datasets.values()]
     run.add_dataset(corpus_manifest, "evaluation")
-    run.facts["precision"] = settings["precision"]
-    run.state = state_key(run, settings["precision"])
+    run.facts["precision"] = precision
+    run.state = state_key(run, precision)
     begun = layout.begun(kind, name)
     with stage_run(run):
         torch.set_num_threads(threads)
         corpus = TokenisedCorpus.open(corpus_manifest.parent)
         rope = rope_of(spec)
-        model = load_model(layout.model(name), rope, precision=settings["precision"])
+        model = load_model(layout.model(name), rope, precision=precision)
         use_fast_attention(model)
-        outcome = importlib.import_module(f"yarnlab.evaluation.{kind}").evaluate(
+        outcome = settings.evaluate(
             Task(
-                settings=settings,
                 seed=spec["evaluation_seed"],
                 columns=columns_of(spec),
                 architecture=Architecture(**spec["architecture"]),
@@ -63,12 +64,13 @@ def evaluate(
                 rope=rope,
                 tokenizer=layout.model(name),
                 progress=lambda total, unit: Progress(f"{kind} {name}", total, log=log, unit=unit),
+                datasets=datasets,
                 blocks=Blocks(begun / run.state[:16]),
             )
         )
         # Afterwards, since an evaluation may take another kernel than the fastest, to have a cache of keys.
         run.facts["attention"] = model.config._attn_implementation
-        _write_outcome(run, path, layout.nll(settings["corpus"], name), outcome, corpus.names)
+        _write_outcome(run, path, layout.nll(corpus_name, name), outcome, corpus.names)
     shutil.rmtree(begun, ignore_errors=True)
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from yarnlab.study.check_evaluations import Problem, evaluation_problems, foreign, rope_problem
+from yarnlab.study.check_evaluations import evaluation_problems, foreign
 from yarnlab.study.check_held_out import held_out_problems
 from yarnlab.study.data import HubText, PythonPackages
-from yarnlab.study.fields import KeyPath, near
+from yarnlab.study.fields import KeyPath, Problem, near
+from yarnlab.study.options import rope_problem
 from yarnlab.study.schema import Architecture, Study
 from yarnlab.study.training import Train
 

@@ -14,8 +14,8 @@ from functools import cache
 
 from packaging.utils import canonicalize_name
 
-from yarnlab.study.check_evaluations import Problem
 from yarnlab.study.data import Corpus, PythonPackages
+from yarnlab.study.fields import Problem
 from yarnlab.study.schema import Study
 
 
