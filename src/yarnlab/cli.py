@@ -64,7 +64,7 @@ def _log_error(text: str) -> None:
 
 
 def _stage(stage: str, name: str, study_dir: Path, spec: str | None, code: str | None, log: Path | None) -> None:
-    from yarnlab.code import code_key
+    from yarnlab.fingerprint import key
     from yarnlab.stages import STAGES, Layout
     from yarnlab.study import section
 
@@ -75,7 +75,7 @@ def _stage(stage: str, name: str, study_dir: Path, spec: str | None, code: str |
         log.parent.mkdir(parents=True, exist_ok=True)
         log.write_text("", encoding="utf-8")
     given = json.loads(spec) if spec is not None else section(_study_of(study_dir), stage, name)
-    STAGES[stage](Layout(study_dir), name, given, code or code_key(stage), log)
+    STAGES[stage](Layout(study_dir), name, given, code or key(stage, given), log)
 
 
 def _study_of(study_dir: Path) -> Study:

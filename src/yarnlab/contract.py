@@ -30,6 +30,8 @@ from yarnlab.provenance import (
 )
 from yarnlab.study.sections import digest
 
+FORCED = "YARNLAB_FORCED"  # rules and files that a call of Snakemake asks to be made again, one a line; * for all
+
 
 @dataclass
 class StageRun:
@@ -117,6 +119,7 @@ def _manifest(run: StageRun, inputs: dict[str, str], started: str, seconds: floa
         "study_sha256": os.environ.get("YARNLAB_STUDY_SHA256", ""),
         "run": run.run,
         "code": run.code,
+        "state": run.state,
         "spec": dict(run.spec),
         "spec_sha256": digest(dict(run.spec)),
         "tags": run.tags,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from yarnlab.contract import StageRun, stage_run, state_key
 from yarnlab.precision import in_force
 from yarnlab.progress import Progress
+from yarnlab.stages.finished import keep, put_back
 from yarnlab.stages.layout import Layout, columns_of, seeds_of, tags_of
 
 if TYPE_CHECKING:
@@ -43,6 +44,10 @@ def evaluate(kind: str, layout: Layout, name: str, spec: dict[str, Any], code: s
     run.facts["precision"] = settings["precision"]
     run.state = state_key(run, settings["precision"])
     begun = layout.begun(kind, name)
+    if put_back(run):
+        Progress(f"{kind} {name}", 0, log=log).say("made before of the same inputs, and its files are intact: put back")
+        shutil.rmtree(begun / run.state[:16], ignore_errors=True)
+        return
     with stage_run(run):
         torch.set_num_threads(settings["threads"])
         corpus = TokenisedCorpus.open(corpus_manifest.parent)
@@ -66,6 +71,7 @@ def evaluate(kind: str, layout: Layout, name: str, spec: dict[str, Any], code: s
         # Afterwards, since an evaluation may take another kernel than the fastest, to have a cache of keys.
         run.facts["attention"] = model.config._attn_implementation
         _write_outcome(run, path, layout.nll(settings["corpus"], name), outcome, corpus.names)
+    keep(run)
     shutil.rmtree(begun, ignore_errors=True)
 
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from yarnlab.contract import StageRun, stage_run, state_key
 from yarnlab.precision import in_force
 from yarnlab.progress import Progress
+from yarnlab.stages.finished import is_finished, keep, put_back
 from yarnlab.stages.layout import Layout, seeds_of, tags_of
-from yarnlab.stages.made import is_made, keep, put_back
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +69,6 @@ def _train_together(
                 group.announce(not made)
                 if not made:
                     with stage_run(run):
-                        run.facts["state"] = run.state
                         for corpus in corpora:
                             run.add_dataset(corpus, "training")
                         _train(run, layout, rope, phases, state, log, group)
@@ -96,7 +95,7 @@ def _made_before(run: StageRun, state: Path, log: Path | None, waited: bool) -> 
     """Whether the finished model is there; if not, unfinished trainings that this one does not continue are named."""
     say = Progress(run.name, 0, log=log).say
     others = sorted({checkpoint.parent for checkpoint in state.parent.glob("*/checkpoint-*")} - {state})
-    if waited and is_made(run):
+    if waited and is_finished(run):
         say("the job that was waited for has made it")
     elif put_back(run):
         say("finished before with these settings and inputs, and its files are intact: put back, nothing is trained")

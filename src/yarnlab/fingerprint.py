@@ -1,0 +1,158 @@
+"""What a result is valid by, beside its section of the study and what its inputs hold: one short key for each job.
+
+A key names the version of the protocol, raised by hand when numbers change, and what the job takes from elsewhere: the
+RoPE classes that it computes with, or the installed packages whose text it reads. It depends neither on the version of
+Python nor on comments, layout, or a class that the job does not use. tests/protocols.lock sees to it that code which
+decides numbers does not change without a decision about the version.
+
+Tables, figures, claims and the report cost little: their key is a hash of the packages that they come from.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import keyword
+import re
+import tokenize
+from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import yarnlab.corpus.version
+import yarnlab.hub.version
+import yarnlab.training.version
+from yarnlab.rope import METHODS
+
+SOURCE = Path(__file__).resolve().parent
+VERSIONS = {
+    "asset": yarnlab.hub.version.VERSION,
+    "tokenizer": yarnlab.corpus.version.VERSION,
+    "corpus": yarnlab.corpus.version.VERSION,
+    "train": yarnlab.training.version.VERSION,
+}
+ANALYSIS = ("table", "figure", "claims", "report", "crate")
+ANALYSIS_SOURCES = ("analysis", "report")  # and crate.py
+ANALYSIS_METHODS = ("dynamic-pi", "dynamic-ntk", "dynamic-yarn")  # claims compute with their formulas and their bases'
+
+
+def key(stage: str, section: Mapping[str, Any]) -> str:
+    """The key of one job: its stage and its section of the study (`study.section`; {} for the analysis)."""
+    if stage in ANALYSIS:
+        return _analysis()
+    parts = [protocol(stage)]
+    if "rope" in section:
+        parts.append(f"rope:{rope_digest(methods(section))}")
+    elif "corpus" in section:
+        parts += [f"{package}=={_version(package)}" for package in section["corpus"].get("packages", ())]
+    return " ".join(parts)
+
+
+def protocol(stage: str) -> str:
+    """NAME@VERSION of what a stage does; the version counts changes of its numbers."""
+    if stage in VERSIONS:
+        return f"{stage}@{VERSIONS[stage]}"
+    source = (SOURCE / "evaluation" / f"{stage}.py").read_text(encoding="utf-8")
+    declared = re.search(r'^ *PROTOCOL\b[^=\n]*= "(.+)"$', source, re.MULTILINE)
+    return declared[1] if declared else f"{stage}@1"
+
+
+def methods(section: Mapping[str, Any]) -> list[str]:
+    """The RoPE methods that a training or an evaluation computes with: those that it sweeps, or the model's own."""
+    settings = section.get("evaluation", {})
+    return list(settings.get("methods") or [settings.get("method") or section["rope"]["method"]])
+
+
+def rope_digest(methods: Iterable[str]) -> str:
+    """12 hex digits for the methods' classes, their bases, and what these use of rope.py."""
+    defined = _formulas()
+    used: set[str] = set()
+    todo = [METHODS[method].__name__ for method in methods]
+    while todo:
+        name = todo.pop()
+        if name not in used:
+            used.add(name)
+            todo += defined.keys() & set(re.findall(r"\w+", defined[name]))
+    return digest(defined[name] for name in sorted(used))
+
+
+def definitions(source: str) -> dict[str, str]:
+    """Name → normalised source of each class, function and constant of a module."""
+    found: dict[str, list[str]] = {}
+    name, decorators = "", []
+    for statement in statements(source):
+        if statement.startswith("@"):
+            decorators.append(statement)
+            continue
+        if not statement.startswith(" "):
+            words = [*statement.split(), "", ""]
+            name = words[1] if words[0] in ("class", "def") else words[0] if words[1] in ("=", ":") else ""
+        found.setdefault(name, []).extend([*decorators, statement])
+        decorators = []
+    return {name: "\n".join(lines) for name, lines in found.items() if name and not keyword.iskeyword(name)}
+
+
+def statements(source: str) -> Iterator[str]:
+    """The logical lines of a module, indented, one space between tokens; no comments, docstrings or blank lines.
+
+    The same in every version of Python: since 3.12 an f-string is several tokens, and is taken from the source here.
+    """
+    lines = source.split("\n")
+    depth, inside, begin = 0, 0, (0, 0)
+    words: list[tuple[bool, str]] = []  # is it a string, as written
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        kind = tokenize.tok_name[token.type]
+        if kind.endswith("STRING_START"):
+            begin = begin if inside else token.start
+            inside += 1
+        elif kind.endswith("STRING_END"):
+            inside -= 1
+            if not inside:
+                words.append((False, _between(lines, begin, token.end)))
+        elif kind in ("INDENT", "DEDENT"):
+            depth += 1 if kind == "INDENT" else -1
+        elif kind == "NEWLINE":
+            if not all(is_string for is_string, _ in words):
+                yield "    " * depth + " ".join(text for _, text in words)
+            words = []
+        elif not inside and kind not in ("COMMENT", "NL", "ENDMARKER"):
+            words.append((kind == "STRING" and token.string[0] not in "fF", token.string))
+
+
+def digest(texts: Iterable[str]) -> str:
+    """12 hex digits of a sha256."""
+    return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
+
+
+def module_digest(file: Path) -> str:
+    """12 hex digits for what a module does; for another file, for its bytes."""
+    source = file.read_text(encoding="utf-8")
+    return digest(statements(source) if file.suffix == ".py" else [source])
+
+
+@cache
+def _formulas() -> dict[str, str]:
+    return definitions((SOURCE / "rope.py").read_text(encoding="utf-8"))
+
+
+@cache
+def _analysis() -> str:
+    files = [file for name in ANALYSIS_SOURCES for file in sorted((SOURCE / name).rglob("*")) if file.is_file()]
+    digests = [f"{file.relative_to(SOURCE)} {module_digest(file)}" for file in files if file.suffix != ".pyc"]
+    return digest([*digests, module_digest(SOURCE / "crate.py"), rope_digest(ANALYSIS_METHODS)])
+
+
+def _between(lines: list[str], begin: tuple[int, int], end: tuple[int, int]) -> str:
+    if begin[0] == end[0]:
+        return lines[begin[0] - 1][begin[1] : end[1]]
+    first, last = lines[begin[0] - 1][begin[1] :], lines[end[0] - 1][: end[1]]
+    return "\n".join([first, *lines[begin[0] : end[0] - 1], last])
+
+
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "missing"  # the stage says so
