@@ -34,7 +34,7 @@ def job(forked_job):
 
 
 def kept(layout: Layout, name: str = "base") -> Path:
-    return layout.root / "state" / ".finished" / f"train.{name}"
+    return layout.root / ".finished" / f"train.{name}"
 
 
 @pytest.fixture

@@ -113,7 +113,8 @@ def read_frames(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     """The tables under `directory` (results/<study>) of every kind that the study plans, each of its models there.
 
-    And for each kind of which a file lacks columns (an older version wrote it), in place of its table, what to do.
+    And for each kind of which a file lacks columns (an older version wrote it), or is missing although its manifest
+    names it, in place of its table, what to do.
     """
     found: dict[str, pd.DataFrame | None] = {}
     unreadable = {}
@@ -156,6 +157,10 @@ def _evaluation(folder: Path, models: list[str], need: str, suffix: str) -> pd.D
     for name in models:
         path = folder / f"{name}{suffix}.parquet"
         if not path.is_file():
+            if (manifest := folder / f"{name}.manifest.json").is_file() and path.name in manifest.read_text():
+                raise ResultsError(
+                    f"{path} is missing, but {manifest.name} names it: delete that and run the study again"
+                )
             continue
         frame = pd.read_parquet(path)
         absent = {"model", "arm", "seed", *_COLUMNS[need].split()} - set(frame.columns)

@@ -69,7 +69,7 @@ def _is_forced(run: StageRun) -> bool:
 
 
 def _kept(run: StageRun) -> Path:
-    return run.study_dir / "state" / ".finished" / f"{run.stage}.{run.name}"
+    return run.study_dir / ".finished" / f"{run.stage}.{run.name}"
 
 
 def _state_of(manifest: Path) -> str | None:
