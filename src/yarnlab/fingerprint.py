@@ -18,6 +18,7 @@ import tokenize
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from importlib import metadata
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -80,18 +81,18 @@ def rope_digest(methods: Iterable[str]) -> str:
 
 def definitions(source: str) -> dict[str, str]:
     """Name → normalised source of each class, function and constant of a module."""
-    found: dict[str, list[str]] = {}
-    name, decorators = "", []
+    found: dict[str, str] = {}
+    name = decorators = ""
     for statement in statements(source):
         if statement.startswith("@"):
-            decorators.append(statement)
-            continue
-        if not statement.startswith(" "):
-            words = [*statement.split(), "", ""]
-            name = words[1] if words[0] in ("class", "def") else words[0] if words[1] in ("=", ":") else ""
-        found.setdefault(name, []).extend([*decorators, statement])
-        decorators = []
-    return {name: "\n".join(lines) for name, lines in found.items() if name and not keyword.iskeyword(name)}
+            decorators += statement + "\n"
+        elif statement.startswith(" "):
+            found[name] += "\n" + statement
+        else:
+            match = re.match(r"(?:class |def |(?=\w+ [=:]))(\w+)", statement)
+            name = match[1] if match and not keyword.iskeyword(match[1]) else ""
+            found[name], decorators = decorators + statement, ""
+    return {name: text for name, text in found.items() if name}
 
 
 def statements(source: str) -> Iterator[str]:
@@ -99,37 +100,30 @@ def statements(source: str) -> Iterator[str]:
 
     The same in every version of Python: since 3.12 an f-string is several tokens, and is taken from the source here.
     """
-    lines = source.split("\n")
-    depth, inside, begin = 0, 0, (0, 0)
-    words: list[tuple[bool, str]] = []  # is it a string, as written
+    lines = [0, *accumulate(len(line) + 1 for line in source.split("\n"))]  # where each begins
+    depth, inside, begin, words = 0, 0, 0, []
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         kind = tokenize.tok_name[token.type]
         if kind.endswith("STRING_START"):
-            begin = begin if inside else token.start
+            begin = begin if inside else lines[token.start[0] - 1] + token.start[1]
             inside += 1
         elif kind.endswith("STRING_END"):
             inside -= 1
             if not inside:
-                words.append((False, _between(lines, begin, token.end)))
+                words.append(source[begin : lines[token.end[0] - 1] + token.end[1]])
         elif kind in ("INDENT", "DEDENT"):
             depth += 1 if kind == "INDENT" else -1
         elif kind == "NEWLINE":
-            if not all(is_string for is_string, _ in words):
-                yield "    " * depth + " ".join(text for _, text in words)
+            if not all(word.endswith(("'", '"')) for word in words):  # else a docstring
+                yield "    " * depth + " ".join(words)
             words = []
         elif not inside and kind not in ("COMMENT", "NL", "ENDMARKER"):
-            words.append((kind == "STRING" and token.string[0] not in "fF", token.string))
+            words.append(token.string)
 
 
 def digest(texts: Iterable[str]) -> str:
     """12 hex digits of a sha256."""
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()[:12]
-
-
-def module_digest(file: Path) -> str:
-    """12 hex digits for what a module does; for another file, for its bytes."""
-    source = file.read_text(encoding="utf-8")
-    return digest(statements(source) if file.suffix == ".py" else [source])
 
 
 @cache
@@ -139,16 +133,10 @@ def _formulas() -> dict[str, str]:
 
 @cache
 def _analysis() -> str:
-    files = [file for name in ANALYSIS_SOURCES for file in sorted((SOURCE / name).rglob("*")) if file.is_file()]
-    digests = [f"{file.relative_to(SOURCE)} {module_digest(file)}" for file in files if file.suffix != ".pyc"]
-    return digest([*digests, module_digest(SOURCE / "crate.py"), rope_digest(ANALYSIS_METHODS)])
-
-
-def _between(lines: list[str], begin: tuple[int, int], end: tuple[int, int]) -> str:
-    if begin[0] == end[0]:
-        return lines[begin[0] - 1][begin[1] : end[1]]
-    first, last = lines[begin[0] - 1][begin[1] :], lines[end[0] - 1][: end[1]]
-    return "\n".join([first, *lines[begin[0] : end[0] - 1], last])
+    files = [SOURCE / "crate.py", *(f for name in ANALYSIS_SOURCES for f in sorted((SOURCE / name).rglob("*.*")))]
+    texts = {file: file.read_text(encoding="utf-8") for file in files if file.suffix != ".pyc"}
+    codes = ("\n".join(statements(text)) if file.suffix == ".py" else text for file, text in texts.items())
+    return digest([*(str(file.relative_to(SOURCE)) for file in texts), *codes, rope_digest(ANALYSIS_METHODS)])
 
 
 def _version(package: str) -> str:

@@ -27,8 +27,16 @@ _NAME = 254  # characters of a record's name on disk; a longer one is cut into f
 
 def warn(flow: Workflow, records: Path = RECORDS) -> None:
     """Say on stderr, in one message, which results of the study do not fit it any more, and what makes them again."""
-    if message := _message(flow, outdated(flow, records)):
-        print(message, file=sys.stderr)
+    if found := outdated(flow, records):
+        print(
+            "Warning: these results don't fit the study, and Snakemake keeps them (it looks at manifests only, and may "
+            "have no record of how they were made).",
+            *(f"  {stage} {name}: {wrong}" for (stage, name), wrong in found.items()),
+            "To make them again, with all that follows from them: envs/run snakemake --cores all "
+            f"--config study={shlex.quote(flow.named)} -R {' '.join(_targets(flow, found))}",
+            sep="\n",
+            file=sys.stderr,
+        )
 
 
 def outdated(flow: Workflow, records: Path = RECORDS) -> dict[tuple[str, str], str]:
@@ -91,20 +99,6 @@ def record_of(path: str, records: Path = RECORDS) -> Path:
     name = urlsafe_b64encode(path.encode()).decode()
     parts = [name[at : at + _NAME] for at in range(0, len(name), _NAME)]
     return records.joinpath(*(f"@{part}" for part in parts[:-1]), parts[-1])
-
-
-def _message(flow: Workflow, found: dict[tuple[str, str], str]) -> str:
-    if not found:
-        return ""
-    return "\n".join(
-        [
-            "Warning: these results don't fit the study, and Snakemake keeps them (it looks at manifests only, and may "
-            "have no record of how they were made).",
-            *(f"  {stage} {name}: {wrong}" for (stage, name), wrong in found.items()),
-            "To make them again, with all that follows from them: envs/run snakemake --cores all "
-            f"--config study={shlex.quote(flow.named)} -R {' '.join(_targets(flow, found))}",
-        ]
-    )
 
 
 def _targets(flow: Workflow, found: dict[tuple[str, str], str]) -> Iterator[str]:
