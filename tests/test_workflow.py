@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from snakemake.settings.types import DAGSettings
 
 from yarnlab import cli
+from yarnlab.stages.finished import FORCED
 from yarnlab.workflow import Workflow
 
 STUDIES = Path(__file__).resolve().parents[1] / "config" / "studies"
@@ -39,3 +41,23 @@ def test_every_execution_has_a_manifest_of_its_own(study):
     flow = Workflow.load(study, STUDIES)
     assert len(set(flow.manifests())) == len(flow.executions())
     assert set(flow.manifests()) >= set(flow.model_manifests()) | set(flow.asset_manifests())
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({}, ""),
+        (
+            {"forcerun": {"train", "./results/micro/models/base/manifest.json"}},
+            "results/micro/models/base/manifest.json\ntrain",
+        ),
+        ({"targets": {"models"}}, ""),
+        ({"targets": {"models"}, "forcetargets": True}, "models"),
+        ({"targets": {"models"}, "forceall": True}, "*"),
+    ],
+)
+def test_jobs_get_to_know_what_the_command_line_asks_for(monkeypatch, options, asked):
+    """As -R, --force and --forceall name it; a job that starts for another reason may find its result finished."""
+    monkeypatch.setenv(FORCED, "train")
+    Workflow.export_forced(DAGSettings(**options))
+    assert os.environ[FORCED] == asked

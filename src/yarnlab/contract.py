@@ -30,8 +30,6 @@ from yarnlab.provenance import (
 )
 from yarnlab.study.sections import digest
 
-FORCED = "YARNLAB_FORCED"  # rules and files that a call of Snakemake asks to be made again, one a line; * for all
-
 
 @dataclass
 class StageRun:

@@ -13,8 +13,8 @@ from typing import Any
 
 from yarnlab import fingerprint
 from yarnlab.cluster import path_of_jobs
-from yarnlab.contract import FORCED
 from yarnlab.provenance import project_root
+from yarnlab.stages.finished import FORCED
 from yarnlab.study import Study, StudyError, canonical, load_study, section, study_digest
 from yarnlab.study.data import PythonPackages
 from yarnlab.study.evaluations import KINDS

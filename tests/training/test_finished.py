@@ -11,9 +11,9 @@ import torch
 from stage_runs import PLAIN, make, make_and_stop, run_id, spec, step_log, stored
 from tiny_runs import parallel
 
-from yarnlab.contract import FORCED
 from yarnlab.mistakes import EXIT_INTERRUPTED
 from yarnlab.provenance import sha256_of
+from yarnlab.stages.finished import FORCED
 from yarnlab.stages.layout import Layout
 from yarnlab.stages.models import make_model
 

@@ -16,9 +16,10 @@ import shutil
 from pathlib import Path
 
 from yarnlab import tracking
-from yarnlab.contract import FORCED, StageRun
+from yarnlab.contract import StageRun
 from yarnlab.provenance import read_json, replacing, sha256_of, write_json
 
+FORCED = "YARNLAB_FORCED"  # rules and files that a call of Snakemake asks to be made again, one a line; * for all
 MANIFEST, STEPS, RECORD = "manifest.json", "steps.jsonl", "record.json"
 
 
