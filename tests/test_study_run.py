@@ -192,7 +192,7 @@ def test_another_version_of_a_package_that_is_read_makes_its_corpus_again(finish
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: networkx\nVersion: 99.0\n")
     path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
     corpora = {name for rule, name in planned(finished, PYTHONPATH=path) if rule == "corpus"}
-    assert corpora == {"data/math/manifest.json"}
+    assert corpora == {"data/reports/manifest.json"}
 
 
 @pytest.mark.slow
