@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -19,22 +20,22 @@ ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "config" / "studies"
 
 
-def snakemake(folder: Path, *arguments: str, study: str | Path = "smoke", **environment: str):
-    """Run the project's Snakefile in `folder`, where results/ then lies."""
-    command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "2"]
+def snakemake(folder: Path, *arguments: str, study: str | Path = "smoke", project: Path = ROOT, **environment: str):
+    """Run the Snakefile of the project, or of a copy of it, in `folder`, where results/ then lies."""
+    command = ["snakemake", "--snakefile", str(project / "Snakefile"), "--directory", str(folder), "--cores", "2"]
     return subprocess.run(
         [*command, *arguments, "--config", f"study={study}"],
         capture_output=True,
         text=True,
-        cwd=ROOT,
+        cwd=project,
         env={**os.environ, **environment},
         check=False,
     )
 
 
-def planned(folder: Path, *arguments: str, study: str | Path = "smoke", **environment: str) -> set[tuple[str, str]]:
+def planned(folder: Path, *arguments: str, **options: Any) -> set[tuple[str, str]]:
     """(rule, output's name) of every job that a dry run would run."""
-    done = snakemake(folder, "-n", *arguments, study=study, **environment)
+    done = snakemake(folder, "-n", *arguments, **options)
     assert done.returncode == 0, done.stderr
     jobs, rule = set(), ""
     for line in (done.stdout + done.stderr).splitlines():
@@ -138,6 +139,94 @@ def test_a_second_run_has_nothing_to_do(finished):
 def test_touching_every_source_reruns_nothing(finished):
     for file in [*(ROOT / "src").rglob("*.py"), *STUDIES.glob("*.yaml")]:
         file.touch()
+    assert planned(finished) == set()
+
+
+COSTLY = {"asset", "tokenizer", "corpus", "train", *KINDS}  # rules that an edit which changes no number must not plan
+
+
+@pytest.fixture
+def project(tmp_path) -> Path:
+    """A copy of what the workflow consists of, to be edited."""
+    target = tmp_path / "project"
+    for name in ("src", "workflow", "config"):
+        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
+    (target / "profiles").symlink_to("workflow/profiles")
+    shutil.copy(ROOT / "Snakefile", target)
+    return target
+
+
+def costly(finished: Path, project: Path, **environment: str) -> set[str]:
+    return COSTLY & {
+        rule for rule, _ in planned(finished, project=project, PYTHONPATH=str(project / "src"), **environment)
+    }
+
+
+@pytest.mark.slow
+def test_edits_that_change_no_number_rerun_nothing_that_costs(finished, project):
+    """A constant in modules on which everything rests, a RoPE class that nothing names, the text of a rule's command."""
+    for module in ("rope", "contract", "modeling", "study/training", "corpus/build", "training/loop", "evaluation/nll"):
+        with (project / "src" / "yarnlab" / f"{module}.py").open("a") as file:
+            file.write("\n_EDITED = 1\n")
+    with (project / "src" / "yarnlab" / "rope.py").open("a") as file:
+        file.write('\n\nclass Mine(YaRN):\n    method = "mine"\n\n\nMETHODS["mine"] = Mine\n')
+    for rules in (project / "workflow" / "rules").glob("*.smk"):
+        rules.write_text(rules.read_text().replace(" --study-dir", "  --study-dir"))
+    assert costly(finished, project) == set()
+
+
+@pytest.mark.slow
+def test_a_formula_reruns_what_computes_with_it(finished, project):
+    formula = project / "src" / "yarnlab" / "rope.py"
+    formula.write_text(formula.read_text().replace("rotations * 2 * math.pi", "rotations * math.pi * 2"))
+    jobs = planned(finished, project=project, PYTHONPATH=str(project / "src"))
+    trained = {name for rule, name in jobs if rule == "train"}
+    assert "models/yarn-s16/manifest.json" in trained and "models/base/manifest.json" not in trained
+    assert "models/pi-s16/manifest.json" not in trained and not {"corpus", "tokenizer"} & {rule for rule, _ in jobs}
+
+
+@pytest.mark.slow
+def test_another_version_of_a_package_that_is_read_makes_its_corpus_again(finished, tmp_path):
+    other = tmp_path / "networkx-99.0.dist-info"
+    other.mkdir()
+    (other / "METADATA").write_text("Metadata-Version: 2.1\nName: networkx\nVersion: 99.0\n")
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    corpora = {name for rule, name in planned(finished, PYTHONPATH=path) if rule == "corpus"}
+    assert corpora == {"data/reports/manifest.json"}
+
+
+@pytest.mark.slow
+def test_inputs_that_are_made_again_to_the_same_bytes_train_and_compute_nothing(finished):
+    """All corpora anew: every model and evaluation is put back; asked for by name, one is made again."""
+    root = finished / "results" / "smoke"
+    models = {path: path.stat().st_mtime_ns for path in root.glob("models/*/model.safetensors")}
+    targets = [
+        *("results/smoke/" + str(path.relative_to(root)) for path in root.glob("models/*/manifest.json")),
+        "results/smoke/evaluations/perplexity/base.manifest.json",
+        "results/smoke/evaluations/benchmarks/base.manifest.json",
+    ]
+    done = snakemake(finished, *targets, "-R", "corpus")
+    said = done.stdout + done.stderr
+    assert done.returncode == 0, said[-3000:]
+    trained = len([path for path in root.glob("training/*.jsonl")])
+    assert said.count("put back") == trained + 2 and "steps/s" not in said
+    assert {path: path.stat().st_mtime_ns for path in models} == models
+    assert COSTLY.isdisjoint(rule for rule, _ in planned(finished, *targets))
+    done = snakemake(finished, targets[-2], "-R", "perplexity")
+    assert done.returncode == 0 and "put back" not in done.stdout + done.stderr
+    assert snakemake(finished).returncode == 0
+
+
+@pytest.mark.slow
+def test_files_that_disappear_are_named_and_made_again(finished):
+    table = finished / "results/smoke/evaluations/perplexity/pi-s16.parquet"
+    before = table.read_bytes()
+    table.unlink()
+    done = snakemake(finished, "-n")
+    assert "perplexity pi-s16: evaluations/perplexity/pi-s16.parquet is missing" in done.stderr
+    target = done.stderr.split(" -R ")[1].split()[0]
+    assert snakemake(finished, "-R", target).returncode == 0
+    assert table.read_bytes() == before
     assert planned(finished) == set()
 
 

@@ -11,9 +11,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from snakemake.settings.types import DAGSettings
 
 from yarnlab import cli
 from yarnlab.hub.lock import Asset, Locked, LockedFile, write_lock
+from yarnlab.stages.finished import FORCED
 from yarnlab.study.sections import canonical, section
 from yarnlab.workflow import Workflow
 
@@ -80,3 +82,23 @@ def test_another_pin_of_an_asset_makes_it_again(tmp_path, monkeypatch):
     make(updated, second)
     assert asked(second) == updated
     assert asked(first) == {**unpinned, "commit": first}
+
+
+@pytest.mark.parametrize(
+    ("options", "asked"),
+    [
+        ({}, ""),
+        (
+            {"forcerun": {"train", "./results/micro/models/base/manifest.json"}},
+            "results/micro/models/base/manifest.json\ntrain",
+        ),
+        ({"targets": {"models"}}, ""),
+        ({"targets": {"models"}, "forcetargets": True}, "models"),
+        ({"targets": {"models"}, "forceall": True}, "*"),
+    ],
+)
+def test_jobs_get_to_know_what_the_command_line_asks_for(monkeypatch, options, asked):
+    """As -R, --force and --forceall name it; a job that starts for another reason may find its result finished."""
+    monkeypatch.setenv(FORCED, "train")
+    Workflow.export_forced(DAGSettings(**options))
+    assert os.environ[FORCED] == asked

@@ -73,7 +73,7 @@ def _stage(
     log: Path | None,
     execution: str | None = "{}",
 ) -> None:
-    from yarnlab.code import code_key
+    from yarnlab.fingerprint import key
     from yarnlab.stages import STAGES, Layout
     from yarnlab.study.sections import execution as execution_of
     from yarnlab.study.sections import section
@@ -86,7 +86,7 @@ def _stage(
         log.write_text("", encoding="utf-8")
     given = json.loads(spec) if spec is not None else section(_study_of(study_dir), stage, name)
     how = json.loads(execution) if execution is not None else execution_of(_study_of(study_dir), stage, name)
-    STAGES[stage](Layout(study_dir), name, given, code or code_key(stage), log, **how)
+    STAGES[stage](Layout(study_dir), name, given, code or key(stage, given), log, **how)
 
 
 def _study_of(study_dir: Path) -> Study:

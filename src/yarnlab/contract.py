@@ -117,6 +117,7 @@ def _manifest(run: StageRun, inputs: dict[str, str], started: str, seconds: floa
         "study_sha256": os.environ.get("YARNLAB_STUDY_SHA256", ""),
         "run": run.run,
         "code": run.code,
+        "state": run.state,
         "spec": dict(run.spec),
         "spec_sha256": digest(dict(run.spec)),
         "tags": run.tags,

@@ -17,7 +17,6 @@ TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_ma
 # What a loader takes for a part of the checkpoint wherever it lies beside one; config.json is in every checkpoint.
 LOADED = ("*.safetensors", "*.safetensors.index.json", "generation_config.json", *TOKENIZER_FILES)
 MANIFEST = "manifest.json"
-MADE = ".made"  # a folder in a model's folder: what its training said when it had finished
 
 
 @contextmanager
@@ -51,8 +50,7 @@ def replacing_checkpoint(folder: Path) -> Iterator[Path]:
 
     A failure leaves `folder` as it was. Otherwise it holds the new checkpoint alone: files of the former one under
     other names (one file of weights before, several now) are removed, and anything else stays. The manifest of the
-    former one and its copy in `MADE` go first, so that a process killed in between leaves no folder that passes for
-    finished.
+    former one goes first, so that a process killed in between leaves no folder that passes for finished.
     """
     temporary = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(temporary, ignore_errors=True)
@@ -60,8 +58,7 @@ def replacing_checkpoint(folder: Path) -> Iterator[Path]:
         with disk_errors(temporary):
             yield temporary
         folder.mkdir(parents=True, exist_ok=True)
-        for manifest in (folder / MANIFEST, folder / MADE / MANIFEST):
-            manifest.unlink(missing_ok=True)
+        (folder / MANIFEST).unlink(missing_ok=True)
         new = {file.name for file in temporary.iterdir()}
         for name in sorted(new):
             (temporary / name).replace(folder / name)

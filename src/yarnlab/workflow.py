@@ -11,11 +11,12 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
+from yarnlab import fingerprint
 from yarnlab.cluster import path_of_jobs
-from yarnlab.code import code_key
 from yarnlab.hub.lock import Asset, lock_file, read_lock
 from yarnlab.provenance import project_root, read_json
 from yarnlab.results.registry import Artefact, figures, tables
+from yarnlab.stages.finished import FORCED
 from yarnlab.study.data import PythonPackages
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.fields import near
@@ -83,6 +84,15 @@ class Workflow:
         }.items():
             os.environ.setdefault(name, value)
 
+    @staticmethod
+    def export_forced(asked: Any) -> None:
+        """Tell every job what the options of this call (Snakemake's `dag_settings`) ask to be made again.
+
+        A job that starts for another reason may find its result finished (stages/finished.py).
+        """
+        names = {*asked.forcerun, *(asked.targets if asked.forcetargets else ()), *("*" if asked.forceall else "")}
+        os.environ[FORCED] = "\n".join(sorted(map(os.path.normpath, map(str, names))))
+
     def folder(self, wildcards: Any) -> str:
         """results/<study>, as a params function."""
         return self.root
@@ -113,9 +123,12 @@ class Workflow:
         and Snakemake leaves such parameters out when it compares a job with what was made before."""
         return lambda wildcards, input: canonical(execution(self.study, stage, self._name(wildcards)))
 
-    @staticmethod
-    def code(stage: str) -> str:
-        return code_key(stage)
+    def code(self, stage: str) -> Callable[[Any], str]:
+        """A params function: what the job is valid by beside its section and inputs (fingerprint.py)."""
+        return lambda wildcards: self.key_of(stage, self._name(wildcards))
+
+    def key_of(self, stage: str, name: str) -> str:
+        return fingerprint.key(stage, {} if stage in fingerprint.ANALYSIS else section(self.study, stage, name))
 
     def summary(self) -> str:
         """What study.json holds, as a digest."""
@@ -141,37 +154,34 @@ class Workflow:
         evaluation = getattr(self.study.evaluations, kind)
         return evaluation.threads if evaluation is not None else 1
 
-    def train_inputs(self, wildcards: Any) -> list[str]:
-        """Manifests of what the model is made from (parent, published checkpoint or tokenizer) and of its text."""
+    def train_source(self, wildcards: Any) -> str:
+        """The manifest of what the model is made from: parent, published checkpoint, or tokenizer."""
         arm, seed = self.study.instances()[wildcards.model]
         model = self.study.models[arm]
         if model.parent is not None:
-            source = self._model(self.study.name(model.parent, seed))
-        elif model.hub is not None:  # its own files, wherever its text's tokenizer comes from
-            source = self._asset(model.hub.asset)
-        else:
-            source = self._tokenizer(None)
-        return [source, *map(self.corpus, sorted({phase.corpus for phase in model.phases}))]
+            return self._model(self.study.name(model.parent, seed))
+        # A published model: its own files, wherever its text's tokenizer comes from.
+        return self._tokenizer(model.hub.asset if model.hub is not None else None)
 
-    def corpus_inputs(self, wildcards: Any) -> list[str]:
-        """Manifests of a corpus's tokenizer and of the dataset that it is made from."""
+    def train_corpora(self, wildcards: Any) -> list[str]:
+        arm, _ = self.study.instances()[wildcards.model]
+        return [self.corpus(name) for name in sorted({phase.corpus for phase in self.study.models[arm].phases})]
+
+    def corpus_tokenizer(self, wildcards: Any) -> str:
+        return self._tokenizer(getattr(self.study.corpora[wildcards.corpus], "tokenizer", None))
+
+    def corpus_dataset(self, wildcards: Any) -> list[str]:
+        """The manifest of the dataset that a corpus is made from; none for installed packages."""
         corpus = self.study.corpora[wildcards.corpus]
-        if isinstance(corpus, PythonPackages):
-            return [self._tokenizer(None)]
-        return [self._tokenizer(corpus.tokenizer), self._asset(corpus.asset)]
+        return [] if isinstance(corpus, PythonPackages) else [self._asset(corpus.asset)]
 
-    def evaluation_inputs(self, kind: str) -> Callable[[Any], list[str]]:
-        """Manifests of the model, of the evaluation's corpus and of the datasets that it reads itself."""
-        evaluation = getattr(self.study.evaluations, kind)
-        if evaluation is None:
-            return lambda wildcards: []
-        datasets = [self._asset(name) for name in sorted((getattr(evaluation, "snapshots", None) or {}).values())]
-        arms = self.study.instances()
-        return lambda wildcards: [
-            self._model(wildcards.model),
-            self.corpus(self.study.corpus_of(kind, arms[wildcards.model][0])),
-            *datasets,
-        ]
+    def evaluation_corpus(self, kind: str) -> Callable[[Any], str]:
+        return lambda wildcards: self.corpus(section(self.study, kind, wildcards.model)["evaluation"]["corpus"])
+
+    def evaluation_datasets(self, kind: str) -> list[str]:
+        """The datasets that an evaluation reads itself."""
+        snapshots = getattr(getattr(self.study.evaluations, kind), "snapshots", None) or {}
+        return [self._asset(name) for name in sorted(snapshots.values())]
 
     def _asset(self, name: str) -> str:
         return f"{self.root}/assets/{name}/manifest.json"

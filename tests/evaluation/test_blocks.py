@@ -17,6 +17,7 @@ from yarnlab.evaluation.blocks import Blocks
 from yarnlab.modeling import rope_of, save_model, set_rope
 from yarnlab.progress import Progress
 from yarnlab.stages.evaluate import evaluate
+from yarnlab.stages.finished import FORCED
 from yarnlab.stages.layout import Layout
 from yarnlab.study.evaluations import KINDS
 
@@ -204,7 +205,7 @@ def run(layout: Layout, monkeypatch, alive: float = float("inf"), code: str = "c
     """The steps that one attempt at the stage makes."""
     made = []
 
-    def progress(label, total, *, log, unit):
+    def progress(label, total, *, log, unit="step"):
         made.append(Counting(total, unit, alive, log))
         return made[0]
 
@@ -236,6 +237,21 @@ def test_the_stage_goes_on_and_leaves_nothing_behind(layout, monkeypatch):
     assert [json.loads(file.read_text())["run"] for file in record.iterdir()] == before
     assert not layout.begun("temperature", "tiny").exists()
     assert run(layout, monkeypatch) == 16
+
+
+def test_a_table_that_is_there_unchanged_is_put_back(layout, monkeypatch):
+    """When Snakemake starts the job for an input's sake; with another setting, or cut short, it is computed."""
+    table = layout.evaluation("temperature", "tiny")
+    manifest = table.with_suffix(".manifest.json")
+    assert run(layout, monkeypatch) == 16
+    before = [file.read_bytes() for file in (table, manifest)]
+    monkeypatch.setenv(FORCED, "")
+    manifest.unlink()
+    assert run(layout, monkeypatch) == 0
+    assert [file.read_bytes() for file in (table, manifest)] == before
+    assert run(layout, monkeypatch, code="d") == 16
+    table.write_bytes(before[0][:-1])
+    assert run(layout, monkeypatch, code="d") == 16
 
 
 def test_blocks_of_another_evaluation_are_not_reused(layout, monkeypatch):

@@ -56,10 +56,10 @@ USE = """
 import sys
 from pathlib import Path
 import pandas as pd
-from yarnlab.analysis.load import load
-from yarnlab.code import code_key
+from yarnlab.fingerprint import key
 from yarnlab.plan import plan_study
 from yarnlab.provenance import write_json
+from yarnlab.results.results import load
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.load import load_study
 from yarnlab.study.sections import section
@@ -68,7 +68,8 @@ from yarnlab.workflow import Workflow
 
 study = load_study(Path(sys.argv[1]))
 assert list(KINDS)[-1] == "ruler"
-assert section(study, "ruler", "base")["evaluation"]["length"] == 64 and code_key("ruler")
+settings = section(study, "ruler", "base")
+assert settings["evaluation"]["length"] == 64 and key("ruler", settings).startswith("ruler@")
 assert Workflow(study).evaluation_manifests("ruler") == ["results/own/evaluations/ruler/base.manifest.json"]
 (stage,) = [stage for stage in plan_study(study, "h100").stages if stage.stage == "ruler"]
 assert stage.flops > 0

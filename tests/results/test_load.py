@@ -14,7 +14,7 @@ from yarnlab.results.analyse import built
 from yarnlab.results.bases import compared_with
 from yarnlab.results.claims.claims import evaluate
 from yarnlab.results.registry import tables
-from yarnlab.results.results import Model, Results, load
+from yarnlab.results.results import Model, Results, ResultsError, load
 from yarnlab.results.tables.ablation import tidy as ablation
 from yarnlab.rope import YaRN
 from yarnlab.study.load import load_study
@@ -55,6 +55,20 @@ def test_a_model_that_an_evaluation_no_longer_names_is_ignored(planned: Callable
         assert "plain-s16" not in set(built(results, TABLES["passkey"])[0]["arm"])
         read = {source for _, verdict in evaluate(results) for part in verdict.parts for source in part.models}
     assert "passkey:pi-s16" in read and "passkey:plain-s16" not in read
+
+
+def test_a_table_that_its_manifest_names_does_not_go_missing(tmp_path: Path) -> None:
+    """It would drop the model out of every table in silence; what does not read that evaluation stays readable."""
+    study = write_study(tmp_path / "study")
+    manifest = study / "evaluations/passkey/base.manifest.json"
+    named = {"outputs": {"evaluations/passkey/base.parquet": {"sha256": "", "bytes": 1}}}
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | named))
+    assert load(study).frame("passkey") is not None
+    (study / "evaluations/passkey/base.parquet").unlink()
+    results = load(study)
+    with pytest.raises(ResultsError, match=r"base\.parquet is missing, but base\.manifest\.json names it"):
+        results.frame("passkey")
+    assert results.frame("perplexity") is not None
 
 
 def test_an_evaluation_of_no_model_on_disk_is_absent(planned: Callable[..., Results]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
-from yarnlab import cluster, stale, tracking, warm
+from yarnlab import cluster, outdated, tracking, warm
 from yarnlab.cluster_failures import explain
 from yarnlab.hub.errors import HubError
 from yarnlab.resources import JobResources
@@ -22,7 +22,7 @@ except (StudyError, HubError) as mistake:
 flow.export_environment(SOURCE)
 machine = JobResources(flow.study)
 if workflow.is_main_process:
-    stale.warn(flow)
+    outdated.warn(flow)
 
 
 pathvars:
@@ -38,6 +38,7 @@ wildcard_constraints:
 
 onstart:
     cluster.check(workflow)
+    flow.export_forced(workflow.dag_settings)
     tracking.start_mirror(Path(flow.root), flow.executions())
     warm.start(local=workflow.local_exec)
 

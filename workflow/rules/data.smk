@@ -29,7 +29,8 @@ rule tokenizer:
 rule corpus:
     """Tokenise one corpus into a memory-mapped array."""
     input:
-        flow.corpus_inputs,
+        tokenizer=flow.corpus_tokenizer,
+        dataset=flow.corpus_dataset,
     output:
         "<results>/data/{corpus}/manifest.json",
     log:

@@ -9,7 +9,9 @@ for kind in KINDS:
         name:
             kind
         input:
-            flow.evaluation_inputs(kind),
+            model="<results>/models/{model}/manifest.json",
+            corpus=flow.evaluation_corpus(kind),
+            datasets=flow.evaluation_datasets(kind),
         output:
             f"<results>/evaluations/{kind}/{{model}}.manifest.json",
         log:

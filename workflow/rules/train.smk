@@ -7,7 +7,8 @@ train: tokenizer, corpora, parent model -> models/{model}/manifest.json (checkpo
 rule train:
     """Make one model. A killed job continues from its state, which lies outside the declared outputs."""
     input:
-        flow.train_inputs,
+        source=flow.train_source,
+        corpora=flow.train_corpora,
     output:
         "<results>/models/{model}/manifest.json",
     log:

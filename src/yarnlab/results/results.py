@@ -273,7 +273,8 @@ def read_frames(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     """The tables under `directory` (results/<study>) of every kind that the study plans, each of its models there.
 
-    And for each kind of which a file lacks columns (an older version wrote it), in place of its table, what to do.
+    And for each kind of which a file lacks columns (an older version wrote it), or is missing although its manifest
+    names it, in place of its table, what to do.
     """
     found: dict[str, pd.DataFrame | None] = {}
     unreadable = {}
@@ -318,6 +319,10 @@ def _evaluation(folder: Path, models: list[str], columns: str, suffix: str) -> p
     for name in models:
         path = folder / f"{name}{suffix}.parquet"
         if not path.is_file():
+            if (manifest := folder / f"{name}.manifest.json").is_file() and path.name in manifest.read_text():
+                raise ResultsError(
+                    f"{path} is missing, but {manifest.name} names it: delete that and run the study again"
+                )
             continue
         frame = pd.read_parquet(path)
         absent = {"model", "arm", "seed", *columns.split()} - set(frame.columns)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from yarnlab.contract import StageRun, stage_run, state_key
 from yarnlab.precision import in_force
 from yarnlab.progress import Progress
+from yarnlab.stages.finished import keep, put_back
 from yarnlab.stages.layout import Layout, columns_of, seeds_of, tags_of
 from yarnlab.study.evaluations import KINDS
 
@@ -48,6 +49,10 @@ def evaluate(
     run.facts["precision"] = precision
     run.state = state_key(run, precision)
     begun = layout.begun(kind, name)
+    if put_back(run):
+        Progress(f"{kind} {name}", 0, log=log).say("made before of the same inputs, and its files are intact: put back")
+        shutil.rmtree(begun / run.state[:16], ignore_errors=True)
+        return
     with stage_run(run):
         torch.set_num_threads(threads)
         corpus = TokenisedCorpus.open(corpus_manifest.parent)
@@ -71,6 +76,7 @@ def evaluate(
         # Afterwards, since an evaluation may take another kernel than the fastest, to have a cache of keys.
         run.facts["attention"] = model.config._attn_implementation
         _write_outcome(run, path, layout.nll(corpus_name, name), outcome, corpus.names)
+    keep(run)
     shutil.rmtree(begun, ignore_errors=True)
 
 

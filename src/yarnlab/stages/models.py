@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from yarnlab.contract import StageRun, stage_run, state_key
 from yarnlab.precision import in_force
 from yarnlab.progress import Progress
+from yarnlab.stages.finished import is_finished, keep, put_back
 from yarnlab.stages.layout import Layout, seeds_of, tags_of
-from yarnlab.stages.made import is_made, keep, put_back
 
 if TYPE_CHECKING:
     import torch
@@ -81,7 +81,6 @@ def _train_together(
                 group.announce(not made)
                 if not made:
                     with stage_run(run):
-                        run.facts["state"] = run.state
                         for corpus in corpora:
                             run.add_dataset(corpus, "training")
                         _train(run, layout, rope, phases, state, log, group)
@@ -116,7 +115,7 @@ def _settled(phases: tuple[Train, ...], group: Group) -> tuple[Train, ...]:
 def _made_before(run: StageRun, state: Path, log: Path | None, waited: bool) -> bool:
     """Whether the finished model is there; if not, unfinished trainings that this one does not continue are named."""
     progress = Progress(run.name, 0, log=log)
-    if waited and is_made(run):
+    if waited and is_finished(run):
         progress.say("the job that was waited for has made it")
     elif put_back(run):
         progress.say(

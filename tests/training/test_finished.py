@@ -1,4 +1,5 @@
-"""A finished model is not lost to an edit that is taken back, and a state is continued only as what it was begun as."""
+"""A finished model is not lost to an edit that is taken back or to inputs that were made again with the same content,
+and a state is continued only as what it was begun as."""
 
 from __future__ import annotations
 
@@ -12,8 +13,27 @@ from tiny_runs import parallel
 
 from yarnlab.errors import EXIT_INTERRUPTED
 from yarnlab.provenance import sha256_of
+from yarnlab.stages.finished import FORCED
 from yarnlab.stages.layout import Layout
-from yarnlab.weights import MADE
+
+
+@pytest.fixture
+def job(forked_job):
+    """Runs a function in a process of its own and wants that it ends with this code; returns what it said.
+
+    The job is started for Snakemake's own reasons; `asked` names what was asked for, None is a command by hand.
+    """
+
+    def run(function, *arguments, code: int = 0, asked: str | None = "") -> str:
+        ended, said = forked_job(function, *arguments, **({} if asked is None else {FORCED: asked}))
+        assert ended == code, said
+        return said
+
+    return run
+
+
+def kept(layout: Layout, name: str = "base") -> Path:
+    return layout.root / ".finished" / f"train.{name}"
 
 
 @pytest.fixture
@@ -40,10 +60,10 @@ def manifest_of(layout: Layout, name: str = "base") -> Path:
     return layout.model(name) / "manifest.json"
 
 
-def as_snakemake(layout: Layout, job, function, *arguments, code: int = 0) -> str:
+def as_snakemake(layout: Layout, job, function, *arguments, code: int = 0, asked: str | None = "") -> str:
     """Start a job as Snakemake does: the declared output is deleted first, and after a failure."""
     manifest_of(layout).unlink(missing_ok=True)
-    said = job(function, layout, *arguments, code=code)
+    said = job(function, layout, *arguments, code=code, asked=asked)
     if code:
         manifest_of(layout).unlink(missing_ok=True)
     return said
@@ -86,7 +106,7 @@ def test_an_edit_that_is_taken_back_finds_the_model_finished(layout, given, job,
         assert "continuing after step 1" in said
         as_snakemake(layout, job, make, given)
     first = run_id(layout, "base")
-    said = as_snakemake(layout, job, make, given)
+    said = as_snakemake(layout, job, make, given, asked="train")
     assert "base: 3/3" in said and run_id(layout, "base") != first
     assert (layout.root / "state" / "base").exists() == bool(more)  # the edit's state is not this training's to remove
 
@@ -118,36 +138,36 @@ def test_files_that_are_not_as_they_were_are_made_again(layout, given, job, what
     elif what == "config":
         (folder / "config.json").unlink()
     elif what == "log":
-        (folder / MADE / "steps.jsonl").unlink()
+        (kept(layout) / "steps.jsonl").unlink()
     else:
-        (folder / MADE / "manifest.json").write_text("{")
+        (kept(layout) / "manifest.json").write_text("{")
     said = as_snakemake(layout, job, make, given)
     assert "base: 3/3" in said and "put back" not in said
     outputs = json.loads(manifest_of(layout).read_text())["outputs"]
     assert all(sha256_of(layout.root / name) == made["sha256"] for name, made in outputs.items())
-    assert not any(MADE in name for name in outputs)
 
 
 def killed_while_replacing(layout: Layout, given: dict) -> None:
-    """The weights are about to be renamed into place when the process is killed."""
+    """The new weights have just been renamed into place when the process is killed."""
     import os
 
     original = Path.replace
 
     def replace(self: Path, target: Path) -> Path:
-        if Path(target).name == "config.json":
+        renamed = original(self, target)
+        if Path(target).name == "model.safetensors":
             os._exit(9)
-        return original(self, target)
+        return renamed
 
     Path.replace = replace
     make(layout, given)
 
 
 def test_a_folder_whose_weights_began_to_change_is_not_taken_for_the_former_model(layout, given, job):
-    """The copy goes before the first file of the new checkpoint comes."""
+    """What was kept of the former one counts for its own bytes only."""
     job(make, layout, given)
     as_snakemake(layout, job, killed_while_replacing, with_lr(given, 1e-2), code=9)
-    assert not (layout.model("base") / MADE / "manifest.json").exists()
+    assert (kept(layout) / "manifest.json").exists()
     assert "base: 3/3" in as_snakemake(layout, job, make, given)
 
 
@@ -166,12 +186,30 @@ def test_a_parent_of_other_weights_has_another_child(layout, given, architecture
     assert manifest_of(layout, "child").read_bytes() == before
 
 
-def test_a_study_without_tracking_files_trains_again(layout, given, job):
-    """Without the record of an attempt in between it can't be told from a forced repetition."""
+def test_inputs_that_were_made_again_with_the_same_content_train_nothing(layout, given, architecture, job):
+    """A corpus or a parent with a new manifest of the same outputs: the model and its child are put back to the byte,
+    with another content they are trained."""
+    child = spec(architecture, "child", "base", parallel())
     job(make, layout, given)
-    as_snakemake(layout, job, interrupted, with_lr(given, 1e-2), code=1)
-    (layout.root / "tracking" / "records" / "train.base.json").unlink()
+    job(make, layout, child)
+    before = [manifest_of(layout, name).read_bytes() for name in ("base", "child")]
+    corpus = layout.corpus("train") / "manifest.json"
+    corpus.write_text(json.dumps({"datasets": [], "outputs": {}, "run": "another", "ended": "later"}))
+    assert "put back" in as_snakemake(layout, job, make, given)
+    assert "put back" in job(make, layout, child)
+    assert [manifest_of(layout, name).read_bytes() for name in ("base", "child")] == before
+    corpus.write_text(json.dumps({"datasets": [], "outputs": {"data/train/tokens.npy": {"sha256": "0", "bytes": 1}}}))
     assert "base: 3/3" in as_snakemake(layout, job, make, given)
+
+
+@pytest.mark.parametrize("asked", ["train", "*", "FILE", None])
+def test_who_asks_for_a_model_again_gets_it_trained(layout, given, job, asked):
+    """By its rule, its file or everything; or by hand, without Snakemake."""
+    job(make, layout, given)
+    named = asked and "passkey\n" + asked.replace("FILE", str(manifest_of(layout)))
+    assert "base: 3/3" in as_snakemake(layout, job, make, given, asked=named)
+    other = f"passkey\n{manifest_of(layout, 'another')}"
+    assert "put back" in as_snakemake(layout, job, make, given, asked=other)
 
 
 def on_a_machine(multiplies: bool, function, layout: Layout, *arguments) -> None:
@@ -236,5 +274,5 @@ def test_models_that_are_not_trained_keep_nothing(layout, given, architecture, j
     linked = spec(architecture, "linked", "base", parallel()) | {"phases": []}
     job(make, layout, given)
     job(make, layout, linked)
-    assert not (layout.model("linked") / MADE).exists()
-    assert (layout.model("base") / MADE / "manifest.json").exists() and linked["rope"] != PLAIN
+    assert not kept(layout, "linked").exists()
+    assert (kept(layout) / "manifest.json").exists() and linked["rope"] != PLAIN

@@ -1,0 +1,88 @@
+"""A finished result that is asked for again unchanged: it is put back, and nothing is computed.
+
+Snakemake starts a job again when an input was written anew, whatever that holds, and deletes the job's manifest first.
+So a parent or a corpus that was made again with the same content would cost all that follows from it, and a setting
+that was changed, started and changed back would cost the model. What a finished training or evaluation said (manifest,
+step log, tracking record) is therefore kept a second time, undeclared; it counts while the files hold what was written.
+
+Snakemake's own `update()` keeps a declared output too. But when an attempt fails it gives the output back with a new
+time, and a model of other inputs then passes for made.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from yarnlab import tracking
+from yarnlab.contract import StageRun
+from yarnlab.provenance import read_json, replacing, sha256_of, write_json
+
+FORCED = "YARNLAB_FORCED"  # rules and files that a call of Snakemake asks to be made again, one a line; * for all
+MANIFEST, STEPS, RECORD = "manifest.json", "steps.jsonl", "record.json"
+
+
+def is_finished(run: StageRun) -> bool:
+    """Whether a finished result of this specification, code and input is there."""
+    return _is_of(run, run.manifest)
+
+
+def keep(run: StageRun) -> None:
+    """Keep what the finished execution `run` wrote of itself; without room for that, nothing is kept."""
+    kept = _kept(run)
+    try:
+        (kept / MANIFEST).unlink(missing_ok=True)
+        write_json(kept / RECORD, tracking.read_record(run.study_dir, run.stage, run.name))
+        if run.metrics_file is not None:
+            _copy(run.metrics_file, kept / STEPS)
+        _copy(run.manifest, kept / MANIFEST)  # last: what is kept counts if this is there
+    except OSError:
+        shutil.rmtree(kept, ignore_errors=True)
+
+
+def put_back(run: StageRun) -> bool:
+    """Whether what `run` is about to make was there all along; it is then finished as it was before.
+
+    That is so if it was made of the same specification, code and inputs, its files hold what was written then, and
+    nobody asked for it to be made again.
+    """
+    kept = _kept(run)
+    record = read_json(kept / RECORD)
+    if _is_forced(run) or not record or not _is_of(run, kept / MANIFEST):
+        return False
+    if run.metrics_file is not None and not (kept / STEPS).is_file():
+        return False
+    outputs = read_json(kept / MANIFEST)["outputs"]
+    if not all(_holds(run.study_dir / name, written["sha256"]) for name, written in outputs.items()):
+        return False
+    if run.metrics_file is not None:
+        _copy(kept / STEPS, run.metrics_file)  # it may show an attempt that came after
+    _copy(kept / MANIFEST, run.manifest)
+    tracking.restore_record(run.study_dir, record)  # last: if this is stopped before, the next start does it all again
+    return True
+
+
+def _is_forced(run: StageRun) -> bool:
+    """Whether this very result was asked for: by Snakemake's options, or by hand, without Snakemake."""
+    asked = os.environ.get(FORCED, "*").splitlines()
+    return not {"*", run.stage, os.path.normpath(run.manifest)}.isdisjoint(asked)
+
+
+def _kept(run: StageRun) -> Path:
+    return run.study_dir / ".finished" / f"{run.stage}.{run.name}"
+
+
+def _is_of(run: StageRun, manifest: Path) -> bool:
+    """Whether it was made as `run` says: a state can be continued under more settings than a model is made with."""
+    made = read_json(manifest)
+    return (made.get("state"), made.get("spec")) == (run.state, dict(run.spec))
+
+
+def _holds(file: Path, sha256: str) -> bool:
+    return file.is_file() and sha256_of(file) == sha256
+
+
+def _copy(file: Path, target: Path) -> None:
+    with replacing(target) as temporary:
+        shutil.copyfile(file, temporary)
