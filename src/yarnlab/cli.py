@@ -231,9 +231,9 @@ def figure(name: str, study_dir: StudyDir) -> None:
 @app.command()
 def claims(study_dir: StudyDir) -> None:
     """Judge every claim of the paper on this study; writes claims.json."""
-    from yarnlab.results.claims.claims import write_claims
+    from yarnlab.results.claims.judge import write_claims
 
-    write_claims(study_dir)
+    write_claims(study_dir, command=_run_command(study_dir))
 
 
 @app.command()

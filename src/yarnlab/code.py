@@ -29,7 +29,7 @@ ENTRY = {
     "corpus": "corpus.build",
     "table": "results.tables.tables",
     "figure": "results.figures.figures",
-    "claims": "results.claims.claims",
+    "claims": "results.claims.judge",
     "report": "results.report.render",
     "crate": "crate",
 }

@@ -11,7 +11,7 @@ import pytest
 
 from results.light import light
 from results.synthetic import write_study
-from yarnlab.results.claims.claims import write_claims
+from yarnlab.results.claims.judge import write_claims
 from yarnlab.results.compare import Comparison, NumberPair, compare
 from yarnlab.results.compare_tables import Number, numbers
 from yarnlab.results.report.comparison import headline, to_csv, to_html, to_markdown, write_comparison

@@ -10,7 +10,7 @@ import pytest
 
 from results.light import light
 from results.synthetic import write_study
-from yarnlab.results.claims.claims import evaluate
+from yarnlab.results.claims.judge import evaluate
 from yarnlab.results.results import Model, Results, load
 from yarnlab.results.tables.tables import TABLES, built
 from yarnlab.results.tables.tidy import ablation, compared_with

@@ -83,6 +83,7 @@ rule claims:
     """A verdict for every claim, with number, interval, n and criterion."""
     input:
         flow.needs((*KINDS, "training")),
+        criteria="config/claims.yaml",
     output:
         "<results>/claims.json",
     log:

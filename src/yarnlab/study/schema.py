@@ -142,9 +142,9 @@ class Claims(Section):
     """
 
     form: Literal["scale-free", "full-scale"] = "scale-free"
-    ablation: Name | None = None  # methods against each other: claims 6 to 21 (the paper's LLaMA 7B)
-    extension: Name | None = None  # the long runs: claims 22 to 33 (the paper's Llama 2 7B)
-    portability: Name | None = None  # another architecture: claim 34 (the paper's Mistral 7B)
+    ablation: Name | None = None  # methods against each other (the paper's LLaMA 7B)
+    extension: Name | None = None  # the long runs (the paper's Llama 2 7B)
+    portability: Name | None = None  # another architecture (the paper's Mistral 7B)
 
     @property
     def roots(self) -> dict[str, str | None]:

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.results.bases import family
-from yarnlab.results.claims.new_criteria import Claim, Criteria, load_criteria
+from yarnlab.results.claims.criteria import Claim, Criteria, load_criteria
 from yarnlab.results.claims.parts import NOT_RUN, STATUSES, Part, Verdict, combine, describe
 from yarnlab.results.display import manifests_of
 from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.missing import command_for
 from yarnlab.results.output import write
-from yarnlab.results.report.missing import command_for
 from yarnlab.results.results import Results, load
 
 FORMAT = 2

@@ -8,14 +8,15 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.results.bases import roots
-from yarnlab.results.claims import claims
-from yarnlab.results.claims.criteria import CRITERIA_VERSION
+from yarnlab.results.claims import parts
+from yarnlab.results.claims.criteria import load_criteria
+from yarnlab.results.claims.judge import entry, evaluate
 from yarnlab.results.display import DisplayTable
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.figures import figures
+from yarnlab.results.missing import command_for
 from yarnlab.results.output import vega, write
 from yarnlab.results.report.check import check_report
-from yarnlab.results.report.missing import command_for, paper_mark
 from yarnlab.results.report.origin import origin
 from yarnlab.results.results import Results, load
 from yarnlab.results.style import DARK
@@ -43,7 +44,7 @@ def write_report(study_dir: Path, *, command: str) -> Path:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["number"] = claims.number
+    environment.filters["number"] = parts.number
     environment.filters["parted"] = parted
     page = environment.get_template("report.html.j2").render(
         results=results,
@@ -57,8 +58,8 @@ def write_report(study_dir: Path, *, command: str) -> Path:
         tables={name: _table(results, name, links, command) for name in tables.TABLES},
         published=[name for name in tables.TABLES if PUBLISHED.fullmatch(name)],
         verdicts=_verdicts(results, links, command),
-        statuses=claims.STATUSES,
-        criteria_version=CRITERIA_VERSION,
+        statuses=parts.STATUSES,
+        criteria_version=load_criteria().version,
         origin=origin(results),
         dashboard=dashboard,
         served_here=not is_server(uri),
@@ -69,7 +70,7 @@ def write_report(study_dir: Path, *, command: str) -> Path:
 
 def parted(cell: str) -> tuple[str, str, str]:
     """A cell's number, what stands below it (interval or verdict), and the class that colours a verdict."""
-    if cell == claims.NOT_RUN:
+    if cell == parts.NOT_RUN:
         return "", cell, "not-run"
     for verdict, shade in VERDICTS.items():
         if cell.endswith(verdict):
@@ -114,22 +115,11 @@ def _section(section: DisplayTable, links: dict[str, dict[str, str]]) -> dict[st
 
 def _verdicts(results: Results, links: dict[str, dict[str, str]], command: str) -> list[dict[str, Any]]:
     out = []
-    for claim, verdict in claims.evaluate(results):
-        arms = dict.fromkeys(source for part in verdict.parts for source in part.models)
-        sources = [path for source in arms for path in _sources(results, claim.needs[0], source)]
-        parts = [{"status": part.status, "text": claims.describe(part)} for part in verdict.parts]
-        links_of = _known(list(dict.fromkeys(sources)), links)
-        entry = {"claim": claim, "verdict": verdict, "parts": parts, "links": links_of}
-        run = command_for(results, claim.needs, command) if verdict.status == claims.NOT_RUN else ""
-        out.append(entry | {"command": run, "mark": paper_mark(claim.reference)})
+    for claim, verdict in evaluate(results):
+        shown = entry(results, claim, verdict, command)
+        said = {key: shown[key] for key in ("parts", "command")} | {"mark": shown["paper_mark"]}
+        out.append({"claim": claim, "verdict": verdict, "links": _known(shown["sources"], links)} | said)
     return out
-
-
-def _sources(results: Results, need: str, source: str) -> list[str]:
-    from yarnlab.results.display import manifests_of
-
-    kind, _, arm = source.rpartition(":")
-    return manifests_of(results, kind or need, arm)
 
 
 def _links(results: Results, dashboard: str) -> dict[str, dict[str, str]]:
