@@ -91,6 +91,14 @@ def test_thresholds_are_hashed_and_comments_are_not(edited: Edited) -> None:
         ("with: {negligible: 0.02}", "with: {neglected: 0.02}", "claim 35: with: other_ramps"),
         ("  at most {negligible:g}", "  at most 0.02", "claim 35: prose: must say negligible"),
         ("paper_data: partly", "paper_data: likely", "claim 5: paper_data"),
+        ("models: [yarn, pi]", "models: [pi]", "claim 22: models: 'pi' is compared with yarn"),
+        ("rows: {second: sL}", "rows: {third: sL}", "rows: 'third' is none of `models`"),
+        (
+            "of: second, over: first, must:",
+            "of: second, must:",
+            "claim 26: parts.0: perplexity_ratio takes `of`, `over`",
+        ),
+        ("at {at:,} tokens (half", "at {where} tokens (half", "name: there is no {where} in zero_shot_ratio"),
         ('id: "35"', 'id: "34"', "two claims are called '34'"),
     ],
 )

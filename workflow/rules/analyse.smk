@@ -83,7 +83,7 @@ rule claims:
     """A verdict for every claim, with number, interval, n and criterion."""
     input:
         flow.needs((*KINDS, "training")),
-        criteria="config/claims.yaml",
+        criteria=flow.criteria(),
     output:
         "<results>/claims.json",
     log:

@@ -29,6 +29,7 @@ from yarnlab.results.claims.special import SPECIAL
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.results import Results
 from yarnlab.results.style import METHOD_LABELS
+from yarnlab.rope import METHODS
 from yarnlab.study.fields import Section, near
 from yarnlab.study.read import StudyError, read_study
 
@@ -68,6 +69,11 @@ class Form(Section):
     def _complete(self) -> Form:
         if bool(self.parts) == (self.judge is not None):
             raise ValueError("expected either `parts` or `judge`")
+        methods = [name for name in self.models if name.removesuffix("?") not in WORDS]
+        if methods and methods[0] != "yarn":
+            raise ValueError(f"models: {methods[0]!r} is compared with yarn, which must stand before it")
+        if absent := self.rows.keys() - set(self.models):
+            raise ValueError(f"rows: {absent.pop()!r} is none of `models`")
         if self.judge is not None:
             self._check_special(self.judge)
         for part in self.parts:
@@ -87,7 +93,7 @@ class Form(Section):
 
     def _check_names(self, part: Comparison) -> None:
         models = {name.removesuffix("?") for name in self.models}
-        known = METHOD_LABELS if part.measured.on_base else models
+        known = METHODS if part.measured.on_base else models
         for name in part.names:
             if name not in known and "/" not in name:
                 raise ValueError(f"{part.quantity}: {name!r} is none of this claim's models{near(name, known)}")

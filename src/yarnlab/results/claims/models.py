@@ -14,6 +14,7 @@ from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.results import Model, Results
 from yarnlab.results.style import label, method_label
 from yarnlab.results.tables.tidy import compared_with
+from yarnlab.study.read import StudyError
 
 WORDS = {"base": "the base", "first": "the first extended model", "second": "the continuation"}
 
@@ -42,8 +43,10 @@ class Scope:
 
     def model(self, name: str) -> Model:
         """The model of this name; NotMeasured for a published one that nothing stands for."""
-        if "/" not in name:
+        if name in self.models:
             return self.models[name]
+        if "/" not in name:
+            raise StudyError(f"config/claims.yaml: a claim is about {name!r}, which its `models` do not name")
         model = self.results.standing_for(name)
         if model is None:
             raise NotMeasured(f"no model of this study stands for {name}")

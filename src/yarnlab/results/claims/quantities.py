@@ -6,9 +6,11 @@ bounds. Lengths in tokens, NLL in nats; ratios and differences are paired by doc
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from string import Formatter
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import BeforeValidator, model_validator
@@ -255,8 +257,13 @@ class Comparison(Section):
         given = {"step" if key == "steps" else key for key in given}
         if given != keys - {"scale"} or (self.scales and "scale" not in keys):
             raise ValueError(f"{self.quantity} takes {', '.join(sorted(keys)) or 'no further key'}")
-        if bool(self.order) == bool(self.of and self.must):
-            raise ValueError("expected either `order`, or `of` and `must` (and `over` for a comparison)")
+        compares = "over" in inspect.signature(self.measured.estimate).parameters
+        if bool(self.order) == bool(self.of and self.must) or compares != bool(self.order or self.over):
+            wanted = "`of`, `over` and `must`, or an `order`" if compares else "`of` and `must`"
+            raise ValueError(f"{self.quantity} takes {wanted}")
+        unknown = {field for _, field, _, _ in Formatter().parse(self.name) if field} - {"of", "over", *keys}
+        if unknown:
+            raise ValueError(f"name: there is no {{{unknown.pop()}}} in {self.quantity}")
         return self
 
     @property
@@ -322,7 +329,7 @@ class Comparison(Section):
             at=shown(self.at) if self.at else "",
             against=shown([self.against]) if self.against is not None else "",
             times=self.times or 1.0,
-            scales=f" for s = {listed(self.scales)}" if self.scales else "",
+            scales=f" for s = {listed(self.scales)}" if self.scales else " for the s of the ablation",
             steps=f" {listed(f'from s = {small:g} to {large:g}' for small, large in self.steps)}" if self.steps else "",
             measures=listed(said[measure] for measure in self.measure) if self.measure else "",
             compared=self._compared(),

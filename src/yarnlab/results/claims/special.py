@@ -1,7 +1,8 @@
 """Claims that are no quantity at some lengths: one function each, called by `judge:` in `config/claims.yaml`.
 
-A function takes what it computes from (`Scope`) and the numbers of its criterion as keywords; it holds none itself, so
-that a changed number is a changed criterion. The criterion's words stand beside the numbers in the YAML.
+A function takes what it computes from (`Scope`) and the numbers of its criterion as keywords. It holds none itself but
+0 and 1, which mean no difference, so that a changed number is a changed criterion. The criterion's words stand beside
+the numbers in the YAML.
 """
 
 from __future__ import annotations
