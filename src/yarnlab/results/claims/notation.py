@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, TypeAlias
 
-from pydantic import AfterValidator, BeforeValidator
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from yarnlab.results.claims.parts import SIGNS
 from yarnlab.results.estimates import doublings
@@ -51,9 +51,12 @@ class Window:
         """Lengths in tokens, ascending, each once; 'L, 2L, … sL' is every doubling from L up to sL."""
         found: set[int] = set()
         for length in lengths:
-            series = _DOUBLINGS.fullmatch(length) if isinstance(length, str) else None
+            series = _DOUBLINGS.fullmatch(str(length))
             found |= {*doublings(self.tokens(series[1]), self.tokens(series[3]))} if series else {self.tokens(length)}
         return sorted(found)
+
+
+_ANY = Window(1024, 2.0, 4.0)  # that a length can be read at all
 
 
 def _multiple(text: str) -> tuple[float, str, int]:
@@ -65,21 +68,14 @@ def _multiple(text: str) -> tuple[float, str, int]:
 
 
 def _length(value: int | str) -> int | str:
-    if isinstance(value, str):
-        middle = _MIDDLE.fullmatch(value)
-        for text in (middle[1], middle[2]) if middle else (value,):
-            _multiple(text)
-    elif value < 0:
-        raise ValueError(f"{value} is no length in tokens")
+    _ANY.tokens(value)
     return value
 
 
 def _length_or_series(value: int | str) -> int | str:
-    series = _DOUBLINGS.fullmatch(value) if isinstance(value, str) else None
-    if series is None:
-        return _length(value)
-    (first, own, parts), (second, other, halves), _ = (_multiple(text) for text in series.groups())
-    if own != other or second / halves != 2 * first / parts:
+    _ANY.all([value])
+    series = _DOUBLINGS.fullmatch(str(value))
+    if series and _ANY.tokens(series[2]) != 2 * _ANY.tokens(series[1]):
         raise ValueError(f"{value!r} is no series of doublings, such as 'L, 2L, … sL'")
     return value
 
@@ -89,9 +85,10 @@ def as_list(value: Any) -> Any:
     return value if isinstance(value, list) else [value]
 
 
-Length: TypeAlias = Annotated[int | str, AfterValidator(_length)]
+Length: TypeAlias = Annotated[Annotated[int, Field(ge=0)] | str, AfterValidator(_length)]
 Lengths: TypeAlias = Annotated[
-    tuple[Annotated[int | str, AfterValidator(_length_or_series)], ...], BeforeValidator(as_list)
+    tuple[Annotated[Annotated[int, Field(ge=0)] | str, AfterValidator(_length_or_series)], ...],
+    BeforeValidator(as_list),
 ]
 
 
@@ -106,10 +103,10 @@ def shown(lengths: Sequence[int | str]) -> str:
     return f"{text} tokens" if isinstance(lengths[-1], int) else text
 
 
-def listed(words: Iterable[object], last: str = "and") -> str:
+def listed(words: Iterable[object]) -> str:
     """'a, b and c'; numbers without needless zeros."""
     *head, tail = (f"{word:g}" if isinstance(word, float) else str(word) for word in words)
-    return f"{', '.join(head)} {last} {tail}" if head else tail
+    return f"{', '.join(head)} and {tail}" if head else tail
 
 
 @dataclass(frozen=True)
