@@ -244,6 +244,11 @@ class Workflow:
         folder = Path(os.path.relpath(project_root() / "config" / "reference"))
         return sorted(str(path) for path in folder.glob("*.csv"))
 
+    @staticmethod
+    def criteria() -> str:
+        """The claims and their criteria (config/claims.yaml), relative to the working directory."""
+        return os.path.relpath(project_root() / "config" / "claims.yaml")
+
     def executions(self) -> dict[tuple[str, str], str]:
         """(stage, name) of all that the study runs → the manifest that it writes."""
         planned = {("asset", name): self._asset(name) for name in self.assets()}

@@ -11,7 +11,7 @@ import torch
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.perplexity import document_nll
 from yarnlab.evaluation.temperature import Temperature, factors_at, segment_means, tempered
-from yarnlab.modeling import RotaryEmbedding, check_rope, set_rope
+from yarnlab.modeling import RopeMismatch, RotaryEmbedding, check_rope, set_rope
 from yarnlab.progress import Progress
 from yarnlab.rope import make_rope
 
@@ -65,7 +65,7 @@ def test_stock_transformers_can_have_it_too(tiny_model, method):
     rope = tempered(rope_of(method), 1.3)
     tiny_model.config.rope_parameters = rope.to_hf()
     check_rope(tiny_model, rope, where="test")
-    with pytest.raises(ValueError, match="attention factor"):
+    with pytest.raises(RopeMismatch, match="attention factor"):
         check_rope(tiny_model, tempered(rope_of(method), 1.2), where="test")
 
 

@@ -12,20 +12,23 @@ import pytest
 
 from results.light import light
 from results.synthetic import with_frames, write_study
-from yarnlab.results.claims import claims
-from yarnlab.results.claims.claims import Claim, Verdict
-from yarnlab.results.claims.criteria import CLAIMS, CRITERIA_VERSION
+from yarnlab.results.claims.criteria import Claim, load_criteria
+from yarnlab.results.claims.judge import entry, evaluate, judge, write_claims
+from yarnlab.results.claims.parts import Verdict, combine, describe, interval, reaches
 from yarnlab.results.results import Results, load
 from yarnlab.results.statistics import Estimate
 
+CRITERIA = load_criteria()
+CLAIMS = CRITERIA.claims
+
 
 def statuses(results: Results) -> dict[str, str]:
-    return {claim.id: verdict.status for claim, verdict in claims.evaluate(results)}
+    return {claim.id: verdict.status for claim, verdict in evaluate(results)}
 
 
 def status(claim: str, results: Results) -> str:
     """The verdict on one claim, without judging the others."""
-    return claims.judge(next(c for c in CLAIMS if c.id == claim), results).status
+    return judge(next(c for c in CLAIMS if c.id == claim), results).status
 
 
 def estimate(low: float, high: float, value: float | None = None) -> Estimate:
@@ -34,7 +37,7 @@ def estimate(low: float, high: float, value: float | None = None) -> Estimate:
 
 @pytest.fixture(scope="module")
 def judged(results: Results) -> list[tuple[Claim, Verdict]]:
-    return claims.evaluate(results)
+    return evaluate(results)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +57,7 @@ def test_a_claim_without_its_arms_is_not_run(found: dict[str, str], results: Res
     """No arm was trained at s=2, so the claim on s=2 has no verdict, and the text says why."""
     assert found["22"] == "not run"
     claim = next(c for c in CLAIMS if c.id == "22")
-    assert "s=2" in claims.judge(claim, results).text
+    assert "s=2" in judge(claim, results).text
 
 
 def swapped(frame: pd.DataFrame, a: str, b: str, columns: tuple[str, ...]) -> pd.DataFrame:
@@ -116,7 +119,7 @@ def test_one_changed_number_changes_only_what_depends_on_it(
     frame = results.frame("zero_shot")
     at = (frame["method"] == "yarn") & (frame["scale"] == 16) & (frame["length"] == 4096)
     mutant = with_frames(results, zero_shot=frame.assign(nll=frame["nll"] + np.where(at, 0.01, 0.0)))
-    moved = {c.id for (c, v), (_, w) in zip(judged, claims.evaluate(mutant), strict=True) if v != w}
+    moved = {c.id for (c, v), (_, w) in zip(judged, evaluate(mutant), strict=True) if v != w}
     assert moved == {"accept-zero-shot-order", "8", "9"}
 
 
@@ -125,9 +128,9 @@ def test_missing_results_are_not_run(tmp_path: Path, kind: str) -> None:
     """Every claim that needs absent files says 'not run'; the others keep their verdicts."""
     results = load(write_study(tmp_path / "study", skip=(kind,)))
     needing = [claim for claim in CLAIMS if kind in claim.needs]
-    assert needing and {claims.judge(claim, results).status for claim in needing} == {"not run"}
+    assert needing and {judge(claim, results).status for claim in needing} == {"not run"}
     others = (claim for claim in CLAIMS if kind not in claim.needs)
-    assert any(claims.judge(claim, results).status == "holds" for claim in others)
+    assert any(judge(claim, results).status == "holds" for claim in others)
 
 
 def test_a_study_without_rivals_judges_no_comparison(tmp_path: Path) -> None:
@@ -140,7 +143,7 @@ def test_a_study_without_rivals_judges_no_comparison(tmp_path: Path) -> None:
 def test_several_seeds_count_in_n(tmp_path: Path) -> None:
     """With three seeds an estimate rests on documents x seeds and says so."""
     results = load(write_study(tmp_path / "study", seeds=(1, 2, 3)))
-    verdict = claims.judge(next(c for c in CLAIMS if c.id == "24"), results)
+    verdict = judge(next(c for c in CLAIMS if c.id == "24"), results)
     assert verdict.status == "holds"
     assert verdict.decisive is not None
     assert verdict.decisive.estimate.n == 36
@@ -162,12 +165,12 @@ def test_several_seeds_count_in_n(tmp_path: Path) -> None:
 )
 def test_a_part_is_decided_by_its_whole_interval(sign: str, low: float, high: float, status: str) -> None:
     """An interval that straddles the threshold decides nothing."""
-    assert claims.interval("x", estimate(low, high), sign, 1.0).status == status
+    assert interval("x", estimate(low, high), sign, 1.0).status == status
 
 
 def test_an_observed_share_fails_only_when_its_interval_does() -> None:
     """Accuracies: at the threshold holds, slightly below is undecided, far below fails."""
-    found = [claims.reaches("x", estimate(lo, hi, v), 0.9).status for lo, v, hi in SHARES]
+    found = [reaches("x", estimate(lo, hi, v), 0.9).status for lo, v, hi in SHARES]
     assert found == ["holds", "undecided", "fails"]
 
 
@@ -188,18 +191,18 @@ SHARES = [(0.8, 0.9, 0.95), (0.75, 0.86, 0.93), (0.3, 0.5, 0.7)]
 def test_parts_combine(parts: str, status: str) -> None:
     """One failing part is never hidden by others that hold or are undecided."""
     made = {
-        "h": claims.interval("h", estimate(0, 0.5), "<", 1),
-        "f": claims.interval("f", estimate(2, 3), "<", 1),
-        "u": claims.interval("u", estimate(0, 3), "<", 1),
+        "h": interval("h", estimate(0, 0.5), "<", 1),
+        "f": interval("f", estimate(2, 3), "<", 1),
+        "u": interval("u", estimate(0, 3), "<", 1),
     }
-    verdict = claims.combine(made[p] for p in parts)
+    verdict = combine(made[p] for p in parts)
     assert verdict.status == status
     assert verdict.decisive is not None and verdict.decisive.name == ("f" if "f" in parts else parts[-1])
 
 
 def test_a_number_is_told_from_its_threshold() -> None:
     """A ratio of 0.99991 is not printed as 1.000 beside 'expected below 1'."""
-    text = claims.describe(claims.interval("ratio", estimate(0.99981, 1.00001), "<", 1.0))
+    text = describe(interval("ratio", estimate(0.99981, 1.00001), "<", 1.0))
     assert "0.999910 [0.999810, 1.000010], expected below 1 (n = 12 documents)" in text
 
 
@@ -225,18 +228,18 @@ def test_methods_are_compared_at_one_scale(results: Results, claim: str) -> None
     """Rivals at s=8 stand beside the YaRN arm of s=8, not beside the one of s=16; without such an arm nothing does."""
     with light():
         chosen = next(c for c in CLAIMS if c.id == claim)
-        parts = claims.judge(chosen, with_ablation_at(results, 8.0, "yarn-s8")).parts
+        parts = judge(chosen, with_ablation_at(results, 8.0, "yarn-s8")).parts
         read = {name.partition(":")[2] or name for part in parts for name in part.models}
         assert read and not {"yarn-s16", "yarn-s32"} & read  # 19 and 27 take the scale alone from YaRN
         assert not any("s=16" in part.name for part in parts)
-        assert claims.judge(chosen, with_ablation_at(results, 8.0)).status == "not run"
+        assert judge(chosen, with_ablation_at(results, 8.0)).status == "not run"
 
 
 def test_the_zero_shot_order_is_judged_at_the_ablations_scale(results: Results) -> None:
     """Not at that of a YaRN arm which no rival was trained like."""
     with light():
         study = with_ablation_at(results, 8.0, "yarn-s8")
-        parts = claims.judge(next(c for c in CLAIMS if c.id == "accept-zero-shot-order"), study).parts
+        parts = judge(next(c for c in CLAIMS if c.id == "accept-zero-shot-order"), study).parts
     assert parts and all(part.name.startswith("s=8 at 2,048 tokens") for part in parts)
 
 
@@ -247,7 +250,7 @@ def test_a_rival_trained_otherwise_is_not_compared(results: Results, change: dic
     """Fewer steps, shorter rows, another parent or larger batches: not run, with what would be needed; claim 33 takes
     any steps."""
     models = {**results.models, "pi-s16": replace(results.models["pi-s16"], **change)}
-    verdicts = {c.id: claims.judge(c, replace(results, models=models)) for c in CLAIMS if c.id in ("18", "33")}
+    verdicts = {c.id: judge(c, replace(results, models=models)) for c in CLAIMS if c.id in ("18", "33")}
     assert verdicts["18"].status == "not run"
     assert "PI arm fine-tuned like yarn-s16: from base at s=16, rows of 4,096 tokens" in verdicts["18"].text
     assert (verdicts["33"].status == "not run") == ("steps" not in change)
@@ -265,9 +268,7 @@ def test_seeds_that_disagree_leave_a_training_loss_undecided(
     )
     with light():
         assert status(claim, results) == "holds"
-        found = claims.judge(
-            next(c for c in CLAIMS if c.id == claim), with_frames(results, training=frame.assign(loss=moved))
-        )
+        found = judge(next(c for c in CLAIMS if c.id == claim), with_frames(results, training=frame.assign(loss=moved)))
     assert found.decisive is not None and "seeds" in found.decisive.estimate.over
     decided = {part.status for part in found.parts if any(arm in model for model in part.models)}
     assert decided == {"undecided"}
@@ -285,29 +286,29 @@ def test_seeds_that_disagree_leave_a_training_loss_undecided(
 def test_a_number_is_shown_in_its_unit(unit: str, sign: str, threshold: float, text: str) -> None:
     """A difference of shares is in percentage points, never in percent; every minus is a real one."""
     e = Estimate(-0.01, -0.02, 0.005, 12, "items", unit, "test")
-    described = claims.describe(claims.interval("x", e, sign, threshold))
+    described = describe(interval("x", e, sign, threshold))
     assert described.startswith(f"x: {text} = 12 items)") and "-" not in described
 
 
 def test_counts_and_open_intervals_are_shown_as_such() -> None:
     """Pairs are whole numbers, and an interval without an end says so."""
-    count = claims.interval("x", Estimate(3, 1, 6, 10, "pairs of models", "pairs", "test"), ">=", 1.0)
-    assert "x: 3 [1, 6], expected at least 1 (n = 10 pairs of models)" in claims.describe(count)
-    openly = claims.interval("x", Estimate(0.1, -np.inf, np.inf, 4, "documents", "nats", "none"), ">", 0.0)
-    assert "x: 0.100 [−∞, ∞], expected above 0" in claims.describe(openly)
+    count = interval("x", Estimate(3, 1, 6, 10, "pairs of models", "pairs", "test"), ">=", 1.0)
+    assert "x: 3 [1, 6], expected at least 1 (n = 10 pairs of models)" in describe(count)
+    openly = interval("x", Estimate(0.1, -np.inf, np.inf, 4, "documents", "nats", "none"), ">", 0.0)
+    assert "x: 0.100 [−∞, ∞], expected above 0" in describe(openly)
 
 
 @pytest.mark.parametrize("claim", ["21", "30", "31", "32"])
 def test_no_claim_has_an_ascii_minus(results: Results, claim: str) -> None:
     """In the sentence of any of its comparisons, names of models and words apart."""
     with light():
-        parts = claims.judge(next(c for c in CLAIMS if c.id == claim), replace(results)).parts
-    assert parts and not any(re.search(r"(^|[\s(\[e])-\d", claims.describe(part)) for part in parts)
+        parts = judge(next(c for c in CLAIMS if c.id == claim), replace(results)).parts
+    assert parts and not any(re.search(r"(^|[\s(\[e])-\d", describe(part)) for part in parts)
 
 
 def test_criteria_cannot_change_without_a_new_version() -> None:
     """A criterion is fixed before its result: editing one fails here until the version is raised too."""
-    assert (CRITERIA_VERSION, claims.criteria_sha256()) == ("5", CRITERIA_5)
+    assert (CRITERIA.version, CRITERIA.sha256) == ("6", CRITERIA_6)
 
 
 def test_every_criterion_is_complete() -> None:
@@ -316,17 +317,20 @@ def test_every_criterion_is_complete() -> None:
     assert all(c.source and c.criterion and c.title and (c.needs or c.id in "12345") for c in CLAIMS)
 
 
-def test_claims_json_is_complete_and_stable(study_dir: Path, judged: list[tuple[Claim, Verdict]]) -> None:
+def test_claims_json_is_complete_and_stable(
+    study_dir: Path, results: Results, judged: list[tuple[Claim, Verdict]]
+) -> None:
     """The file is valid JSON with no NaN, counts its verdicts, and is the same when they are judged a second time."""
-    text = claims.write_claims(study_dir).read_text()
+    (path,) = write_claims(load(study_dir), "envs/run snakemake")
+    text = path.read_text()
     document = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} in claims.json"))
     assert sum(document["counts"].values()) == len(document["claims"]) == len(CLAIMS)
-    assert document["criteria_version"] == CRITERIA_VERSION
-    for entry in document["claims"]:
-        assert (entry["number"] is None) == (entry["status"] == "not run")
-        assert entry["status"] == "not run" or (entry["n"] > 0 and len(entry["interval"]) == 2)
-    again = json.dumps([claims._entry(claim, verdict) for claim, verdict in judged])
+    assert document["criteria_version"] == CRITERIA.version
+    for found in document["claims"]:
+        assert (found["number"] is None) == (found["status"] == "not run")
+        assert found["status"] == "not run" or (found["n"] > 0 and len(found["interval"]) == 2)
+    again = json.dumps([entry(results, claim, verdict, "") for claim, verdict in judged])
     assert json.loads(again) == document["claims"]
 
 
-CRITERIA_5 = "2bfc2bd8dd52fdcd1930a138e4db0613ab6b07ca96b4b8b1e89f55f6dd03ef08"
+CRITERIA_6 = "465a3abe9f33d334346843a3d01b51114e25f2e26c51c5c545eb5845faff4402"

@@ -9,21 +9,23 @@ import pandas as pd
 import pytest
 
 from results.synthetic import with_frames
-from yarnlab.results.claims import claims
-from yarnlab.results.claims.criteria import CLAIMS
-from yarnlab.results.claims.judge_mechanism import _interquartile_range, _range_of_modes
+from yarnlab.results.claims import parts
+from yarnlab.results.claims.criteria import load_criteria
+from yarnlab.results.claims.judge import judge
+from yarnlab.results.claims.parts import Verdict
+from yarnlab.results.claims.special import interquartile_range, range_of_modes
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import Estimate
 
-BY_ID = {claim.id: claim for claim in CLAIMS}
+BY_ID = {claim.id: claim for claim in load_criteria().claims}
 
 
-def judged(results: Results, claim: str) -> claims.Verdict:
-    return claims.judge(BY_ID[claim], results)
+def judged(results: Results, claim: str) -> Verdict:
+    return judge(BY_ID[claim], results)
 
 
-def judged_at_full_scale(results: Results, claim: str) -> claims.Verdict:
-    return claims.judge(BY_ID[claim].in_form("full-scale"), results)
+def judged_at_full_scale(results: Results, claim: str) -> Verdict:
+    return judge(BY_ID[claim].in_form("full-scale"), results)
 
 
 @pytest.mark.parametrize("claim", ["6", "11", "12", "13", "14", "15", "16", "28", "31", "32"])
@@ -207,11 +209,11 @@ def test_the_control_of_claim_26(results: Results) -> None:
 def test_a_tested_part_needs_both_p_and_interval(value: float, low: float, high: float, p: float, status: str) -> None:
     """A corrected p-value alone does not decide where seeds make the interval wider."""
     estimate = Estimate(value, low, high, 100, "paired trials", "difference of proportions", "x")
-    assert claims.tested("x", estimate, p).status == status
+    assert parts.tested("x", estimate, p).status == status
 
 
 def test_ranges_of_best_factors_by_hand() -> None:
     """The interquartile range over documents, and the largest minus the smallest mode over segments."""
-    assert _interquartile_range(np.array([[1.1, 1.2, 1.3, 1.4, 1.5]])) == pytest.approx(0.2)
+    assert interquartile_range(np.array([[1.1, 1.2, 1.3, 1.4, 1.5]])) == pytest.approx(0.2)
     modes = np.array([[[1.1, 1.2], [1.1, 1.3], [1.2, 1.3]]])
-    assert _range_of_modes(modes) == pytest.approx(0.2)
+    assert range_of_modes(modes) == pytest.approx(0.2)

@@ -12,7 +12,7 @@ import pytest
 from results.light import light
 from results.synthetic import write_study
 from yarnlab.results.analyse import built, write_table
-from yarnlab.results.claims.claims import write_claims
+from yarnlab.results.claims.judge import write_claims
 from yarnlab.results.compare import Comparison, NumberPair, compare
 from yarnlab.results.compare_tables import Number, numbers
 from yarnlab.results.registry import tables

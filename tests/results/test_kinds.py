@@ -13,8 +13,7 @@ from results import synthetic_kinds as truth
 from results.light import light
 from results.synthetic import with_frames, write_study
 from yarnlab.results.analyse import built, specification, write_table
-from yarnlab.results.claims.criteria_base import UNTRAINED
-from yarnlab.results.claims.criteria_full_scale import FULL_SCALE
+from yarnlab.results.claims.criteria import load_criteria
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figures, tables
 from yarnlab.results.results import Results, load
@@ -32,7 +31,7 @@ from yarnlab.results.tables.passkey_official import passkey_context
 FIGURES = figures()
 TABLES = tables()
 
-CLAIM_15 = next(claim for claim in UNTRAINED if claim.id == "15")
+CLAIM_15 = load_criteria().claim("15")
 
 
 def test_the_sweep_finds_the_planted_line(results: Results) -> None:
@@ -72,7 +71,7 @@ def test_a_cut_off_scale_looks_unfitted_everywhere(results: Results) -> None:
         spec = specification(mutant, FIGURES["temperature_fit"])
     note = "read to fewer than s·L tokens"
     assert [row.endswith(note) for row in sections[0].frame["best √(1/t)"]] == [False] * 4 + [True]
-    assert note in sections[1].caption and all(note in claim.criterion for claim in (CLAIM_15, FULL_SCALE["15"]))
+    assert note in sections[1].caption and all(note in claim.criterion for claim in (CLAIM_15, CLAIM_15.full_scale))
     dots = [row for rows in spec["datasets"].values() for row in rows if "fitted" in row]
     assert [dot["fitted"] for dot in dots] == ["yes"] * 4 + [f"no, {note}"]
 

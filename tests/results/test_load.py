@@ -12,7 +12,7 @@ from results.light import light
 from results.synthetic import write_study
 from yarnlab.results.analyse import built
 from yarnlab.results.bases import compared_with
-from yarnlab.results.claims.claims import evaluate
+from yarnlab.results.claims.judge import evaluate
 from yarnlab.results.registry import tables
 from yarnlab.results.results import Model, Results, ResultsError, load
 from yarnlab.results.tables.ablation import tidy as ablation

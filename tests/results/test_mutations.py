@@ -12,10 +12,11 @@ import pytest
 from results.light import light
 from results.synthetic import L, with_frames
 from yarnlab import rope
-from yarnlab.results.claims import claims
-from yarnlab.results.claims.criteria import CLAIMS
+from yarnlab.results.claims.criteria import load_criteria
+from yarnlab.results.claims.judge import judge
 from yarnlab.results.results import Results
 
+CLAIMS = load_criteria().claims
 Mutation = Callable[[Results], Results]
 
 
@@ -129,7 +130,7 @@ OTHER_ARMS = {"22", "26-control", "34"}
 
 
 def verdict(claim: str, results: Results) -> str:
-    return claims.judge(next(c for c in CLAIMS if c.id == claim), results).status
+    return judge(next(c for c in CLAIMS if c.id == claim), results).status
 
 
 def test_every_claim_is_mutated() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from results.synthetic import with_frames
 from yarnlab.results.analyse import built, specification
-from yarnlab.results.claims import claims
+from yarnlab.results.claims.judge import evaluate
 from yarnlab.results.registry import figures, tables
 from yarnlab.results.results import Results
 from yarnlab.rope import METHODS, Dynamic, PositionInterpolation
@@ -73,7 +73,7 @@ def test_is_tabulated(own: Results, table: str, method: str) -> None:
 
 def test_is_judged(own: Results, results: Results) -> None:
     """Every claim has a verdict, and the wrong key cache of an own dynamic method counts."""
-    verdicts = {claim.id: verdict for claim, verdict in claims.evaluate(own)}
-    before = {claim.id: verdict for claim, verdict in claims.evaluate(results)}
+    verdicts = {claim.id: verdict for claim, verdict in evaluate(own)}
+    before = {claim.id: verdict for claim, verdict in evaluate(results)}
     assert {name: v.status for name, v in verdicts.items()} == {name: v.status for name, v in before.items()}
     assert any(part.name.startswith("dynamic-mine") for part in verdicts["6"].parts)

@@ -8,8 +8,8 @@ import pytest
 
 from results.light import light
 from results.synthetic import with_frames
-from yarnlab.results.claims import claims
-from yarnlab.results.claims.criteria import CLAIMS
+from yarnlab.results.claims.criteria import load_criteria
+from yarnlab.results.claims.judge import judge
 from yarnlab.results.estimates import reported_score
 from yarnlab.results.results import Results
 from yarnlab.results.tables import benchmarks as benchmarks_table
@@ -56,9 +56,9 @@ def test_seeds_that_agree_leave_every_p_value(results: Results, agreeing: Result
 
 def test_seeds_that_agree_leave_the_claims_p_values(results: Results, agreeing: Results) -> None:
     """Claim 21 states its p-values: the same of one seed and of its copies."""
-    claim = next(claim for claim in CLAIMS if claim.id == "21")
+    claim = next(claim for claim in load_criteria().claims if claim.id == "21")
     with light():
-        one, three = (claims.judge(claim, replace(study)) for study in (results, agreeing))
+        one, three = (judge(claim, replace(study)) for study in (results, agreeing))
     assert [part.name for part in one.parts] == [part.name for part in three.parts]
     assert all("(p = " in part.name for part in one.parts)
 

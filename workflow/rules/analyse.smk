@@ -39,6 +39,7 @@ rule analyse:
         study="<results>/study.json",
         manifests=flow.manifests(),
         published=PUBLISHED,
+        criteria=flow.criteria(),
     output:
         "<results>/analysis.json",
     log:

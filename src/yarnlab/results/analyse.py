@@ -18,7 +18,7 @@ from typing import Any
 from yarnlab.lazy import alt, pd
 from yarnlab.provenance import git_state, now, sha256_of, write_json
 from yarnlab.results.bases import groups, roots
-from yarnlab.results.claims.claims import write_claims
+from yarnlab.results.claims.judge import write_claims
 from yarnlab.results.display import DisplayTable, manifests_of, to_latex, to_markdown
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.missing import command_for

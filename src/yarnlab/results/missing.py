@@ -36,15 +36,3 @@ def unfinished(results: Results, kind: str) -> list[str]:
     kinds = {results.models[name].kind for name in done} or {model.kind for model in results.models.values()}
     planned = [m for m in results.models.values() if (m.arm in arms if arms is not None else m.kind in kinds)]
     return [model.name for model in planned if model.name not in done]
-
-
-def paper_mark(reference: str) -> str:
-    """What the paper's own data say of its claim, where they do not simply support it; '' otherwise."""
-    text = reference.lower()
-    if "contradict" in text:
-        return (
-            "contradicted in part by the paper’s own data"
-            if "support" in text
-            else "contradicted by the paper’s own data"
-        )
-    return "supported only in part by the paper’s own data" if "in part" in text or "partly" in text else ""

@@ -158,11 +158,11 @@ class Claims(Section):
     published: bool = False
     """The study stands for the paper: its printed tables are made too, with this study's numbers beside them."""
     ablation: Name | None = None
-    """The root of claims 6 to 21, methods against each other (the paper's LLaMA 7B)."""
+    """The root of the claims that set methods against each other (the paper's LLaMA 7B)."""
     extension: Name | None = None
-    """The root of claims 22 to 33, the long runs (the paper's Llama 2 7B)."""
+    """The root of the claims about the long runs (the paper's Llama 2 7B)."""
     portability: Name | None = None
-    """The root of claim 34, another architecture (the paper's Mistral 7B)."""
+    """The root of the claim about another architecture (the paper's Mistral 7B)."""
 
     @property
     def roots(self) -> dict[str, str | None]:

@@ -14,7 +14,7 @@ import pytest
 
 from results.synthetic import write_study
 from yarnlab import cli, tracking
-from yarnlab.results.claims.claims import write_claims
+from yarnlab.results.claims.judge import write_claims
 from yarnlab.results.report import gallery as gallery_module
 from yarnlab.results.report.gallery import BEGIN, END
 from yarnlab.results.results import load

@@ -1,4 +1,4 @@
-"""Claims 1 to 5: identities of the formulas, computed with this study's own RoPE code at its own shapes.
+"""Claims that are identities of the formulas, computed with this study's own RoPE code at its own shapes.
 
 Nothing is trained for them, so they hold or fail exactly; n counts what was compared.
 """
@@ -11,18 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from yarnlab.results.claims.claims import Part, interval
+from yarnlab.results.claims.models import Scope
+from yarnlab.results.claims.notation import Window
+from yarnlab.results.claims.parts import Part, interval
+from yarnlab.results.claims.special import special
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import Estimate
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-SCALES = (2.0, 4.0, 8.0, 16.0, 32.0)
-# √(1/t) for SCALES as the paper's formula gives it, to the digits printed in the criterion.
-FACTORS = (1.0693, 1.1386, 1.2079, 1.2773, 1.3466)
-HALF_DIGIT = 5e-5
-ROUNDING = 1e-6  # relative, of fp32
 
 
 @dataclass(frozen=True)
@@ -45,19 +42,19 @@ def shapes(results: Results) -> list[Shape]:
     return list(dict.fromkeys(found))
 
 
-def claim_1(results: Results) -> Iterator[Part]:
+@special
+def temperature_in_tables(scope: Scope, *, positions: int, scales: list[float], below: float) -> Iterator[Part]:
     """Scaling the tables by √(1/t) is dividing the logits by t."""
     import torch
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     worst, compared = 0.0, 0
-    for shape in shapes(results):
+    for shape in shapes(scope.results):
         generator = torch.Generator().manual_seed(0)
-        positions = torch.arange(64)
-        q, k = (torch.randn(1, 1, 64, shape.head_dim, generator=generator) for _ in range(2))
-        for scale in SCALES:
+        q, k = (torch.randn(1, 1, positions, shape.head_dim, generator=generator) for _ in range(2))
+        for scale in scales:
             rope = _rope("yarn", scale, shape)
-            angles = positions[None, :, None].float() * rope.inv_freq()
+            angles = torch.arange(positions)[None, :, None].float() * rope.inv_freq()
             cos, sin = (f(torch.cat((angles, angles), -1)) for f in (torch.cos, torch.sin))
             factor = rope.attention_factor
             scaled_q, scaled_k = apply_rotary_pos_emb(q, k, cos * factor, sin * factor)
@@ -66,69 +63,73 @@ def claim_1(results: Results) -> Iterator[Part]:
             tables = scaled_q @ scaled_k.transpose(-1, -2) / root
             divided = plain_q @ plain_k.transpose(-1, -2) * (factor**2 / root)
             worst, compared = max(worst, float((tables - divided).abs().max())), compared + tables.numel()
-    yield interval("largest difference of the logits", _exact(worst, compared, "logits"), "<", 1e-5)
+    yield interval("largest difference of the logits", _exact(worst, compared, "logits"), "<", below)
 
 
-def claim_2(results: Results) -> Iterator[Part]:
+@special
+def temperature_formula(scope: Scope, *, scales: list[float], factors: list[float], below: float) -> Iterator[Part]:
     """√(1/t) = 0.1 ln s + 1, and 1 up to s = 1."""
-    for shape in shapes(results)[:1]:
-        factors = [_rope("yarn", scale, shape).attention_factor for scale in SCALES]
-        worst = max(abs(own - printed) for own, printed in zip(factors, FACTORS, strict=True))
-        yield interval(
-            "largest difference to the printed factors", _exact(worst, len(SCALES), "scales"), "<", HALF_DIGIT
-        )
+    for shape in shapes(scope.results)[:1]:
+        found = [_rope("yarn", scale, shape).attention_factor for scale in scales]
+        worst = max(abs(own - printed) for own, printed in zip(found, factors, strict=True))
+        yield interval("largest difference to the printed factors", _exact(worst, len(scales), "scales"), "<", below)
         at_one = abs(_rope("yarn", 1.0, shape).attention_factor - 1.0)
         yield interval("difference to 1 at s = 1", _exact(at_one, 1, "scale"), "<=", 0.0)
 
 
-def claim_3(results: Results) -> Iterator[Part]:
+@special
+def highest_and_lowest(scope: Scope, *, scales: list[float], within: float) -> Iterator[Part]:
     """NTK-aware keeps the first frequency and divides the last by s."""
     first, last, compared = 0.0, 0.0, 0
-    for shape in shapes(results):
+    for shape in shapes(scope.results):
         plain = _rope("none", 1.0, shape).inv_freq().double()
-        for scale in SCALES:
+        for scale in scales:
             own = _rope("ntk-aware", scale, shape).inv_freq().double()
             first = max(first, abs(float(own[0] / plain[0]) - 1))
             last = max(last, abs(float(own[-1] / plain[-1]) * scale - 1))
             compared += 1
-    yield interval("highest frequency, relative change", _exact(first, compared, "scales"), "<=", ROUNDING)
-    yield interval("lowest frequency, relative difference to θ/s", _exact(last, compared, "scales"), "<=", ROUNDING)
+    yield interval("highest frequency, relative change", _exact(first, compared, "scales"), "<=", within)
+    yield interval("lowest frequency, relative difference to θ/s", _exact(last, compared, "scales"), "<=", within)
 
 
-def claim_4(results: Results) -> Iterator[Part]:
+@special
+def between_pi_and_rope(
+    scope: Scope, *, alpha: float, beta: float, scales: list[float], within: float
+) -> Iterator[Part]:
     """NTK-by-parts lies between PI and plain RoPE, and is one or the other outside its ramp."""
     outside, beyond, pairs = 0.0, 0.0, 0
-    for shape in shapes(results):
+    for shape in shapes(scope.results):
         plain = _rope("none", 1.0, shape).inv_freq().double()
-        for scale in SCALES:
-            rope = _rope("ntk-by-parts", scale, shape, truncate=False)
+        for scale in scales:
+            rope = _rope("ntk-by-parts", scale, shape, truncate=False, alpha=alpha, beta=beta)
             own = rope.inv_freq().double()
             turns = shape.original_context * plain / (2 * math.pi)
-            for chosen, expected in ((turns < 1.0, plain / scale), (turns > 32.0, plain)):
+            for chosen, expected in ((turns < alpha, plain / scale), (turns > beta, plain)):
                 if chosen.any():
                     outside = max(outside, float((own[chosen] / expected[chosen] - 1).abs().max()))
             below, above = plain / scale / own - 1, own / plain - 1
             beyond = max(beyond, float(below.max()), float(above.max()))
             pairs += len(own)
     name = "pairs of r < α against θ/s and of r > β against θ, relative difference"
-    yield interval(name, _exact(outside, pairs, "pairs"), "<=", ROUNDING)
-    yield interval("excess over θ/s ≤ h ≤ θ, relative", _exact(beyond, pairs, "pairs"), "<=", ROUNDING)
+    yield interval(name, _exact(outside, pairs, "pairs"), "<=", within)
+    yield interval("excess over θ/s ≤ h ≤ θ, relative", _exact(beyond, pairs, "pairs"), "<=", within)
 
 
-def claim_5(results: Results) -> Iterator[Part]:
+@special
+def unchanged_up_to_context(scope: Scope, *, methods: list[str], lengths: list[int | str]) -> Iterator[Part]:
     """Dynamic scaling changes no bit for texts of up to L tokens."""
-    changed, lengths = 0, 0
-    for shape in shapes(results):
+    changed, compared = 0, 0
+    for shape in shapes(scope.results):
         plain = _rope("none", 1.0, shape).inv_freq()
-        for method in ("dynamic-pi", "dynamic-ntk", "dynamic-yarn"):
-            for length in sorted({1, 2, shape.original_context // 2, shape.original_context}):
+        for method in methods:
+            for length in Window(shape.original_context).all(lengths):
                 at = _rope(method, 1.0, shape).at(length)
                 changed += not _same_bits(at.inv_freq(), plain) or at.attention_factor != 1.0
-                lengths += 1
-    yield interval("lengths up to L with other tables", _exact(float(changed), lengths, "lengths"), "<=", 0.0)
+                compared += 1
+    yield interval("lengths up to L with other tables", _exact(float(changed), compared, "lengths"), "<=", 0.0)
 
 
-def _rope(method: str, scale: float, shape: Shape, **options: bool):  # type: ignore[no-untyped-def]
+def _rope(method: str, scale: float, shape: Shape, **options: float):  # type: ignore[no-untyped-def]
     from yarnlab.rope import make_rope
 
     return make_rope(

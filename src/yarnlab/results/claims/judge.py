@@ -1,0 +1,107 @@
+"""Claims of the paper judged on a study: a verdict for each, with all that the report shows of it, in `claims.json`."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from yarnlab.results.bases import family
+from yarnlab.results.claims.criteria import Claim, Criteria, load_criteria
+from yarnlab.results.claims.parts import NOT_RUN, STATUSES, Part, Verdict, combine, describe
+from yarnlab.results.display import manifests_of
+from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.missing import command_for
+from yarnlab.results.output import write
+from yarnlab.results.results import Results
+
+FORMAT = 2
+
+
+def judge(claim: Claim, results: Results) -> Verdict:
+    """The verdict on one claim, as it stands; 'not run' with the reason when something it needs is absent."""
+    try:
+        own = family(results, claim.role)
+        reason = own.missing(claim.needs)
+        return Verdict(NOT_RUN, reason) if reason is not None else combine(claim.compute(own))
+    except NotMeasured as absent:
+        return Verdict(NOT_RUN, str(absent))
+
+
+def evaluate(results: Results, criteria: Criteria | None = None) -> list[tuple[Claim, Verdict]]:
+    """Every claim, in the study's form, with its verdict, in the order of the criteria."""
+    claims = [claim.in_form(results.form) for claim in (criteria or load_criteria()).claims]
+    return [(claim, judge(claim, results)) for claim in claims]
+
+
+def write_claims(results: Results, command: str, criteria: Criteria | None = None) -> list[Path]:
+    """Judge every claim and write `claims.json`; `command` is what a reader runs to fill in what is missing."""
+    criteria = criteria or load_criteria()
+    verdicts = evaluate(results, criteria)
+    document = {
+        "claims_format": FORMAT,
+        "study": results.study,
+        "study_sha256": results.study_sha256,
+        "original_context": results.original_context,
+        "form": results.form,
+        "criteria_version": criteria.version,
+        "criteria_sha256": criteria.sha256,
+        "counts": {s: sum(v.status == s for _, v in verdicts) for s in STATUSES},
+        "claims": [entry(results, claim, verdict, command) for claim, verdict in verdicts],
+    }
+    text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+    return [write(results.directory / "claims.json", text)]
+
+
+def entry(results: Results, claim: Claim, verdict: Verdict, command: str) -> dict[str, Any]:
+    """A claim in `claims.json`.
+
+    paper_data: what the paper's own data say of it, in words; paper_support: the same as one of five words, null for
+    this study's own lines; paper_mark: what the report sets beside the verdict. sources: the manifests of what was
+    compared. command: what would fill in a claim that is not run; '' where nothing that is planned is missing.
+    """
+    decisive = verdict.decisive
+    return {
+        "id": claim.id,
+        "title": claim.title,
+        "source": claim.source,
+        "criterion": claim.criterion,
+        "role": claim.base,
+        "paper_data": claim.reference,
+        "paper_support": claim.paper_data,
+        "paper_mark": claim.mark,
+        "needs": list(claim.needs),
+        "status": verdict.status,
+        "text": verdict.text,
+        "number": _finite(decisive.estimate.value) if decisive else None,
+        "interval": [_finite(decisive.estimate.low), _finite(decisive.estimate.high)] if decisive else None,
+        "unit": decisive.estimate.unit if decisive else None,
+        "n": decisive.estimate.n if decisive else None,
+        "over": decisive.estimate.over if decisive else None,
+        "method": decisive.estimate.method if decisive else None,
+        "parts": [_part(part) for part in verdict.parts],
+        "sources": _sources(results, claim, verdict),
+        "command": command_for(results, claim.needs, command) if verdict.status == NOT_RUN else "",
+    }
+
+
+def _part(part: Part) -> dict[str, Any]:
+    found = asdict(part)
+    found["estimate"] = {k: _finite(v) if isinstance(v, float) else v for k, v in found["estimate"].items()}
+    return found | {"text": describe(part)}
+
+
+def _sources(results: Results, claim: Claim, verdict: Verdict) -> list[str]:
+    """Paths below the study's folder of the manifests behind the parts, each once, of those that are there."""
+    compared = dict.fromkeys(source for part in verdict.parts for source in part.models)
+    split = [source.rpartition(":") for source in compared]
+    paths = dict.fromkeys(path for kind, _, arm in split for path in manifests_of(results, kind or claim.needs[0], arm))
+    present = {manifest["path"] for manifest in results.manifests}
+    return [path for path in paths if path in present]
+
+
+def _finite(x: float) -> float | None:
+    """JSON has no infinity: an unbounded side is null."""
+    return x if math.isfinite(x) else None

@@ -1,0 +1,159 @@
+"""One comparison of a claim, and the verdict that its comparisons make together.
+
+A part compares one estimate with one threshold; parts make a verdict the same way in every claim (`combine`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.statistics import LEVEL, Estimate
+
+HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN = "holds", "holds in part", "fails", "undecided", "not run"
+STATUSES = (HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN)
+SIGNS = {"<": "below", ">": "above", "<=": "at most", ">=": "at least"}
+# Units of estimates that are not shown as plain decimals.
+SHARE, POINTS, COUNTS = "proportion", "difference of proportions", ("pairs", "segments")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One comparison: `estimate` against `threshold`, in the direction `sign`, read from `models`.
+
+    models: arms, each as `kind:arm` where the kind of results is not the first that the claim needs.
+    """
+
+    name: str
+    estimate: Estimate
+    sign: str
+    threshold: float
+    status: str
+    models: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What a claim came to: the status, the part that decided it, every part, and one sentence."""
+
+    status: str
+    text: str
+    decisive: Part | None = None
+    parts: tuple[Part, ...] = ()
+
+
+def interval(name: str, estimate: Estimate, sign: str, threshold: float = 0.0, models: Iterable[str] = ()) -> Part:
+    """A part that holds when the whole 95 % interval lies on the right side of `threshold`.
+
+    It fails when the whole interval lies on the other side and is undecided in between.
+    """
+    inside = {
+        "<": estimate.high < threshold,
+        ">": estimate.low > threshold,
+        "<=": estimate.high <= threshold,
+        ">=": estimate.low >= threshold,
+    }[sign]
+    outside = {
+        "<": estimate.low >= threshold,
+        ">": estimate.high <= threshold,
+        "<=": estimate.low > threshold,
+        ">=": estimate.high < threshold,
+    }[sign]
+    status = HOLDS if inside else FAILS if outside else UNDECIDED
+    return Part(name, estimate, sign, float(threshold), status, tuple(models))
+
+
+def reaches(name: str, estimate: Estimate, threshold: float, models: Iterable[str] = ()) -> Part:
+    """A part that holds when the observed share is at least `threshold`.
+
+    It fails when even the upper end of the interval is below it, and is undecided in between: with 50
+    trials no interval can exclude 95 %, so asking that of the interval would make a claim undecidable.
+    """
+    status = HOLDS if estimate.value >= threshold else FAILS if estimate.high < threshold else UNDECIDED
+    return Part(name, estimate, ">=", float(threshold), status, tuple(models))
+
+
+def tested(name: str, estimate: Estimate, p: float, models: Iterable[str] = (), *, level: float = LEVEL) -> Part:
+    """A part on a difference that should be above 0, decided by a test whose p-value is corrected already.
+
+    It holds when the difference is above 0 and fails when it is below, each only where p is below `level` and the
+    interval excludes 0; otherwise it is undecided, a tie included.
+    """
+    sure = p < level and (estimate.low > 0 or estimate.high < 0)
+    status = UNDECIDED if not sure else HOLDS if estimate.value > 0 else FAILS
+    return Part(name, estimate, ">", 0.0, status, tuple(models))
+
+
+def combine(parts: Iterable[Part]) -> Verdict:
+    """All hold: holds. One fails: fails, or holds in part where others hold. Otherwise undecided."""
+    parts = tuple(parts)
+    if not parts:
+        raise NotMeasured("nothing to compare in this study")
+    found = {part.status for part in parts}
+    if found == {HOLDS}:
+        status = HOLDS
+    elif FAILS in found:
+        status = PARTLY if HOLDS in found else FAILS
+    else:
+        status = UNDECIDED
+    shown = FAILS if FAILS in found else UNDECIDED if UNDECIDED in found else HOLDS
+    decisive = min((part for part in parts if part.status == shown), key=_margin)
+    text = describe(decisive)
+    if len(parts) > 1:
+        held = sum(part.status == HOLDS for part in parts)
+        lead = "tightest" if shown == HOLDS else "decided by"
+        text = f"{held} of {len(parts)} comparisons hold; {lead}: {text}"
+    return Verdict(status, text, decisive, parts)
+
+
+def describe(part: Part) -> str:
+    """One line: what was compared, the number with its interval, the threshold, n."""
+    e = part.estimate
+    digits = _digits(part)
+    value, low, high = (number(x, e.unit, digits) for x in (e.value, e.low, e.high))
+    points = " percentage points" if e.unit == POINTS else ""
+    return (
+        f"{part.name}: {value} [{low}, {high}]{points}, "
+        f"expected {SIGNS[part.sign]} {_threshold(part.threshold, e.unit)} (n = {e.n:,} {e.over})"
+    )
+
+
+def number(x: float, unit: str = "", digits: int = 3) -> str:
+    """A number as shown to a reader: `digits` decimals (one from 10 up), or as its unit wants it.
+
+    A share is in percent with one decimal, a difference of shares in percentage points with its sign, a count whole.
+    """
+    if math.isinf(x):
+        return "−∞" if x < 0 else "∞"
+    if unit == SHARE:
+        text = f"{100 * x:.1f} %"
+    elif unit == POINTS:
+        text = f"{100 * x:+.1f}"
+    elif unit in COUNTS:
+        text = f"{x:,g}"
+    else:
+        text = f"{x:.{digits}f}" if abs(x) < 10 else f"{x:.1f}"
+    return text.replace("-", "−")
+
+
+def _digits(part: Part) -> int:
+    """Three decimals, or as many as it takes to tell the number from its threshold."""
+    e = part.estimate
+    distances = [d for d in (e.high - e.low, abs(e.value - part.threshold)) if 0 < d < math.inf]
+    return min(6, max([3, *(1 - math.floor(math.log10(d)) for d in distances)]))
+
+
+def _threshold(x: float, unit: str) -> str:
+    text = f"{100 * x:g} %" if unit == SHARE else f"{100 * x:g}" if unit == POINTS else f"{x:g}"
+    return text.replace("-", "−")
+
+
+def _margin(part: Part) -> float:
+    """How clearly a part is decided, in widths of its interval; the smallest is shown."""
+    e = part.estimate
+    width = e.high - e.low
+    if part.status == FAILS:
+        return -abs(e.value - part.threshold)
+    return abs(e.value - part.threshold) / width if width > 0 else math.inf

@@ -1,0 +1,343 @@
+"""What a part of a claim measures: each `quantity` of `config/claims.yaml` is one function, from models to an estimate.
+
+`Comparison` is a part as the file writes it: a quantity for each of its scales, lengths and pairs of models, against
+bounds. Lengths in tokens, NLL in nats; ratios and differences are paired by document.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from string import Formatter
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import BeforeValidator, model_validator
+
+from yarnlab.results.claims.models import Scope, words
+from yarnlab.results.claims.notation import (
+    Bound,
+    Bounds,
+    Length,
+    Lengths,
+    Order,
+    as_list,
+    listed,
+    neighbours,
+    shown,
+    symbol,
+)
+from yarnlab.results.claims.parts import Part, interval
+from yarnlab.results.estimates import battery_gap, gap, nll, paired, segment, zero_shot
+from yarnlab.results.estimates import sliding_gap as gap_of_windows
+from yarnlab.results.results import Results
+from yarnlab.results.statistics import Estimate, mean
+from yarnlab.results.style import method_label
+from yarnlab.study.fields import Section, near
+
+RATIO = "ratio of perplexities"
+PAIRED = "95 % intervals, paired by document."
+
+Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(as_list)]
+Span: TypeAlias = tuple[Length, Length]
+Measure: TypeAlias = Literal["windows pooled", "documents"]
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """How a quantity is computed, and how it is named.
+
+    estimate: takes the results, `of` (and `over`) as arms, or methods where it is measured `on_base`, and its `keys`.
+    name: of a part; words: in a criterion. kind: the results it reads. equal: its value for two models that are alike.
+    """
+
+    estimate: Callable[..., Estimate]
+    name: str
+    words: str
+    kind: str
+    keys: frozenset[str]
+    on_base: bool
+    equal: float
+    decided: str
+
+
+QUANTITIES: dict[str, Quantity] = {}
+
+
+def quantity(
+    name: str,
+    words: str,
+    *keys: str,
+    kind: str = "perplexity",
+    on_base: bool = False,
+    equal: float = 1.0,
+    decided: str = PAIRED,
+) -> Callable[[Callable[..., Estimate]], Callable[..., Estimate]]:
+    """Register the decorated function as the quantity of its name."""
+
+    def register(estimate: Callable[..., Estimate]) -> Callable[..., Estimate]:
+        QUANTITIES[estimate.__name__] = Quantity(estimate, name, words, kind, frozenset(keys), on_base, equal, decided)
+        return estimate
+
+    return register
+
+
+@quantity("{of} / {over} at {at:,} tokens", "perplexity at {at}: {compared}", "at")
+def perplexity_ratio(results: Results, of: str, over: str, at: int) -> Estimate:
+    """Perplexity of one model over that of another at the same length."""
+    return gap(nll(results, of, at), nll(results, over, at)).map(math.exp, RATIO)
+
+
+@quantity(
+    "{of} minus {over}, NLL of held-out text of {at:,} tokens",
+    "mean NLL of held-out text of {at} in nats: {compared}",
+    "at",
+    equal=0.0,
+)
+def nll_change(results: Results, of: str, over: str, at: int) -> Estimate:
+    """Mean NLL of one model minus that of another at the same length."""
+    return gap(nll(results, of, at), nll(results, over, at))
+
+
+@quantity("{of}, perplexity at {at:,} tokens", "perplexity at {at}: {compared}", "at", decided="95 % intervals.")
+def perplexity(results: Results, of: str, at: int) -> Estimate:
+    """Perplexity of one model at one length."""
+    return mean(nll(results, of, at).to_numpy()).map(math.exp, "perplexity")
+
+
+@quantity(
+    "{of}, perplexity at {at:,} over {against:,} tokens",
+    "perplexity at {at} over that at {against}: {compared}",
+    "at",
+    "against",
+)
+def perplexity_change(results: Results, of: str, at: int, against: int) -> Estimate:
+    """Perplexity of one model at one length over that at another."""
+    return gap(nll(results, of, at), nll(results, of, against)).map(math.exp, RATIO)
+
+
+@quantity(
+    "that rise of {of} over that of {over}",
+    "perplexity at {at} over that at {against}: {compared}",
+    "at",
+    "against",
+)
+def perplexity_rise(results: Results, of: str, over: str, at: int, against: int) -> Estimate:
+    """How much more the perplexity of one model changes between two lengths than that of another, as a ratio."""
+    rises = (nll(results, arm, at) - nll(results, arm, against) for arm in (of, over))
+    return gap(*rises).map(math.exp, "ratio of ratios")
+
+
+@quantity(
+    "{of}, perplexity of tokens {tokens} over tokens {reference}",
+    "perplexity of the tokens in {tokens} over that of the tokens in {reference}: {compared}",
+    "tokens",
+    "reference",
+)
+def segment_change(results: Results, of: str, tokens: tuple[int, int], reference: tuple[int, int]) -> Estimate:
+    """Perplexity of one model's tokens in one segment of the text over that of its tokens in another."""
+    return gap(segment(results, of, *tokens), segment(results, of, *reference)).map(math.exp, RATIO)
+
+
+@quantity(
+    "{of}, NLL on {tokens} minus {times} × NLL on {reference} tokens",
+    "mean NLL of the tokens in {tokens} minus {times:g} times that of the tokens in {reference}: {compared}",
+    "tokens",
+    "reference",
+    "times",
+    equal=0.0,
+)
+def segment_excess(
+    results: Results, of: str, tokens: tuple[int, int], reference: tuple[int, int], times: float
+) -> Estimate:
+    """Mean NLL of one model's tokens in one segment minus `times` that of its tokens in another."""
+    inside = times * segment(results, of, *reference)
+    return mean(paired(segment(results, of, *tokens), inside), unit="nats per token")
+
+
+@quantity(
+    "s={scale:g} at {at:,} tokens, {of} / {over}",
+    "perplexity without fine-tuning at N = {at}{scales}: {compared}",
+    "at",
+    "scale",
+    kind="zero_shot",
+    on_base=True,
+)
+def zero_shot_ratio(results: Results, of: str, over: str, scale: float, at: int) -> Estimate:
+    """Perplexity of the base under one method over that under another."""
+    return gap(*(zero_shot(results, method, scale, at) for method in (of, over))).map(math.exp, RATIO)
+
+
+@quantity(
+    "s={scale:g}, {of} at {at:,} tokens over {against:,} tokens",
+    "perplexity without fine-tuning at {at} over that at {against}{scales}: {compared}",
+    "at",
+    "against",
+    "scale",
+    kind="zero_shot",
+    on_base=True,
+)
+def zero_shot_change(results: Results, of: str, scale: float, at: int, against: int) -> Estimate:
+    """Perplexity of the base under one method at one length over that at another."""
+    return gap(*(zero_shot(results, of, scale, length) for length in (at, against))).map(math.exp, RATIO)
+
+
+@quantity(
+    "gap of {of} to {over} in ln perplexity, s={step[1]:g} minus s={step[0]:g}",
+    "growth of the gap in ln ppl(sL) without fine-tuning{steps}: {compared}",
+    "step",
+    kind="zero_shot",
+    on_base=True,
+    equal=0.0,
+)
+def zero_shot_gap_growth(results: Results, of: str, over: str, step: tuple[float, float]) -> Estimate:
+    """The gap in ln perplexity between two methods on the base: at a larger s minus at a smaller, both at sL."""
+    gaps = []
+    for scale in reversed(step):
+        length = int(scale * results.original_context)
+        gaps.append(zero_shot(results, of, scale, length) - zero_shot(results, over, scale, length))
+    return mean(paired(*gaps), unit="difference in ln perplexity")
+
+
+@quantity(
+    "{of} minus {over}, mean share of right answers over the tasks",
+    "share of right answers on the same items, mean over the tasks: {compared}",
+    kind="benchmarks",
+    equal=0.0,
+    decided="95 % intervals over the same items.",
+)
+def score_change(results: Results, of: str, over: str) -> Estimate:
+    """Mean share of right answers over the short tasks: one model minus another on the same items."""
+    return battery_gap(results, of, over)
+
+
+@quantity(
+    "{measure}, ln perplexity of {of} minus {over}",
+    "ln perplexity of sliding windows ({measures}): {compared}",
+    "measure",
+    kind="sliding_window",
+    equal=0.0,
+    decided="95 % intervals, paired and resampled by document.",
+)
+def sliding_gap(results: Results, of: str, over: str, measure: str) -> Estimate:
+    """ln perplexity of one model minus that of another: windows pooled as the official code does, or by document."""
+    arms = results.arms()
+    return gap_of_windows(results, arms[of], arms[over], measure)
+
+
+class Comparison(Section):
+    """A part of a claim: its quantity for every scale (or step, or measure), length and pair, against bounds.
+
+    Compared are each `of` over each `over` by `must`, or the neighbours of an `order`; names are models of the claim,
+    for a quantity on the base methods. name: replaces the quantity's template for the names of parts.
+    """
+
+    quantity: str
+    of: Names = ()
+    over: Names = ()
+    must: Bounds = ()
+    order: Order = ()
+    at: Lengths = ()
+    against: Length | None = None
+    tokens: Span | None = None
+    reference: Span | None = None
+    times: float | None = None
+    scales: tuple[float, ...] = ()
+    steps: tuple[tuple[float, float], ...] = ()
+    measure: tuple[Measure, ...] = ()
+    name: str = ""
+
+    @model_validator(mode="after")
+    def _complete(self) -> Comparison:
+        if self.quantity not in QUANTITIES:
+            raise ValueError(f"there is no quantity {self.quantity!r}{near(self.quantity, QUANTITIES)}")
+        keys = self.measured.keys
+        given = self.model_fields_set - {"quantity", "of", "over", "must", "order", "name", "scales"}
+        given = {"step" if key == "steps" else key for key in given}
+        if given != keys - {"scale"} or (self.scales and "scale" not in keys):
+            raise ValueError(f"{self.quantity} takes {', '.join(sorted(keys)) or 'no further key'}")
+        compares = "over" in inspect.signature(self.measured.estimate).parameters
+        if bool(self.order) == bool(self.of and self.must) or compares != bool(self.order or self.over):
+            wanted = "`of`, `over` and `must`, or an `order`" if compares else "`of` and `must`"
+            raise ValueError(f"{self.quantity} takes {wanted}")
+        unknown = {field for _, field, _, _ in Formatter().parse(self.name) if field} - {"of", "over", *keys}
+        if unknown:
+            raise ValueError(f"name: there is no {{{unknown.pop()}}} in {self.quantity}")
+        return self
+
+    @property
+    def measured(self) -> Quantity:
+        """Its quantity."""
+        return QUANTITIES[self.quantity]
+
+    @property
+    def lengths(self) -> list[int | str]:
+        """Every length among its keys."""
+        single = [] if self.against is None else [self.against]
+        return [*self.at, *single, *(self.tokens or ()), *(self.reference or ())]
+
+    @property
+    def names(self) -> list[str]:
+        """The models, or methods, that it compares."""
+        return [*self.order[::2], *self.of, *self.over]
+
+    def parts(self, scope: Scope) -> Iterator[Part]:
+        """Every comparison on a study; NotMeasured says what the study lacks."""
+        measured = self.measured
+        for case in self._cases(scope):
+            for names, bounds in self._pairs():
+                if measured.on_base:
+                    compared, labels, sources = names, map(method_label, names), ["base"]
+                else:
+                    compared = [scope.model(name).arm for name in names]
+                    labels, sources = map(scope.label, names), names
+                estimate = measured.estimate(scope.results, *compared, **case)
+                texts = {key: f"{v[0]:,}–{v[1]:,}" if key in ("tokens", "reference") else v for key, v in case.items()}
+                name = (self.name or measured.name).format(**texts, **dict(zip(("of", "over"), labels, strict=False)))
+                for bound in bounds:
+                    read = scope.sources(measured.kind, *sources)
+                    yield interval(name, estimate, bound.sign, bound.threshold, read)
+
+    def _pairs(self) -> list[tuple[list[str], tuple[Bound, ...]]]:
+        """Each comparison: one or two names, and its bounds."""
+        if self.order:
+            return [([a, b], (Bound(sign, self.measured.equal, ""),)) for a, sign, b in neighbours(self.order)]
+        return [([of, *over], self.must) for of in self.of for over in ([[o] for o in self.over] or [[]])]
+
+    def _cases(self, scope: Scope) -> Iterator[dict[str, Any]]:
+        """What the quantity takes beside models: a scale, step or measure, a length, and what is the same in all."""
+        outer: list[dict[str, Any]] = [{"step": step} for step in self.steps] + [{"measure": m} for m in self.measure]
+        if "scale" in self.measured.keys:
+            outer = [{"scale": scale} for scale in self.scales or (scope.window.scale,)]
+        for case in outer or [{}]:
+            window = scope.at_scale(case["scale"]) if "scale" in case else scope.window
+            same: dict[str, Any] = {} if self.against is None else {"against": window.tokens(self.against)}
+            for key in ("tokens", "reference"):
+                if span := getattr(self, key):
+                    same[key] = tuple(window.tokens(end) for end in span)
+            same |= {} if self.times is None else {"times": self.times}
+            for length in [{"at": n} for n in window.all(self.at)] or [{}]:
+                yield case | length | same
+
+    def words(self) -> str:
+        """What is compared, for the criterion."""
+        spans = {key: f"({', '.join(map(str, getattr(self, key) or ()))}]" for key in ("tokens", "reference")}
+        said = {"windows pooled": "windows pooled as the official code does", "documents": "every document alike"}
+        return self.measured.words.format(
+            **spans,
+            at=shown(self.at) if self.at else "",
+            against=shown([self.against]) if self.against is not None else "",
+            times=self.times or 1.0,
+            scales=f" for s = {listed(self.scales)}" if self.scales else " for the s of the ablation",
+            steps=f" {listed(f'from s = {small:g} to {large:g}' for small, large in self.steps)}" if self.steps else "",
+            measures=listed(said[measure] for measure in self.measure) if self.measure else "",
+            compared=self._compared(),
+        )
+
+    def _compared(self) -> str:
+        if self.order:
+            return " ".join(words(w) if i % 2 == 0 else symbol(w) for i, w in enumerate(self.order))
+        between = " over " if self.measured.equal else " minus "
+        models = between.join(listed(words(name) for name in names) for names in (self.of, self.over) if names)
+        return f"{models} {listed(bound.text for bound in self.must)}"
