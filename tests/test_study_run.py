@@ -11,6 +11,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import how_tos
 import pandas as pd
 import pytest
 
@@ -147,13 +148,7 @@ COSTLY = {"asset", "tokenizer", "corpus", "train", *KINDS}  # rules that an edit
 
 @pytest.fixture
 def project(tmp_path) -> Path:
-    """A copy of what the workflow consists of, to be edited."""
-    target = tmp_path / "project"
-    for name in ("src", "workflow", "config"):
-        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    (target / "profiles").symlink_to("workflow/profiles")
-    shutil.copy(ROOT / "Snakefile", target)
-    return target
+    return how_tos.copy_project(tmp_path / "project")
 
 
 def costly(finished: Path, project: Path, **environment: str) -> set[str]:
@@ -173,6 +168,21 @@ def test_edits_that_change_no_number_rerun_nothing_that_costs(finished, project)
     for rules in (project / "workflow" / "rules").glob("*.smk"):
         rules.write_text(rules.read_text().replace(" --study-dir", "  --study-dir"))
     assert costly(finished, project) == set()
+
+
+@pytest.mark.slow
+def test_a_new_method_and_a_new_kind_run_alone(finished, project):
+    """docs/how-to-method.md and how-to-evaluation.md: what names them is planned, and what shows all results."""
+    how_tos.add_method(project)
+    model = "  power-s16: {from: base, rope: {method: power, scale: 4}, train: *extension}\nevaluations:\n"
+    how_tos.edit(project / "config" / "studies" / "smoke.yaml", "evaluations:\n", model)
+    how_tos.add_kind(project, "smoke.yaml")
+    jobs = planned(finished, project=project, PYTHONPATH=str(project / "src"))
+    assert {job for job in jobs if job[0] in {*COSTLY, "echo"}} == {
+        ("train", "models/power-s16/manifest.json"),
+        ("echo", "evaluations/echo/base.manifest.json"),
+        ("echo", "evaluations/echo/yarn-s16.manifest.json"),
+    }
 
 
 @pytest.mark.slow
@@ -334,7 +344,7 @@ def test_results_without_snakemakes_records_are_compared_with_the_study(finished
     assert "passkey base: made with other settings\n" in done.stderr
     command = done.stderr.split("study=")[1].splitlines()[0].split(" -R ")
     assert command == [str(changed), "passkey"]
-    assert {rule for rule, _ in planned(tmp_path, "-R", "passkey", study=changed)} >= {"passkey", "claims", "report"}
+    assert {rule for rule, _ in planned(tmp_path, "-R", "passkey", study=changed)} >= {"passkey", "analyse", "report"}
 
 
 @pytest.mark.slow
