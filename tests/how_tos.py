@@ -65,6 +65,11 @@ def add_method(project: Path) -> None:
     edit(formulas, "        DynamicYaRN,\n", "        DynamicYaRN,\n        PowerInterpolation,\n")
 
 
+def add_model(project: Path, study: str) -> None:
+    """Its model, in a study."""
+    edit(project / "config" / "studies" / study, "\nevaluations:\n", f"{block('method', 'yaml')}\nevaluations:\n")
+
+
 def add_kind(project: Path, study: str) -> None:
     """docs/how-to-evaluation.md: both modules, and the section of a study."""
     paths = write_modules("evaluation", project)

@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from how_tos import ROOT, add_kind, add_method, block, copy_project, edit, guide, python, write_modules
+from how_tos import ROOT, add_kind, add_method, add_model, block, copy_project, edit, guide, python, write_modules
 
 JOBS = """
 import json, sys
@@ -58,7 +58,7 @@ def test_a_method_is_one_class_and_retrains_nothing(project):
     before = state(project)
     add_method(project)
     assert state(project) == before
-    edit(study, "\nevaluations:\n", f"{block('method', 'yaml')}\nevaluations:\n")
+    add_model(project, study.name)
     edit(study, "    models: [yarn-s16, yarn-s32, pi-s16,", "    models: [power-s16, yarn-s16, yarn-s32, pi-s16,")
     after = state(project)
     new = after["jobs"].keys() - before["jobs"].keys()

@@ -174,8 +174,9 @@ def test_edits_that_change_no_number_rerun_nothing_that_costs(finished, project)
 def test_a_new_method_and_a_new_kind_run_alone(finished, project):
     """docs/how-to-method.md and how-to-evaluation.md: what names them is planned, and what shows all results."""
     how_tos.add_method(project)
-    model = "  power-s16: {from: base, rope: {method: power, scale: 4}, train: *extension}\nevaluations:\n"
-    how_tos.edit(project / "config" / "studies" / "smoke.yaml", "evaluations:\n", model)
+    how_tos.add_model(project, "micro.yaml")  # which the smoke study extends
+    smoke = "  power-s16: {rope: {method: power, scale: 4}, train: *extension}\nevaluations:\n"
+    how_tos.edit(project / "config" / "studies" / "smoke.yaml", "evaluations:\n", smoke)
     how_tos.add_kind(project, "smoke.yaml")
     jobs = planned(finished, project=project, PYTHONPATH=str(project / "src"))
     assert {job for job in jobs if job[0] in {*COSTLY, "echo"}} == {
