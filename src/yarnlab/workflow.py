@@ -26,7 +26,7 @@ from yarnlab.study.schema import Study
 from yarnlab.study.sections import canonical, digest, execution, section, study_digest
 from yarnlab.summary import summarise
 
-CONFIG = ("study", "device", "mfu", "first", "second")  # the keys of `--config` that rules read
+CONFIG = ("study",)  # the keys of `--config` that rules read
 
 
 class Workflow:
