@@ -258,6 +258,10 @@ class Workflow:
         planned |= {("train", name): self._model(name) for name in self.models}
         return planned | {(kind, name): self._evaluation(kind, name) for kind in KINDS for name in self.evaluated(kind)}
 
+    def analysis(self) -> str:
+        """What names every table, figure and claim of the study."""
+        return f"{self.root}/analysis.json"
+
     def manifests(self) -> list[str]:
         """Every manifest that the study's stages write."""
         return list(self.executions().values())
