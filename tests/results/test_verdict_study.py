@@ -35,7 +35,8 @@ from yarnlab.results.registry import tables
 from yarnlab.results.results import Results
 
 REFERENCE = load_reference()
-PUBLISHED = {name: table for name, table in tables().items() if table.of_paper}
+OF_PAPER = sorted((table for table in tables().values() if table.of_paper), key=lambda table: table.place)
+PUBLISHED = {table.name: table for table in OF_PAPER}
 # Two formulas of the paper do not give the numbers that it states: s of Code Llama's base, and s · 4,096.
 WRONG_FORMULAS = {"stated.codellama-7b-hf.ntk_scale", "stated.codellama-7b-hf.ntk_context"}
 

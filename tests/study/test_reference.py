@@ -12,7 +12,6 @@ from jsonschema import Draft202012Validator
 from ruamel.yaml import YAML
 
 from yarnlab.study import reference
-from yarnlab.study.evaluations import Evaluation
 from yarnlab.study.read import read_study
 from yarnlab.workflow import CONFIG
 
@@ -55,7 +54,7 @@ def test_the_schema_knows_extends_and_refuses_other_keys(schema):
 
 
 # Whose keys have no descriptions yet: those of evaluations.
-UNDESCRIBED = {kind.__name__ for kind in Evaluation.__subclasses__()} | {"Evaluations"}
+UNDESCRIBED = {"Evaluations"}  # its keys are described where their own sections are
 
 
 def test_every_key_has_its_description(schema):

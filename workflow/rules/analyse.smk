@@ -16,13 +16,19 @@ wildcard_constraints:
     figure="|".join(FIGURES),
 
 
+localrules:
+    study_json,
+    analyse,
+    table,
+    figure,
+
+
 rule study_json:
     """The study's models and evaluations, so that a report can also say what was not run."""
     output:
         "<results>/study.json",
     log:
         "<logs>/study_json.log",
-    localrule: True
     conda:
         "../../envs/conda.yaml"
     params:
@@ -44,7 +50,6 @@ rule analyse:
         "<results>/analysis.json",
     log:
         "<logs>/analyse.log",
-    localrule: True
     conda:
         "../../envs/conda.yaml"
     params:
@@ -62,13 +67,12 @@ rule table:
     output:
         report(
             "<results>/tables/{table}.csv",
-            caption="../captions/table.rst",
+            caption="../report/table.rst",
             category="Tables",
         ),
         multiext("<results>/tables/{table}", ".md", ".tex", ".json"),
     log:
         "<logs>/tables/{table}.log",
-    localrule: True
     conda:
         "../../envs/conda.yaml"
     params:
@@ -86,13 +90,12 @@ rule figure:
     output:
         report(
             "<results>/figures/{figure}.svg",
-            caption="../captions/figure.rst",
+            caption="../report/figure.rst",
             category="Figures",
         ),
         multiext("<results>/figures/{figure}", ".html", ".png", ".json"),
     log:
         "<logs>/figures/{figure}.log",
-    localrule: True
     conda:
         "../../envs/conda.yaml"
     params:

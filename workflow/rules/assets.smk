@@ -4,6 +4,10 @@ asset: the hub, config/hub.lock.yaml -> assets/{asset}/manifest.json (the reposi
 """
 
 
+localrules:
+    asset,
+
+
 rule asset:
     """Fetch one pinned repository and verify every byte; what is there and right is kept."""
     input:
@@ -13,7 +17,6 @@ rule asset:
     log:
         "<logs>/assets/{asset}.log",
     priority: 60
-    localrule: True
     conda:
         "../../envs/conda.yaml"
     params:

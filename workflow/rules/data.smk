@@ -6,6 +6,10 @@ shared:    two corpora -> overlap/{a}--{b}.json
 """
 
 
+localrules:
+    shared,
+
+
 rule tokenizer:
     """Train the byte-level BPE tokenizer."""
     input:
@@ -64,7 +68,6 @@ rule shared:
     wildcard_constraints:
         a="|".join(flow.corpora()),
         b="|".join(flow.corpora()),
-    localrule: True
     conda:
         "../../envs/conda.yaml"
     params:

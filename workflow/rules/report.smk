@@ -1,8 +1,13 @@
-"""report:  everything -> report.html, one self-contained page
-crate:   report, manifests -> ro-crate-metadata.json
-compare: two studies' results -> results/comparisons/A--B/comparison.html, .md, .csv
-gallery: report.html -> the README's two pictures and its block of results
+"""What is made of the results as a whole.
+
+report: analysis.json, and what it names -> report.html, one self-contained page
+crate:  report, manifests -> ro-crate-metadata.json
 """
+
+
+localrules:
+    report,
+    crate,
 
 
 rule report:
@@ -11,17 +16,16 @@ rule report:
         analysis="<results>/analysis.json",
         runs="<results>/tracking/runs.json",
     output:
-        report("<results>/report.html", caption="../captions/report.rst", category="Report"),
+        report("<results>/report.html", caption="../report/report.rst", category="Report"),
     log:
         "<logs>/report.log",
-    localrule: True
     conda:
         "../../envs/conda.yaml"
     params:
         results=flow.folder,
         code=flow.code("report"),
     shell:
-        "python -m yarnlab report --study-dir {params.results:q} 2> {log}"
+        "python -m yarnlab report --study-dir {params.results:q} 2> {log:q}"
 
 
 rule crate:
@@ -33,40 +37,10 @@ rule crate:
         "<results>/ro-crate-metadata.json",
     log:
         "<logs>/crate.log",
-    localrule: True
     conda:
         "../../envs/conda.yaml"
     params:
         results=flow.folder,
         code=flow.code("crate"),
     shell:
-        "python -m yarnlab crate --study-dir {params.results:q} 2> {log}"
-
-
-rule compare:
-    """Two finished studies side by side: `snakemake compare --config first=STUDY second=STUDY` (or results folders)."""
-    log:
-        "results/comparisons/compare.log",
-    localrule: True
-    conda:
-        "../../envs/conda.yaml"
-    params:
-        a=str(config.get("first", "micro")),
-        b=str(config.get("second", "smoke")),
-    shell:
-        "python -m yarnlab compare {params.a:q} {params.b:q} 2>&1 | tee {log}"
-
-
-rule gallery:
-    """The README's pictures and results, from this study's report; asked for by name only."""
-    input:
-        rules.report.output,
-    log:
-        "<logs>/gallery.log",
-    localrule: True
-    conda:
-        "../../envs/conda.yaml"
-    params:
-        results=flow.folder,
-    shell:
-        "python -m yarnlab gallery --study-dir {params.results:q} 2>&1 | tee {log}"
+        "python -m yarnlab crate --study-dir {params.results:q} 2> {log:q}"

@@ -2,10 +2,14 @@
 
 init_tracking: () -> tracking/ready            before anything else
 publish:       every manifest -> tracking/runs.json
-dashboard:     serves the MLflow pages on 127.0.0.1
 """
 
 from importlib.metadata import version
+
+
+localrules:
+    init_tracking,
+    publish,
 
 
 rule init_tracking:
@@ -15,13 +19,12 @@ rule init_tracking:
     log:
         "<logs>/init_tracking.log",
     priority: 100
-    localrule: True
     conda:
         "../../envs/conda.yaml"
     params:
         mlflow=version("mlflow"),
     shell:
-        "python -m yarnlab init-tracking 2> {log}"
+        "python -m yarnlab init-tracking 2> {log:q}"
 
 
 rule publish:
@@ -33,22 +36,10 @@ rule publish:
         "<results>/tracking/runs.json",
     log:
         "<logs>/publish.log",
-    localrule: True
     conda:
         "../../envs/conda.yaml"
     params:
         results=flow.folder,
         state=lambda wildcards: tracking.publication_state(Path(flow.root)),
     shell:
-        "python -m yarnlab publish --study-dir {params.results:q} 2>&1 | tee {log}"
-
-
-rule dashboard:
-    """Serve the MLflow dashboard on 127.0.0.1 and print its link; Ctrl-C ends it."""
-    log:
-        "<logs>/dashboard.log",
-    localrule: True
-    conda:
-        "../../envs/conda.yaml"
-    shell:
-        "python -m yarnlab dashboard"
+        "python -m yarnlab publish --study-dir {params.results:q} 2>&1 | tee {log:q}"
