@@ -91,6 +91,8 @@ def paths() -> list[tuple[str, str]]:
             named = ("/" in span or bare) and not re.match(r"(?:results|jquesnelle|deepspeed)/", span)
             if named and not (bare and page.name == "deviations.md"):
                 found.append((page.name, span))
+        text = page.read_text(encoding="utf-8")
+        found += [(page.name, path) for path in re.findall(r"\b(?:tests|src|docs|benchmarks)/[\w/]+\.\w+", text)]
     return sorted(set(found))
 
 
@@ -132,6 +134,7 @@ def test_modules_import_those_above_them():
         parts = module.split(".")
         return place["/".join(parts[:2]) if "/".join(parts[:2]) in place else parts[0]]
 
+    assert all((SOURCE / name).is_dir() or (SOURCE / f"{name}.py").is_file() for name in place), place
     for file in SOURCE.rglob("*.py"):
         module = ".".join(file.relative_to(SOURCE).with_suffix("").parts).removesuffix(".__init__")
         if module.startswith("__") or module == "study.evaluations":

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -370,19 +371,21 @@ def test_a_killed_training_resumes(tmp_path, finished):
 
 
 @pytest.mark.slow
-def test_reports_comparison_and_gallery_are_targets(finished):
+def test_a_finished_study_is_reported_compared_and_shown(finished):
     """Snakemake's own report with our captions, the study beside itself, and a README's block of results."""
+
+    def yarnlab(*arguments: str) -> None:
+        command = [sys.executable, "-m", "yarnlab", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=finished, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+
     done = snakemake(finished, "--report", "snakemake-report.html")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "one number a" in (finished / "snakemake-report.html").read_text()
-    config = ["compare", "--config", "first=smoke", "second=smoke"]
-    command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(finished), "--cores", "1"]
-    done = subprocess.run([*command, *config], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    yarnlab("compare", "smoke", "smoke")
     assert "smoke" in (finished / "results/comparisons/smoke--smoke/comparison.md").read_text()
     (finished / "README.md").write_text("<!-- results:begin -->\n<!-- results:end -->\n")
-    done = snakemake(finished, "gallery")
-    assert done.returncode == 0, done.stderr[-2000:]
+    yarnlab("gallery", "--study-dir", "results/smoke")
     assert "| claim | verdict | number |" in (finished / "README.md").read_text()
     record = json.loads((finished / "docs/images/gallery.json").read_text())
     assert all((finished / "docs/images" / name).stat().st_size > 10_000 for name in record["pictures"])
