@@ -176,12 +176,15 @@ def test_a_new_method_and_a_new_kind_run_alone(finished, project):
     """docs/how-to-method.md and how-to-evaluation.md: what names them is planned, and what shows all results."""
     how_tos.add_method(project)
     how_tos.add_model(project, "micro.yaml")  # which the smoke study extends
-    smoke = "  power-s16: {rope: {method: power, scale: 4}, train: *extension}\nevaluations:\n"
-    how_tos.edit(project / "config" / "studies" / "smoke.yaml", "evaluations:\n", smoke)
+    smoke = project / "config" / "studies" / "smoke.yaml"
+    model = "  power-s16: {rope: {method: power, scale: 4}, train: *extension}\nevaluations:\n"
+    how_tos.edit(smoke, "evaluations:\n", model)
+    how_tos.edit(smoke, "sliding_window: {models: [yarn-s16, ", "sliding_window: {models: [yarn-s16, power-s16, ")
     how_tos.add_kind(project, "smoke.yaml")
     jobs = planned(finished, project=project, PYTHONPATH=str(project / "src"))
     assert {job for job in jobs if job[0] in {*COSTLY, "echo"}} == {
         ("train", "models/power-s16/manifest.json"),
+        ("sliding_window", "evaluations/sliding_window/power-s16.manifest.json"),
         ("echo", "evaluations/echo/base.manifest.json"),
         ("echo", "evaluations/echo/yarn-s16.manifest.json"),
     }
