@@ -36,6 +36,16 @@ def test_a_finished_stage_left_what_its_manifest_says(tmp_path):
     assert load_records(tmp_path)[0]["status"] == "finished"
 
 
+def test_a_folder_of_the_results_may_be_a_link_to_another_disk(tmp_path):
+    """What a full disk asks for: models/ or evaluations/ moved, and a link in their place."""
+    study, other = tmp_path / "results" / "study", tmp_path / "scratch"
+    study.mkdir(parents=True)
+    other.mkdir()
+    (study / "evaluations").symlink_to(other)
+    test_a_finished_stage_left_what_its_manifest_says(study)
+    assert (other / "passkey" / "base.parquet").is_file()
+
+
 @pytest.mark.parametrize(
     "error", [EvaluationError("not finite"), OSError(28, "No space left on device"), SystemExit(1)]
 )

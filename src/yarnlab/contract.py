@@ -54,7 +54,8 @@ class StageRun:
     facts: dict[str, Any] = field(default_factory=dict)
 
     def relative(self, path: Path) -> str:
-        return path.resolve().relative_to(self.study_dir.resolve()).as_posix()
+        """A file's place in the results folder; folders in it may be links to other disks."""
+        return Path(os.path.relpath(path, self.study_dir)).as_posix()
 
     def add_dataset(self, manifest: Path, context: str) -> None:
         """A corpus that this stage read, by the digest in that corpus's own manifest."""
@@ -143,6 +144,6 @@ def _manifest(run: StageRun, inputs: dict[str, str], started: str, seconds: floa
 def _shown(path: Path) -> str:
     """A path relative to the project where possible, so that manifests do not depend on the checkout's place."""
     try:
-        return path.resolve().relative_to(project_root()).as_posix()
+        return Path(os.path.abspath(path)).relative_to(project_root()).as_posix()
     except ValueError:
         return path.as_posix()

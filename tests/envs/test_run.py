@@ -29,9 +29,10 @@ def test_caller_folder_is_kept(ready: Project, tmp_path: Path) -> None:
 
 
 def test_environment_comes_first(ready: Project) -> None:
-    """The environment's commands win over the caller's, and PYTHONHOME can't redirect its Python."""
-    result = ready.run("sh", "-c", 'command -v python; echo "${PYTHONHOME-unset}"', PYTHONHOME="/nowhere")
-    assert result.stdout.splitlines() == [str(ready.root.resolve() / ".venv/bin/python"), "unset"]
+    """The environment's commands and packages win over the caller's (`module load`, conda)."""
+    foreign = {"PYTHONHOME": "/nowhere", "PYTHONPATH": "/elsewhere"}
+    result = ready.run("sh", "-c", 'command -v python; echo "${PYTHONHOME-unset} ${PYTHONPATH-unset}"', **foreign)
+    assert result.stdout.splitlines() == [str(ready.root.resolve() / ".venv/bin/python"), "unset unset"]
 
 
 @pytest.mark.parametrize("code", [0, 1, 7, 130])

@@ -209,7 +209,7 @@ def test_cluster_adds_each_plugin_beside_the_environment(ready: Project) -> None
     show = ("sh", "-c", 'echo "$VIRTUAL_ENV $PYTHONPATH"')
     result = ready.run("--cluster", *show, PYTHONPATH="/mine")
     packages = ready.root.resolve() / ".venv-cluster" / "packages"
-    path = f"{packages / 'b-plugin'}:{packages / 'a-plugin'}:/mine"
+    path = f"{packages / 'b-plugin'}:{packages / 'a-plugin'}"
     assert result.stdout.strip() == f"{ready.root.resolve() / '.venv'} {path}"
     assert ready.calls() == [
         f"{PLUGIN} {packages / 'a-plugin'} a-plugin==1",

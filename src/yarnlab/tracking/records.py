@@ -5,6 +5,7 @@
 """
 
 import json
+import os
 import uuid
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -143,13 +144,12 @@ def record_name(stage: str, name: str) -> str:
 
 
 def _inside(study_dir: Path, path: str | Path) -> str:
+    """A file's place in the study's folder, absolute or relative to it; folders in it may be links to other disks."""
     path = Path(path)
-    if path.is_relative_to(study_dir):
-        return path.relative_to(study_dir).as_posix()
-    full = (study_dir / path).resolve()
-    if not full.is_relative_to(study_dir.resolve()):
+    inside = Path(os.path.relpath(path if path.is_relative_to(study_dir) else study_dir / path, study_dir))
+    if ".." in inside.parts:
         raise ValueError(f"{path} is outside the study's directory {study_dir}; track only files inside it.")
-    return full.relative_to(study_dir.resolve()).as_posix()
+    return inside.as_posix()
 
 
 def _parsed(line: bytes) -> dict[str, Any] | None:
