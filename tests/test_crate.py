@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from rocrate.rocrate import ROCrate
 
-from yarnlab.crate import CrateError, write_crate
 from yarnlab.provenance import sha256_of
+from yarnlab.results.crate import CrateError, write_crate
 
 
 def manifest(study: Path, name: str, outputs: dict[str, bytes], inputs: tuple[str, ...] = ()) -> Path:

@@ -208,7 +208,7 @@ def test_another_version_of_a_package_is_another_text(monkeypatch):
 def test_the_analysis_follows_its_sources_and_templates(copy):
     """The page is made from what the analysis wrote: a change of one makes the other's key no other."""
     template = next((copy / "results/report/templates").iterdir())
-    edited = {"analyse": copy / "results" / "statistics.py", "report": template, "crate": copy / "crate.py"}
+    edited = {"analyse": copy / "results" / "statistics.py", "report": template, "crate": copy / "results" / "crate.py"}
     for stage, file in edited.items():
         forget()
         before = {each: fingerprint.key(each, {}) for each in fingerprint.ANALYSIS}

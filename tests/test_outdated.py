@@ -91,6 +91,13 @@ def test_files_that_a_manifest_names_are_looked_at(flow, capsys):
     assert said.endswith("-R results/smoke/models/yarn-s16/manifest.json\n")
 
 
+def test_a_table_that_the_analysis_wrote_is_looked_at(flow, capsys):
+    Path(flow.analysis()).write_text(json.dumps({"outputs": {"tables/perplexity.csv": {"sha256": "", "bytes": 1}}}))
+    outdated.warn(flow)
+    said = capsys.readouterr().err
+    assert "  analyse: tables/perplexity.csv is missing\n" in said and said.rstrip().endswith("analyse")
+
+
 @pytest.mark.parametrize("path", ["results/micro/models/base/manifest.json", "results/" + "x/" * 300 + "manifest.json"])
 def test_records_lie_where_snakemake_puts_them(path):
     own = FilePersistence._record_path(SimpleNamespace(_fetch_max_len=lambda _: 255), str(outdated.RECORDS), path)

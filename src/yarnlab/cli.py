@@ -242,7 +242,7 @@ def describe(study: StudyName, study_dir: StudyDir) -> None:
     """Write study.json: the study's models and evaluations, for tables, claims and report."""
     from yarnlab.provenance import write_json
     from yarnlab.study.sections import canonical
-    from yarnlab.summary import summarise
+    from yarnlab.study.summary import summarise
 
     write_json(study_dir / "study.json", json.loads(canonical(summarise(_study_named(study)))))
 
@@ -286,7 +286,7 @@ def report(study_dir: StudyDir) -> None:
 @app.command()
 def crate(study_dir: StudyDir) -> None:
     """Write ro-crate-metadata.json: what the results are and what made them, for archives."""
-    from yarnlab.crate import write_crate
+    from yarnlab.results.crate import write_crate
 
     print(write_crate(study_dir))
 

@@ -34,8 +34,8 @@ VERSIONS = {
     "corpus": yarnlab.corpus.version.VERSION,
     "train": yarnlab.training.version.VERSION,
 }
-# Stage → where its sources lie, and what of that is another's.
-ANALYSIS = {"analyse": ("results", "results/report"), "report": ("results/report", ""), "crate": ("crate.py", "")}
+# Stage → where its sources lie; of a folder without what is another stage's.
+ANALYSIS = {"analyse": "results", "report": "results/report", "crate": "results/crate.py"}
 ANALYSIS_METHODS = ("dynamic-pi", "dynamic-ntk", "dynamic-yarn")  # claims compute with their formulas and their bases'
 
 
@@ -133,10 +133,10 @@ def _formulas() -> dict[str, str]:
 
 @cache
 def _analysis(stage: str) -> str:
-    own, others = (SOURCE / place if place else None for place in ANALYSIS[stage])
-    assert own is not None
+    own = SOURCE / ANALYSIS[stage]
+    others = [SOURCE / place for each, place in ANALYSIS.items() if each != stage and own in (SOURCE / place).parents]
     files = [own] if own.is_file() else sorted(own.rglob("*.*"))
-    files = [file for file in files if others is None or not file.is_relative_to(others)]
+    files = [file for file in files if not any(file.is_relative_to(other) for other in others)]
     texts = {file: file.read_text(encoding="utf-8") for file in files if file.suffix != ".pyc"}
     codes = ("\n".join(statements(text)) if file.suffix == ".py" else text for file, text in texts.items())
     return digest([*(str(file.relative_to(SOURCE)) for file in texts), *codes, rope_digest(ANALYSIS_METHODS)])

@@ -28,7 +28,7 @@ def warn(flow: Workflow, records: Path = RECORDS) -> None:
         print(
             "Warning: these results don't fit the study, and Snakemake keeps them (it looks at manifests only, and may "
             "have no record of how they were made).",
-            *(f"  {stage} {name}: {wrong}" for (stage, name), wrong in found.items()),
+            *(f"  {stage} {name}".rstrip() + f": {wrong}" for (stage, name), wrong in found.items()),
             "To make them again, with all that follows from them: envs/run snakemake --cores all "
             f"--config study={shlex.quote(flow.named)} -R {' '.join(_targets(flow, found))}",
             sep="\n",
@@ -47,6 +47,8 @@ def outdated(flow: Workflow, records: Path = RECORDS) -> dict[tuple[str, str], s
                 wrong += _changed(flow, stage, name, manifest)
             if wrong:
                 found[stage, name] = "; ".join(wrong)
+    if wrong := [*_damaged(flow, read_json(Path(flow.analysis())))]:
+        found["analyse", ""] = "; ".join(wrong)
     return found
 
 
@@ -77,7 +79,8 @@ def record_of(path: str, records: Path = RECORDS) -> Path:
 
 def _targets(flow: Workflow, found: dict[tuple[str, str], str]) -> Iterator[str]:
     """What `-R` must name: a rule where all its results are out of date, else the files alone."""
-    there = {key: path for key, path in flow.executions().items() if Path(path).exists()}
+    made = {**flow.executions(), ("analyse", ""): flow.analysis()}
+    there = {key: path for key, path in made.items() if Path(path).exists()}
     for stage in dict.fromkeys(stage for stage, _ in found):
         own = {key: path for key, path in there.items() if key[0] == stage}
         if own.keys() <= found.keys():

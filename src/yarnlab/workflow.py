@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab import fingerprint
-from yarnlab.cluster import path_of_jobs
+from yarnlab.cluster.slurm import path_of_jobs
 from yarnlab.hub.lock import Asset, lock_file, read_lock
 from yarnlab.provenance import project_root, read_json
 from yarnlab.results.registry import Artefact, figures, tables
@@ -24,7 +24,7 @@ from yarnlab.study.load import load_study
 from yarnlab.study.read import StudyError
 from yarnlab.study.schema import Study
 from yarnlab.study.sections import canonical, digest, execution, section, study_digest
-from yarnlab.summary import summarise
+from yarnlab.study.summary import summarise
 
 CONFIG = ("study",)  # the keys of `--config` that rules read
 
@@ -257,6 +257,10 @@ class Workflow:
         planned |= {("corpus", name): self.corpus(name) for name in self.corpora()}
         planned |= {("train", name): self._model(name) for name in self.models}
         return planned | {(kind, name): self._evaluation(kind, name) for kind in KINDS for name in self.evaluated(kind)}
+
+    def analysis(self) -> str:
+        """What names every table, figure and claim of the study."""
+        return f"{self.root}/analysis.json"
 
     def manifests(self) -> list[str]:
         """Every manifest that the study's stages write."""

@@ -15,7 +15,7 @@ import yaml
 import yte
 from snakemake.cli import parse_args
 
-from yarnlab import cluster
+from yarnlab.cluster import slurm
 from yarnlab.study.evaluations import KINDS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -41,8 +41,8 @@ def rules() -> list[tuple[str, bool, bool]]:
 
 def profile(name: str, monkeypatch: pytest.MonkeyPatch, account: str = "ours") -> dict[str, Any]:
     """What Snakemake reads when it is called with --profile NAME in the project's root."""
-    monkeypatch.setattr(cluster, "site", lambda executor, **_: cluster.Site(executor, account, "batch", "accelerated"))
-    monkeypatch.setattr(cluster, "gpus_of_this_machine", lambda: 4)
+    monkeypatch.setattr(slurm, "site", lambda executor, **_: slurm.Site(executor, account, "batch", "accelerated"))
+    monkeypatch.setattr(slurm, "gpus_of_this_machine", lambda: 4)
     with open(ROOT / name / "profile.v9+.yaml") as file:
         return yte.process_yaml(file, require_use_yte=True)
 

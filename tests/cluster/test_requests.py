@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from yarnlab import cluster
-from yarnlab.cluster import Nodes, Request, compare, site
-from yarnlab.cluster_failures import explain
+from yarnlab.cluster import slurm
+from yarnlab.cluster.failures import explain
+from yarnlab.cluster.slurm import Nodes, Request, compare, site
 
 CPU = Nodes("cpu", 10, 64, 256_000, {}, 2880)
 SMALL_CPU = Nodes("cpu", 2, 16, 64_000, {}, 2880)
@@ -92,7 +92,7 @@ def test_without_a_list_of_accounts_none_is_refused():
     ],
 )  # fmt: skip
 def test_sinfo_is_read(line, expected):
-    assert cluster._nodes(line) == expected
+    assert slurm._nodes(line) == expected
 
 
 class Job:
@@ -114,17 +114,17 @@ class Job:
     [("gpu:4", ("", 4)), ("gpu:a100:4", ("a100", 4)), ("gpu", ("", 1)), ("nvme:1", ("", 0)), ("", ("", 0))],
 )
 def test_gpus_of_a_job_are_those_of_its_gres(gres, expected):
-    request = cluster.request_of(Job(gres=gres, _cores=3, mem_mb=5))
+    request = slurm.request_of(Job(gres=gres, _cores=3, mem_mb=5))
     assert (request.gpu_model, request.gpus) == expected
     assert (request.cpus, request.memory, request.nodes) == (3, 5, 1)
 
 
 def start(monkeypatch: pytest.MonkeyPatch, *jobs: Job, executor: str = "slurm") -> None:
     """What happens before the first of these jobs is submitted, to a cluster that offers OFFER."""
-    monkeypatch.setattr(cluster, "offer", lambda: OFFER)
-    monkeypatch.setattr(cluster, "accounts", lambda: {"ours"})
+    monkeypatch.setattr(slurm, "offer", lambda: OFFER)
+    monkeypatch.setattr(slurm, "accounts", lambda: {"ours"})
     plugin, dag = SimpleNamespace(name=executor), SimpleNamespace(needrun_jobs=lambda: jobs)
-    cluster.check(SimpleNamespace(local_exec=executor == "local", executor_plugin=plugin, dag=dag))
+    slurm.check(SimpleNamespace(local_exec=executor == "local", executor_plugin=plugin, dag=dag))
 
 
 def test_memory_that_only_a_later_attempt_lacks_is_a_warning(monkeypatch, capsys):
@@ -148,7 +148,7 @@ def torch_built_for(tmp_path, monkeypatch):
     def make(lines: str) -> None:
         (tmp_path / "version.py").write_text(f"__version__ = '2.13.0'\n{lines}\n")
         found = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
-        monkeypatch.setattr(cluster, "find_spec", lambda name: found if name == "torch" else None)
+        monkeypatch.setattr(slurm, "find_spec", lambda name: found if name == "torch" else None)
 
     return make
 
@@ -172,7 +172,7 @@ def test_gpus_need_a_torch_that_can_use_them(executor, torch_built_for, monkeypa
 def test_the_build_of_the_real_torch_is_found():
     import torch
 
-    problems = list(cluster.without_cuda([TRAIN]))
+    problems = list(slurm.without_cuda([TRAIN]))
     assert bool(problems) == (torch.version.cuda is None and torch.version.hip is None)
 
 
@@ -181,8 +181,8 @@ def submit_host(tmp_path, monkeypatch) -> Path:
     """A machine with an sbatch and an environment with the plugin; returns the folder of programs."""
     (tmp_path / "sbatch").touch(mode=0o755)
     monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr(cluster, "find_spec", lambda name: object())
-    for name in (cluster.ACCOUNT, cluster.CPU_PARTITION, cluster.GPU_PARTITION):
+    monkeypatch.setattr(slurm, "find_spec", lambda name: object())
+    for name in (slurm.ACCOUNT, slurm.CPU_PARTITION, slurm.GPU_PARTITION):
         monkeypatch.setenv(name, "before")  # so that monkeypatch restores what `site` sets
         monkeypatch.delenv(name)
     return tmp_path
@@ -190,9 +190,9 @@ def submit_host(tmp_path, monkeypatch) -> Path:
 
 def test_the_three_values_come_from_the_profile_or_the_environment(submit_host, monkeypatch):
     """Rules find them in the environment either way; an empty account is a value."""
-    monkeypatch.setenv(cluster.CPU_PARTITION, "batch")
-    assert site(account="", gpu_partition="a100") == cluster.Site("slurm", "", "batch", "a100")
-    assert [os.environ[name] for name in (cluster.ACCOUNT, cluster.GPU_PARTITION)] == ["", "a100"]
+    monkeypatch.setenv(slurm.CPU_PARTITION, "batch")
+    assert site(account="", gpu_partition="a100") == slurm.Site("slurm", "", "batch", "a100")
+    assert [os.environ[name] for name in (slurm.ACCOUNT, slurm.GPU_PARTITION)] == ["", "a100"]
 
 
 def test_missing_values_are_named_with_where_to_put_them(submit_host):
@@ -207,7 +207,7 @@ def test_a_machine_without_sbatch(submit_host):
 
 
 def test_an_environment_without_the_plugin(submit_host, monkeypatch):
-    monkeypatch.setattr(cluster, "find_spec", lambda name: None)
+    monkeypatch.setattr(slurm, "find_spec", lambda name: None)
     with pytest.raises(SystemExit, match="envs/run --cluster snakemake"):
         site("a", "b", "c")
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from yarnlab.resources import NAMES, JobResources
+from yarnlab.cluster.resources import NAMES, JobResources
 from yarnlab.study.load import load_study
 
 STUDIES = Path(__file__).resolve().parents[2] / "config" / "studies"

@@ -27,7 +27,7 @@ from coordinator import (
 )
 from lab import NODES, run
 
-from yarnlab.cluster import SUBMITS
+from yarnlab.cluster.slurm import SUBMITS
 
 pytestmark = pytest.mark.cluster
 

@@ -63,7 +63,7 @@ from yarnlab.results.results import load
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.load import load_study
 from yarnlab.study.sections import section
-from yarnlab.summary import summarise
+from yarnlab.study.summary import summarise
 from yarnlab.workflow import Workflow
 
 study = load_study(Path(sys.argv[1]))

@@ -18,7 +18,7 @@ from yarnlab.results.results import Model, Results, ResultsError, load
 from yarnlab.results.tables.ablation import tidy as ablation
 from yarnlab.rope import YaRN
 from yarnlab.study.load import load_study
-from yarnlab.summary import summarise
+from yarnlab.study.summary import summarise
 
 TABLES = tables()
 

@@ -6,10 +6,11 @@ from pathlib import Path
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
-from yarnlab import cluster, outdated, tracking, warm
-from yarnlab.cluster_failures import explain
+from yarnlab import outdated, tracking, warm
+from yarnlab.cluster import slurm
+from yarnlab.cluster.failures import explain
 from yarnlab.hub.errors import HubError
-from yarnlab.resources import JobResources
+from yarnlab.cluster.resources import JobResources
 from yarnlab.results.registry import paper_targets
 from yarnlab.study.read import StudyError
 from yarnlab.study.evaluations import KINDS
@@ -37,7 +38,7 @@ wildcard_constraints:
 
 
 onstart:
-    cluster.check(workflow)
+    slurm.check(workflow)
     flow.export_forced(workflow.dag_settings)
     tracking.start_mirror(Path(flow.root), flow.executions())
     warm.start(local=workflow.local_exec)

@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
-from yarnlab.cluster import CPU_PARTITION, GPU_PARTITION
+from yarnlab.cluster.slurm import CPU_PARTITION, GPU_PARTITION
 from yarnlab.cost import parameters
 from yarnlab.study.schema import Study
 from yarnlab.study.training import Parallel

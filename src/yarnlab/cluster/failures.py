@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from yarnlab.cluster import PROFILE
+from yarnlab.cluster.slurm import PROFILE
 
 # What ended a job, by the state that SLURM gives it, and what to do.
 _ADVICE = {
