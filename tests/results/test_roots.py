@@ -13,7 +13,7 @@ from results.light import light
 from results.synthetic import with_frames
 from yarnlab.results.analyse import built, sources, specification
 from yarnlab.results.bases import OTHERS, groups, roots
-from yarnlab.results.compare_tables import numbers
+from yarnlab.results.compare import numbers
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figures, tables
 from yarnlab.results.results import Model, Results

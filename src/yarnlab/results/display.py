@@ -91,8 +91,8 @@ def to_markdown(sections: list[DisplayTable]) -> str:
     blocks = []
     for section in sections:
         columns = [str(c) for c in section.frame.columns]
-        lines = [f"**{section.caption}**", "", _row(columns), _row(["---"] * len(columns))]
-        lines += [_row([str(cell) for cell in row]) for row in section.frame.itertuples(index=False)]
+        lines = [f"**{section.caption}**", "", markdown_row(columns), markdown_row(["---"] * len(columns))]
+        lines += [markdown_row([str(cell) for cell in row]) for row in section.frame.itertuples(index=False)]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
@@ -129,7 +129,8 @@ def _fixed(x: float, digits: int, sign: str = "") -> str:
     return f"{x:{sign}.{digits}f}".replace("-", "−")
 
 
-def _row(cells: list[str]) -> str:
+def markdown_row(cells: Iterable[str]) -> str:
+    """One line of a GitHub-style table."""
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
