@@ -7,10 +7,12 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import how_tos
 import pandas as pd
 import pytest
 
@@ -147,13 +149,7 @@ COSTLY = {"asset", "tokenizer", "corpus", "train", *KINDS}  # rules that an edit
 
 @pytest.fixture
 def project(tmp_path) -> Path:
-    """A copy of what the workflow consists of, to be edited."""
-    target = tmp_path / "project"
-    for name in ("src", "workflow", "config"):
-        shutil.copytree(ROOT / name, target / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
-    (target / "profiles").symlink_to("workflow/profiles")
-    shutil.copy(ROOT / "Snakefile", target)
-    return target
+    return how_tos.copy_project(tmp_path / "project")
 
 
 def costly(finished: Path, project: Path, **environment: str) -> set[str]:
@@ -173,6 +169,25 @@ def test_edits_that_change_no_number_rerun_nothing_that_costs(finished, project)
     for rules in (project / "workflow" / "rules").glob("*.smk"):
         rules.write_text(rules.read_text().replace(" --study-dir", "  --study-dir"))
     assert costly(finished, project) == set()
+
+
+@pytest.mark.slow
+def test_a_new_method_and_a_new_kind_run_alone(finished, project):
+    """docs/how-to-method.md and how-to-evaluation.md: what names them is planned, and what shows all results."""
+    how_tos.add_method(project)
+    how_tos.add_model(project, "micro.yaml")  # which the smoke study extends
+    smoke = project / "config" / "studies" / "smoke.yaml"
+    model = "  power-s16: {rope: {method: power, scale: 4}, train: *extension}\nevaluations:\n"
+    how_tos.edit(smoke, "evaluations:\n", model)
+    how_tos.edit(smoke, "sliding_window: {models: [yarn-s16, ", "sliding_window: {models: [yarn-s16, power-s16, ")
+    how_tos.add_kind(project, "smoke.yaml")
+    jobs = planned(finished, project=project, PYTHONPATH=str(project / "src"))
+    assert {job for job in jobs if job[0] in {*COSTLY, "echo"}} == {
+        ("train", "models/power-s16/manifest.json"),
+        ("sliding_window", "evaluations/sliding_window/power-s16.manifest.json"),
+        ("echo", "evaluations/echo/base.manifest.json"),
+        ("echo", "evaluations/echo/yarn-s16.manifest.json"),
+    }
 
 
 @pytest.mark.slow
@@ -334,7 +349,7 @@ def test_results_without_snakemakes_records_are_compared_with_the_study(finished
     assert "passkey base: made with other settings\n" in done.stderr
     command = done.stderr.split("study=")[1].splitlines()[0].split(" -R ")
     assert command == [str(changed), "passkey"]
-    assert {rule for rule, _ in planned(tmp_path, "-R", "passkey", study=changed)} >= {"passkey", "claims", "report"}
+    assert {rule for rule, _ in planned(tmp_path, "-R", "passkey", study=changed)} >= {"passkey", "analyse", "report"}
 
 
 @pytest.mark.slow
@@ -359,19 +374,21 @@ def test_a_killed_training_resumes(tmp_path, finished):
 
 
 @pytest.mark.slow
-def test_reports_comparison_and_gallery_are_targets(finished):
+def test_a_finished_study_is_reported_compared_and_shown(finished):
     """Snakemake's own report with our captions, the study beside itself, and a README's block of results."""
+
+    def yarnlab(*arguments: str) -> None:
+        command = [sys.executable, "-m", "yarnlab", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=finished, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+
     done = snakemake(finished, "--report", "snakemake-report.html")
     assert done.returncode == 0, done.stderr[-2000:]
     assert "one number a" in (finished / "snakemake-report.html").read_text()
-    config = ["compare", "--config", "first=smoke", "second=smoke"]
-    command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(finished), "--cores", "1"]
-    done = subprocess.run([*command, *config], capture_output=True, text=True, cwd=ROOT, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
+    yarnlab("compare", "smoke", "smoke")
     assert "smoke" in (finished / "results/comparisons/smoke--smoke/comparison.md").read_text()
     (finished / "README.md").write_text("<!-- results:begin -->\n<!-- results:end -->\n")
-    done = snakemake(finished, "gallery")
-    assert done.returncode == 0, done.stderr[-2000:]
+    yarnlab("gallery", "--study-dir", "results/smoke")
     assert "| claim | verdict | number |" in (finished / "README.md").read_text()
     record = json.loads((finished / "docs/images/gallery.json").read_text())
     assert all((finished / "docs/images" / name).stat().st_size > 10_000 for name in record["pictures"])

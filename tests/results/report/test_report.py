@@ -17,6 +17,7 @@ from yarnlab.results.missing import command_for
 from yarnlab.results.registry import figures, tables
 from yarnlab.results.report.check import check_report
 from yarnlab.results.report.render import parted
+from yarnlab.results.report.sections import SECTIONS, ordered
 from yarnlab.results.results import load
 
 FIGURES = figures()
@@ -249,6 +250,12 @@ def test_one_changed_number_changes_exactly_what_depends_on_it(tmp_path: Path, w
         "figure entropy",
         "claim 16",
     }
+
+
+def test_a_section_that_only_a_table_names_comes_last() -> None:
+    """A new evaluation's table needs no other file to stand on the page."""
+    *listed, own = ordered(["ramp", "my-kind", "my-kind"])
+    assert (own.id, own.heading) == ("my-kind", "My kind") and listed == list(SECTIONS)
 
 
 def test_every_published_table_stands_on_the_page(reported: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from yarnlab.results.analyse import INDEX
 from yarnlab.results.output import vega, write
 from yarnlab.results.registry import Artefact, figures, tables
-from yarnlab.results.report.sections import SECTIONS
+from yarnlab.results.report.sections import ordered
 from yarnlab.results.results import ResultsError
 from yarnlab.results.style import DARK
 from yarnlab.tracking.store import is_server, tracking_uri, without_login
@@ -37,7 +37,7 @@ def write_report(study_dir: Path, *, command: str) -> Path:
     links = _links(study_dir, index["manifests"], dashboard)
     shown = [*_figures(study_dir, index, links, command), *_tables(study_dir, index, links, command)]
     sections = []
-    for section in SECTIONS:
+    for section in ordered(entry["artefact"].section for entry in shown):
         own = sorted((entry for entry in shown if entry["artefact"].section == section.id), key=_place)
         if own:
             sections.append({"section": section, "parts": _folded(own)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 
@@ -69,3 +70,10 @@ SECTIONS = (
     ReportSection("passkey-official", "The official passkey prompt", "Official passkey"),
     ReportSection("cost", "Cost", "Cost"),
 )
+
+
+def ordered(named: Iterable[str]) -> list[ReportSection]:
+    """All sections; those that are named and not listed above come last, under their own ids."""
+    listed = {section.id for section in SECTIONS}
+    words = {name: name.replace("-", " ").capitalize() for name in named if name not in listed}
+    return [*SECTIONS, *(ReportSection(name, word, word) for name, word in words.items())]
