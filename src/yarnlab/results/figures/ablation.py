@@ -6,15 +6,7 @@ from typing import Any
 
 from yarnlab.lazy import alt
 from yarnlab.results.bases import compared_with
-from yarnlab.results.charts import (
-    WIDE,
-    bounded,
-    colour_scale,
-    panels_of,
-    rounded,
-    sure,
-    with_bounds,
-)
+from yarnlab.results.charts import WIDE, bounded, colour_scale, panels_of, rounded, sure, with_bounds
 from yarnlab.results.display import windows
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure

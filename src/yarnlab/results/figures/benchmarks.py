@@ -5,15 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import alt, pd
-from yarnlab.results.charts import (
-    WIDE,
-    bounded,
-    colour_scale,
-    panels_of,
-    rounded,
-    sure,
-    with_bounds,
-)
+from yarnlab.results.charts import WIDE, bounded, colour_scale, panels_of, rounded, sure, with_bounds
 from yarnlab.results.estimates import group, reported
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from yarnlab.results.charts import (
-    bounds,
-    powers,
-    rounded,
-)
+from yarnlab.results.charts import bounds, powers, rounded
 from yarnlab.results.estimates import nll
 from yarnlab.results.figures.figure_1 import curves, lengths_of
 from yarnlab.results.registry import figure

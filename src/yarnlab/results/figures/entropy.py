@@ -5,17 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import alt
-from yarnlab.results.charts import (
-    WIDE,
-    bounded,
-    dashed,
-    key,
-    legend,
-    rounded,
-    scales,
-    sure,
-    with_bounds,
-)
+from yarnlab.results.charts import WIDE, bounded, dashed, key, legend, rounded, scales, sure, with_bounds
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results

@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import alt
-from yarnlab.results.charts import (
-    WIDE,
-    panels_of,
-    rounded,
-    tokens,
-)
+from yarnlab.results.charts import WIDE, panels_of, rounded, tokens
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
 from yarnlab.results.rows import named_arms

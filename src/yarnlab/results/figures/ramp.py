@@ -5,14 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import alt
-from yarnlab.results.charts import (
-    WIDE,
-    bounded,
-    panels_of,
-    rounded,
-    sure,
-    with_bounds,
-)
+from yarnlab.results.charts import WIDE, bounded, panels_of, rounded, sure, with_bounds
 from yarnlab.results.display import windows
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure

@@ -24,11 +24,7 @@ from yarnlab.results.estimates import NotMeasured, gap, hits, nll, paired
 from yarnlab.results.registry import table
 from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import difference, head, numbers, with_holm
-from yarnlab.results.statistics import (
-    accuracy,
-    geometric_mean_perplexity,
-    sign_flip,
-)
+from yarnlab.results.statistics import accuracy, geometric_mean_perplexity, sign_flip
 from yarnlab.results.style import labels
 
 

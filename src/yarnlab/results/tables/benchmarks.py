@@ -34,14 +34,7 @@ from yarnlab.results.estimates import (
 from yarnlab.results.registry import table
 from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import difference, head, named_arms, numbers, with_base, with_holm
-from yarnlab.results.statistics import (
-    Array,
-    Estimate,
-    accuracy,
-    mcnemar,
-    mean,
-    paired_difference_of_proportions,
-)
+from yarnlab.results.statistics import Array, Estimate, accuracy, mcnemar, mean, paired_difference_of_proportions
 
 
 @table("Short tasks", needs=("benchmarks",), section="short-context", place=20, opened=2)

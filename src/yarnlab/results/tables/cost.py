@@ -6,11 +6,7 @@ import math
 from typing import Any
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import (
-    DisplayTable,
-    duration,
-    rows_of,
-)
+from yarnlab.results.display import DisplayTable, duration, rows_of
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 

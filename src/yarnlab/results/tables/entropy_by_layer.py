@@ -6,16 +6,7 @@ from functools import lru_cache
 from typing import Any
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import (
-    INTERVAL,
-    DisplayTable,
-    base_manifests,
-    count,
-    rows_of,
-    signed,
-    wide,
-    with_interval,
-)
+from yarnlab.results.display import INTERVAL, DisplayTable, base_manifests, count, rows_of, signed, wide, with_interval
 from yarnlab.results.estimates import NotMeasured, paired, present, split
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results

@@ -5,25 +5,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 from yarnlab.lazy import np, pd
-from yarnlab.results.display import (
-    INTERVAL,
-    DisplayTable,
-    by_length,
-    count,
-    percent,
-    rows_of,
-    signed,
-)
+from yarnlab.results.display import INTERVAL, DisplayTable, by_length, count, percent, rows_of, signed
 from yarnlab.results.estimates import hits, split
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import head, named_arms, numbers, with_base
-from yarnlab.results.statistics import (
-    Array,
-    accuracy,
-    resampled,
-    share,
-)
+from yarnlab.results.statistics import Array, accuracy, resampled, share
 
 
 @table("Passkey retrieval", needs=("passkey",), section="passkey", place=20)

@@ -22,10 +22,7 @@ from yarnlab.results.estimates import NotMeasured, paired_hits
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import head, named_arms, numbers, with_base, with_holm
-from yarnlab.results.statistics import (
-    mcnemar,
-    paired_difference_of_proportions,
-)
+from yarnlab.results.statistics import mcnemar, paired_difference_of_proportions
 
 
 @table(

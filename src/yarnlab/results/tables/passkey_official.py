@@ -19,18 +19,11 @@ from yarnlab.results.display import (
     percent_points,
     rows_of,
 )
-from yarnlab.results.estimates import (
-    split,
-)
+from yarnlab.results.estimates import split
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, head, named_arms, numbers, with_base, with_holm
-from yarnlab.results.statistics import (
-    Array,
-    accuracy,
-    difference_of_proportions,
-    fisher,
-)
+from yarnlab.results.statistics import Array, accuracy, difference_of_proportions, fisher
 
 FOUND = 0.8  # a window counts as usable from this passkey accuracy on (caption of the paper's Table 5)
 

@@ -4,21 +4,12 @@ from __future__ import annotations
 
 from yarnlab.lazy import pd
 from yarnlab.results.bases import roots
-from yarnlab.results.display import (
-    INTERVAL,
-    DisplayTable,
-    by_length,
-    count,
-    rows_of,
-    with_interval,
-)
+from yarnlab.results.display import INTERVAL, DisplayTable, by_length, count, rows_of, with_interval
 from yarnlab.results.estimates import NotMeasured, nll
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import head, named_arms, numbers, with_base
-from yarnlab.results.statistics import (
-    geometric_mean_perplexity,
-)
+from yarnlab.results.statistics import geometric_mean_perplexity
 
 MULTIPLES = (0.5, 1, 2, 4, 8, 16, 24, 32)
 

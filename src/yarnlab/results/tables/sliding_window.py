@@ -18,17 +18,11 @@ from yarnlab.results.display import (
     signed,
     with_interval,
 )
-from yarnlab.results.estimates import (
-    sliding_gap,
-    windows_measured,
-    windows_of,
-)
+from yarnlab.results.estimates import sliding_gap, windows_measured, windows_of
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, head, named_arms, numbers, with_base
-from yarnlab.results.statistics import (
-    geometric_mean_perplexity,
-)
+from yarnlab.results.statistics import geometric_mean_perplexity
 
 
 @table("Sliding-window perplexity", needs=("sliding_window",), section="sliding-window", place=20)

@@ -8,16 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import (
-    INTERVAL,
-    DisplayTable,
-    base_manifests,
-    count,
-    rows_of,
-    signed,
-    value,
-    with_interval,
-)
+from yarnlab.results.display import INTERVAL, DisplayTable, base_manifests, count, rows_of, signed, value, with_interval
 from yarnlab.results.estimates import NotMeasured, gap
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results

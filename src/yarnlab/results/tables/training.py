@@ -6,20 +6,10 @@ import math
 from typing import Any
 
 from yarnlab.lazy import np, pd
-from yarnlab.results.display import (
-    INTERVAL,
-    DisplayTable,
-    duration,
-    percent,
-    rows_of,
-    value,
-    with_interval,
-)
+from yarnlab.results.display import INTERVAL, DisplayTable, duration, percent, rows_of, value, with_interval
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
-from yarnlab.results.statistics import (
-    mean,
-)
+from yarnlab.results.statistics import mean
 from yarnlab.results.style import labels
 
 LAST_STEPS = 20

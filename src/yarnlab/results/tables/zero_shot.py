@@ -22,11 +22,7 @@ from yarnlab.results.estimates import zero_shot as zero_shot_nll
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, numbers, with_holm
-from yarnlab.results.statistics import (
-    geometric_mean_perplexity,
-    mean,
-    sign_flip,
-)
+from yarnlab.results.statistics import geometric_mean_perplexity, mean, sign_flip
 from yarnlab.results.style import method_label
 
 
