@@ -16,8 +16,8 @@ from yarnlab.results.tables import benchmarks as benchmarks_table
 from yarnlab.results.tables import passkey as passkey_table
 from yarnlab.results.tables import passkey_comparison as passkey_comparison_table
 from yarnlab.results.tables import passkey_official as passkey_official_table
-from yarnlab.results.tables.passkey_official import _display as shown
 from yarnlab.results.tables.passkey_official import passkey_context
+from yarnlab.results.tables.passkey_official import passkey_official as shown
 
 KINDS = ("passkey", "passkey_official", "benchmarks", "benchmarks.samples")
 

@@ -1,4 +1,8 @@
-"""Arms of the ablation and the base: perplexity, its gap to YaRN paired by document, passkey at sL."""
+"""Arms of the ablation and the base: perplexity, its gap to YaRN paired by document, passkey at sL.
+
+An arm that was not fine-tuned like that YaRN arm has no gap. p: sign-flip test of the gap; p_holm: corrected over
+all gaps of the table.
+"""
 
 from __future__ import annotations
 
@@ -28,19 +32,6 @@ from yarnlab.results.statistics import accuracy, geometric_mean_perplexity, sign
 from yarnlab.results.style import labels
 
 
-@table(
-    "What each part of YaRN contributes, at equal budget",
-    needs=("perplexity", "passkey"),
-    section="ablation",
-    place=20,
-    per_base=True,
-    opened=2,
-)
-def ablation(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 def ablation_lengths(results: Results) -> list[int]:
     """L, sL/4, sL and 1.5 sL of the ablation's scale (L, 4L, 16L, 24L at s=16), as far as measured."""
     first = compared_with(results)
@@ -53,11 +44,6 @@ def ablation_lengths(results: Results) -> list[int]:
 
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Arms of the ablation and the base: perplexity, its gap to YaRN paired by document, passkey at sL.
-
-    An arm that was not fine-tuned like that YaRN arm has no gap. p: sign-flip test of the gap; p_holm: corrected over
-    all gaps of the table.
-    """
     rows: list[dict[str, Any]] = []
     first, base = compared_with(results), results.base()
     if first is None or base is None:
@@ -92,7 +78,16 @@ def _passkey_at(results: Results, model: Model, length: int) -> dict[str, Any]:
     return e.columns("passkey") | {"passkey_n": e.n}
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table(
+    "What each part of YaRN contributes, at equal budget",
+    tidy,
+    needs=("perplexity", "passkey"),
+    section="ablation",
+    place=20,
+    per_base=True,
+    opened=2,
+)
+def ablation(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Perplexity and passkey; then the paired gaps to YaRN."""
     cells = {(r.label, r.length): with_interval(r.perplexity, r.low, r.high) for r in rows_of(frame)}
     caption = f"Perplexity of the ablation's arms and the base at N tokens, n = {count(frame)}. {INTERVAL}."

@@ -1,4 +1,7 @@
-"""The base at each length under each dynamic method and plain RoPE: the whole length and its tail by itself."""
+"""The base at each length under each dynamic method and plain RoPE: the whole length and its tail by itself.
+
+delta: difference in ln perplexity to plain RoPE, paired by document.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,8 @@ from yarnlab.results.statistics import geometric_mean_perplexity
 MEASURES = {"whole length": "nll", "tail": "tail_nll"}
 
 
-@table("Dynamic scaling", needs=("dynamic",), section="dynamic", place=20, per_base=True)
-def dynamic(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """The base at each length under each dynamic method and plain RoPE: the whole length and its tail by itself.
-
-    delta: difference in ln perplexity to plain RoPE, paired by document.
-    """
     keys = ("method", "length")
     scales = cells(results, "dynamic", "scale_in_force", keys)
     rows = []
@@ -43,7 +36,8 @@ def tidy(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Dynamic scaling", tidy, needs=("dynamic",), section="dynamic", place=20, per_base=True)
+def dynamic(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Methods by length: over the whole length, over its tail alone, and the gap to plain RoPE on the tail."""
     sources = base_manifests(results, "dynamic")
     name = lambda n: windows(int(n), results.original_context)  # noqa: E731

@@ -1,4 +1,7 @@
-"""Entropy of the base's attention by method and scale, mean over layers, heads and queries, in nats."""
+"""Entropy of the base's attention by method and scale, mean over layers, heads and queries, in nats.
+
+normalised: as a share of the entropy of uniform attention. delta: minus that of the unchanged base.
+"""
 
 from __future__ import annotations
 
@@ -15,18 +18,8 @@ from yarnlab.results.statistics import mean
 from yarnlab.results.style import method_label
 
 
-@table("Entropy of the attention", needs=("entropy",), section="entropy", place=20, per_base=True)
-def entropy(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Entropy of the base's attention by method and scale, mean over layers, heads and queries, in nats.
-
-    normalised: as a share of the entropy of uniform attention. delta: minus that of the unchanged base.
-    """
     tables = cells(results, "entropy", "entropy", ("method", "scale"))
     shares = cells(results, "entropy", "normalised_entropy", ("method", "scale"))
     reference = tables.get(("none", 1.0))
@@ -41,7 +34,8 @@ def tidy(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Entropy of the attention", tidy, needs=("entropy",), section="entropy", place=20, per_base=True)
+def entropy(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Difference to the unchanged base, methods by scale; then the entropies themselves."""
     sources = base_manifests(results, "entropy")
     sections = []

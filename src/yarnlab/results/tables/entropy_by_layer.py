@@ -1,4 +1,7 @@
-"""The same by layer: the mean over heads (`head` is 'all'), then every head's; both numbered from 0, in nats."""
+"""The same by layer: the mean over heads (`head` is 'all'), then every head's; both numbered from 0, in nats.
+
+delta: minus that of the unchanged base.
+"""
 
 from __future__ import annotations
 
@@ -15,25 +18,8 @@ from yarnlab.results.statistics import mean
 from yarnlab.results.style import METHOD_LABELS, method_label
 
 
-@table(
-    "Entropy of the attention by layer and head",
-    needs=("entropy",),
-    section="entropy",
-    place=30,
-    per_base=True,
-    fold="By layer, with the lowest and the highest head",
-)
-def entropy_by_layer(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """The same by layer: the mean over heads (`head` is 'all'), then every head's; both numbered from 0, in nats.
-
-    delta: minus that of the unchanged base.
-    """
     frame, base = present(results, "entropy"), results.base()
     of_base = frame[frame["arm"] == base.arm] if base is not None else frame.head(0)
     if of_base.empty:
@@ -53,7 +39,16 @@ def tidy(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table(
+    "Entropy of the attention by layer and head",
+    tidy,
+    needs=("entropy",),
+    section="entropy",
+    place=30,
+    per_base=True,
+    fold="By layer, with the lowest and the highest head",
+)
+def entropy_by_layer(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Difference to the unchanged base, layers by method and scale; then each of these: its layers and their heads."""
     sources = base_manifests(results, "entropy")
     order = list(dict.fromkeys([*METHOD_LABELS, *frame["method"]]))

@@ -1,4 +1,8 @@
-"""Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth."""
+"""Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth.
+
+Over all depths also, as evaluation/passkey.py defines them: expected, the mean expected accuracy; margin, the
+median margin in nats, with the interval of its bootstrap over trials.
+"""
 
 from __future__ import annotations
 
@@ -13,19 +17,8 @@ from yarnlab.results.rows import head, named_arms, numbers, with_base
 from yarnlab.results.statistics import Array, accuracy, resampled, share
 
 
-@table("Passkey retrieval", needs=("passkey",), section="passkey", place=20)
-def passkey(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth.
-
-    Over all depths also, as evaluation/passkey.py defines them: expected, the mean expected accuracy; margin, the
-    median margin in nats, with the interval of its bootstrap over trials.
-    """
     frame = results.frame("passkey")
     expected, margins = (split(frame, ["arm", "length"], "trial", name) for name in ("expected_accuracy", "margin"))
     tenth = np.minimum((frame["depth"].to_numpy(float) * 10).astype(int), 9)
@@ -52,7 +45,8 @@ def _median(margins: Array) -> Array:
     return np.asarray(np.median(margins, axis=(1, 2)))
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Passkey retrieval", tidy, needs=("passkey",), section="passkey", place=20)
+def passkey(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Accuracy over all depths, arms by prompt length; then what is continuous where that is 0 or 1."""
     overall = frame[(frame["depth_low"] == 0) & (frame["depth_high"] == 1)]
     cells = {(r.label, r.length): percent(r.accuracy, r.low, r.high) for r in rows_of(overall)}

@@ -1,4 +1,7 @@
-"""Every other arm's passkey accuracy minus that of YaRN from the same base on the same prompts, by length."""
+"""Every other arm's passkey accuracy minus that of YaRN from the same base on the same prompts, by length.
+
+p: of `test`, McNemar's exact one for one seed; p_holm: corrected over all comparisons of the table.
+"""
 
 from __future__ import annotations
 
@@ -25,24 +28,8 @@ from yarnlab.results.rows import head, named_arms, numbers, with_base, with_holm
 from yarnlab.results.statistics import mcnemar, paired_difference_of_proportions
 
 
-@table(
-    "Passkey retrieval beside YaRN's",
-    needs=("passkey",),
-    section="passkey",
-    place=30,
-    fold="Every model beside YaRN, on the same prompts",
-)
-def passkey_comparison(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Every other arm's passkey accuracy minus that of YaRN from the same base on the same prompts, by length.
-
-    p: of `test`, McNemar's exact one for one seed; p_holm: corrected over all comparisons of the table.
-    """
     frame, rows = results.frame("passkey"), []
     for model, name in named_arms(results):
         first = tree_of(results, model.arm).extended()
@@ -59,7 +46,15 @@ def tidy(results: Results) -> pd.DataFrame:
     return with_base(results, with_holm(pd.DataFrame(rows)))
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table(
+    "Passkey retrieval beside YaRN's",
+    tidy,
+    needs=("passkey",),
+    section="passkey",
+    place=30,
+    fold="Every model beside YaRN, on the same prompts",
+)
+def passkey_comparison(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Differences to YaRN, arms by prompt length."""
     if frame.empty:
         return []

@@ -1,4 +1,8 @@
-"""Accuracy under the official prompt by length, beside the teacher-forced one at the same length."""
+"""Accuracy under the official prompt by length, beside the teacher-forced one at the same length.
+
+delta: official minus teacher-forced, over the seeds that both have, on different trials. p: of `test`, Fisher's
+exact one for one seed; p_holm: corrected over the table.
+"""
 
 from __future__ import annotations
 
@@ -28,25 +32,8 @@ from yarnlab.results.statistics import Array, accuracy, difference_of_proportion
 FOUND = 0.8  # a window counts as usable from this passkey accuracy on (caption of the paper's Table 5)
 
 
-@table(
-    "Passkey retrieval under the official prompt",
-    needs=("passkey_official", "passkey"),
-    section="passkey-official",
-    place=20,
-    opened=2,
-)
-def passkey_official(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Accuracy under the official prompt by length, beside the teacher-forced one at the same length.
-
-    delta: official minus teacher-forced, over the seeds that both have, on different trials. p: of `test`, Fisher's
-    exact one for one seed; p_holm: corrected over the table.
-    """
     tables, other = _hits(results, "passkey_official"), {}
     if results.has("passkey"):
         other = _hits(results, "passkey")
@@ -90,7 +77,15 @@ def _hits(results: Results, kind: str) -> dict[Any, pd.DataFrame]:
     return split(results.frame(kind), ["arm", "length"], "trial", "hit")
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table(
+    "Passkey retrieval under the official prompt",
+    tidy,
+    needs=("passkey_official", "passkey"),
+    section="passkey-official",
+    place=20,
+    opened=2,
+)
+def passkey_official(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Accuracy by length; the paper's summary; and how far the two protocols agree."""
     cells = {(r.label, r.length): percent(r.accuracy, r.low, r.high) for r in rows_of(frame)}
     caption = f"Accuracy under the official prompt of N tokens, n = {count(frame)} a cell. {INTERVAL} (Wilson)."

@@ -14,14 +14,7 @@ from yarnlab.results.statistics import geometric_mean_perplexity
 MULTIPLES = (0.5, 1, 2, 4, 8, 16, 24, 32)
 
 
-@table("Perplexity by context window", needs=("perplexity",), section="perplexity", place=20)
-def perplexity(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 def tidy(results: Results) -> pd.DataFrame:
-    """Perplexity of every arm at N = L/2 … 32L of any base's L: over the whole window, and over its last bucket."""
     rows = []
     present = set(results.frame("perplexity")["length"])
     contexts = {tree.original_context for tree in roots(results).values()}
@@ -37,7 +30,8 @@ def tidy(results: Results) -> pd.DataFrame:
     return with_base(results, pd.DataFrame(rows))
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Perplexity by context window", tidy, needs=("perplexity",), section="perplexity", place=20)
+def perplexity(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Arms by window length, once for the whole window and once for its last bucket."""
     texts = {
         "cumulative": "Perplexity of the whole window of N tokens",

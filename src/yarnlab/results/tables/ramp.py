@@ -1,4 +1,7 @@
-"""Each variant of the ramp at each scale and length: perplexity, and its gap to the official one in nats."""
+"""Each variant of the ramp at each scale and length: perplexity, and its gap to the official one in nats.
+
+Paired by document; p: sign-flip test; p_holm: corrected over all comparisons of the table.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +27,8 @@ from yarnlab.results.rows import difference, numbers, with_holm
 from yarnlab.results.statistics import geometric_mean_perplexity, sign_flip
 
 
-@table("Shapes of the ramp", needs=("ramp",), section="ramp", place=20, per_base=True)
-def ramp(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Each variant of the ramp at each scale and length: perplexity, and its gap to the official one in nats.
-
-    Paired by document; p: sign-flip test; p_holm: corrected over all comparisons of the table.
-    """
     tables = cells(results, "ramp", "nll", ("variant", "scale", "length"))
     rows = []
     for (variant, scale, length), own in tables.items():
@@ -49,7 +42,8 @@ def tidy(results: Results) -> pd.DataFrame:
     return with_holm(pd.DataFrame(rows))
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Shapes of the ramp", tidy, needs=("ramp",), section="ramp", place=20, per_base=True)
+def ramp(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Gap to the official ramp at the longest length of each scale; then every variant's perplexity there."""
     sources = base_manifests(results, "ramp")
     ends = frame[frame["length"] == frame.groupby("scale")["length"].transform("max")]

@@ -1,4 +1,8 @@
-"""Base under every method and scale at every measured length, with the gap to YaRN paired by document."""
+"""Base under every method and scale at every measured length, with the gap to YaRN paired by document.
+
+p: sign-flip test of the gaps at N = sL; p_holm: corrected over these. The gaps at other lengths are not tested: a
+dozen documents can't decide a hundred comparisons.
+"""
 
 from __future__ import annotations
 
@@ -26,19 +30,8 @@ from yarnlab.results.statistics import geometric_mean_perplexity, mean, sign_fli
 from yarnlab.results.style import method_label
 
 
-@table("Extension without fine-tuning", needs=("zero_shot",), section="zero-shot", place=20, per_base=True, opened=2)
-def zero_shot(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Base under every method and scale at every measured length, with the gap to YaRN paired by document.
-
-    p: sign-flip test of the gaps at N = sL; p_holm: corrected over these. The gaps at other lengths are not tested: a
-    dozen documents can't decide a hundred comparisons.
-    """
     frame, base = results.frame("zero_shot"), results.base()
     rows = []
     cells = frame[["method", "scale", "length"]].drop_duplicates()
@@ -65,7 +58,10 @@ def tidy(results: Results) -> pd.DataFrame:
     return with_holm(pd.DataFrame(rows))
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table(
+    "Extension without fine-tuning", tidy, needs=("zero_shot",), section="zero-shot", place=20, per_base=True, opened=2
+)
+def zero_shot(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """At N = sL: method by scale, with tested gaps to YaRN; then for each scale method by length."""
     sources = base_manifests(results, "zero_shot")
     sections = []
