@@ -18,11 +18,10 @@ from yarnlab.results.display import (
     count,
     manifests_of,
     mark_note,
-    marked,
     percent,
+    perplexity_cell,
     rows_of,
-    signed,
-    with_interval,
+    tested_delta_cell,
 )
 from yarnlab.results.estimates import NotMeasured, gap, hits, nll, paired
 from yarnlab.results.registry import table
@@ -89,9 +88,8 @@ def _passkey_at(results: Results, model: Model, length: int) -> dict[str, Any]:
 )
 def ablation(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Perplexity and passkey; then the paired gaps to YaRN."""
-    cells = {(r.label, r.length): with_interval(r.perplexity, r.low, r.high) for r in rows_of(frame)}
     caption = f"Perplexity of the ablation's arms and the base at N tokens, n = {count(frame)}. {INTERVAL}."
-    first = by_length(results, "perplexity", caption, frame, cells)
+    first = by_length(results, "perplexity", caption, frame, perplexity_cell)
     if "passkey" in frame:
         found = frame.dropna(subset=["passkey"])
         if not found.empty:
@@ -106,8 +104,6 @@ def ablation(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     if "delta" not in frame or against is None:
         return [first]
     others = frame.dropna(subset=["delta"])
-    cells = {(r.label, r.length): marked(signed(r.delta, r.delta_low, r.delta_high), r.p_holm) for r in rows_of(others)}
     caption = f"Gap to {labels(results)[against.arm]} in ln perplexity at N tokens, paired by document (above 0: that "
-    caption += "is better), "
-    caption += f"n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
-    return [first, by_length(results, "perplexity", caption, others, cells)]
+    caption += f"is better), n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
+    return [first, by_length(results, "perplexity", caption, others, tested_delta_cell)]

@@ -8,7 +8,16 @@ from __future__ import annotations
 from functools import lru_cache
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import INTERVAL, DisplayTable, base_manifests, count, signed, wide, windows, with_interval
+from yarnlab.results.display import (
+    INTERVAL,
+    DisplayTable,
+    base_manifests,
+    count,
+    delta_cell,
+    perplexity_cell,
+    wide,
+    windows,
+)
 from yarnlab.results.estimates import cells, gap
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
@@ -49,30 +58,10 @@ def dynamic(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     for measure, text in texts.items():
         part = frame[frame["measure"] == measure]
         caption = f"{text}, n = {count(part)}. {INTERVAL}."
-        sections.append(
-            wide(
-                caption,
-                part,
-                "method",
-                "length",
-                lambda r: with_interval(r.perplexity, r.low, r.high),
-                name=name,
-                sources=sources,
-            )
-        )
+        sections.append(wide(caption, part, "method", "length", perplexity_cell, name=name, sources=sources))
     if "delta" in frame:
         part = frame[(frame["measure"] == "tail") & frame["delta"].notna()]
         caption = "Tail of N tokens: ln perplexity minus that of plain RoPE, paired by document (below 0: scaling "
         caption += f"helps), n = {count(part)}. {INTERVAL}."
-        sections.append(
-            wide(
-                caption,
-                part,
-                "method",
-                "length",
-                lambda r: signed(r.delta, r.delta_low, r.delta_high),
-                name=name,
-                sources=sources,
-            )
-        )
+        sections.append(wide(caption, part, "method", "length", delta_cell, name=name, sources=sources))
     return sections

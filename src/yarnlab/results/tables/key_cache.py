@@ -55,15 +55,7 @@ def key_cache(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         names = dict(zip(part["bucket_start"], stretch, strict=True))
         caption = f"NLL with {text} minus NLL with keys cached before it, in nats a token, by stretch of the text, "
         caption += f"paired by document, n = {count(part)}. {INTERVAL}."
-        sections.append(
-            wide(
-                caption,
-                part,
-                "method",
-                "bucket_start",
-                lambda r: signed(r.delta, r.low, r.high),
-                name=names.__getitem__,
-                sources=base_manifests(results, "key_cache"),
-            )
-        )
+        cell = lambda r: signed(r.delta, r.low, r.high)  # noqa: E731
+        name, sources = names.__getitem__, base_manifests(results, "key_cache")
+        sections.append(wide(caption, part, "method", "bucket_start", cell, name=name, sources=sources))
     return sections

@@ -87,9 +87,9 @@ def _hits(results: Results, kind: str) -> dict[Any, pd.DataFrame]:
 )
 def passkey_official(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Accuracy by length; the paper's summary; and how far the two protocols agree."""
-    cells = {(r.label, r.length): percent(r.accuracy, r.low, r.high) for r in rows_of(frame)}
+    accuracy_cell = lambda r: percent(r.accuracy, r.low, r.high)  # noqa: E731
     caption = f"Accuracy under the official prompt of N tokens, n = {count(frame)} a cell. {INTERVAL} (Wilson)."
-    sections = [by_length(results, "passkey_official", caption, frame, cells)]
+    sections = [by_length(results, "passkey_official", caption, frame, accuracy_cell)]
     summary = passkey_context(results)
     rows = [
         {
@@ -105,14 +105,11 @@ def passkey_official(results: Results, frame: pd.DataFrame) -> list[DisplayTable
     sections.append(DisplayTable(caption, pd.DataFrame(rows), sources))
     if "p" in frame and frame["p"].notna().any():
         both = frame.dropna(subset=["p"])
-        cells = {
-            (r.label, r.length): marked(percent_points(r.delta, r.delta_low, r.delta_high), r.p_holm)
-            for r in rows_of(both)
-        }
+        points = lambda r: marked(percent_points(r.delta, r.delta_low, r.delta_high), r.p_holm)  # noqa: E731
         caption = "Accuracy under the official prompt minus that of teacher-forced trials of the same length (other "
         caption += f"prompts), in percentage points, n = {count(both)} and {_range(both['teacher_forced_n'])}. "
         caption += f"{INTERVAL} (Newcombe). {mark_note(both, ' or '.join(both['test'].unique()))}"
-        sections.append(by_length(results, "passkey_official", caption, both, cells))
+        sections.append(by_length(results, "passkey_official", caption, both, points))
     return sections
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from yarnlab.lazy import pd
 from yarnlab.results.bases import roots
-from yarnlab.results.display import INTERVAL, DisplayTable, by_length, count, rows_of, with_interval
+from yarnlab.results.display import INTERVAL, DisplayTable, by_length, count, perplexity_cell
 from yarnlab.results.estimates import NotMeasured, nll
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
@@ -40,7 +40,6 @@ def perplexity(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     sections = []
     for measure, text in texts.items():
         part = frame[frame["measure"] == measure]
-        cells = {(row.label, row.length): with_interval(row.perplexity, row.low, row.high) for row in rows_of(part)}
         caption = f"{text}: geometric mean over documents, n = {count(part)}. {INTERVAL}."
-        sections.append(by_length(results, "perplexity", caption, part, cells))
+        sections.append(by_length(results, "perplexity", caption, part, perplexity_cell))
     return sections

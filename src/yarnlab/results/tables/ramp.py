@@ -12,13 +12,13 @@ from yarnlab.lazy import pd
 from yarnlab.results.display import (
     INTERVAL,
     DisplayTable,
+    at_scale,
     base_manifests,
     count,
     mark_note,
-    marked,
-    signed,
+    perplexity_cell,
+    tested_delta_cell,
     wide,
-    with_interval,
 )
 from yarnlab.results.estimates import REFERENCE_VARIANT, cells, gap, paired
 from yarnlab.results.registry import table
@@ -53,22 +53,7 @@ def ramp(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         caption = f"ln perplexity minus that of the variant '{REFERENCE_VARIANT}' at N = sL (or the longest measured), "
         caption += f"paired by document (above 0: the official ramp is better), n = {count(others)}. {INTERVAL}. "
         caption += mark_note(frame, "the sign-flip test, all lengths")
-        sections.append(
-            wide(
-                caption,
-                others,
-                "variant",
-                "scale",
-                lambda r: marked(signed(r.delta, r.delta_low, r.delta_high), r.p_holm),
-                name=_scale,
-                sources=sources,
-            )
-        )
+        sections.append(wide(caption, others, "variant", "scale", tested_delta_cell, name=at_scale, sources=sources))
     caption = f"Perplexity of each variant at N = sL (or the longest measured), n = {count(ends)}. {INTERVAL}."
-    cell = lambda r: with_interval(r.perplexity, r.low, r.high)  # noqa: E731
-    sections.append(wide(caption, ends, "variant", "scale", cell, name=_scale, sources=sources))
+    sections.append(wide(caption, ends, "variant", "scale", perplexity_cell, name=at_scale, sources=sources))
     return sections
-
-
-def _scale(s: float) -> str:
-    return f"s = {s:g}"

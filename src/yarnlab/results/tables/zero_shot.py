@@ -13,13 +13,13 @@ from yarnlab.lazy import pd
 from yarnlab.results.display import (
     INTERVAL,
     DisplayTable,
+    at_scale,
     base_manifests,
     count,
     mark_note,
-    marked,
-    rows_of,
-    signed,
-    with_interval,
+    perplexity_cell,
+    tested_delta_cell,
+    wide,
 )
 from yarnlab.results.estimates import NotMeasured, paired
 from yarnlab.results.estimates import zero_shot as zero_shot_nll
@@ -27,7 +27,6 @@ from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, numbers, with_holm
 from yarnlab.results.statistics import geometric_mean_perplexity, mean, sign_flip
-from yarnlab.results.style import method_label
 
 
 @lru_cache(maxsize=4)
@@ -40,12 +39,7 @@ def tidy(results: Results) -> pd.DataFrame:
             own = zero_shot_nll(results, method, scale, length)
         except NotMeasured:
             continue
-        row = {
-            "arm": base.arm if base else "",
-            "method": method,
-            "scale": float(scale),
-            "length": int(length),
-        }
+        row = {"arm": base.arm if base else "", "method": method, "scale": float(scale), "length": int(length)}
         row |= {"at_full_window": length == scale * results.original_context}
         row |= numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
         if method != "yarn":
@@ -67,35 +61,16 @@ def zero_shot(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     sections = []
     full = frame[frame["at_full_window"]]
     if not full.empty:
-        cells = {(r.method, r.scale): with_interval(r.perplexity, r.low, r.high) for r in rows_of(full)}
         caption = f"Perplexity at N = sL without fine-tuning, n = {count(full)}. {INTERVAL}."
-        sections.append(_by_scale(caption, full, cells, sources))
+        sections.append(wide(caption, full, "method", "scale", perplexity_cell, name=at_scale, sources=sources))
     if "delta" in full and full["delta"].notna().any():
         others = full.dropna(subset=["delta"])
-        cells = {
-            (r.method, r.scale): marked(signed(r.delta, r.delta_low, r.delta_high), r.p_holm) for r in rows_of(others)
-        }
         caption = "Gap to YaRN at the same s in ln perplexity at N = sL, both without fine-tuning, paired by document "
-        caption += "(above 0: YaRN is better), "
-        caption += f"n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
-        sections.append(_by_scale(caption, others, cells, sources))
-    for scale in sorted(frame["scale"].unique()):
-        part = frame[frame["scale"] == scale]
-        cells = {(r.method, r.length): with_interval(r.perplexity, r.low, r.high) for r in rows_of(part)}
-        lengths = sorted(part["length"].unique())
-        rows = [
-            {"method": method_label(m)} | {f"{n:,}": cells.get((m, n), "–") for n in lengths}
-            for m in part["method"].unique()
-        ]
+        caption += (
+            f"(above 0: YaRN is better), n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
+        )
+        sections.append(wide(caption, others, "method", "scale", tested_delta_cell, name=at_scale, sources=sources))
+    for scale, part in frame.groupby("scale"):
         caption = f"Perplexity at N tokens without fine-tuning, s = {scale:g}, n = {count(part)}. {INTERVAL}."
-        sections.append(DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
+        sections.append(wide(caption, part, "method", "length", perplexity_cell, name="{:,}".format, sources=sources))
     return sections
-
-
-def _by_scale(caption: str, frame: pd.DataFrame, cells: dict, sources: list[str]) -> DisplayTable:
-    scales = sorted(frame["scale"].unique())
-    rows = [
-        {"method": method_label(m)} | {f"s = {s:g}": cells.get((m, s), "–") for s in scales}
-        for m in frame["method"].unique()
-    ]
-    return DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows])
