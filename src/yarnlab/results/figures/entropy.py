@@ -24,7 +24,6 @@ from yarnlab.results.tables import entropy as entropy_table
     "said to spread the attention out, and the temperature to undo that.",
 )
 def entropy(results: Results) -> Any:
-    """Mean attention entropy by scale, a method a line; the rule is the unchanged base."""
     frame = entropy_table.tidy(results)
     reference = frame[(frame["method"] == "none") & (frame["scale"] == 1)]
     curves = frame[frame["method"] != "none"]
