@@ -86,6 +86,26 @@ def windows(tokens: int, original_context: int) -> str:
     return f"{tokens:,} ({({0.5: 'L/2', 1.0: 'L'}).get(multiple, f'{multiple:g}L')})"
 
 
+def perplexity_cell(r: Any) -> str:
+    """A row's perplexity with its interval."""
+    return with_interval(r.perplexity, r.low, r.high)
+
+
+def delta_cell(r: Any) -> str:
+    """A row's paired difference with its interval."""
+    return signed(r.delta, r.delta_low, r.delta_high)
+
+
+def tested_delta_cell(r: Any) -> str:
+    """The same, marked where it is not significant."""
+    return marked(delta_cell(r), r.p_holm)
+
+
+def at_scale(scale: float) -> str:
+    """'s = 16'."""
+    return f"s = {scale:g}"
+
+
 def to_markdown(sections: list[DisplayTable]) -> str:
     """GitHub-style tables, each under its caption."""
     blocks = []
@@ -204,10 +224,13 @@ def wide(
     return DisplayTable(caption, pd.DataFrame(lines), [list(sources) for _ in lines])
 
 
-def by_length(results: Results, kind: str, caption: str, frame: pd.DataFrame, cells: dict) -> DisplayTable:
-    """Models down, lengths across; `cells` by (label, length)."""
+def by_length(
+    results: Results, kind: str, caption: str, frame: pd.DataFrame, cell: Callable[[Any], str]
+) -> DisplayTable:
+    """Models down, lengths across, each cell the text of its row of the frame."""
     contexts = {tree.original_context for tree in roots(results).values()}
     name = {n: windows(n, *contexts) if len(contexts) == 1 else f"{n:,}" for n in sorted(frame["length"].unique())}
+    cells = {(r.label, r.length): cell(r) for r in rows_of(frame)}
     return by_model(results, kind, caption, frame, cells, name)
 
 
