@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from results.synthetic import ENTRY
 from rocrate.rocrate import ROCrate
 
 from yarnlab.provenance import sha256_of
@@ -33,7 +34,14 @@ def manifest(study: Path, name: str, outputs: dict[str, bytes], inputs: tuple[st
 
 def write_study(folder: Path, models: tuple[str, ...], **evaluations: tuple[str, ...]) -> None:
     """study.json: these models, and for each kind of evaluation the models that it is planned for."""
-    model = {"method": "none", "scale": 1.0, "parent": None, "seed": 42, "trained_length": 64, "kind": "pretrain"}
+    model = ENTRY | {
+        "method": "none",
+        "scale": 1.0,
+        "parent": None,
+        "seed": 42,
+        "trained_length": 64,
+        "kind": "pretrain",
+    }
     content = {
         "study": "demo",
         "title": "a demo",

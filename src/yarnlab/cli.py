@@ -312,7 +312,7 @@ def compare(
     results: Results = Path("results"),
 ) -> None:
     """Set two studies' settings and results side by side: comparison.html, .md and .csv."""
-    from yarnlab.results.report.comparison import write_comparison
+    from yarnlab.results.compare import write_comparison
 
     def folder(chosen: str) -> Path:
         return Path(chosen) if "/" in chosen or (Path(chosen) / "study.json").is_file() else results / chosen

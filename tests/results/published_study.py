@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from results.synthetic import ENTRY
 from yarnlab.results.published.data import Cell, PublishedModel, Reference, load_reference
 from yarnlab.results.results import Results, load
 
@@ -40,6 +41,7 @@ def plan(directory: Path, *, window: int | None = None) -> Results:
     evaluations["sliding_window"] |= {"window": 32768, "stride": 256}
     evaluations["benchmarks"] |= {"suite": "paper"}
     study = {"study": "published", "title": "What was published", "original_context": 4096, "study_sha256": "cd" * 32}
+    study |= {"notes": [], "claims": {"form": "scale-free", "roots": {}, "published": False}}
     _json(directory / "study.json", study | {"models": models, "evaluations": evaluations})
     return load(directory)
 
@@ -90,7 +92,7 @@ def published_rows(reference: Reference) -> dict[str, Rows]:
 
 def _entry(model: PublishedModel, window: int | None) -> dict[str, Any]:
     own = model.trained_by == "authors" and model.training == "fine-tuned"
-    return {
+    return ENTRY | {
         "arm": arm_of(model.model),
         "seed": 42,
         "kind": "finetune" if own else "hub",

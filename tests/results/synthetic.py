@@ -28,6 +28,9 @@ METHODS = {
     "plain-s16": "none",
 }
 COST = {"yarn": 0.0, "ntk-by-parts": 0.04, "temperature": 0.45, "ntk-aware": 0.30, "pi": 0.80, "none": 0.60}
+# What study.json says of every model beside its own: no ramp, no budget.
+ENTRY = {"ramp": None, "truncate": None, "alpha": None, "beta": None, "attention_factor": 1.0, "original_context": L}
+ENTRY |= {"head_dim": 128, "rope_theta": 10_000.0, "published": [], "steps": 0, "tokens": 0, "batches": []}
 ZERO_COST = {"yarn": 0.0, "ntk-by-parts": 0.35, "ntk-aware": 0.70, "temperature": 1.2, "none": 1.3, "pi": 1.6}
 
 
@@ -48,7 +51,7 @@ def models(seeds: tuple[int, ...] = (42,), ablation: bool = True) -> dict:
     for seed in seeds:
         end = "" if len(seeds) == 1 else f"-seed{seed}"
         for values in arms:
-            entry = dict(zip(keys, values, strict=True)) | {"seed": seed}
+            entry = ENTRY | dict(zip(keys, values, strict=True)) | {"seed": seed}
             entry["parent"] = entry["parent"] and entry["parent"] + end
             out[entry["arm"] + end] = entry
     return out
@@ -98,9 +101,12 @@ def write_study(
         "passkey": {"trials": trials},
         **(synthetic_kinds.SETTINGS if further else {}),
     }
-    study = {"study": "micro", "title": "The micro study", "seed": 42, "original_context": L}
+    arms = list(dict.fromkeys(entry["arm"] for entry in plan.values()))
+    of_base = ("zero_shot", *synthetic_kinds.ON_THE_BASE)
+    evaluations = {k: own | {"models": arms[:1] if k in of_base else arms} for k, own in evaluations.items()}
+    study = {"study": "micro", "title": "The micro study", "seed": 42, "original_context": L, "notes": []}
     study |= {"study_sha256": "ab" * 32, "models": plan, "evaluations": evaluations}
-    study |= {"claims": {"published": True}}
+    study |= {"claims": {"form": "scale-free", "roots": {}, "published": True}}
     _json(directory / "study.json", study)
     effect = rng.normal(0, 0.5, documents)
     runs: dict[str, dict] = {}

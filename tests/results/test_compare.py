@@ -13,10 +13,20 @@ from results.light import light
 from results.synthetic import write_study
 from yarnlab.results.analyse import built, write_table
 from yarnlab.results.claims.judge import write_claims
-from yarnlab.results.compare import Comparison, NumberPair, compare
-from yarnlab.results.compare_tables import Number, numbers
+from yarnlab.results.compare import (
+    Comparison,
+    Number,
+    NumberPair,
+    compare,
+    headline,
+    numbers,
+    to_csv,
+    to_html,
+    to_markdown,
+    write_comparison,
+)
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import tables
-from yarnlab.results.report.comparison import headline, to_csv, to_html, to_markdown, write_comparison
 from yarnlab.results.results import Results, ResultsError, load
 
 TABLES = ("perplexity", "passkey", "training")
@@ -152,6 +162,36 @@ def test_every_interval_of_a_table_is_read(results: Results, tmp_path: Path) -> 
     frame = pd.read_csv(tmp_path / "ablation.csv").dropna(subset=["passkey"])
     trials = {number.n for (_, column), number in numbers(tmp_path / "ablation.csv").items() if column == "passkey"}
     assert trials == {str(n) for n in frame["passkey_n"]} == {"50.0"}
+
+
+def test_every_row_of_every_table_has_its_own_key(results: Results, tmp_path: Path) -> None:
+    """Nothing is lost: a number for each row and column of results that holds one."""
+    with light():
+        for name, table in tables().items():
+            try:
+                frame, _ = built(results, table)
+            except NotMeasured:
+                continue
+            frame.to_csv(tmp_path / f"{name}.csv", index=False)
+            found = numbers(tmp_path / f"{name}.csv")
+            for column in {column for _, column in found}:
+                assert sum(other == column for _, other in found) == frame[column].notna().sum(), (name, column)
+
+
+def test_what_tells_rows_apart_is_the_columns_before_the_number(tmp_path: Path) -> None:
+    """Of any name; flags and labels aside. Rows that nothing tells apart are refused rather than lost."""
+    path = tmp_path / "new.csv"
+    path.write_text("arm,label,dialect,exact,loss,low,high\nyarn,YaRN,x,True,1,0.5,2\nyarn,YaRN,y,False,3,2.5,4\n")
+    assert numbers(path) == {("yarn, x", "loss"): Number(1, 0.5, 2), ("yarn, y", "loss"): Number(3, 2.5, 4)}
+    path.write_text(path.read_text().replace(",y,", ",x,"))
+    with pytest.raises(ResultsError, match=r"new\.csv: two rows are both 'yarn, x'"):
+        numbers(path)
+    path.write_text("part,name,seconds,run\ntrain,yarn,2.5,ab\n")  # no intervals: every number is a result
+    assert numbers(path) == {("train, yarn", "seconds"): Number(2.5)}
+    for damaged in ("", "arm,loss,low,high\nyarn,much,0.5,2\n"):
+        path.write_text(damaged)
+        with pytest.raises(ResultsError, match=r"new\.csv cannot be read"):
+            numbers(path)
 
 
 def test_three_files_are_written(study: Path, other: Path) -> None:

@@ -21,7 +21,6 @@ from results.synthetic import with_frames, write_study
 from yarnlab.results.analyse import figure_named, specification, write_figure
 from yarnlab.results.charts import bounds
 from yarnlab.results.estimates import loss_gap, nll
-from yarnlab.results.figures.frequencies import Head, head_of
 from yarnlab.results.published.data import load_reference
 from yarnlab.results.published.overlay import background, in_tokens
 from yarnlab.results.registry import figures, tables
@@ -307,13 +306,12 @@ def test_the_picture_of_frequencies_is_what_the_models_get(results: Results, spe
     assert kept["YaRN", 0] == 1 and kept["YaRN", last] == 1 / 16
 
 
-def test_the_head_is_the_models_own(results: Results, tmp_path: Path) -> None:
-    """From the base's config.json, in the current form of transformers; before there is one, the paper's."""
-    assert head_of(results) == Head(128, 10_000.0, 256)
-    config = {"head_dim": 32, "num_attention_heads": 4, "rope_parameters": {"rope_theta": 500_000.0}}
-    (tmp_path / "models/base").mkdir(parents=True)
-    (tmp_path / "models/base/config.json").write_text(json.dumps(config))
-    assert head_of(replace(results, directory=tmp_path)) == Head(32, 500_000.0, 256)
+def test_the_head_is_the_models_own(results: Results) -> None:
+    """The axis names D and b of the base as study.json has them, and there is a point for each of its D/2 pairs."""
+    base = replace(results.models["base"], head_dim=32, rope_theta=500_000.0)
+    spec = specification(replace(results, models=results.models | {"base": base}), FIGURES["frequencies"])
+    assert "pair index d (D = 32, b = 500,000)" in json.dumps(spec)
+    assert {row["d"] for rows in spec["datasets"].values() for row in rows if "d" in row} == set(range(16))
 
 
 def test_figures_are_written_as_page_svg_and_png(study_dir: Path) -> None:

@@ -21,7 +21,7 @@ from yarnlab.results.tables import benchmarks as benchmarks_table
 from yarnlab.results.tables import dynamic as dynamic_table
 from yarnlab.results.tables import entropy as entropy_table
 from yarnlab.results.tables import key_cache as key_cache_table
-from yarnlab.results.tables import passkey_comparison as passkey_comparison_table
+from yarnlab.results.tables import passkey as passkey_table
 from yarnlab.results.tables import passkey_official as passkey_official_table
 from yarnlab.results.tables import ramp as ramp_table
 from yarnlab.results.tables import sliding_window as sliding_window_table
@@ -166,7 +166,7 @@ def test_sliding_windows_without_a_yarn_model_have_no_gap(results: Results) -> N
 
 def test_passkey_comparison_is_paired_and_corrected(results: Results) -> None:
     """Each other arm against YaRN at each length; a corrected p is never below the raw one."""
-    frame = passkey_comparison_table.tidy(results)
+    frame = passkey_table.compared(results)
     assert "yarn-s16" not in set(frame["arm"]) and len(frame) == 7 * 7
     assert (frame["p_holm"] >= frame["p"]).all()
     row = frame[(frame["arm"] == "pi-s16") & (frame["length"] == 2048)].iloc[0]

@@ -10,10 +10,10 @@ import pandas as pd
 import pytest
 
 from results.light import light
-from results.synthetic import with_frames
+from results.synthetic import ENTRY, with_frames
 from yarnlab.results.analyse import built, sources, specification
 from yarnlab.results.bases import OTHERS, groups, roots
-from yarnlab.results.compare_tables import numbers
+from yarnlab.results.compare import numbers
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figures, tables
 from yarnlab.results.results import Model, Results
@@ -60,7 +60,7 @@ def studies(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Itera
         frames["perplexity"] = pd.concat([frames["perplexity"], *(read.assign(model=n, arm=n) for n in LONE)])
         models = own | second.models | alone
         directory = tmp_path_factory.mktemp("several")
-        (directory / "study.json").write_text(json.dumps({"models": {name: {} for name in models}}))
+        (directory / "study.json").write_text(json.dumps({"models": {name: ENTRY for name in models}}))
         both = replace(first, models=models, frames=frames, directory=directory)
         yield {FIRST: first, SECOND: replace(second, directory=directory), "": both}
 

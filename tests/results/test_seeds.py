@@ -14,10 +14,9 @@ from yarnlab.results.estimates import reported_score
 from yarnlab.results.results import Results
 from yarnlab.results.tables import benchmarks as benchmarks_table
 from yarnlab.results.tables import passkey as passkey_table
-from yarnlab.results.tables import passkey_comparison as passkey_comparison_table
 from yarnlab.results.tables import passkey_official as passkey_official_table
-from yarnlab.results.tables.passkey_official import _display as shown
 from yarnlab.results.tables.passkey_official import passkey_context
+from yarnlab.results.tables.passkey_official import passkey_official as shown
 
 KINDS = ("passkey", "passkey_official", "benchmarks", "benchmarks.samples")
 
@@ -46,7 +45,7 @@ def apart(agreeing: Results) -> Results:
 
 def test_seeds_that_agree_leave_every_p_value(results: Results, agreeing: Results) -> None:
     """Nothing was learnt from the copies, so no table's test is surer."""
-    for build in (passkey_comparison_table.tidy, passkey_official_table.tidy, benchmarks_table.tidy):
+    for build in (passkey_table.compared, passkey_official_table.tidy, benchmarks_table.tidy):
         with light():
             one, three = build(replace(results)), build(replace(agreeing))
         tested = one["p"].notna()

@@ -63,7 +63,7 @@ def _part(results: Results, among: tuple[str, ...]) -> Results:
         results,
         models=models,
         frames={kind: frame for kind, frame in frames.items() if not frame.empty},
-        original_context=context or results.original_context,
+        original_context=context,
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from yarnlab.lazy import alt, np, pd
 from yarnlab.results.display import value
 from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.style import Look, distinct
+from yarnlab.results.style import INK, QUIET, Look, distinct, method_label, method_look, methods_of
 
 WIDE = 720  # pixels of a wide figure before the page fits it to its column
 
@@ -66,8 +66,8 @@ def log_scale(values: pd.Series) -> Any:
     return alt.Scale(type="log", nice=False, domain=[low / 1.08, min(high * 1.08, 100 * low)])
 
 
-def panels_of(names: list[str]) -> Any:
-    return alt.Facet("panel:N", title=None, sort=names, header=alt.Header(labelAnchor="start"))
+def panels_of(names: Sequence[str]) -> Any:
+    return alt.Facet("panel:N", title=None, sort=list(names), header=alt.Header(labelAnchor="start"))
 
 
 def tokens(**options: Any) -> Any:
@@ -104,6 +104,69 @@ def with_bounds(frame: pd.DataFrame, low: str = "low", high: str = "high", form:
 def bounded(chart: Any, low: str = "low", high: str = "high") -> Any:
     """The chart of those rows alone that have both bounds: a rule to an absent one would end at 0."""
     return chart.transform_filter(f"isValid(datum.{low}) && isValid(datum.{high})")
+
+
+def bars(
+    frame: pd.DataFrame,
+    who: str,
+    order: Sequence[str],
+    x: Any,
+    tips: Sequence[Any],
+    panels: Sequence[str],
+    *,
+    columns: int,
+    colour: Any,
+    differences: bool = False,
+) -> Any:
+    """Bars with black strokes for their intervals, a `who` a bar, panels in `columns`; of differences a rule at 0.
+
+    frame: with `panel`, `interval`, n and the bounds: low and high, of differences delta_low and delta_high.
+    colour: of all bars, or an encoding of `who`.
+    """
+    ends = ("delta_low", "delta_high") if differences else ("low", "high")
+    base = alt.Chart(rounded(frame.to_dict("records"))).encode(y=alt.Y(f"{who}:N", sort=order, title=None))
+    drawn = base.mark_bar(height={"band": 0.62}).encode(x=x, color=colour, tooltip=[*tips, *sure()])
+    strokes = bounded(base, *ends).mark_rule(strokeWidth=1.6, color=INK).encode(x=f"{ends[0]}:Q", x2=f"{ends[1]}:Q")
+    zero = [base.mark_rule(color=QUIET).encode(x=alt.datum(0))] if differences else []
+    layers = alt.layer(drawn, strokes, *zero).properties(width=WIDE // columns - 45, height=150)
+    return layers.facet(panels_of(panels), columns=columns)
+
+
+def by_method(
+    data: pd.DataFrame,
+    original_context: int,
+    mark: str,
+    panels: Sequence[str],
+    *,
+    columns: int,
+    size: tuple[int, int],
+    clip: bool = False,
+) -> Any:
+    """Perplexity by length, a method a line, panels in `columns`; a dashed vertical at each panel's `mark`.
+
+    data: method, length, perplexity, interval, n, panel and the column `mark`. clip: markers too end at the panel.
+    """
+    methods = methods_of(data)
+    data = data.assign(method=data["method"].map(method_label))
+    colour, dash, shape = scales([method_label(m) for m in methods], [method_look(m) for m in methods])
+    base = alt.Chart(rounded(data.to_dict("records")))
+    common = {
+        "x": alt.X(
+            "length:Q",
+            title="context window N (tokens)",
+            scale=alt.Scale(type="log", base=2, nice=False),
+            axis=tokens(values=powers(original_context)),
+        ),
+        "y": alt.Y("perplexity:Q", scale=log_scale(data["perplexity"]), title="perplexity", axis=decades()),
+        "color": legend("method:N", colour),
+    }
+    lines = dashed(base.mark_line(clip=True).encode(**common), "method", dash)
+    points = base.mark_point(filled=True, size=34, opacity=1, clip=clip or alt.Undefined).encode(
+        shape=alt.Shape("method:N", scale=shape, legend=key()), tooltip=tooltip("method"), **common
+    )
+    rule = base.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(x=f"max({mark}):Q")
+    chart = alt.layer(rule, lines, points).properties(width=size[0], height=size[1])
+    return chart.facet(panels_of(panels), columns=columns).resolve_axis(x="independent")
 
 
 def sure() -> list[Any]:

@@ -86,13 +86,33 @@ def windows(tokens: int, original_context: int) -> str:
     return f"{tokens:,} ({({0.5: 'L/2', 1.0: 'L'}).get(multiple, f'{multiple:g}L')})"
 
 
+def perplexity_cell(r: Any) -> str:
+    """A row's perplexity with its interval."""
+    return with_interval(r.perplexity, r.low, r.high)
+
+
+def delta_cell(r: Any) -> str:
+    """A row's paired difference with its interval."""
+    return signed(r.delta, r.delta_low, r.delta_high)
+
+
+def tested_delta_cell(r: Any) -> str:
+    """The same, marked where it is not significant."""
+    return marked(delta_cell(r), r.p_holm)
+
+
+def at_scale(scale: float) -> str:
+    """'s = 16'."""
+    return f"s = {scale:g}"
+
+
 def to_markdown(sections: list[DisplayTable]) -> str:
     """GitHub-style tables, each under its caption."""
     blocks = []
     for section in sections:
         columns = [str(c) for c in section.frame.columns]
-        lines = [f"**{section.caption}**", "", _row(columns), _row(["---"] * len(columns))]
-        lines += [_row([str(cell) for cell in row]) for row in section.frame.itertuples(index=False)]
+        lines = [f"**{section.caption}**", "", markdown_row(columns), markdown_row(["---"] * len(columns))]
+        lines += [markdown_row([str(cell) for cell in row]) for row in section.frame.itertuples(index=False)]
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks) + "\n"
 
@@ -129,7 +149,8 @@ def _fixed(x: float, digits: int, sign: str = "") -> str:
     return f"{x:{sign}.{digits}f}".replace("-", "−")
 
 
-def _row(cells: list[str]) -> str:
+def markdown_row(cells: Iterable[str]) -> str:
+    """One line of a GitHub-style table."""
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
@@ -203,10 +224,13 @@ def wide(
     return DisplayTable(caption, pd.DataFrame(lines), [list(sources) for _ in lines])
 
 
-def by_length(results: Results, kind: str, caption: str, frame: pd.DataFrame, cells: dict) -> DisplayTable:
-    """Models down, lengths across; `cells` by (label, length)."""
+def by_length(
+    results: Results, kind: str, caption: str, frame: pd.DataFrame, cell: Callable[[Any], str]
+) -> DisplayTable:
+    """Models down, lengths across, each cell the text of its row of the frame."""
     contexts = {tree.original_context for tree in roots(results).values()}
     name = {n: windows(n, *contexts) if len(contexts) == 1 else f"{n:,}" for n in sorted(frame["length"].unique())}
+    cells = {(r.label, r.length): cell(r) for r in rows_of(frame)}
     return by_model(results, kind, caption, frame, cells, name)
 
 

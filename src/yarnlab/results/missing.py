@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from yarnlab.results.results import Results
+from yarnlab.results.results import Results, evaluated
 from yarnlab.study.evaluations import KINDS
 
 # Where a kind of results comes from, if not from the evaluation of its name: the workflow's rule.
@@ -26,13 +26,6 @@ def command_for(results: Results, needs: Iterable[str], command: str) -> str:
 
 
 def unfinished(results: Results, kind: str) -> list[str]:
-    """Planned models whose evaluation of this kind is not on disk.
-
-    Where `study.json` does not say which models were planned: those like the ones that have it (same kind of model).
-    """
-    folder = results.directory / "evaluations" / kind
-    done = {name for name in results.models if (folder / f"{name}.parquet").is_file()}
-    arms = (results.evaluations.get(kind) or {}).get("models")
-    kinds = {results.models[name].kind for name in done} or {model.kind for model in results.models.values()}
-    planned = [m for m in results.models.values() if (m.arm in arms if arms is not None else m.kind in kinds)]
-    return [model.name for model in planned if model.name not in done]
+    """Planned models whose evaluation of this kind is not on disk."""
+    folder, planned = results.directory / "evaluations" / kind, results.evaluations[kind]
+    return [name for name in evaluated(results.models, planned) if not (folder / f"{name}.parquet").is_file()]

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from yarnlab.results.results import Results
 
 Build: TypeAlias = "Callable[[Results], tuple[pd.DataFrame, list[DisplayTable]]]"
+Tidy: TypeAlias = "Callable[[Results], pd.DataFrame]"
+Show: TypeAlias = "Callable[[Results, pd.DataFrame], list[DisplayTable]]"
 Draw: TypeAlias = "Callable[[Results], Any]"
 
 
@@ -88,15 +90,28 @@ _TABLES: dict[str, Table] = {}
 _FIGURES: dict[str, Figure] = {}
 
 
-def table(title: str, *, needs: Iterable[str], section: str, place: int, **options: Any) -> Callable[[Build], Build]:
-    """Register the decorated function as the table of its name, or of `name`; `options`: further fields of `Table`."""
+def table(
+    title: str, tidy: Tidy, *, needs: Iterable[str], section: str, place: int, **options: Any
+) -> Callable[[Show], Show]:
+    """Register the decorated function, which displays the rows that `tidy` gives, as the table of its name.
 
-    def register(build: Build) -> Build:
-        name = options.pop("name", build.__name__)
-        _TABLES[name] = Table(name, title, tuple(needs), section, place, build=build, **options)
-        return build
+    `options`: further fields of `Table`. A table without rows displays nothing.
+    """
+
+    def register(show: Show) -> Show:
+        def build(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
+            frame = tidy(results)
+            return frame, show(results, frame) if len(frame) else []
+
+        add(Table(show.__name__, title, tuple(needs), section, place, build=build, **options))
+        return show
 
     return register
+
+
+def add(table: Table) -> None:
+    """Register a table that is built in one step."""
+    _TABLES[table.name] = table
 
 
 def figure(title: str, *, needs: Iterable[str], section: str, place: int, **options: Any) -> Callable[[Draw], Draw]:

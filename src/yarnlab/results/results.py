@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,8 @@ class Model:
 
     ramp: 'dimension' (official code) or 'rotations' (paper, Eq. 18), for methods that have a ramp; truncate: whether
     its borders are rounded; alpha, beta: rotations within the original context at them. attention_factor: √(1/t).
-    tokens: that it was trained on, in `steps`; batches: as JSON, what decides with the seed which ones a batch holds:
-    corpus, kinds of rows, their length, rows a batch.
+    head_dim, rope_theta: D and b of an attention head. tokens: that it was trained on, in `steps`; batches: as JSON,
+    what decides with the seed which ones a batch holds: corpus, kinds of rows, their length, rows a batch.
     """
 
     name: str
@@ -42,6 +42,8 @@ class Model:
     kind: str
     ramp: str = "dimension"
     original_context: int = 0
+    head_dim: int = 128
+    rope_theta: float = 10_000.0
     published: tuple[str, ...] = ()
     truncate: bool = True
     alpha: float = 1.0
@@ -53,27 +55,12 @@ class Model:
 
     @classmethod
     def of(cls, name: str, entry: dict[str, Any]) -> Model:
-        """The model that an entry of `study.json` describes. Raises KeyError, TypeError or ValueError for a bad one."""
-        length = entry["trained_length"]
+        """The model that an entry of `study.json` describes. Raises KeyError or TypeError for a bad one."""
+        own = {field.name: entry[field.name] for field in fields(cls) if field.name != "name"}
+        own |= {"published": tuple(own["published"]), "batches": json.dumps(own["batches"], sort_keys=True)}
         # A method without a ramp, and its options, has none to describe: null.
-        ramp = {key: entry[key] for key in ("ramp", "truncate", "alpha", "beta") if entry.get(key) is not None}
-        return cls(
-            name=name,
-            arm=entry["arm"],
-            method=entry["method"],
-            scale=float(entry["scale"]),
-            parent=entry["parent"],
-            seed=int(entry["seed"]),
-            trained_length=None if length is None else int(length),
-            kind=entry["kind"],
-            original_context=int(entry.get("original_context") or 0),
-            published=tuple(entry.get("published") or ()),
-            attention_factor=float(entry.get("attention_factor") or 1.0),
-            steps=int(entry.get("steps") or 0),
-            tokens=int(entry.get("tokens") or 0),
-            batches=json.dumps(entry.get("batches", []), sort_keys=True),
-            **ramp,
-        )
+        absent = [key for key in ("ramp", "truncate", "alpha", "beta") if own[key] is None]
+        return cls(name, **{key: value for key, value in own.items() if key not in absent})
 
     @property
     def recipe(self) -> tuple[float, int | None, str]:
@@ -222,14 +209,8 @@ class Results:
         first = self.extended()
         if first is None:
             return None
-        return next(
-            (
-                m
-                for m in self.arms().values()
-                if m.method == "yarn" and m.scale > first.scale and self.parent_arm(m) == first.arm
-            ),
-            None,
-        )
+        arms = (m for m in self.arms().values() if m.method == "yarn" and m.scale > first.scale)
+        return next((m for m in arms if self.parent_arm(m) == first.arm), None)
 
 
 def load(directory: Path | str) -> Results:
@@ -246,10 +227,9 @@ def load(directory: Path | str) -> Results:
         models = {name: Model.of(name, entry) for name, entry in study["models"].items()}
         evaluations = {kind: study["evaluations"].get(kind) for kind in KINDS}
         head = {key: study[key] for key in ("study", "title", "original_context", "study_sha256")}
-        head["notes"] = tuple(study.get("notes", ()))
-        judged = study.get("claims") or {}
-        head |= {"form": judged.get("form", "scale-free"), "roots": judged.get("roots", {})}
-        head["published_tables"] = judged.get("published", False)
+        judged = study["claims"]
+        head |= {"notes": tuple(study["notes"]), "form": judged["form"], "roots": judged["roots"]}
+        head["published_tables"] = judged["published"]
     except (ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{path} cannot be read ({type(error).__name__}: {error}): rerun the study") from error
     frames, unreadable = read_frames(directory, models, evaluations)
@@ -263,9 +243,7 @@ def load(directory: Path | str) -> Results:
         **head,
     )
     base = found.base()
-    if base is None or not base.original_context:
-        return found
-    return replace(found, original_context=base.original_context)
+    return found if base is None else replace(found, original_context=base.original_context)
 
 
 def read_frames(
@@ -273,8 +251,8 @@ def read_frames(
 ) -> tuple[dict[str, pd.DataFrame], dict[str, str]]:
     """The tables under `directory` (results/<study>) of every kind that the study plans, each of its models there.
 
-    And for each kind of which a file lacks columns (an older version wrote it), or is missing although its manifest
-    names it, in place of its table, what to do.
+    And for each kind of which a file lacks columns, or is missing although its manifest names it, in place of its
+    table, what to do.
     """
     found: dict[str, pd.DataFrame | None] = {}
     unreadable = {}
@@ -293,9 +271,8 @@ def read_frames(
 
 
 def evaluated(models: dict[str, Model], evaluation: dict[str, Any]) -> list[str]:
-    """Names of the models that an evaluation is planned for; of all where `study.json` does not say which."""
-    arms = evaluation.get("models")
-    return [name for name, model in models.items() if arms is None or model.arm in arms]
+    """Names of the models that an evaluation is planned for."""
+    return [name for name, model in models.items() if model.arm in evaluation["models"]]
 
 
 def read_manifests(directory: Path, models: dict[str, Model], planned: dict[str, Any]) -> list[dict[str, Any]]:

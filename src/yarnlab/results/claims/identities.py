@@ -34,12 +34,7 @@ class Shape:
 def shapes(results: Results) -> list[Shape]:
     """The distinct heads of the study's models, from study.json."""
     entries = json.loads((results.directory / "study.json").read_text(encoding="utf-8"))["models"].values()
-    found = (
-        Shape(e.get("head_dim", 128), e.get("rope_theta", 10_000.0), e.get("original_context") or context)
-        for e in entries
-        for context in [results.original_context]
-    )
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(Shape(e["head_dim"], e["rope_theta"], e["original_context"]) for e in entries))
 
 
 @special

@@ -6,20 +6,12 @@ from typing import Any
 
 from yarnlab.lazy import alt
 from yarnlab.results.bases import compared_with
-from yarnlab.results.charts import (
-    WIDE,
-    bounded,
-    colour_scale,
-    panels_of,
-    rounded,
-    sure,
-    with_bounds,
-)
+from yarnlab.results.charts import bars, colour_scale, with_bounds
 from yarnlab.results.display import windows
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
-from yarnlab.results.style import INK, QUIET, labels, look, method_label
+from yarnlab.results.style import labels, look, method_label
 from yarnlab.results.tables import ablation as ablation_table
 
 
@@ -37,7 +29,6 @@ from yarnlab.results.tables import ablation as ablation_table
     "difference (bootstrap over documents).",
 )
 def ablation(results: Results) -> Any:
-    """Gap to YaRN in ln perplexity, an arm a bar, a length a panel."""
     frame = ablation_table.tidy(results)
     if frame.empty or "delta" not in frame or frame["delta"].isna().all():
         raise NotMeasured("no arm was fine-tuned beside YaRN at the same scale")
@@ -45,25 +36,17 @@ def ablation(results: Results) -> Any:
     frame = frame[frame["arm"].isin([model.arm for model in arms])].dropna(subset=["delta"])
     frame = with_bounds(frame, "delta_low", "delta_high", "+.3f")
     names = labels(results)
-    colour = colour_scale([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    scale = colour_scale([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    colour = alt.Color("label:N", scale=scale, legend=None)
     frame["panel"] = [f"N = {windows(n, results.original_context)}" for n in frame["length"]]
     columns = ["label", "panel", "length", "delta", "delta_low", "delta_high", "interval", "n"]
-    data = rounded(frame[columns].to_dict("records"))
-    base = alt.Chart(data).encode(y=alt.Y("label:N", sort=[names[m.arm] for m in arms], title=None))
-    tip = [
+    tips = [
         alt.Tooltip("label:N", title="arm"),
         alt.Tooltip("length:Q", title="N", format=","),
         alt.Tooltip("delta:Q", title="gap", format="+.3f"),
-        *sure(),
     ]
     first = compared_with(results)
     against = names[first.arm] if first else method_label("yarn")
     x = alt.X("delta:Q", title=["Δ ln perplexity", f"to {against}"], axis=alt.Axis(tickCount=4))
-    bars = base.mark_bar(height={"band": 0.62}).encode(
-        x=x, color=alt.Color("label:N", scale=colour, legend=None), tooltip=tip
-    )
-    ticks = bounded(base, "delta_low", "delta_high").mark_rule(strokeWidth=1.6, color=INK)
-    ticks = ticks.encode(x="delta_low:Q", x2="delta_high:Q")
-    zero = base.mark_rule(color=QUIET).encode(x=alt.datum(0))
-    panels = panels_of(list(dict.fromkeys(frame.sort_values("length")["panel"])))
-    return alt.layer(bars, ticks, zero).properties(width=WIDE // 4 - 45, height=150).facet(panels, columns=4)
+    order, panels = [names[m.arm] for m in arms], list(dict.fromkeys(frame.sort_values("length")["panel"]))
+    return bars(frame[columns], "label", order, x, tips, panels, columns=4, colour=colour, differences=True)

@@ -5,19 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import alt, pd
-from yarnlab.results.charts import (
-    WIDE,
-    bounded,
-    colour_scale,
-    panels_of,
-    rounded,
-    sure,
-    with_bounds,
-)
+from yarnlab.results.charts import bars, colour_scale, with_bounds
 from yarnlab.results.estimates import group, reported
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
-from yarnlab.results.style import INK, labels, look
+from yarnlab.results.style import labels, look
 from yarnlab.results.tables import benchmarks as benchmarks_table
 
 
@@ -34,7 +26,6 @@ from yarnlab.results.tables import benchmarks as benchmarks_table
     "bars suggest: they are in the second table.",
 )
 def benchmarks(results: Results) -> Any:
-    """Share of right answers, a model a bar, a task a panel (the metric that is reported for it)."""
     frame = benchmarks_table.tidy(results)
     kept = [
         task == "mean" or (metric == reported(task) and group(task) == task)
@@ -46,20 +37,16 @@ def benchmarks(results: Results) -> Any:
     )
     names = labels(results)
     arms = [model for model in results.arms().values() if model.arm in set(frame["arm"])]
-    colour = colour_scale([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    scale = colour_scale([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    x = alt.X("accuracy:Q", title="right answers", axis=alt.Axis(format="%", tickCount=3, labelOverlap=True))
     columns = ["label", "panel", "accuracy", "low", "high", "interval", "n"]
-    base = alt.Chart(rounded(with_bounds(frame, form=".1%")[columns].to_dict("records"))).encode(
-        y=alt.Y("label:N", sort=[names[m.arm] for m in arms], title=None)
+    return bars(
+        with_bounds(frame, form=".1%")[columns],
+        "label",
+        [names[m.arm] for m in arms],
+        x,
+        [alt.Tooltip("label:N", title="model"), alt.Tooltip("accuracy:Q", format=".1%")],
+        sorted(frame["panel"].unique(), key=lambda panel: panel != "mean of the tasks"),
+        columns=4,
+        colour=alt.Color("label:N", scale=scale, legend=None),
     )
-    bars = base.mark_bar(height={"band": 0.62}).encode(
-        x=alt.X("accuracy:Q", title="right answers", axis=alt.Axis(format="%", tickCount=3, labelOverlap=True)),
-        color=alt.Color("label:N", scale=colour, legend=None),
-        tooltip=[
-            alt.Tooltip("label:N", title="model"),
-            alt.Tooltip("accuracy:Q", format=".1%"),
-            *sure(),
-        ],
-    )
-    ticks = bounded(base).mark_rule(strokeWidth=1.6, color=INK).encode(x="low:Q", x2="high:Q")
-    order = sorted(frame["panel"].unique(), key=lambda panel: panel != "mean of the tasks")
-    return alt.layer(bars, ticks).properties(width=WIDE // 4 - 45, height=150).facet(panels_of(order), columns=4)

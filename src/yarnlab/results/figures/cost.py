@@ -22,7 +22,6 @@ from yarnlab.results.tables import cost as cost_table
     "than the sum.",
 )
 def cost(results: Results) -> Any:
-    """Wall time by stage; each job is one segment."""
     frame = cost_table.tidy(results).dropna(subset=["seconds"])
     frame = frame.assign(minutes=frame["seconds"] / 60)
     order = list(dict.fromkeys(frame["stage"]))

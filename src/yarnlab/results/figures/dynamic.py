@@ -4,25 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from yarnlab.lazy import alt
-from yarnlab.results.charts import (
-    WIDE,
-    dashed,
-    decades,
-    key,
-    legend,
-    log_scale,
-    panels_of,
-    powers,
-    rounded,
-    scales,
-    tokens,
-    tooltip,
-    with_bounds,
-)
+from yarnlab.results.charts import WIDE, by_method, with_bounds
+from yarnlab.results.display import rows_of
+from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.published.data import load_reference
+from yarnlab.results.published.overlay import FIRST, overlaid, relative
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
-from yarnlab.results.style import QUIET, method_label, method_look, methods_of
+from yarnlab.results.style import method_label, method_look, methods_of
 from yarnlab.results.tables import dynamic as dynamic_table
 
 
@@ -39,33 +28,48 @@ from yarnlab.results.tables import dynamic as dynamic_table
     "flatters what happens at its end. The dashed vertical marks L.",
 )
 def dynamic(results: Results) -> Any:
-    """Perplexity by length, a method a line: the tail alone (as the paper's Fig. 5) and the whole length."""
     frame = dynamic_table.tidy(results)
     titles = {
         "tail": f"last {results.evaluations['dynamic']['tail']} tokens of N",
         "whole length": "all N tokens",
     }
-    methods = methods_of(frame)
-    data = with_bounds(frame)[["method", "length", "perplexity", "interval", "n"]].copy()
-    data["panel"] = frame["measure"].map(titles)
-    data["method"] = data["method"].map(method_label)
-    data["window"] = results.original_context
-    colour, dash, shape = scales([method_label(m) for m in methods], [method_look(m) for m in methods])
-    base = alt.Chart(rounded(data.to_dict("records")))
-    common = {
-        "x": alt.X(
-            "length:Q",
-            title="context window N (tokens)",
-            scale=alt.Scale(type="log", base=2, nice=False),
-            axis=tokens(values=powers(results.original_context)),
-        ),
-        "y": alt.Y("perplexity:Q", scale=log_scale(data["perplexity"]), title="perplexity", axis=decades()),
-        "color": legend("method:N", colour),
-    }
-    lines = dashed(base.mark_line(clip=True).encode(**common), "method", dash)
-    points = base.mark_point(filled=True, size=34, opacity=1, clip=True).encode(
-        shape=alt.Shape("method:N", scale=shape, legend=key()), tooltip=tooltip("method"), **common
+    data = with_bounds(frame)[["method", "length", "perplexity", "interval", "n"]]
+    data = data.assign(panel=frame["measure"].map(titles), window=results.original_context)
+    size = WIDE // 2 - 50, 260
+    return by_method(data, results.original_context, "window", list(titles.values()), columns=2, size=size, clip=True)
+
+
+@figure(
+    "Shape of the paper’s Figure 5",
+    needs=("dynamic",),
+    section="dynamic",
+    place=30,
+    fold="The shape of these curves over the paper’s Figure 5",
+    parts="bases",
+    alt="Lines of perplexity of the end of the text divided by its value at the original context, against "
+    "the length in units of the original context; this study's methods in colour over the paper's in "
+    "grey.",
+    caption="Every curve is divided by its own value at L. The paper’s (digitised) are of one document and "
+    "end at 1.9L.",
+)
+def dynamic_relative(results: Results) -> Any:
+    """The same of dynamic scaling without fine-tuning, tails only: this study over the paper's Figure 5."""
+    window = results.original_context
+    frame = dynamic_table.tidy(results)
+    frame = frame[frame["measure"] == "tail"]
+    rows: list[dict[str, Any]] = []
+    looks: dict[str, Any] = {}
+    for method in methods_of(frame):
+        own = frame[frame["method"] == method].sort_values("length")
+        at = own.loc[own["length"] == window, "perplexity"]
+        if at.empty:
+            continue
+        looks[method_label(method)] = method_look(method)
+        for r in rows_of(own[own["length"] >= FIRST * window]):
+            row = {"model": method_label(method), "x": r.length / window, "n": r.n}
+            rows.append(row | {"y": r.perplexity / float(at.iloc[0])})
+    if not rows:
+        raise NotMeasured("dynamic scaling was not measured at N = L")
+    return overlaid(
+        rows, looks, relative(load_reference().figure("Figure 5"), "method"), "perplexity(N) / perplexity(L)"
     )
-    rule = base.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(x="max(window):Q")
-    chart = alt.layer(rule, lines, points).properties(width=WIDE // 2 - 50, height=260)
-    return chart.facet(panels_of(list(titles.values())), columns=2).resolve_axis(x="independent")

@@ -5,17 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import alt
-from yarnlab.results.charts import (
-    WIDE,
-    bounded,
-    dashed,
-    key,
-    legend,
-    rounded,
-    scales,
-    sure,
-    with_bounds,
-)
+from yarnlab.results.charts import WIDE, bounded, dashed, key, legend, rounded, scales, sure, with_bounds
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
@@ -34,7 +24,6 @@ from yarnlab.results.tables import entropy as entropy_table
     "said to spread the attention out, and the temperature to undo that.",
 )
 def entropy(results: Results) -> Any:
-    """Mean attention entropy by scale, a method a line; the rule is the unchanged base."""
     frame = entropy_table.tidy(results)
     reference = frame[(frame["method"] == "none") & (frame["scale"] == 1)]
     curves = frame[frame["method"] != "none"]

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
-from dataclasses import dataclass
 from typing import Any
 
 from yarnlab.lazy import alt
 from yarnlab.results.charts import WIDE, dashed, key, legend, rounded, scales
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
-from yarnlab.results.results import Results
+from yarnlab.results.results import Model, Results
 from yarnlab.results.style import METHOD_LABELS, QUIET, method_label, method_look
 from yarnlab.rope import METHODS, make_rope
 
@@ -19,29 +17,6 @@ from yarnlab.rope import METHODS, make_rope
 SHOWN = ("none", "pi", "ntk-aware", "yarn", "ntk-by-parts")
 SIZE = {"width": WIDE // 2 - 60, "height": 280}
 MARKERS = 16  # markers along a line
-
-
-@dataclass(frozen=True)
-class Head:
-    """What RoPE depends on beside the method: D (even), the base b, L in tokens."""
-
-    dimension: int
-    base: float
-    original_context: int
-
-
-def head_of(results: Results) -> Head:
-    """The attention head of the study's base, from its `config.json`; the paper's D = 128, b = 10,000 before."""
-    dimension, base = 128, 10_000.0
-    model = results.base()
-    path = results.directory / "models" / (model.name if model else "") / "config.json"
-    if path.is_file():
-        config = json.loads(path.read_text(encoding="utf-8"))
-        heads = int(config.get("num_attention_heads") or 1)
-        dimension = int(config.get("head_dim") or config.get("hidden_size", 0) // heads or dimension)
-        given = config.get("rope_parameters") or {}
-        base = float(given.get("rope_theta") or config.get("rope_theta") or base)
-    return Head(dimension, base, results.original_context)
 
 
 @figure(
@@ -63,7 +38,9 @@ def frequencies(results: Results) -> Any:
 
     The frequencies are those that the models get (`yarnlab.rope`); YaRN's are NTK-by-parts'.
     """
-    head, scale, methods = head_of(results), _scale(results), _methods(results)
+    head, scale, methods = results.base(), _scale(results), _methods(results)
+    if head is None:
+        raise NotMeasured("this study has no base")
     plain = _inv_freq("none", 1.0, head)
     rows: list[dict[str, Any]] = []
     for method in methods:
@@ -93,14 +70,14 @@ def _methods(results: Results) -> list[str]:
 
 
 def _panel(
-    rows: list[dict[str, Any]], methods: list[str], head: Head, column: str, title: str, axis: Any, marks: list[Any]
+    rows: list[dict[str, Any]], methods: list[str], head: Model, column: str, title: str, axis: Any, marks: list[Any]
 ) -> Any:
     names = [method_label(method) for method in methods]
     colour, dash, shape = scales(names, [method_look(method) for method in methods])
-    step = max(1, head.dimension // 2 // MARKERS)
+    step = max(1, head.head_dim // 2 // MARKERS)
     x = alt.X(
         "d:Q",
-        title=f"pair index d (D = {head.dimension}, b = {head.base:,.0f})",
+        title=f"pair index d (D = {head.head_dim}, b = {head.rope_theta:,.0f})",
         axis=alt.Axis(format="d", tickMinStep=1, tickCount=6),
         scale=alt.Scale(nice=False),
     )
@@ -133,9 +110,9 @@ def _scale(results: Results) -> float:
     return scale
 
 
-def _inv_freq(method: str, scale: float, head: Head) -> list[float]:
+def _inv_freq(method: str, scale: float, head: Model) -> list[float]:
     rope = make_rope(
-        method, scale=scale, original_context=head.original_context, head_dim=head.dimension, base=head.base
+        method, scale=scale, original_context=head.original_context, head_dim=head.head_dim, base=head.rope_theta
     )
     found: list[float] = rope.inv_freq().double().tolist()
     return found

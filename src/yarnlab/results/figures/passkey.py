@@ -5,12 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import alt
-from yarnlab.results.charts import (
-    WIDE,
-    panels_of,
-    rounded,
-    tokens,
-)
+from yarnlab.results.charts import WIDE, panels_of, rounded, tokens
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
 from yarnlab.results.rows import named_arms
@@ -30,7 +25,6 @@ from yarnlab.results.tables import passkey as passkey_table
     "depths: hover it for their number and the 95 % interval of the accuracy.",
 )
 def passkey(results: Results) -> Any:
-    """Accuracy by prompt length and tenth of the depth, a model a panel."""
     frame = passkey_table.tidy(results)
     cells = frame[(frame["depth_high"] - frame["depth_low"]) < 0.5].copy()
     cells["panel"] = cells["label"]

@@ -5,19 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import alt
-from yarnlab.results.charts import (
-    WIDE,
-    bounded,
-    panels_of,
-    rounded,
-    sure,
-    with_bounds,
-)
+from yarnlab.results.charts import bars, with_bounds
 from yarnlab.results.display import windows
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
-from yarnlab.results.style import INK, LOOKS, QUIET
+from yarnlab.results.style import LOOKS
 from yarnlab.results.tables import ramp as ramp_table
 
 
@@ -34,7 +27,6 @@ from yarnlab.results.tables import ramp as ramp_table
     "paired difference.",
 )
 def ramp(results: Results) -> Any:
-    """Gap of every variant to the official ramp at the longest length of each scale, a scale a panel."""
     frame = ramp_table.tidy(results)
     if "delta" not in frame:
         raise NotMeasured("the ramp evaluation has nothing to compare with its official variant")
@@ -46,14 +38,9 @@ def ramp(results: Results) -> Any:
         ]
     )
     frame = with_bounds(frame, "delta_low", "delta_high", "+.3f")
-    data = rounded(frame[["variant", "panel", "delta", "delta_low", "delta_high", "interval", "n"]].to_dict("records"))
-    base = alt.Chart(data).encode(y=alt.Y("variant:N", sort=list(frame["variant"].unique()), title=None))
-    bars = base.mark_bar(height={"band": 0.62}, color=LOOKS["ntk-by-parts"].light).encode(
-        x=alt.X("delta:Q", title="Δ ln perplexity to the official ramp", axis=alt.Axis(tickCount=4)),
-        tooltip=["variant:N", alt.Tooltip("delta:Q", title="gap", format="+.3f"), *sure()],
-    )
-    ticks = bounded(base, "delta_low", "delta_high").mark_rule(strokeWidth=1.6, color=INK)
-    ticks = ticks.encode(x="delta_low:Q", x2="delta_high:Q")
-    zero = base.mark_rule(color=QUIET).encode(x=alt.datum(0))
-    panels = panels_of(list(dict.fromkeys(frame.sort_values("scale")["panel"])))
-    return alt.layer(bars, ticks, zero).properties(width=WIDE // 3 - 45, height=150).facet(panels, columns=3)
+    columns = ["variant", "panel", "delta", "delta_low", "delta_high", "interval", "n"]
+    x = alt.X("delta:Q", title="Δ ln perplexity to the official ramp", axis=alt.Axis(tickCount=4))
+    tips = ["variant:N", alt.Tooltip("delta:Q", title="gap", format="+.3f")]
+    order, panels = list(frame["variant"].unique()), list(dict.fromkeys(frame.sort_values("scale")["panel"]))
+    colour = alt.value(LOOKS["ntk-by-parts"].light)
+    return bars(frame[columns], "variant", order, x, tips, panels, columns=3, colour=colour, differences=True)

@@ -35,7 +35,6 @@ SIZE = {"width": WIDE // 3 - 55, "height": 210}
     "drawn at 1.05. c: where each part of each document has its lowest loss.",
 )
 def temperature_sweep(results: Results) -> Any:
-    """Perplexity over its lowest value, its change in the first and last segment, and the best factors' shares."""
     frame = sweep_of_base(results)
     measured = sorted(float(s) for s in frame["scale"].unique())
     scale = min(measured, key=lambda s: (abs(s - SCALE), s))

@@ -30,7 +30,6 @@ SMOOTHING = 10
     "mean over its 10 steps.",
 )
 def training_loss(results: Results) -> Any:
-    """Left: loss of every arm, smoothed. Right: its gap to YaRN on the same batches."""
     first = compared_with(results)
     if first is None or not results.has("training"):
         raise NotMeasured("no YaRN model was fine-tuned from the base")

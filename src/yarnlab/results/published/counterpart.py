@@ -55,20 +55,21 @@ def counterpart_of(results: Results, published: PublishedModel) -> Counterpart |
         names = {name.casefold() for name in published.names}
         named = (m for m in results.models.values() if names & {name.casefold() for name in m.published})
         model = next(named, None)
-        return _named(model, _context(results, model), published) if model is not None else None
+        return _named(model, published) if model is not None else None
     if published.constants != "paper" or published.scale is None or published.training == "pre-trained":
         return None
     kinds = ("pretrain", "hub") if published.training == "none" else ("finetune",)
     for model in results.arms().values():
         same = model.method == published.method and _same_scale(model.scale, published.scale)
         if same and model.kind in kinds and model.ramp == "dimension":
-            own = _context(results, model)
+            own = model.original_context
             why = f"{model.arm} is the scale-free analogue: same method and s, lengths in units of L = {own:,} tokens"
             return Counterpart(model, own, published.original_context, why)
     return None
 
 
-def _named(model: Model, own: int, published: PublishedModel) -> Counterpart:
+def _named(model: Model, published: PublishedModel) -> Counterpart:
+    own = model.original_context
     # Weights taken over from the hub are the published ones whatever rope the study gives them by name.
     context = published.native_context if model.kind == "hub" else published.original_context
     why = None
@@ -83,10 +84,6 @@ def _named(model: Model, own: int, published: PublishedModel) -> Counterpart:
 
 def _same_scale(a: float, b: float) -> bool:
     return abs(a - b) <= SAME_SCALE * b
-
-
-def _context(results: Results, model: Model) -> int:
-    return model.original_context or results.original_context
 
 
 @dataclass(frozen=True)
@@ -152,8 +149,7 @@ def command_for(results: Results, cell: Cell) -> str:
     if kind in ("setting", "training", "cost", "derived"):
         target = f"models/{model.name}/manifest.json" if model.kind == "finetune" else ""
     else:
-        planned = (results.evaluations.get(kind) or {}).get("models") or ()
-        target = f"evaluations/{kind}/{model.name}.manifest.json" if model.arm in planned else ""
+        target = f"evaluations/{kind}/{model.name}.manifest.json" if results.plans(kind, model.arm) else ""
     if not target or (results.directory / target).is_file():
         return ""
     return f"envs/run snakemake --cores all results/{results.study}/{target} --config study={results.study}"

@@ -11,62 +11,38 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from yarnlab.provenance import replacing, write_json
+from yarnlab.results.display import markdown_row
 from yarnlab.results.origin import Origin, origin
+from yarnlab.results.output import write
 from yarnlab.results.results import ResultsError, load
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PAGE = (1200, 1000)  # pixels of the report's head
-# Picture → what it shows, and the figure that stands in where there is no browser (always, for the second).
+# The two pictures, and the figure that each shows; the first only where there is no browser for the report's head.
 HEAD, FIGURE = "micro-report.png", "micro-figure.png"
 FIGURES = {HEAD: "ablation", FIGURE: "figure_1"}
 # The claims that the README shows, by id, in this order; those that a study did not judge are left out.
-SHOWN = (
-    "accept-zero-shot-order",
-    "accept-finetuned-order",
-    "8",
-    "15",
-    "11",
-    "23",
-    "24",
-    "25",
-    "29",
-    "31",
-)
-
-
-class NoReport(ResultsError):
-    """There is no report to take pictures or results from; the message names the command that makes one."""
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A picture of the gallery: its file and what it was taken from."""
-
-    path: Path
-    taken: str
+SHOWN = ("accept-zero-shot-order", "accept-finetuned-order", "8", "15", "11", "23", "24", "25", "29", "31")
 
 
 def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> Path:
     """Write both pictures and `gallery.json` under `images`, and the results block into `readme` where given.
 
-    Raises NoReport where the study has no report, and ResultsError where `readme` lacks the markers. Pictures and
-    README are written last, so that a failure leaves the old ones.
+    Raises ResultsError where the study has no report, or `readme` lacks the markers. Pictures and README are written
+    last, so that a failure leaves the old ones.
     """
-    claims, study = _document(study_dir, "claims.json"), _document(study_dir, "study.json")
-    if not (study_dir / "report.html").is_file():
-        raise NoReport(f"{study_dir}/report.html is missing: {_command(study_dir)}")
+    claims, study = (json.loads(_made(study_dir, name).read_bytes()) for name in ("claims.json", "study.json"))
+    _made(study_dir, "report.html")
     made = origin(load(study_dir))
-    text = embedded(readme.read_text(encoding="utf-8"), results_block(study_dir, made)) if readme else None
-    pictures = [_head(study_dir, images / HEAD), _figure(study_dir, images / FIGURE, FIGURES[FIGURE])]
-    if readme is not None and text is not None:
-        with replacing(readme) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+    text = embedded(readme.read_text(encoding="utf-8"), results_block(claims, study["title"], made)) if readme else ""
+    taken = {HEAD: _head(study_dir, images / HEAD), FIGURE: _figure(study_dir, images / FIGURE)}
+    if readme is not None:
+        write(readme, text)
     record = {
         "study": study["study"],
         "study_sha256": study["study_sha256"],
@@ -74,31 +50,22 @@ def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> 
         "commits": made.commits if made else "",
         "dirty": made.dirty if made else None,
         "finished": made.finished[:10] if made else "",
-        "pictures": {picture.path.name: picture.taken for picture in pictures},
+        "pictures": taken,
     }
     write_json(images / "gallery.json", record)
     return images / "gallery.json"
 
 
-def results_block(study_dir: Path, made: Origin | None) -> str:
-    """Markdown: the counts of verdicts, then the claims of SHOWN with their verdict, number, interval and n."""
-    document, study = _document(study_dir, "claims.json"), _document(study_dir, "study.json")
-    when = f"; {', '.join(part for part in (made.commits, made.finished[:10]) if part)}" if made else ""
-    counts = document["counts"]
-    total = sum(counts.values())
+def results_block(claims: dict[str, Any], title: str, made: Origin | None) -> str:
+    """Markdown: the claims of SHOWN with their verdict, number, interval and n, then the counts of verdicts."""
+    when = f"; {', '.join(filter(None, (made.commits, made.finished[:10])))}" if made else ""
+    lines = [f"What one run shows ({title}{when}):", "", "| claim | verdict | number |", "|---|---|---|"]
+    judged = {claim["id"]: claim for claim in claims["claims"] if claim["status"] != "not run"}
+    for claim in (judged[name] for name in SHOWN if name in judged):
+        lines.append(markdown_row((claim["title"], claim["status"], claim["text"])))
+    counts = claims["counts"]
     summary = ", ".join(f"{n} {_plural(status, n)}" for status, n in counts.items())
-    lines = [
-        f"What one run shows ({study['title']}{when}):",
-        "",
-        "| claim | verdict | number |",
-        "|---|---|---|",
-    ]
-    found = {claim["id"]: claim for claim in document["claims"]}
-    for name in SHOWN:
-        claim = found.get(name)
-        if claim is not None and claim["status"] != "not run":
-            lines.append(f"| {_cell(claim['title'])} | {claim['status']} | {_cell(claim['text'])} |")
-    return "\n".join([*lines, "", f"Of {total} claims {summary}.", ""])
+    return "\n".join([*lines, "", f"Of {sum(counts.values())} claims {summary}.", ""])
 
 
 def embedded(text: str, block: str) -> str:
@@ -110,12 +77,7 @@ def embedded(text: str, block: str) -> str:
     return f"{before}{BEGIN}\n{block.strip()}\n{END}{after}"
 
 
-def browser() -> str | None:
-    """Path of a Chromium, or None."""
-    return next(filter(None, map(shutil.which, BROWSERS)), None)
-
-
-def screenshot(binary: str, page: Path, picture: Path, size: tuple[int, int] = PAGE) -> None:
+def screenshot(binary: str, page: Path, picture: Path) -> None:
     """Take a picture of the top of a local page. Raises ResultsError with the browser's words where that fails."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch, replacing(picture) as temporary:
         command = [
@@ -127,7 +89,7 @@ def screenshot(binary: str, page: Path, picture: Path, size: tuple[int, int] = P
             "--no-first-run",
             "--disable-background-networking",
             f"--user-data-dir={scratch}",
-            f"--window-size={size[0]},{size[1]}",
+            f"--window-size={PAGE[0]},{PAGE[1]}",
             "--virtual-time-budget=20000",
             f"--screenshot={temporary}",
             page.resolve().as_uri(),
@@ -137,42 +99,34 @@ def screenshot(binary: str, page: Path, picture: Path, size: tuple[int, int] = P
             raise ResultsError(f"{binary} took no picture of {page}: {done.stderr.strip()[-300:]}")
 
 
-def _head(study_dir: Path, picture: Path) -> Picture:
-    binary = browser()
+def _head(study_dir: Path, picture: Path) -> str:
+    """Write the picture of the report's head; returns what it was taken from."""
+    binary = next(filter(None, map(shutil.which, BROWSERS)), None)
     if binary is None:
         print(
             f"No Chromium here ({', '.join(BROWSERS)}): {picture.name} shows the figure {FIGURES[HEAD]} instead of the "
             "report's head. Install Debian's package chromium and repeat.",
             file=sys.stderr,
         )
-        return _figure(study_dir, picture, FIGURES[HEAD])
+        return _figure(study_dir, picture)
     screenshot(binary, study_dir / "report.html", picture)
-    return Picture(picture, f"the top of report.html, {Path(binary).name}")
+    return f"the top of report.html, {Path(binary).name}"
 
 
-def _figure(study_dir: Path, picture: Path, name: str) -> Picture:
-    source = study_dir / "figures" / f"{name}.png"
-    if not source.is_file():
-        raise NoReport(f"{source} is missing: {_command(study_dir)}")
-    with replacing(picture) as temporary:
-        shutil.copyfile(source, temporary)
-    return Picture(picture, f"figures/{name}.png")
+def _figure(study_dir: Path, picture: Path) -> str:
+    """Write the picture as the figure that it shows; returns what it was taken from."""
+    name = f"figures/{FIGURES[picture.name]}.png"
+    write(picture, _made(study_dir, name).read_bytes())
+    return name
 
 
-def _document(study_dir: Path, name: str) -> dict[str, Any]:
+def _made(study_dir: Path, name: str) -> Path:
+    """The path of a file that the study has written; ResultsError names the command where it has not."""
     path = study_dir / name
     if not path.is_file():
-        raise NoReport(f"{path} is missing: {_command(study_dir)}")
-    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return found
-
-
-def _command(study_dir: Path) -> str:
-    return f"run `envs/run snakemake --cores all --config study={study_dir.name}` first"
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|")
+        command = f"envs/run snakemake --cores all --config study={study_dir.name}"
+        raise ResultsError(f"{path} is missing: run `{command}` first")
+    return path
 
 
 def _plural(status: str, n: int) -> str:

@@ -1,4 +1,8 @@
-"""Arms of the ablation and the base: perplexity, its gap to YaRN paired by document, passkey at sL."""
+"""Arms of the ablation and the base: perplexity, its gap to YaRN paired by document, passkey at sL.
+
+An arm that was not fine-tuned like that YaRN arm has no gap. p: sign-flip test of the gap; p_holm: corrected over
+all gaps of the table.
+"""
 
 from __future__ import annotations
 
@@ -14,35 +18,17 @@ from yarnlab.results.display import (
     count,
     manifests_of,
     mark_note,
-    marked,
     percent,
+    perplexity_cell,
     rows_of,
-    signed,
-    with_interval,
+    tested_delta_cell,
 )
 from yarnlab.results.estimates import NotMeasured, gap, hits, nll, paired
 from yarnlab.results.registry import table
 from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import difference, head, numbers, with_holm
-from yarnlab.results.statistics import (
-    accuracy,
-    geometric_mean_perplexity,
-    sign_flip,
-)
+from yarnlab.results.statistics import accuracy, geometric_mean_perplexity, sign_flip
 from yarnlab.results.style import labels
-
-
-@table(
-    "What each part of YaRN contributes, at equal budget",
-    needs=("perplexity", "passkey"),
-    section="ablation",
-    place=20,
-    per_base=True,
-    opened=2,
-)
-def ablation(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
 
 
 def ablation_lengths(results: Results) -> list[int]:
@@ -57,11 +43,6 @@ def ablation_lengths(results: Results) -> list[int]:
 
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Arms of the ablation and the base: perplexity, its gap to YaRN paired by document, passkey at sL.
-
-    An arm that was not fine-tuned like that YaRN arm has no gap. p: sign-flip test of the gap; p_holm: corrected over
-    all gaps of the table.
-    """
     rows: list[dict[str, Any]] = []
     first, base = compared_with(results), results.base()
     if first is None or base is None:
@@ -96,11 +77,19 @@ def _passkey_at(results: Results, model: Model, length: int) -> dict[str, Any]:
     return e.columns("passkey") | {"passkey_n": e.n}
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table(
+    "What each part of YaRN contributes, at equal budget",
+    tidy,
+    needs=("perplexity", "passkey"),
+    section="ablation",
+    place=20,
+    per_base=True,
+    opened=2,
+)
+def ablation(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Perplexity and passkey; then the paired gaps to YaRN."""
-    cells = {(r.label, r.length): with_interval(r.perplexity, r.low, r.high) for r in rows_of(frame)}
     caption = f"Perplexity of the ablation's arms and the base at N tokens, n = {count(frame)}. {INTERVAL}."
-    first = by_length(results, "perplexity", caption, frame, cells)
+    first = by_length(results, "perplexity", caption, frame, perplexity_cell)
     if "passkey" in frame:
         found = frame.dropna(subset=["passkey"])
         if not found.empty:
@@ -115,8 +104,6 @@ def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     if "delta" not in frame or against is None:
         return [first]
     others = frame.dropna(subset=["delta"])
-    cells = {(r.label, r.length): marked(signed(r.delta, r.delta_low, r.delta_high), r.p_holm) for r in rows_of(others)}
     caption = f"Gap to {labels(results)[against.arm]} in ln perplexity at N tokens, paired by document (above 0: that "
-    caption += "is better), "
-    caption += f"n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
-    return [first, by_length(results, "perplexity", caption, others, cells)]
+    caption += f"is better), n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
+    return [first, by_length(results, "perplexity", caption, others, tested_delta_cell)]

@@ -1,4 +1,8 @@
-"""Score of every arm by task and metric, and over all tasks ('mean'); delta: minus its base on the same items."""
+"""Score of every arm by task and metric, and over all tasks ('mean'); delta: minus its base on the same items.
+
+p: of `test`, McNemar's exact one for one seed; p_holm: corrected over the table. Where answers are not simply
+right or wrong the interval is that of lm-eval's standard error and there is no test.
+"""
 
 from __future__ import annotations
 
@@ -34,29 +38,11 @@ from yarnlab.results.estimates import (
 from yarnlab.results.registry import table
 from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import difference, head, named_arms, numbers, with_base, with_holm
-from yarnlab.results.statistics import (
-    Array,
-    Estimate,
-    accuracy,
-    mcnemar,
-    mean,
-    paired_difference_of_proportions,
-)
-
-
-@table("Short tasks", needs=("benchmarks",), section="short-context", place=20, opened=2)
-def benchmarks(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
+from yarnlab.results.statistics import Array, Estimate, accuracy, mcnemar, mean, paired_difference_of_proportions
 
 
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Score of every arm by task and metric, and over all tasks ('mean'); delta: minus its base on the same items.
-
-    p: of `test`, McNemar's exact one for one seed; p_holm: corrected over the table. Where answers are not simply
-    right or wrong the interval is that of lm-eval's standard error and there is no test.
-    """
     frame = results.frame("benchmarks")
     kept = tasks(results) if results.has("benchmarks.samples") else []
     rows: list[dict[str, Any]] = []
@@ -104,7 +90,8 @@ def _against(results: Results, model: Model, base: Model, task: str, metric: str
     return difference(paired_difference_of_proportions(a, b)) | mcnemar(a, b).columns()
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Short tasks", tidy, needs=("benchmarks",), section="short-context", place=20, opened=2)
+def benchmarks(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Models by task and metric; then the differences to the base on the same items. MMLU's subjects are left out."""
     frame = frame[[group(task) == task for task in frame["task"]]]
     cell = lambda r: percent(r.accuracy, r.low, r.high)  # noqa: E731

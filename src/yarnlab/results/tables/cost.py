@@ -6,23 +6,12 @@ import math
 from typing import Any
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import (
-    DisplayTable,
-    duration,
-    rows_of,
-)
+from yarnlab.results.display import DisplayTable, duration, rows_of
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 
 
-@table("What each stage cost", needs=("manifests",), section="cost", place=20, fold="Every stage")
-def cost(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 def tidy(results: Results) -> pd.DataFrame:
-    """Wall time and peak memory of every stage that left a manifest."""
     rows = [
         {
             "stage": manifest.get("stage", ""),
@@ -37,7 +26,8 @@ def tidy(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("What each stage cost", tidy, needs=("manifests",), section="cost", place=20, fold="Every stage")
+def cost(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """One row per stage and name, and their sum."""
     rows: list[dict[str, Any]] = [
         {

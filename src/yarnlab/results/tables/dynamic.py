@@ -1,11 +1,23 @@
-"""The base at each length under each dynamic method and plain RoPE: the whole length and its tail by itself."""
+"""The base at each length under each dynamic method and plain RoPE: the whole length and its tail by itself.
+
+delta: difference in ln perplexity to plain RoPE, paired by document.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import INTERVAL, DisplayTable, base_manifests, count, signed, wide, windows, with_interval
+from yarnlab.results.display import (
+    INTERVAL,
+    DisplayTable,
+    base_manifests,
+    count,
+    delta_cell,
+    perplexity_cell,
+    wide,
+    windows,
+)
 from yarnlab.results.estimates import cells, gap
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
@@ -15,18 +27,8 @@ from yarnlab.results.statistics import geometric_mean_perplexity
 MEASURES = {"whole length": "nll", "tail": "tail_nll"}
 
 
-@table("Dynamic scaling", needs=("dynamic",), section="dynamic", place=20, per_base=True)
-def dynamic(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """The base at each length under each dynamic method and plain RoPE: the whole length and its tail by itself.
-
-    delta: difference in ln perplexity to plain RoPE, paired by document.
-    """
     keys = ("method", "length")
     scales = cells(results, "dynamic", "scale_in_force", keys)
     rows = []
@@ -43,7 +45,8 @@ def tidy(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Dynamic scaling", tidy, needs=("dynamic",), section="dynamic", place=20, per_base=True)
+def dynamic(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Methods by length: over the whole length, over its tail alone, and the gap to plain RoPE on the tail."""
     sources = base_manifests(results, "dynamic")
     name = lambda n: windows(int(n), results.original_context)  # noqa: E731
@@ -55,30 +58,10 @@ def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     for measure, text in texts.items():
         part = frame[frame["measure"] == measure]
         caption = f"{text}, n = {count(part)}. {INTERVAL}."
-        sections.append(
-            wide(
-                caption,
-                part,
-                "method",
-                "length",
-                lambda r: with_interval(r.perplexity, r.low, r.high),
-                name=name,
-                sources=sources,
-            )
-        )
+        sections.append(wide(caption, part, "method", "length", perplexity_cell, name=name, sources=sources))
     if "delta" in frame:
         part = frame[(frame["measure"] == "tail") & frame["delta"].notna()]
         caption = "Tail of N tokens: ln perplexity minus that of plain RoPE, paired by document (below 0: scaling "
         caption += f"helps), n = {count(part)}. {INTERVAL}."
-        sections.append(
-            wide(
-                caption,
-                part,
-                "method",
-                "length",
-                lambda r: signed(r.delta, r.delta_low, r.delta_high),
-                name=name,
-                sources=sources,
-            )
-        )
+        sections.append(wide(caption, part, "method", "length", delta_cell, name=name, sources=sources))
     return sections

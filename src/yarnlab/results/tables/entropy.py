@@ -1,4 +1,7 @@
-"""Entropy of the base's attention by method and scale, mean over layers, heads and queries, in nats."""
+"""Entropy of the base's attention by method and scale, mean over layers, heads and queries, in nats.
+
+normalised: as a share of the entropy of uniform attention. delta: minus that of the unchanged base.
+"""
 
 from __future__ import annotations
 
@@ -9,33 +12,24 @@ from yarnlab.lazy import pd
 from yarnlab.results.display import (
     INTERVAL,
     DisplayTable,
+    at_scale,
     base_manifests,
     count,
+    delta_cell,
     rows_of,
-    signed,
     wide,
     with_interval,
 )
-from yarnlab.results.estimates import cells, paired
+from yarnlab.results.estimates import NotMeasured, cells, paired, present, split
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, numbers
 from yarnlab.results.statistics import mean
-from yarnlab.results.style import method_label
-
-
-@table("Entropy of the attention", needs=("entropy",), section="entropy", place=20, per_base=True)
-def entropy(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
+from yarnlab.results.style import METHOD_LABELS, method_label
 
 
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Entropy of the base's attention by method and scale, mean over layers, heads and queries, in nats.
-
-    normalised: as a share of the entropy of uniform attention. delta: minus that of the unchanged base.
-    """
     tables = cells(results, "entropy", "entropy", ("method", "scale"))
     shares = cells(results, "entropy", "normalised_entropy", ("method", "scale"))
     reference = tables.get(("none", 1.0))
@@ -50,7 +44,8 @@ def tidy(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Entropy of the attention", tidy, needs=("entropy",), section="entropy", place=20, per_base=True)
+def entropy(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Difference to the unchanged base, methods by scale; then the entropies themselves."""
     sources = base_manifests(results, "entropy")
     sections = []
@@ -58,12 +53,11 @@ def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         others = frame.dropna(subset=["delta"])
         caption = "Mean entropy of the attention minus that of the base with plain RoPE, in nats, paired by document "
         caption += f"(above 0: more spread out), n = {count(others)}. {INTERVAL}."
-        cell = lambda r: signed(r.delta, r.delta_low, r.delta_high)  # noqa: E731
-        sections.append(wide(caption, others, "method", "scale", cell, name=_scale, sources=sources))
+        sections.append(wide(caption, others, "method", "scale", delta_cell, name=at_scale, sources=sources))
     rows: list[dict[str, Any]] = [
         {
             "method": method_label(r.method),
-            "scale": _scale(r.scale),
+            "scale": at_scale(r.scale),
             "entropy (nats)": with_interval(r.entropy, r.low, r.high),
             "share of uniform": with_interval(r.normalised, r.normalised_low, r.normalised_high),
         }
@@ -74,5 +68,64 @@ def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     return sections
 
 
-def _scale(s: float) -> str:
-    return f"s = {s:g}"
+@lru_cache(maxsize=4)
+def by_layer(results: Results) -> pd.DataFrame:
+    """The same by layer: the mean over heads (`head` is 'all'), then every head's; both numbered from 0, in nats."""
+    frame, base = present(results, "entropy"), results.base()
+    of_base = frame[frame["arm"] == base.arm] if base is not None else frame.head(0)
+    if of_base.empty:
+        raise NotMeasured("the entropy of the base's attention was not measured")
+    by = ["method", "scale", "layer"]
+    layers = of_base.groupby([*by, "seed", "document"], sort=False)["entropy"].mean().reset_index()
+    tables = {(*key, "all"): table for key, table in split(layers, by, "document", "entropy").items()}
+    tables |= split(of_base, [*by, "head"], "document", "entropy")
+    rows = []
+    for (method, scale, layer, head), own in tables.items():
+        row: dict[str, Any] = {"method": method, "scale": float(scale), "layer": int(layer), "head": head}
+        row |= numbers("entropy", mean(own.to_numpy()))
+        reference = tables.get(("none", 1.0, layer, head))
+        if reference is not None and (method, scale) != ("none", 1.0):
+            row |= difference(mean(paired(own, reference)))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+@table(
+    "Entropy of the attention by layer and head",
+    by_layer,
+    needs=("entropy",),
+    section="entropy",
+    place=30,
+    per_base=True,
+    fold="By layer, with the lowest and the highest head",
+)
+def entropy_by_layer(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+    """Difference to the unchanged base, layers by method and scale; then each of these: its layers and their heads."""
+    sources = base_manifests(results, "entropy")
+    order = list(dict.fromkeys([*METHOD_LABELS, *frame["method"]]))
+    runs = [(order.index(r.method), r.scale) for r in rows_of(frame)]
+    frame = frame.assign(run=pd.Series(runs, index=frame.index, dtype=object))
+    name = lambda run: f"{method_label(order[run[0]])} {at_scale(run[1])}"  # noqa: E731
+    numbered = "Layers and heads are numbered from 0 on; layer 0 reads the text."
+    sections = []
+    if "delta" in frame:
+        others = frame[frame["head"] == "all"].dropna(subset=["delta"])
+        caption = "Entropy of each layer's attention, mean over its heads, minus that of the base with plain RoPE, in "
+        caption += f"nats, paired by document (above 0: more spread out), n = {count(others)}. {INTERVAL}. {numbered}"
+        sections.append(wide(caption, others, "layer", "run", delta_cell, name=name, sources=sources))
+    for run, own in frame.groupby("run"):
+        rows = [_layer(part) for _, part in own.groupby("layer")]
+        caption = f"{name(run)}: entropy of the attention in nats by layer, with the layer's lowest and "
+        caption += f"highest head, n = {count(own)}. {INTERVAL}. {numbered}"
+        sections.append(DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
+    return sections
+
+
+def _layer(own: pd.DataFrame) -> dict[str, str]:
+    """One row: a layer's mean, and of its heads the two furthest apart."""
+    whole, heads = next(rows_of(own[own["head"] == "all"])), own[own["head"] != "all"].sort_values("entropy")
+    row = {"layer": str(whole.layer), "mean over heads": with_interval(whole.entropy, whole.low, whole.high)}
+    for name, head in (("lowest head", heads.iloc[[0]]), ("highest head", heads.iloc[[-1]])):
+        r = next(rows_of(head))
+        row[name] = f"{with_interval(r.entropy, r.low, r.high)}, head {r.head}"
+    return row

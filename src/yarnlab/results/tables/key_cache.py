@@ -17,25 +17,8 @@ CACHES = {
 }
 
 
-@table(
-    "What the wrong key cache costs",
-    needs=("key_cache",),
-    section="dynamic",
-    place=40,
-    per_base=True,
-    opened=2,
-    fold="What it costs to cache keys after the rotation",
-    caption="With a dynamic scale every key’s rotation changes whenever the text grows. A cache of rotated keys keeps "
-    "the old ones.",
-)
-def key_cache(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """NLL under each way of decoding minus that under a cache of unrotated keys, by stretch of the text, in nats."""
     keys = ("method", "cache", "bucket_start", "bucket_end")
     tables = cells(results, "key_cache", "nll", keys)
     rows = []
@@ -49,7 +32,19 @@ def tidy(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table(
+    "What the wrong key cache costs",
+    tidy,
+    needs=("key_cache",),
+    section="dynamic",
+    place=40,
+    per_base=True,
+    opened=2,
+    fold="What it costs to cache keys after the rotation",
+    caption="With a dynamic scale every key’s rotation changes whenever the text grows. A cache of rotated keys keeps "
+    "the old ones.",
+)
+def key_cache(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Methods by stretch of the text, one table for each other way of decoding."""
     sections = []
     for cache, text in CACHES.items():
@@ -60,15 +55,7 @@ def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         names = dict(zip(part["bucket_start"], stretch, strict=True))
         caption = f"NLL with {text} minus NLL with keys cached before it, in nats a token, by stretch of the text, "
         caption += f"paired by document, n = {count(part)}. {INTERVAL}."
-        sections.append(
-            wide(
-                caption,
-                part,
-                "method",
-                "bucket_start",
-                lambda r: signed(r.delta, r.low, r.high),
-                name=names.__getitem__,
-                sources=base_manifests(results, "key_cache"),
-            )
-        )
+        cell = lambda r: signed(r.delta, r.low, r.high)  # noqa: E731
+        name, sources = names.__getitem__, base_manifests(results, "key_cache")
+        sections.append(wide(caption, part, "method", "bucket_start", cell, name=name, sources=sources))
     return sections

@@ -1,44 +1,37 @@
-"""Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth."""
+"""Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth.
+
+Over all depths also, as evaluation/passkey.py defines them: expected, the mean expected accuracy; margin, the
+median margin in nats, with the interval of its bootstrap over trials.
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
 
 from yarnlab.lazy import np, pd
+from yarnlab.results.bases import tree_of
 from yarnlab.results.display import (
     INTERVAL,
     DisplayTable,
     by_length,
     count,
+    extended_of,
+    mark_note,
+    marked,
     percent,
-    rows_of,
+    percent_points,
+    same_base,
     signed,
 )
-from yarnlab.results.estimates import hits, split
+from yarnlab.results.estimates import NotMeasured, hits, paired_hits, split
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
-from yarnlab.results.rows import head, named_arms, numbers, with_base
-from yarnlab.results.statistics import (
-    Array,
-    accuracy,
-    resampled,
-    share,
-)
-
-
-@table("Passkey retrieval", needs=("passkey",), section="passkey", place=20)
-def passkey(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
+from yarnlab.results.rows import head, named_arms, numbers, with_base, with_holm
+from yarnlab.results.statistics import Array, accuracy, mcnemar, paired_difference_of_proportions, resampled, share
 
 
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Passkey accuracy of every arm by prompt length: over all depths, then by tenth of the depth.
-
-    Over all depths also, as evaluation/passkey.py defines them: expected, the mean expected accuracy; margin, the
-    median margin in nats, with the interval of its bootstrap over trials.
-    """
     frame = results.frame("passkey")
     expected, margins = (split(frame, ["arm", "length"], "trial", name) for name in ("expected_accuracy", "margin"))
     tenth = np.minimum((frame["depth"].to_numpy(float) * 10).astype(int), 9)
@@ -65,19 +58,60 @@ def _median(margins: Array) -> Array:
     return np.asarray(np.median(margins, axis=(1, 2)))
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Passkey retrieval", tidy, needs=("passkey",), section="passkey", place=20)
+def passkey(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Accuracy over all depths, arms by prompt length; then what is continuous where that is 0 or 1."""
     overall = frame[(frame["depth_low"] == 0) & (frame["depth_high"] == 1)]
-    cells = {(r.label, r.length): percent(r.accuracy, r.low, r.high) for r in rows_of(overall)}
+    found = lambda r: percent(r.accuracy, r.low, r.high)  # noqa: E731
     caption = f"Passkey accuracy at prompts of N tokens, n = {count(overall)} a cell. {INTERVAL} (Wilson)."
-    sections = [by_length(results, "passkey", caption, overall, cells)]
-    cells = {(r.label, r.length): percent(r.expected, r.expected_low, r.expected_high) for r in rows_of(overall)}
+    sections = [by_length(results, "passkey", caption, overall, found)]
+    expected = lambda r: percent(r.expected, r.expected_low, r.expected_high)  # noqa: E731
     caption = "Expected accuracy at prompts of N tokens: the probability that sampling as the released checkpoints do "
     caption += f"gives the key and no digit more, mean over n = {count(overall)} a cell. {INTERVAL} (bootstrap)."
-    sections.append(by_length(results, "passkey", caption, overall, cells))
-    cells = {(r.label, r.length): signed(r.margin, r.margin_low, r.margin_high) for r in rows_of(overall)}
+    sections.append(by_length(results, "passkey", caption, overall, expected))
+    margin = lambda r: signed(r.margin, r.margin_low, r.margin_high)  # noqa: E731
     caption = "Margin at prompts of N tokens: by how many nats the key's least certain token leads its best rival, "
     caption += f"median over n = {count(overall)} a cell (below 0: at least half of the keys are missed). {INTERVAL} "
     caption += "(bootstrap)."
-    sections.append(by_length(results, "passkey", caption, overall, cells))
+    sections.append(by_length(results, "passkey", caption, overall, margin))
     return sections
+
+
+@lru_cache(maxsize=4)
+def compared(results: Results) -> pd.DataFrame:
+    """Every other arm's passkey accuracy minus that of YaRN from the same base on the same prompts, by length.
+
+    p: of `test`, McNemar's exact one for one seed; p_holm: corrected over all comparisons of the table.
+    """
+    frame, rows = results.frame("passkey"), []
+    for model, name in named_arms(results):
+        first = tree_of(results, model.arm).extended()
+        if first is None or model.arm == first.arm:
+            continue
+        for length in sorted(frame.loc[frame["arm"] == model.arm, "length"].unique()):
+            try:
+                own, reference = paired_hits(results, model.arm, first.arm, [int(length)])
+            except NotMeasured:
+                continue
+            row = head(model, name) | {"length": int(length)}
+            row |= numbers("delta", paired_difference_of_proportions(own, reference))
+            rows.append(row | mcnemar(own, reference).columns())
+    return with_base(results, with_holm(pd.DataFrame(rows)))
+
+
+@table(
+    "Passkey retrieval beside YaRN's",
+    compared,
+    needs=("passkey",),
+    section="passkey",
+    place=30,
+    fold="Every model beside YaRN, on the same prompts",
+)
+def passkey_comparison(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+    """Differences to YaRN, arms by prompt length."""
+    points = lambda r: marked(percent_points(r.delta, r.low, r.high), r.p_holm)  # noqa: E731
+    against = " or ".join(extended_of(results, frame["arm"]))
+    caption = f"Passkey accuracy minus that of {against} on the same prompts, in percentage points (below 0: that is "
+    caption += f"better), n = {count(frame)} a cell. {INTERVAL} (Newcombe, paired). "
+    caption += mark_note(frame, " or ".join(frame["test"].unique())) + same_base(frame)
+    return [by_length(results, "passkey", caption, frame, points)]

@@ -1,4 +1,8 @@
-"""Accuracy under the official prompt by length, beside the teacher-forced one at the same length."""
+"""Accuracy under the official prompt by length, beside the teacher-forced one at the same length.
+
+delta: official minus teacher-forced, over the seeds that both have, on different trials. p: of `test`, Fisher's
+exact one for one seed; p_holm: corrected over the table.
+"""
 
 from __future__ import annotations
 
@@ -19,41 +23,17 @@ from yarnlab.results.display import (
     percent_points,
     rows_of,
 )
-from yarnlab.results.estimates import (
-    split,
-)
+from yarnlab.results.estimates import split
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, head, named_arms, numbers, with_base, with_holm
-from yarnlab.results.statistics import (
-    Array,
-    accuracy,
-    difference_of_proportions,
-    fisher,
-)
+from yarnlab.results.statistics import Array, accuracy, difference_of_proportions, fisher
 
 FOUND = 0.8  # a window counts as usable from this passkey accuracy on (caption of the paper's Table 5)
 
 
-@table(
-    "Passkey retrieval under the official prompt",
-    needs=("passkey_official", "passkey"),
-    section="passkey-official",
-    place=20,
-    opened=2,
-)
-def passkey_official(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Accuracy under the official prompt by length, beside the teacher-forced one at the same length.
-
-    delta: official minus teacher-forced, over the seeds that both have, on different trials. p: of `test`, Fisher's
-    exact one for one seed; p_holm: corrected over the table.
-    """
     tables, other = _hits(results, "passkey_official"), {}
     if results.has("passkey"):
         other = _hits(results, "passkey")
@@ -97,11 +77,19 @@ def _hits(results: Results, kind: str) -> dict[Any, pd.DataFrame]:
     return split(results.frame(kind), ["arm", "length"], "trial", "hit")
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table(
+    "Passkey retrieval under the official prompt",
+    tidy,
+    needs=("passkey_official", "passkey"),
+    section="passkey-official",
+    place=20,
+    opened=2,
+)
+def passkey_official(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Accuracy by length; the paper's summary; and how far the two protocols agree."""
-    cells = {(r.label, r.length): percent(r.accuracy, r.low, r.high) for r in rows_of(frame)}
+    accuracy_cell = lambda r: percent(r.accuracy, r.low, r.high)  # noqa: E731
     caption = f"Accuracy under the official prompt of N tokens, n = {count(frame)} a cell. {INTERVAL} (Wilson)."
-    sections = [by_length(results, "passkey_official", caption, frame, cells)]
+    sections = [by_length(results, "passkey_official", caption, frame, accuracy_cell)]
     summary = passkey_context(results)
     rows = [
         {
@@ -117,14 +105,11 @@ def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     sections.append(DisplayTable(caption, pd.DataFrame(rows), sources))
     if "p" in frame and frame["p"].notna().any():
         both = frame.dropna(subset=["p"])
-        cells = {
-            (r.label, r.length): marked(percent_points(r.delta, r.delta_low, r.delta_high), r.p_holm)
-            for r in rows_of(both)
-        }
+        points = lambda r: marked(percent_points(r.delta, r.delta_low, r.delta_high), r.p_holm)  # noqa: E731
         caption = "Accuracy under the official prompt minus that of teacher-forced trials of the same length (other "
         caption += f"prompts), in percentage points, n = {count(both)} and {_range(both['teacher_forced_n'])}. "
         caption += f"{INTERVAL} (Newcombe). {mark_note(both, ' or '.join(both['test'].unique()))}"
-        sections.append(by_length(results, "passkey_official", caption, both, cells))
+        sections.append(by_length(results, "passkey_official", caption, both, points))
     return sections
 
 

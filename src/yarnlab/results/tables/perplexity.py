@@ -4,33 +4,17 @@ from __future__ import annotations
 
 from yarnlab.lazy import pd
 from yarnlab.results.bases import roots
-from yarnlab.results.display import (
-    INTERVAL,
-    DisplayTable,
-    by_length,
-    count,
-    rows_of,
-    with_interval,
-)
+from yarnlab.results.display import INTERVAL, DisplayTable, by_length, count, perplexity_cell
 from yarnlab.results.estimates import NotMeasured, nll
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import head, named_arms, numbers, with_base
-from yarnlab.results.statistics import (
-    geometric_mean_perplexity,
-)
+from yarnlab.results.statistics import geometric_mean_perplexity
 
 MULTIPLES = (0.5, 1, 2, 4, 8, 16, 24, 32)
 
 
-@table("Perplexity by context window", needs=("perplexity",), section="perplexity", place=20)
-def perplexity(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 def tidy(results: Results) -> pd.DataFrame:
-    """Perplexity of every arm at N = L/2 … 32L of any base's L: over the whole window, and over its last bucket."""
     rows = []
     present = set(results.frame("perplexity")["length"])
     contexts = {tree.original_context for tree in roots(results).values()}
@@ -46,7 +30,8 @@ def tidy(results: Results) -> pd.DataFrame:
     return with_base(results, pd.DataFrame(rows))
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Perplexity by context window", tidy, needs=("perplexity",), section="perplexity", place=20)
+def perplexity(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Arms by window length, once for the whole window and once for its last bucket."""
     texts = {
         "cumulative": "Perplexity of the whole window of N tokens",
@@ -55,7 +40,6 @@ def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     sections = []
     for measure, text in texts.items():
         part = frame[frame["measure"] == measure]
-        cells = {(row.label, row.length): with_interval(row.perplexity, row.low, row.high) for row in rows_of(part)}
         caption = f"{text}: geometric mean over documents, n = {count(part)}. {INTERVAL}."
-        sections.append(by_length(results, "perplexity", caption, part, cells))
+        sections.append(by_length(results, "perplexity", caption, part, perplexity_cell))
     return sections

@@ -6,7 +6,7 @@ All needs are optional: without any results the tables are made all the same, an
 from __future__ import annotations
 
 from yarnlab.results.published.tables import cells, counts, curves, values
-from yarnlab.results.registry import table
+from yarnlab.results.registry import Table, add
 
 STATED = ("Abstract", "Section 3.2", "Section 4", "Section 4.1", "Section 4.2", "Section 4.3.3", "Equation 22",
           "Equation 25", "Appendix A.2", "Appendix B.4")  # fmt: skip
@@ -41,14 +41,17 @@ TABLES = (
 PAPER_NAMES = {f"table_{n}": (f"table_{n}",) for n in range(1, 7)} | {"camera_ready_ablation": ("ablation",)}
 
 for _place, (_name, _title, _needs, _build) in enumerate(TABLES):
-    table(
-        _title,
-        needs=_needs,
-        section="published",
-        place=_place,
-        name=_name,
-        fold=_title if _place else "",
-        opened=3 if _place else 1,
-        of_paper=True,
-        paper_names=PAPER_NAMES.get(_name, ()),
-    )(_build)
+    add(
+        Table(
+            _name,
+            _title,
+            _needs,
+            "published",
+            _place,
+            build=_build,
+            fold=_title if _place else "",
+            opened=3 if _place else 1,
+            of_paper=True,
+            paper_names=PAPER_NAMES.get(_name, ()),
+        )
+    )

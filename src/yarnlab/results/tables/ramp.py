@@ -1,4 +1,7 @@
-"""Each variant of the ramp at each scale and length: perplexity, and its gap to the official one in nats."""
+"""Each variant of the ramp at each scale and length: perplexity, and its gap to the official one in nats.
+
+Paired by document; p: sign-flip test; p_holm: corrected over all comparisons of the table.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,13 @@ from yarnlab.lazy import pd
 from yarnlab.results.display import (
     INTERVAL,
     DisplayTable,
+    at_scale,
     base_manifests,
     count,
     mark_note,
-    marked,
-    signed,
+    perplexity_cell,
+    tested_delta_cell,
     wide,
-    with_interval,
 )
 from yarnlab.results.estimates import REFERENCE_VARIANT, cells, gap, paired
 from yarnlab.results.registry import table
@@ -24,18 +27,8 @@ from yarnlab.results.rows import difference, numbers, with_holm
 from yarnlab.results.statistics import geometric_mean_perplexity, sign_flip
 
 
-@table("Shapes of the ramp", needs=("ramp",), section="ramp", place=20, per_base=True)
-def ramp(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Each variant of the ramp at each scale and length: perplexity, and its gap to the official one in nats.
-
-    Paired by document; p: sign-flip test; p_holm: corrected over all comparisons of the table.
-    """
     tables = cells(results, "ramp", "nll", ("variant", "scale", "length"))
     rows = []
     for (variant, scale, length), own in tables.items():
@@ -49,7 +42,8 @@ def tidy(results: Results) -> pd.DataFrame:
     return with_holm(pd.DataFrame(rows))
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Shapes of the ramp", tidy, needs=("ramp",), section="ramp", place=20, per_base=True)
+def ramp(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Gap to the official ramp at the longest length of each scale; then every variant's perplexity there."""
     sources = base_manifests(results, "ramp")
     ends = frame[frame["length"] == frame.groupby("scale")["length"].transform("max")]
@@ -59,22 +53,7 @@ def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         caption = f"ln perplexity minus that of the variant '{REFERENCE_VARIANT}' at N = sL (or the longest measured), "
         caption += f"paired by document (above 0: the official ramp is better), n = {count(others)}. {INTERVAL}. "
         caption += mark_note(frame, "the sign-flip test, all lengths")
-        sections.append(
-            wide(
-                caption,
-                others,
-                "variant",
-                "scale",
-                lambda r: marked(signed(r.delta, r.delta_low, r.delta_high), r.p_holm),
-                name=_scale,
-                sources=sources,
-            )
-        )
+        sections.append(wide(caption, others, "variant", "scale", tested_delta_cell, name=at_scale, sources=sources))
     caption = f"Perplexity of each variant at N = sL (or the longest measured), n = {count(ends)}. {INTERVAL}."
-    cell = lambda r: with_interval(r.perplexity, r.low, r.high)  # noqa: E731
-    sections.append(wide(caption, ends, "variant", "scale", cell, name=_scale, sources=sources))
+    sections.append(wide(caption, ends, "variant", "scale", perplexity_cell, name=at_scale, sources=sources))
     return sections
-
-
-def _scale(s: float) -> str:
-    return f"s = {s:g}"

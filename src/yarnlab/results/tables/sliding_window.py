@@ -1,4 +1,8 @@
-"""Sliding-window perplexity of every arm: the official pooled value and the mean over documents."""
+"""Sliding-window perplexity of every arm: the official pooled value and the mean over documents.
+
+Both are resampled by document, since windows of one document overlap. delta: ln perplexity minus that of YaRN from
+the same base, paired by document.
+"""
 
 from __future__ import annotations
 
@@ -18,32 +22,15 @@ from yarnlab.results.display import (
     signed,
     with_interval,
 )
-from yarnlab.results.estimates import (
-    sliding_gap,
-    windows_measured,
-    windows_of,
-)
+from yarnlab.results.estimates import sliding_gap, windows_measured, windows_of
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, head, named_arms, numbers, with_base
-from yarnlab.results.statistics import (
-    geometric_mean_perplexity,
-)
-
-
-@table("Sliding-window perplexity", needs=("sliding_window",), section="sliding-window", place=20)
-def sliding_window(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
+from yarnlab.results.statistics import geometric_mean_perplexity
 
 
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Sliding-window perplexity of every arm: the official pooled value and the mean over documents.
-
-    Both are resampled by document, since windows of one document overlap. delta: ln perplexity minus that of YaRN from
-    the same base, paired by document.
-    """
     rows: list[dict[str, Any]] = []
     present = set(results.frame("sliding_window")["arm"])
     for model, name in named_arms(results):
@@ -61,7 +48,8 @@ def tidy(results: Results) -> pd.DataFrame:
     return with_base(results, pd.DataFrame(rows))
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Sliding-window perplexity", tidy, needs=("sliding_window",), section="sliding-window", place=20)
+def sliding_window(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """One row per model: pooled as the official code does, and by document; gaps to YaRN where there are any."""
     compared = frame.dropna(subset=["delta"]) if "delta" in frame else frame.head(0)
     against = extended_of(results, compared["arm"])

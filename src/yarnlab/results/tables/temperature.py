@@ -1,4 +1,10 @@
-"""Best √(1/t) by scale beside the formula's, then slope and intercept of the fit beside the paper's."""
+"""Best √(1/t) by scale beside the formula's, then slope and intercept of the fit beside the paper's.
+
+`paper`: the value that Eq. 22 gives. delta: the formula's ln perplexity minus that with √(1/t) = 1; absent where
+the grid does not hold 1, as the paper's does not. ln_ppl_over_formula: what the grid's best factor gains over the
+formula's, in nats (0: the formula is as good; below 0: better than every factor of the grid); its interval takes
+that factor as given, though it was found on the same documents.
+"""
 
 from __future__ import annotations
 
@@ -8,16 +14,7 @@ from functools import lru_cache
 from typing import Any
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import (
-    INTERVAL,
-    DisplayTable,
-    base_manifests,
-    count,
-    rows_of,
-    signed,
-    value,
-    with_interval,
-)
+from yarnlab.results.display import INTERVAL, DisplayTable, base_manifests, count, rows_of, signed, value, with_interval
 from yarnlab.results.estimates import NotMeasured, gap
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
@@ -25,21 +22,8 @@ from yarnlab.results.rows import difference, numbers
 from yarnlab.results.temperature import INTERCEPT, SLOPE, document_nll, fitted, perplexity_by_factor, sweep_of_base
 
 
-@table("Best temperature by scale", needs=("temperature",), section="temperature", place=20, per_base=True, opened=2)
-def temperature(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Best √(1/t) by scale beside the formula's, then slope and intercept of the fit beside the paper's.
-
-    `paper`: the value that Eq. 22 gives. delta: the formula's ln perplexity minus that with √(1/t) = 1; absent where
-    the grid does not hold 1, as the paper's does not. ln_ppl_over_formula: what the grid's best factor gains over the
-    formula's, in nats (0: the formula is as good; below 0: better than every factor of the grid); its interval takes
-    that factor as given, though it was found on the same documents.
-    """
     found, rows = fitted(results), []
     for best in found.best:
         row: dict[str, Any] = {
@@ -73,7 +57,10 @@ def _gain(results: Results, scale: float) -> dict[str, Any]:
     return row
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table(
+    "Best temperature by scale", tidy, needs=("temperature",), section="temperature", place=20, per_base=True, opened=2
+)
+def temperature(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Best factor by scale beside the formula's; then the fit beside the paper's numbers."""
     sources = base_manifests(results, "temperature")
     scales = frame[frame["quantity"] == "best √(1/t)"]

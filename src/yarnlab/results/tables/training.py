@@ -6,33 +6,16 @@ import math
 from typing import Any
 
 from yarnlab.lazy import np, pd
-from yarnlab.results.display import (
-    INTERVAL,
-    DisplayTable,
-    duration,
-    percent,
-    rows_of,
-    value,
-    with_interval,
-)
+from yarnlab.results.display import INTERVAL, DisplayTable, duration, percent, rows_of, value, with_interval
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
-from yarnlab.results.statistics import (
-    mean,
-)
+from yarnlab.results.statistics import mean
 from yarnlab.results.style import labels
 
 LAST_STEPS = 20
 
 
-@table("Training", needs=("training",), section="training", place=20)
-def training(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
-
-
 def tidy(results: Results) -> pd.DataFrame:
-    """One row per trained model: budget, speed, and mean losses over its last steps, resampled by step."""
     rows = []
     names = labels(results)
     for name, log in results.frame("training").groupby("model", sort=False):
@@ -67,7 +50,8 @@ def _final(last: pd.DataFrame, column: str) -> dict[str, float]:
     return mean(values, over="steps").columns(f"final_{column}") if len(values) else {f"final_{column}": math.nan}
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table("Training", tidy, needs=("training",), section="training", place=20)
+def training(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """One row per trained model."""
     rows = [
         {

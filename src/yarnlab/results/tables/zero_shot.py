@@ -1,4 +1,8 @@
-"""Base under every method and scale at every measured length, with the gap to YaRN paired by document."""
+"""Base under every method and scale at every measured length, with the gap to YaRN paired by document.
+
+p: sign-flip test of the gaps at N = sL; p_holm: corrected over these. The gaps at other lengths are not tested: a
+dozen documents can't decide a hundred comparisons.
+"""
 
 from __future__ import annotations
 
@@ -9,40 +13,24 @@ from yarnlab.lazy import pd
 from yarnlab.results.display import (
     INTERVAL,
     DisplayTable,
+    at_scale,
     base_manifests,
     count,
     mark_note,
-    marked,
-    rows_of,
-    signed,
-    with_interval,
+    perplexity_cell,
+    tested_delta_cell,
+    wide,
 )
 from yarnlab.results.estimates import NotMeasured, paired
 from yarnlab.results.estimates import zero_shot as zero_shot_nll
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, numbers, with_holm
-from yarnlab.results.statistics import (
-    geometric_mean_perplexity,
-    mean,
-    sign_flip,
-)
-from yarnlab.results.style import method_label
-
-
-@table("Extension without fine-tuning", needs=("zero_shot",), section="zero-shot", place=20, per_base=True, opened=2)
-def zero_shot(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
-    frame = tidy(results)
-    return frame, _display(results, frame) if len(frame) else []
+from yarnlab.results.statistics import geometric_mean_perplexity, mean, sign_flip
 
 
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    """Base under every method and scale at every measured length, with the gap to YaRN paired by document.
-
-    p: sign-flip test of the gaps at N = sL; p_holm: corrected over these. The gaps at other lengths are not tested: a
-    dozen documents can't decide a hundred comparisons.
-    """
     frame, base = results.frame("zero_shot"), results.base()
     rows = []
     cells = frame[["method", "scale", "length"]].drop_duplicates()
@@ -51,12 +39,7 @@ def tidy(results: Results) -> pd.DataFrame:
             own = zero_shot_nll(results, method, scale, length)
         except NotMeasured:
             continue
-        row = {
-            "arm": base.arm if base else "",
-            "method": method,
-            "scale": float(scale),
-            "length": int(length),
-        }
+        row = {"arm": base.arm if base else "", "method": method, "scale": float(scale), "length": int(length)}
         row |= {"at_full_window": length == scale * results.original_context}
         row |= numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
         if method != "yarn":
@@ -69,41 +52,25 @@ def tidy(results: Results) -> pd.DataFrame:
     return with_holm(pd.DataFrame(rows))
 
 
-def _display(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
+@table(
+    "Extension without fine-tuning", tidy, needs=("zero_shot",), section="zero-shot", place=20, per_base=True, opened=2
+)
+def zero_shot(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """At N = sL: method by scale, with tested gaps to YaRN; then for each scale method by length."""
     sources = base_manifests(results, "zero_shot")
     sections = []
     full = frame[frame["at_full_window"]]
     if not full.empty:
-        cells = {(r.method, r.scale): with_interval(r.perplexity, r.low, r.high) for r in rows_of(full)}
         caption = f"Perplexity at N = sL without fine-tuning, n = {count(full)}. {INTERVAL}."
-        sections.append(_by_scale(caption, full, cells, sources))
+        sections.append(wide(caption, full, "method", "scale", perplexity_cell, name=at_scale, sources=sources))
     if "delta" in full and full["delta"].notna().any():
         others = full.dropna(subset=["delta"])
-        cells = {
-            (r.method, r.scale): marked(signed(r.delta, r.delta_low, r.delta_high), r.p_holm) for r in rows_of(others)
-        }
         caption = "Gap to YaRN at the same s in ln perplexity at N = sL, both without fine-tuning, paired by document "
-        caption += "(above 0: YaRN is better), "
-        caption += f"n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
-        sections.append(_by_scale(caption, others, cells, sources))
-    for scale in sorted(frame["scale"].unique()):
-        part = frame[frame["scale"] == scale]
-        cells = {(r.method, r.length): with_interval(r.perplexity, r.low, r.high) for r in rows_of(part)}
-        lengths = sorted(part["length"].unique())
-        rows = [
-            {"method": method_label(m)} | {f"{n:,}": cells.get((m, n), "–") for n in lengths}
-            for m in part["method"].unique()
-        ]
+        caption += (
+            f"(above 0: YaRN is better), n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
+        )
+        sections.append(wide(caption, others, "method", "scale", tested_delta_cell, name=at_scale, sources=sources))
+    for scale, part in frame.groupby("scale"):
         caption = f"Perplexity at N tokens without fine-tuning, s = {scale:g}, n = {count(part)}. {INTERVAL}."
-        sections.append(DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
+        sections.append(wide(caption, part, "method", "length", perplexity_cell, name="{:,}".format, sources=sources))
     return sections
-
-
-def _by_scale(caption: str, frame: pd.DataFrame, cells: dict, sources: list[str]) -> DisplayTable:
-    scales = sorted(frame["scale"].unique())
-    rows = [
-        {"method": method_label(m)} | {f"s = {s:g}": cells.get((m, s), "–") for s in scales}
-        for m in frame["method"].unique()
-    ]
-    return DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows])

@@ -1,4 +1,4 @@
-"""Perplexity of the whole window against its length, over the paper's for models that stand for published ones."""
+"""Perplexity against the window: the paper's Figure 1, its shape beside the paper's, and the loss by position."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from yarnlab.lazy import alt, pd
+from yarnlab.results.bases import tree_of
 from yarnlab.results.charts import (
     WIDE,
     bounds,
@@ -22,12 +23,13 @@ from yarnlab.results.charts import (
     tooltip,
 )
 from yarnlab.results.display import windows
-from yarnlab.results.estimates import nll
-from yarnlab.results.published.overlay import background, in_tokens
+from yarnlab.results.estimates import NotMeasured, nll
+from yarnlab.results.published.data import load_reference
+from yarnlab.results.published.overlay import background, in_tokens, overlaid, relative
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import named_arms
-from yarnlab.results.statistics import geometric_mean_perplexity
+from yarnlab.results.statistics import geometric_mean_perplexity, mean
 from yarnlab.results.style import QUIET, labels, look
 
 
@@ -60,6 +62,63 @@ def figure_1(results: Results) -> Any:
                 rows.append(row | {"perplexity": math.exp(min(table.mean(), 700.0))})
     title = "perplexity (geometric mean over documents)"
     return curves(results, rounded(rows), "perplexity", title, log=True, published=in_tokens(results))
+
+
+@figure(
+    "Loss by position in the window",
+    needs=("perplexity",),
+    section="perplexity",
+    place=40,
+    fold="Loss by position in the window",
+    parts="groups",
+    alt="Lines of mean negative log-likelihood of the tokens in each stretch of the window, one per model.",
+    caption="Cumulative perplexity averages over the whole window and hides where a model fails; this is the "
+    "mean loss of only the tokens between one measured length and the next.",
+)
+def bucket_nll(results: Results) -> Any:
+    """Mean NLL of each stretch of the window, which cumulative perplexity smooths over."""
+    rows = []
+    marked = powers(results.original_context)
+    for model, name in named_arms(results):
+        for length in lengths_of(results, model):
+            table = nll(results, model.arm, length, "bucket_nll").to_numpy()
+            row = {"model": name, "N": length, "nll": float(table.mean()), "n": table.size}
+            if length in marked:  # only markers show an interval
+                e = mean(table)
+                row |= {"interval": bounds(e.low, e.high)}
+            rows.append(row)
+    return curves(results, rounded(rows), "nll", "mean NLL of the stretch that ends here (nats/token)", log=False)
+
+
+@figure(
+    "Shape of the paper’s Figure 1",
+    needs=("perplexity",),
+    section="perplexity",
+    place=30,
+    fold="The shape of these curves over the paper’s Figure 1",
+    parts="groups",
+    alt="Lines of perplexity divided by its value at the original context, against the context window in "
+    "units of the original context, both axes logarithmic; this study's models in colour over the "
+    "paper's in grey.",
+    caption="Perplexities of different models on different text cannot be compared, but the shape of the "
+    "curve can: every curve is divided by its own value at L. Coloured: this study. Grey: the paper’s "
+    "models, from the authors’ own result files.",
+)
+def figure_1_relative(results: Results) -> Any:
+    """Perplexity relative to that at L against N/L: base, YaRN and PI of this study over the paper's Figure 1."""
+    names = labels(results)
+    shown = [model for model in _compared(results) if _measured(results, model)]
+    rows: list[dict[str, Any]] = []
+    for model in shown:
+        window = tree_of(results, model.arm).original_context
+        start = nll(results, model.arm, window)
+        for length in (n for n in lengths_of(results, model) if n >= window / 2):
+            change = (nll(results, model.arm, length) - start).dropna(axis=1).to_numpy(float)
+            row = {"model": names[model.arm], "x": length / window, "y": math.exp(min(change.mean(), 700.0))}
+            rows.append(row | {"n": change.size})
+    published = relative(load_reference().figure("Figure 1"), "model")
+    looks = {names[model.arm]: look(model, results) for model in shown}
+    return overlaid(rows, looks, published, "perplexity(N) / perplexity(L)")
 
 
 def curves(
@@ -119,3 +178,18 @@ def _windows(results: Results) -> list[dict[str, Any]]:
 def lengths_of(results: Results, model: Model) -> list[int]:
     frame = results.frame("perplexity")
     return sorted(int(n) for n in frame.loc[frame["arm"] == model.arm, "length"].unique())
+
+
+def _compared(results: Results) -> list[Model]:
+    """Arms that have a counterpart in the paper's Figure 1: base, YaRN at its scales, PI and NTK-aware."""
+    kept = {"yarn", "pi", "ntk-aware"}
+    bases = ("pretrain", "hub")
+    return [m for m, _ in named_arms(results) if m.kind in bases or (m.method in kept and m.ramp == "dimension")]
+
+
+def _measured(results: Results, model: Model) -> bool:
+    try:
+        nll(results, model.arm, tree_of(results, model.arm).original_context)
+    except NotMeasured:
+        return False
+    return True
