@@ -103,6 +103,7 @@ def table(
             frame = tidy(results)
             return frame, show(results, frame) if len(frame) else []
 
+        build.__module__ = show.__module__  # where the table stands, for whoever asks the registry
         add(Table(show.__name__, title, tuple(needs), section, place, build=build, **options))
         return show
 
