@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from yarnlab.lazy import alt, np, pd
@@ -28,17 +29,21 @@ from yarnlab.results.temperature import INTERCEPT, SLOPE, fitted, sweep_of_base
 
 PANEL = {"width": WIDE // 3 - 45, "height": 170}
 COLOUR = LOOKS["yarn"].light
-
-
-@figure(
-    "Perplexity by temperature",
+# The panels by scale stand in the report together, folded.
+_folded = partial(
+    figure,
     needs=("temperature",),
     section="temperature",
-    place=40,
     fold="Perplexity, effect by position and best factor of each document",
-    paper_names=("figure_2",),
     columns=3,
     parts="bases",
+)
+
+
+@_folded(
+    "Perplexity by temperature",
+    place=40,
+    paper_names=("figure_2",),
     alt="Lines of mean perplexity against √(1/t) with bands of one standard deviation, one panel per "
     "scale; a dashed vertical marks the formula's value.",
     caption="Mean over documents of their perplexities, band: one standard deviation between documents. The "
@@ -71,15 +76,10 @@ def temperature_curve(results: Results) -> Any:
     return _faceted(alt.layer(band, rule, line, points), grid).resolve_scale(y="independent")
 
 
-@figure(
+@_folded(
     "Effect of the temperature by position",
-    needs=("temperature",),
-    section="temperature",
     place=41,
-    fold="Perplexity, effect by position and best factor of each document",
     paper_names=("figure_3",),
-    columns=3,
-    parts="bases",
     alt="Lines of the relative change of perplexity against √(1/t), one per segment of the text, one panel per scale.",
     caption="Change of perplexity to √(1/t) = 1 in each equal part of the text, mean over documents. Hover a "
     "point for its 95 % interval and n.",
@@ -108,15 +108,10 @@ def temperature_segments(results: Results) -> Any:
     return _faceted(alt.layer(zero, lines), grid).resolve_scale(y="independent")
 
 
-@figure(
+@_folded(
     "Best temperature of each part of each document",
-    needs=("temperature",),
-    section="temperature",
     place=43,
-    fold="Perplexity, effect by position and best factor of each document",
     paper_names=("figure_4",),
-    columns=3,
-    parts="bases",
     alt="Stacked bars of how many documents' segments have their lowest loss at each √(1/t), one panel per scale.",
     caption="For each document and each part of it, the factor of the grid with the lowest loss.",
 )
@@ -139,14 +134,9 @@ def temperature_histogram(results: Results) -> Any:
     return _faceted(bars, found)
 
 
-@figure(
+@_folded(
     "Best temperature of each document",
-    needs=("temperature",),
-    section="temperature",
     place=42,
-    fold="Perplexity, effect by position and best factor of each document",
-    columns=3,
-    parts="bases",
     alt="Bars of how many documents have the lowest loss of their whole text at each √(1/t), one panel per scale.",
     caption="For each document as a whole, the factor of the grid with the lowest loss.",
 )
