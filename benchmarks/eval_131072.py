@@ -53,6 +53,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
     import torch
 
     from yarnlab import cost
+    from yarnlab.cost.devices import peak_flops
     from yarnlab.evaluation.nll import token_nll
     from yarnlab.modeling import compute_device, set_rope, use_fast_attention
     from yarnlab.rope import make_rope
@@ -85,7 +86,7 @@ def measure(arguments: argparse.Namespace) -> dict[str, Any]:
         start = time.perf_counter()
         nll = token_nll(model, ids)  # ends in host memory, so the GPU has finished
         seconds.append(time.perf_counter() - start)
-    best, (peak, _) = min(seconds[1:]), cost.peak_flops()
+    best, (peak, _) = min(seconds[1:]), peak_flops()
     flops = {
         name: cost.forward_flops(shape, vocab_size, arguments.tokens, causal=name == "causal")
         for name in ("causal", "palm")

@@ -54,15 +54,15 @@ class Measured:
 
 def main() -> None:
     arguments = parse()
-    from yarnlab import cost
     from yarnlab.cost import memory
+    from yarnlab.cost.devices import peak_flops
     from yarnlab.training.parallel import processes
 
     shape, vocab_size = full_shape(arguments)
     phase = phase_of(arguments)
     with processes(phase.parallel) as group:
         found = [measure(arguments, shape, vocab_size, phase, group, depth) for depth in arguments.layers]
-        peak, peak_source = cost.peak_flops()
+        peak, peak_source = peak_flops()
     for one in found:
         print(row(one), flush=True)
     first, second, third = found

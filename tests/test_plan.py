@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from yarnlab.cost import Device
+from yarnlab.cost.devices import Device
 from yarnlab.evaluation.sliding_window import window_count, windows_of
 from yarnlab.plan import PlanError, plan_study, render
 from yarnlab.plan.stages import Plan

@@ -6,6 +6,7 @@ import pytest
 from shapes import LLAMA_2_7B, LLAMA_2_13B, MISTRAL_7B, model_of, tiny
 
 from yarnlab import cost
+from yarnlab.cost.devices import peak_flops
 
 
 @pytest.mark.parametrize(("tied", "groups"), [(True, 1), (False, 2)])
@@ -69,5 +70,5 @@ def test_the_two_conventions_differ_by_half_at_long_context():
 
 
 def test_the_measured_peak_is_a_rate_that_this_machine_can_have():
-    peak, source = cost.peak_flops()
+    peak, source = peak_flops()
     assert 1e8 < peak < 1e16 and ("measured" in source or "published" in source)

@@ -49,7 +49,9 @@ def with_arm(results: Results, like: str, cost: float, /, **changes: Any) -> Res
     frame = results.frame("perplexity")
     own = frame[frame["arm"] == like].assign(arm=twin.arm, model=twin.name, nll=lambda f: f["nll"] + cost)
     study = with_frames(results, perplexity=pd.concat([own, frame]))
-    return replace(study, models={twin.name: twin, **results.models})
+    planned = results.evaluations["perplexity"]
+    evaluations = results.evaluations | {"perplexity": planned | {"models": [*planned["models"], twin.arm]}}
+    return replace(study, models={twin.name: twin, **results.models}, evaluations=evaluations)
 
 
 def test_a_fine_tuned_arm_with_the_papers_ramp_is_compared(results: Results) -> None:

@@ -8,7 +8,7 @@ what lives at the worst moment, the backward pass through one layer.
 
 from __future__ import annotations
 
-from yarnlab.cost.flops import matmul_parameters, parameters
+from yarnlab.cost import matmul_parameters, parameters
 from yarnlab.study.schema import Architecture
 from yarnlab.study.training import Train
 

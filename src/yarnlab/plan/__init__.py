@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from yarnlab.cost import DEVICES
-from yarnlab.cost.devices import Device, this_cpu
+from yarnlab.cost.devices import DEVICES, Device, this_cpu
 from yarnlab.hub.lock import lock_file
 from yarnlab.plan import evaluations, models, storage
 from yarnlab.plan.render import render
@@ -23,8 +22,8 @@ def plan_study(study: Study, device: str | Device | None = None, mfu: float = 0.
     """The plan of a whole study.
 
     Args:
-        device: a name in `cost.DEVICES`, `cpu` (this machine, measured), or a device; by default an H100 where a
-            published model is used, else this machine's CPU.
+        device: a name in `DEVICES`, `cpu` (this machine, measured), or a device; by default an H100 where a published
+            model is used, else this machine's CPU.
         mfu: the share of the device's dense peak that is reached, counting attention causally.
         lock: the file in which the hub's file sizes are recorded; by default the project's.
 

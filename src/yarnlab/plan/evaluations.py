@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from yarnlab.cost import Device, flops, memory
+from yarnlab import cost
+from yarnlab.cost import memory
+from yarnlab.cost.devices import Device
 from yarnlab.evaluation.base import Evaluation
 from yarnlab.evaluation.decoding import is_offloaded
 from yarnlab.plan.stages import Stage
@@ -15,7 +17,7 @@ def stage(study: Study, settings: Evaluation, arm: str, model: str, device: Devi
     found = settings.cost(study, arm)
     work = {
         causal: found.rotations
-        + sum(n * flops.forward_flops(shape, vocab, length, causal=causal) for n, length in found.runs)
+        + sum(n * cost.forward_flops(shape, vocab, length, causal=causal) for n, length in found.runs)
         for causal in (True, False)
     }
     cache = memory.key_value_bytes(shape, found.cached, 2 if settings.precision == "bf16" else 4)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from yarnlab.cost import Device, flops, memory
+from yarnlab import cost
+from yarnlab.cost import memory
+from yarnlab.cost.devices import Device
 from yarnlab.plan.stages import Stage, needed, room
 from yarnlab.study.schema import Study
 from yarnlab.study.training import Train
@@ -31,10 +33,10 @@ def _model(study: Study, arm: str, name: str, seed: int, device: Device) -> tupl
     parents = (study.name(model.parent, seed),) if model.parent is not None else ()
     if not model.phases:
         return Stage("train", name, after=parents), None  # weights are linked
-    weights = flops.parameters(shape, vocab)
+    weights = cost.parameters(shape, vocab)
     rows = [(phase, phase.steps * phase.global_batch) for phase in model.phases]
     work = [
-        sum(n * flops.training_flops(shape, vocab, phase.seq_len, causal=causal) for phase, n in rows)
+        sum(n * cost.training_flops(shape, vocab, phase.seq_len, causal=causal) for phase, n in rows)
         for causal in (True, False)
     ]
     made = [_phase(study, arm, name, phase, device) for phase in model.phases]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from yarnlab.cost import flops
+from yarnlab.cost import parameters
 from yarnlab.plan.stages import Stage
 from yarnlab.study.data import HubText, PythonPackages
 from yarnlab.study.schema import Study
@@ -29,7 +29,7 @@ def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
     """Every asset and corpus, with a note on what is not known."""
     sizes = locked_sizes(study, lock)
     weights = {
-        model.hub.asset: 2.0 * flops.parameters(model.hub.architecture, model.hub.vocab_size)
+        model.hub.asset: 2.0 * parameters(model.hub.architecture, model.hub.vocab_size)
         for model in study.models.values()
         if model.hub is not None
     }

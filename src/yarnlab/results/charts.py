@@ -75,6 +75,29 @@ def tokens(**options: Any) -> Any:
     return alt.Axis(labelExpr=short, labelOverlap=True, **options)
 
 
+def window_axis(length: str, original_context: int) -> Any:
+    """Windows in tokens, of the field `length`."""
+    ticks, doubling = tokens(values=powers(original_context)), alt.Scale(type="log", base=2, nice=False)
+    return alt.X(f"{length}:Q", title="context window N (tokens)", scale=doubling, axis=ticks)
+
+
+def scale_axis(scales: Sequence[float]) -> Any:
+    """The scale s, of the field `scale`, with a tick at each of `scales`."""
+    ticks, doubling = alt.Axis(values=scales, format="~g"), alt.Scale(type="log", base=2, nice=False)
+    return alt.X("scale:Q", title="scale s", scale=doubling, axis=ticks)
+
+
+def factor_axis() -> Any:
+    """The attention factor √(1/t), of the field `factor`."""
+    return alt.X("factor:Q", title="√(1/t)", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(tickCount=5))
+
+
+def best_factor_axis() -> Any:
+    """The same as a category: which factor is the best."""
+    axis = alt.Axis(format=".2f", labelAngle=0, labelOverlap=True)
+    return alt.X("factor:O", title="best √(1/t)", axis=axis)
+
+
 def decades() -> Any:
     return alt.Axis(format="~g", tickCount=6, labelOverlap=True)
 
@@ -151,12 +174,7 @@ def by_method(
     colour, dash, shape = scales([method_label(m) for m in methods], [method_look(m) for m in methods])
     base = alt.Chart(rounded(data.to_dict("records")))
     common = {
-        "x": alt.X(
-            "length:Q",
-            title="context window N (tokens)",
-            scale=alt.Scale(type="log", base=2, nice=False),
-            axis=tokens(values=powers(original_context)),
-        ),
+        "x": window_axis("length", original_context),
         "y": alt.Y("perplexity:Q", scale=log_scale(data["perplexity"]), title="perplexity", axis=decades()),
         "color": legend("method:N", colour),
     }

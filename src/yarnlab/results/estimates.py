@@ -15,6 +15,9 @@ from yarnlab.lazy import np, pd
 from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import Array, Estimate, Z, accuracy, mean, student_half
 
+# How the results of `zero_shot` are split: by these keys, documents across, into this.
+ZERO_SHOT = ("arm", "method", "scale", "length"), "document", "nll"
+
 
 class NotMeasured(Exception):
     """A model, length or scale that a number needs is not in the results; the message names it."""
@@ -44,7 +47,7 @@ def segment(results: Results, arm: str, start: int, end: int) -> pd.DataFrame:
 def zero_shot(results: Results, method: str, scale: float, length: int) -> pd.DataFrame:
     """Mean NLL in nats of the base with another RoPE and no training: rows are seeds, columns documents."""
     base = results.base()
-    found = _static(results).get((base.arm if base else "", method, scale, length))
+    found = _tables(results, "zero_shot", *ZERO_SHOT).get((base.arm if base else "", method, scale, length))
     if found is None:
         raise NotMeasured(f"no zero-shot perplexity of {method} at scale {scale:g} and {length:,} tokens")
     return found
@@ -89,9 +92,9 @@ def paired_hits(results: Results, arm: str, rival: str, lengths: list[int]) -> t
     return np.asarray(a.loc[seeds, trials].to_numpy(float)), np.asarray(b.loc[seeds, trials].to_numpy(float))
 
 
-def losses(results: Results, arm: str, column: str = "loss") -> pd.Series:
+def losses(results: Results, arm: str) -> pd.Series:
     """Training loss of an arm by step in nats, averaged over its seeds."""
-    return _log(results, arm).groupby("step")[column].mean()
+    return _log(results, arm).groupby("step")["loss"].mean()
 
 
 def losses_by_seed(results: Results, arm: str) -> pd.DataFrame:
@@ -112,11 +115,6 @@ def loss_gap(results: Results, arm: str, rival: str, window: int) -> pd.DataFram
     return pd.DataFrame({"gap": difference, "smooth": difference.rolling(window).mean()})
 
 
-def doublings(window: int, end: float) -> list[int]:
-    """L, 2L, 4L, … up to `end` tokens."""
-    return [window * 2**k for k in range(32) if window * 2**k <= end]
-
-
 def passkey_lengths(results: Results, model: Model, low: float, high: float) -> list[int]:
     """Prompt lengths from low to high (tokens, both included) tried on this arm; `high` must be one."""
     frame = present(results, "passkey")
@@ -127,7 +125,7 @@ def passkey_lengths(results: Results, model: Model, low: float, high: float) -> 
 
 
 def _joined(results: Results, arm: str, lengths: list[int]) -> pd.DataFrame:
-    tables = _hits(results, "passkey")
+    tables = hit_tables(results, "passkey")
     for length in lengths:
         if (arm, length) not in tables:
             raise NotMeasured(f"no passkey trials of {arm} at {length:,} tokens")
@@ -274,7 +272,8 @@ def answers(results: Results, arm: str, names: list[str], metric: str | None = N
     found, weights = [], []
     size = Counter(group(task) for task in names)
     for task in names:
-        table = _answers(results, metric or reported(task)).get((arm, task))
+        kept = _tables(results, "benchmarks.samples", ("arm", "task"), "item", metric or reported(task))
+        table = kept.get((arm, task))
         if table is None:
             raise NotMeasured(f"no answers of {arm} to {task}")
         found.append(table)
@@ -319,14 +318,9 @@ def battery_gap(results: Results, arm: str, rival: str, names: list[str] | None 
     return mean(a - b, weights=weights, over="items", unit="difference of proportions")
 
 
-@lru_cache(maxsize=8)
-def _answers(results: Results, column: str) -> dict[tuple[str, str], pd.DataFrame]:
-    return split(present(results, "benchmarks.samples"), ["arm", "task"], "item", column)
-
-
 def static_nll(results: Results, arm: str, method: str, scale: float, length: int) -> pd.DataFrame:
     """Mean NLL in nats at `length` tokens of a model under another rope, without training: seeds x documents."""
-    tables = _static(results)
+    tables = _tables(results, "zero_shot", *ZERO_SHOT)
     if (arm, method, scale, length) not in tables:
         raise NotMeasured(f"no zero-shot perplexity of {arm} with {method} at s = {scale:g} and {length:,} tokens")
     return tables[arm, method, scale, length]
@@ -334,7 +328,7 @@ def static_nll(results: Results, arm: str, method: str, scale: float, length: in
 
 def dynamic_nll(results: Results, arm: str, method: str, length: int) -> pd.DataFrame:
     """Mean NLL in nats of `length` tokens under dynamic scaling: seeds x documents."""
-    tables = _dynamic(results)
+    tables = _tables(results, "dynamic", ("arm", "method", "length"), "document", "nll")
     if (arm, method, length) not in tables:
         raise NotMeasured(f"no dynamic results of {arm} with {method} at {length:,} tokens")
     return tables[arm, method, length]
@@ -363,7 +357,7 @@ def scores(results: Results, arm: str, task: str, metric: str) -> list[tuple[flo
 
 def hits_by_length(results: Results, kind: str, arm: str) -> dict[int, pd.DataFrame]:
     """Length in tokens → hits (0 or 1), seeds x trials; `kind` is passkey or passkey_official."""
-    tables = {length: table for (name, length), table in _hits(results, kind).items() if name == arm}
+    tables = {length: table for (name, length), table in hit_tables(results, kind).items() if name == arm}
     if not tables:
         raise NotMeasured(f"no {kind.replace('_', '-')} trials of {arm}")
     return dict(sorted(tables.items()))
@@ -371,19 +365,13 @@ def hits_by_length(results: Results, kind: str, arm: str) -> dict[int, pd.DataFr
 
 def arms_with_hits(results: Results, kind: str) -> frozenset[str]:
     """The arms that have trials of `kind`, passkey or passkey_official."""
-    return frozenset(arm for arm, _ in _hits(results, kind)) if results.has(kind) else frozenset()
+    return frozenset(arm for arm, _ in hit_tables(results, kind)) if results.has(kind) else frozenset()
 
 
-@lru_cache(maxsize=8)
-def _static(results: Results) -> dict[tuple[str, str, float, int], pd.DataFrame]:
-    tables = split(present(results, "zero_shot"), ["arm", "method", "scale", "length"], "document", "nll")
-    return {(str(a), str(m), float(s), int(n)): table for (a, m, s, n), table in tables.items()}
-
-
-@lru_cache(maxsize=8)
-def _dynamic(results: Results) -> dict[tuple[str, str, int], pd.DataFrame]:
-    tables = split(present(results, "dynamic"), ["arm", "method", "length"], "document", "nll")
-    return {(str(a), str(m), int(n)): table for (a, m, n), table in tables.items()}
+@lru_cache(maxsize=32)
+def _tables(results: Results, kind: str, keys: tuple[str, ...], columns: str, values: str) -> dict[Any, pd.DataFrame]:
+    """`split` of all results of a kind."""
+    return split(present(results, kind), list(keys), columns, values)
 
 
 @lru_cache(maxsize=8)
@@ -396,15 +384,9 @@ def _scores(results: Results) -> dict[tuple[str, str, str], list[tuple[float, fl
     return found
 
 
-@lru_cache(maxsize=8)
-def _hits(results: Results, kind: str) -> dict[tuple[str, int], pd.DataFrame]:
-    tables = split(present(results, kind), ["arm", "length"], "trial", "hit")
-    return {(str(arm), int(n)): table for (arm, n), table in tables.items()}
-
-
-def entropy_of(results: Results, method: str, scale: float) -> pd.DataFrame:
-    """Mean entropy over layers, heads and queries in nats: seeds x documents."""
-    return cell(results, "entropy", "entropy", method=method, scale=float(scale))
+def hit_tables(results: Results, kind: str) -> dict[tuple[str, int], pd.DataFrame]:
+    """(arm, length in tokens) → hits (0 or 1), seeds x trials; `kind` is passkey or passkey_official."""
+    return _tables(results, kind, ("arm", "length"), "trial", "hit")
 
 
 def sliding_gap(results: Results, a: Model, b: Model, measure: str) -> Estimate:

@@ -48,15 +48,8 @@ class Estimate:
 
     def map(self, function: Callable[[float], float], unit: str) -> Estimate:
         """The same estimate on another scale; `function` must increase."""
-        return Estimate(
-            function(self.value),
-            function(self.low),
-            function(self.high),
-            self.n,
-            self.over,
-            unit,
-            self.method,
-        )
+        value, low, high = map(function, (self.value, self.low, self.high))
+        return replace(self, value=value, low=low, high=high, unit=unit)
 
     def columns(self, name: str) -> dict[str, float]:
         """The columns of a tidy table for a further number in a row, whose low, high and n are another's."""
@@ -65,14 +58,13 @@ class Estimate:
 
 def proportion(hits: int, trials: int) -> Estimate:
     """Share of hits with Wilson's score interval (Wilson 1927)."""
+    from scipy.stats import binomtest
+
     if trials < 1:
         raise ValueError("a proportion needs at least one trial")
-    share, z2 = hits / trials, Z * Z
-    centre = (share + z2 / (2 * trials)) / (1 + z2 / trials)
-    half = Z * math.sqrt(share * (1 - share) / trials + z2 / (4 * trials * trials)) / (1 + z2 / trials)
-    # Rounding must not put the observed share outside: at 0 and at 1 the interval ends exactly there.
-    low, high = max(0.0, min(share, centre - half)), min(1.0, max(share, centre + half))
-    return Estimate(share, low, high, int(trials), "trials", "proportion", "Wilson")
+    share, (low, high) = hits / trials, binomtest(hits, trials).proportion_ci(CONFIDENCE, method="wilson")
+    # Rounding must not put the observed share outside.
+    return Estimate(share, min(share, float(low)), max(share, float(high)), trials, "trials", "proportion", "Wilson")
 
 
 def difference_of_proportions(a: Estimate, b: Estimate) -> Estimate:
@@ -185,15 +177,9 @@ def accuracy(hits: Array) -> Estimate:
     if hits.shape[0] == 1:
         return wilson
     seeds = mean(hits, over="trials", unit="proportion")
-    return Estimate(
-        wilson.value,
-        max(0.0, min(wilson.low, seeds.low)),
-        min(1.0, max(wilson.high, seeds.high)),
-        wilson.n,
-        seeds.over,
-        "proportion",
-        "Wilson, widened to the mean's over trials and seeds",
-    )
+    low, high = max(0.0, min(wilson.low, seeds.low)), min(1.0, max(wilson.high, seeds.high))
+    method = "Wilson, widened to the mean's over trials and seeds"
+    return replace(wilson, low=low, high=high, over=seeds.over, method=method)
 
 
 def share(values: Array) -> Estimate:

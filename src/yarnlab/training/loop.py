@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from yarnlab import cost
+from yarnlab.cost import training_flops
+from yarnlab.cost.devices import peak_flops
 from yarnlab.errors import Interruption, UserError
 from yarnlab.modeling import check_in_force
 from yarnlab.provenance import peak_memory_bytes
@@ -196,10 +197,10 @@ class _Utilisation:
         self._tokens = phase.global_batch * phase.seq_len
         self._flops = {
             name: phase.global_batch
-            * cost.training_flops(run.architecture, run.vocab_size, phase.seq_len, causal=name == "causal")
+            * training_flops(run.architecture, run.vocab_size, phase.seq_len, causal=name == "causal")
             for name in ("causal", "palm")
         }
-        self._peak = cost.peak_flops()[0] * run.group.size
+        self._peak = peak_flops()[0] * run.group.size
         self._gpu = run.group.device.type == "cuda"
 
     def of(self, seconds: float) -> dict[str, float]:

@@ -15,8 +15,8 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from yarnlab.evaluation.perplexity import doublings
 from yarnlab.results.claims.parts import SIGNS
-from yarnlab.results.estimates import doublings
 
 _MULTIPLE = re.compile(r"(\d+(?:\.\d+)?)?(s'|s)?L(?:/(\d+))?")
 _MIDDLE = re.compile(r"\((.+) \+ (.+)\)/2")

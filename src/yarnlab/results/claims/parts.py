@@ -6,6 +6,7 @@ A part compares one estimate with one threshold; parts make a verdict the same w
 from __future__ import annotations
 
 import math
+import operator
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from yarnlab.results.statistics import LEVEL, Estimate
 HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN = "holds", "holds in part", "fails", "undecided", "not run"
 STATUSES = (HOLDS, PARTLY, FAILS, UNDECIDED, NOT_RUN)
 SIGNS = {"<": "below", ">": "above", "<=": "at most", ">=": "at least"}
+COMPARE = {"<": operator.lt, ">": operator.gt, "<=": operator.le, ">=": operator.ge}
 # Units of estimates that are not shown as plain decimals.
 SHARE, POINTS, COUNTS = "proportion", "difference of proportions", ("pairs", "segments")
 
@@ -49,19 +51,9 @@ def interval(name: str, estimate: Estimate, sign: str, threshold: float = 0.0, m
 
     It fails when the whole interval lies on the other side and is undecided in between.
     """
-    inside = {
-        "<": estimate.high < threshold,
-        ">": estimate.low > threshold,
-        "<=": estimate.high <= threshold,
-        ">=": estimate.low >= threshold,
-    }[sign]
-    outside = {
-        "<": estimate.low >= threshold,
-        ">": estimate.high <= threshold,
-        "<=": estimate.low > threshold,
-        ">=": estimate.high < threshold,
-    }[sign]
-    status = HOLDS if inside else FAILS if outside else UNDECIDED
+    better, worse = (estimate.low, estimate.high) if sign in ("<", "<=") else (estimate.high, estimate.low)
+    holds = COMPARE[sign]
+    status = HOLDS if holds(worse, threshold) else UNDECIDED if holds(better, threshold) else FAILS
     return Part(name, estimate, sign, float(threshold), status, tuple(models))
 
 

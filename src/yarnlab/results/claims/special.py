@@ -13,6 +13,7 @@ from dataclasses import replace
 from itertools import islice, pairwise, permutations
 from typing import TypeAlias
 
+from yarnlab.evaluation.perplexity import doublings
 from yarnlab.lazy import np, pd
 from yarnlab.results import temperature as sweep
 from yarnlab.results.bases import compared_with
@@ -25,8 +26,6 @@ from yarnlab.results.estimates import (
     beyond,
     cell,
     cells,
-    doublings,
-    entropy_of,
     gap,
     hits,
     hits_by_length,
@@ -234,7 +233,7 @@ def attention_entropy(scope: Scope, *, raised_by: list[str]) -> Iterator[Part]:
     """Entropy above plain RoPE's and growing with s under the methods `raised_by`; the temperature brings it back."""
     results, base = scope.results, scope.model("base")
     tables = cells(results, "entropy", "entropy", ("method", "scale"))
-    plain = entropy_of(results, "none", 1.0)
+    plain = cell(results, "entropy", "entropy", method="none", scale=1.0)
     scales = sorted({scale for method, scale in tables if method != "none"})
     for method in raised_by:
         own = {scale: tables[method, scale] for scale in scales if (method, scale) in tables}

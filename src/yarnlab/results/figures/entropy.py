@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import alt
-from yarnlab.results.charts import WIDE, bounded, dashed, key, legend, rounded, scales, sure, with_bounds
+from yarnlab.results.charts import WIDE, bounded, dashed, key, legend, rounded, scale_axis, scales, sure, with_bounds
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
@@ -32,12 +32,7 @@ def entropy(results: Results) -> Any:
     shown = methods_of(curves)
     curves = curves.assign(method=curves["method"].map(method_label))
     colour, dash, shape = scales([method_label(m) for m in shown], [method_look(m) for m in shown])
-    x = alt.X(
-        "scale:Q",
-        title="scale s",
-        scale=alt.Scale(type="log", base=2, nice=False),
-        axis=alt.Axis(values=sorted(curves["scale"].unique().tolist()), format="~g"),
-    )
+    x = scale_axis(sorted(curves["scale"].unique().tolist()))
     y = alt.Y("entropy:Q", title="mean entropy of the attention (nats)", scale=alt.Scale(zero=False))
     columns = ["method", "scale", "entropy", "low", "high", "interval", "n"]
     base = alt.Chart(rounded(with_bounds(curves)[columns].to_dict("records")))
@@ -46,12 +41,7 @@ def entropy(results: Results) -> Any:
     whiskers = bounded(base).mark_rule().encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=legend("method:N", colour))
     points = base.mark_point(filled=True, size=55, opacity=1).encode(
         shape=alt.Shape("method:N", scale=shape, legend=key()),
-        tooltip=[
-            "method:N",
-            alt.Tooltip("scale:Q", title="s"),
-            alt.Tooltip("entropy:Q", format=".4g"),
-            *sure(),
-        ],
+        tooltip=["method:N", alt.Tooltip("scale:Q", title="s"), alt.Tooltip("entropy:Q", format=".4g"), *sure()],
         **common,
     )
     layers = [whiskers, lines, points]

@@ -19,8 +19,8 @@ from yarnlab.results.charts import (
     powers,
     rounded,
     scales,
-    tokens,
     tooltip,
+    window_axis,
 )
 from yarnlab.results.display import windows
 from yarnlab.results.estimates import NotMeasured, nll
@@ -127,12 +127,7 @@ def curves(
     arms = [m for m, name in named_arms(results) if any(row["model"] == name for row in data.values)]
     names = labels(results)
     colour, dash, shape = scales([names[m.arm] for m in arms], [look(m, results) for m in arms])
-    x = alt.X(
-        "N:Q",
-        title="context window N (tokens)",
-        scale=alt.Scale(type="log", base=2, nice=False),
-        axis=tokens(values=powers(results.original_context)),
-    )
+    x = window_axis("N", results.original_context)
     values = pd.Series([row[column] for row in data.values], dtype=float)
     scale = log_scale(values) if log else alt.Scale(zero=False)
     y = alt.Y(f"{column}:Q", title=title, scale=scale, axis=decades() if log else alt.Axis())

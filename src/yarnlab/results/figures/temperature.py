@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 from yarnlab.lazy import alt, np, pd
 from yarnlab.results import temperature as sweep
-from yarnlab.results.charts import WIDE, bounded, bounds, key, panels_of, rounded, sure, with_bounds
+from yarnlab.results.charts import (
+    WIDE,
+    best_factor_axis,
+    bounded,
+    bounds,
+    factor_axis,
+    key,
+    panels_of,
+    rounded,
+    scale_axis,
+    sure,
+    with_bounds,
+)
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
@@ -16,17 +29,21 @@ from yarnlab.results.temperature import INTERCEPT, SLOPE, fitted, sweep_of_base
 
 PANEL = {"width": WIDE // 3 - 45, "height": 170}
 COLOUR = LOOKS["yarn"].light
-
-
-@figure(
-    "Perplexity by temperature",
+# The panels by scale stand in the report together, folded.
+_folded = partial(
+    figure,
     needs=("temperature",),
     section="temperature",
-    place=40,
     fold="Perplexity, effect by position and best factor of each document",
-    paper_names=("figure_2",),
     columns=3,
     parts="bases",
+)
+
+
+@_folded(
+    "Perplexity by temperature",
+    place=40,
+    paper_names=("figure_2",),
     alt="Lines of mean perplexity against √(1/t) with bands of one standard deviation, one panel per "
     "scale; a dashed vertical marks the formula's value.",
     caption="Mean over documents of their perplexities, band: one standard deviation between documents. The "
@@ -41,7 +58,7 @@ def temperature_curve(results: Results) -> Any:
     grid["formula"] = [_formula(s) for s in grid["scale"]]
     columns = ["panel", "factor", "perplexity", "low", "high", "interval", "documents", "formula"]
     base = alt.Chart(rounded(grid[columns].to_dict("records")))
-    x, y = _factor(), alt.Y("perplexity:Q", title="perplexity", scale=alt.Scale(zero=False))
+    x, y = factor_axis(), alt.Y("perplexity:Q", title="perplexity", scale=alt.Scale(zero=False))
     band = bounded(base).mark_area(opacity=0.18, color=COLOUR)
     band = band.encode(x=x, y=alt.Y("low:Q", title="perplexity"), y2="high:Q")
     line = base.mark_line(color=COLOUR).encode(x=x, y=y)
@@ -59,15 +76,10 @@ def temperature_curve(results: Results) -> Any:
     return _faceted(alt.layer(band, rule, line, points), grid).resolve_scale(y="independent")
 
 
-@figure(
+@_folded(
     "Effect of the temperature by position",
-    needs=("temperature",),
-    section="temperature",
     place=41,
-    fold="Perplexity, effect by position and best factor of each document",
     paper_names=("figure_3",),
-    columns=3,
-    parts="bases",
     alt="Lines of the relative change of perplexity against √(1/t), one per segment of the text, one panel per scale.",
     caption="Change of perplexity to √(1/t) = 1 in each equal part of the text, mean over documents. Hover a "
     "point for its 95 % interval and n.",
@@ -82,7 +94,7 @@ def temperature_segments(results: Results) -> Any:
     columns = ["panel", "factor", "segment", "change", "interval", "n"]
     base = alt.Chart(rounded(with_bounds(grid, form="+.1%")[columns].to_dict("records")))
     lines = base.mark_line(point={"size": 24, "filled": True}).encode(
-        x=_factor(),
+        x=factor_axis(),
         y=alt.Y("change:Q", title="change of perplexity", axis=alt.Axis(format="+.0%")),
         color=_segments(),
         tooltip=[
@@ -96,15 +108,10 @@ def temperature_segments(results: Results) -> Any:
     return _faceted(alt.layer(zero, lines), grid).resolve_scale(y="independent")
 
 
-@figure(
+@_folded(
     "Best temperature of each part of each document",
-    needs=("temperature",),
-    section="temperature",
     place=43,
-    fold="Perplexity, effect by position and best factor of each document",
     paper_names=("figure_4",),
-    columns=3,
-    parts="bases",
     alt="Stacked bars of how many documents' segments have their lowest loss at each √(1/t), one panel per scale.",
     caption="For each document and each part of it, the factor of the grid with the lowest loss.",
 )
@@ -117,7 +124,7 @@ def temperature_histogram(results: Results) -> Any:
         alt.Chart(data)
         .mark_bar()
         .encode(
-            x=_best_factor(),
+            x=best_factor_axis(),
             y=alt.Y("sum(documents):Q", title="documents × segments"),
             color=_segments(),
             order="segment:Q",
@@ -127,14 +134,9 @@ def temperature_histogram(results: Results) -> Any:
     return _faceted(bars, found)
 
 
-@figure(
+@_folded(
     "Best temperature of each document",
-    needs=("temperature",),
-    section="temperature",
     place=42,
-    fold="Perplexity, effect by position and best factor of each document",
-    columns=3,
-    parts="bases",
     alt="Bars of how many documents have the lowest loss of their whole text at each √(1/t), one panel per scale.",
     caption="For each document as a whole, the factor of the grid with the lowest loss.",
 )
@@ -145,7 +147,7 @@ def temperature_documents(results: Results) -> Any:
     bars = alt.Chart(rounded(found[["panel", "factor", "documents", "n"]].to_dict("records"))).mark_bar(color=COLOUR)
     tips = [alt.Tooltip("factor:O", title="√(1/t)"), "documents:Q", alt.Tooltip("n:Q", title="n documents")]
     bars = bars.encode(
-        x=_best_factor(), y=alt.Y("documents:Q", title="documents", axis=alt.Axis(tickMinStep=1)), tooltip=tips
+        x=best_factor_axis(), y=alt.Y("documents:Q", title="documents", axis=alt.Axis(tickMinStep=1)), tooltip=tips
     )
     return _faceted(bars, found)
 
@@ -184,12 +186,7 @@ def temperature_fit(results: Results) -> Any:
         }
         for best in fit.best
     ]
-    x = alt.X(
-        "scale:Q",
-        title="scale s",
-        scale=alt.Scale(type="log", base=2, nice=False),
-        axis=alt.Axis(values=sorted(ends), format="~g"),
-    )
+    x = scale_axis(sorted(ends))
     y = alt.Y("factor:Q", title="√(1/t) of lowest loss", scale=alt.Scale(zero=False))
     colour = alt.Color("line:N", scale=alt.Scale(domain=[own, paper], range=[COLOUR, INK]), legend=key(filled=False))
     dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=[own, paper], range=[[1, 0], [6, 3]]), legend=key(False))
@@ -227,15 +224,6 @@ def _panelled(frame: pd.DataFrame) -> pd.DataFrame:
 def _faceted(chart: Any, frame: pd.DataFrame) -> Any:
     panels = panels_of([f"s = {s:g}" for s in sorted(frame["scale"].unique())])
     return chart.properties(**PANEL).facet(panels, columns=3).resolve_axis(x="independent")
-
-
-def _factor() -> Any:
-    return alt.X("factor:Q", title="√(1/t)", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(tickCount=5))
-
-
-def _best_factor() -> Any:
-    axis = alt.Axis(format=".2f", labelAngle=0, labelOverlap=True)
-    return alt.X("factor:O", title="best √(1/t)", axis=axis)
 
 
 def _segments() -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 
 from yarnlab.lazy import alt, pd
 from yarnlab.results import temperature as sweep
-from yarnlab.results.charts import WIDE, bounds, rounded
+from yarnlab.results.charts import WIDE, best_factor_axis, bounds, factor_axis, rounded
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.published.data import load_reference
 from yarnlab.results.registry import figure
@@ -100,7 +100,7 @@ def _lines(rows: list[dict[str, Any]], title: str, heading: str, form: str) -> A
     segmented = "segment" in rows[0]
     base = alt.Chart(rounded(rows), title=heading)
     encode: dict[str, Any] = {
-        "x": alt.X("factor:Q", title="√(1/t)", scale=alt.Scale(zero=False, nice=False), axis=alt.Axis(tickCount=5)),
+        "x": factor_axis(),
         "y": alt.Y("value:Q", title=title, scale=alt.Scale(zero=False), axis=alt.Axis(format=form)),
         "color": _who(),
         "detail": "line:N",
@@ -117,14 +117,16 @@ def _lines(rows: list[dict[str, Any]], title: str, heading: str, form: str) -> A
 
 def _bars(rows: list[dict[str, Any]], heading: str) -> Any:
     base = alt.Chart(rounded(rows), title=heading)
-    x = alt.X("factor:O", title="best √(1/t)", axis=alt.Axis(format=".2f", labelAngle=0, labelOverlap=True))
     y = alt.Y("value:Q", title="share of documents × segments", axis=alt.Axis(format="%"))
     tips = ["who:N", alt.Tooltip("factor:O", title="√(1/t)"), alt.Tooltip("value:Q", title="share", format=".0%")]
-    sure = [alt.Tooltip("interval:N", title="95 %"), alt.Tooltip("n:Q", title="n documents")]
+    interval = [alt.Tooltip("interval:N", title="95 %"), alt.Tooltip("n:Q", title="n documents")]
     ours = base.transform_filter(alt.datum.who == OURS)
-    bars = ours.mark_bar().encode(x=x, y=y, color=_who(), tooltip=[*tips, *sure])
+    x = best_factor_axis()
+    bars = ours.mark_bar().encode(x=x, y=y, color=_who(), tooltip=[*tips, *interval])
     theirs = base.transform_filter(alt.datum.who == THEIRS)
-    line = theirs.mark_line(point={"size": 26, "filled": True}).encode(x=x, y=y, color=_who(), tooltip=tips)
+    line = theirs.mark_line(point={"size": 26, "filled": True}).encode(
+        x=best_factor_axis(), y=y, color=_who(), tooltip=tips
+    )
     return alt.layer(bars, line).properties(**SIZE)
 
 

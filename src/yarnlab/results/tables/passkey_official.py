@@ -23,7 +23,7 @@ from yarnlab.results.display import (
     percent_points,
     rows_of,
 )
-from yarnlab.results.estimates import split
+from yarnlab.results.estimates import hit_tables
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, head, named_arms, numbers, with_base, with_holm
@@ -34,9 +34,9 @@ FOUND = 0.8  # a window counts as usable from this passkey accuracy on (caption 
 
 @lru_cache(maxsize=4)
 def tidy(results: Results) -> pd.DataFrame:
-    tables, other = _hits(results, "passkey_official"), {}
+    tables, other = hit_tables(results, "passkey_official"), {}
     if results.has("passkey"):
-        other = _hits(results, "passkey")
+        other = hit_tables(results, "passkey")
     rows = []
     for model, name in named_arms(results):
         for length in sorted(length for arm, length in tables if arm == model.arm):
@@ -58,7 +58,7 @@ def _protocols(hits: Array, forced: Array) -> dict[str, Any]:
 
 def passkey_context(results: Results) -> pd.DataFrame:
     """The paper's summary: the longest length with at least 80 % accuracy, and the accuracy up to it."""
-    tables, rows = _hits(results, "passkey_official"), []
+    tables, rows = hit_tables(results, "passkey_official"), []
     for model, name in named_arms(results):
         own = {length: table for (arm, length), table in tables.items() if arm == model.arm}
         if not own:
@@ -71,10 +71,6 @@ def passkey_context(results: Results) -> pd.DataFrame:
             row |= numbers("accuracy", accuracy(upto.to_numpy()))
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def _hits(results: Results, kind: str) -> dict[Any, pd.DataFrame]:
-    return split(results.frame(kind), ["arm", "length"], "trial", "hit")
 
 
 @table(
