@@ -193,13 +193,13 @@ def measure(
     from yarnlab.modeling import set_rope, use_fast_attention
     from yarnlab.rope import make_rope
     from yarnlab.training.loop import accumulate
-    from yarnlab.training.objective import materialise, objective
+    from yarnlab.training.objective import build_objective, materialise
     from yarnlab.training.shards import part, whole
 
     torch.set_num_threads(phase.parallel.threads)
     model = random_model(shape.model_copy(update={"num_hidden_layers": layers}), vocab_size)
     set_rope(model, make_rope("yarn", scale=16, original_context=shape.original_context, head_dim=shape.head_dim))
-    made = objective(model, phase, group)
+    made = build_objective(model, phase, group)
     materialise(made, group)
     with torch.no_grad():
         for parameter in model.parameters():

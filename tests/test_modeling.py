@@ -17,7 +17,7 @@ from yarnlab.attention import AttentionError, causal_tail
 from yarnlab.modeling import (
     RopeMismatch,
     RotaryEmbedding,
-    check_in_force,
+    check_active_rope,
     load_model,
     save_model,
     set_rope,
@@ -256,17 +256,17 @@ def test_a_model_that_can_not_tell_positions_apart_is_refused(tiny_model, archit
     changes nothing, since its rotary module holds no numbers."""
     rope = make_rope("yarn", scale=4, original_context=64, head_dim=architecture.head_dim)
     with pytest.raises(RopeMismatch, match="here: the model's rotary embedding"):
-        check_in_force(tiny_model, rope, 256, where="here")
+        check_active_rope(tiny_model, rope, 256, where="here")
     set_rope(tiny_model, rope)
-    check_in_force(tiny_model.to(torch.bfloat16), rope, 256, where="here")
+    check_active_rope(tiny_model.to(torch.bfloat16), rope, 256, where="here")
     with pytest.raises(RopeMismatch, match="not the declared yarn"):
-        check_in_force(tiny_model, make_rope("yarn", scale=8, original_context=64, head_dim=16), 256, where="here")
+        check_active_rope(tiny_model, make_rope("yarn", scale=8, original_context=64, head_dim=16), 256, where="here")
     tiny_model.model.rotary_emb = Rounded(rope)
     with pytest.raises(RopeMismatch, match=r"angles in force \(torch.bfloat16\)"):
-        check_in_force(tiny_model, rope, 1024, where="here")
+        check_active_rope(tiny_model, rope, 1024, where="here")
 
 
 def test_a_dynamic_rope_is_checked_at_the_length(tiny_model, architecture):
     rope = make_rope("dynamic-yarn", original_context=64, head_dim=architecture.head_dim)
     set_rope(tiny_model, rope)
-    check_in_force(tiny_model, rope, 200, where="here")
+    check_active_rope(tiny_model, rope, 200, where="here")

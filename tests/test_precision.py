@@ -25,6 +25,6 @@ def test_the_processors_flags_decide(tmp_path, line, expected):
 
 
 def test_what_is_named_is_what_is_used():
-    assert precision.in_force("fp32") == "fp32"
-    assert precision.in_force("bf16") == "bf16"
-    assert precision.in_force("auto") in ("bf16", "fp32")
+    assert precision.resolve_precision("fp32") == "fp32"
+    assert precision.resolve_precision("bf16") == "bf16"
+    assert precision.resolve_precision("auto") in ("bf16", "fp32")

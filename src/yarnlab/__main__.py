@@ -1,11 +1,11 @@
-"""`python -m yarnlab`: the same as the `yarnlab` command, run by the warm process where there is one."""
+"""`python -m yarnlab`: the same as the `yarnlab` command, run by the fork server where there is one."""
 
 import sys
 
-from yarnlab.warm import hand_over
+from yarnlab.fork_server import delegate
 
 if __name__ == "__main__":
-    code = hand_over(sys.argv[1:])
+    code = delegate(sys.argv[1:])
     if code is not None:
         sys.exit(code)
 

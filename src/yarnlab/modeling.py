@@ -158,7 +158,7 @@ def check_rope(model: PreTrainedModel, declared: Rope, *, where: str) -> None:
     check_config(model.config, declared, where=where)
 
 
-def check_in_force(model: PreTrainedModel, rope: Rope, length: int, *, where: str) -> None:
+def check_active_rope(model: PreTrainedModel, rope: Rope, length: int, *, where: str) -> None:
     """RopeMismatch unless the model computes with `rope`, in fp32, and tells `length` positions apart.
 
     To be asserted wherever something could have changed it: after loading, sharding, resuming, before saving. A cast

@@ -13,7 +13,7 @@ from pathlib import Path
 MULTIPLIES_BF16 = {"amx_bf16", "avx512_bf16", "bf16"}  # as /proc/cpuinfo names them: x86 matrix and vector units, Arm
 
 
-def in_force(precision: str) -> str:
+def resolve_precision(precision: str) -> str:
     """`precision` itself, or for `auto` bf16 where this process's device multiplies it, else fp32."""
     if precision != "auto":
         return precision

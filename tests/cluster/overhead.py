@@ -4,7 +4,7 @@
 
 FOLDER keeps the results for the next time; STUDY is a name or a file (default: smoke).
 
-Prints seconds for all jobs at once on two processors: forked by the warm process, each with its own imports, and
+Prints seconds for all jobs at once on two processors: forked by the fork server, each with its own imports, and
 submitted to the SLURM of `lab.py`; and before each how busy the processors are, since on a busy machine the four have
 nothing to do with each other.
 """
@@ -53,8 +53,8 @@ def main(folder: Path) -> None:
     targets = [str(file.relative_to(folder)) for file in sorted(folder.glob("results/*/evaluations/*/*.manifest.json"))]
     count = len(targets)
     print(f"{count} evaluations")
-    warm = seconds(folder, "--cores", "2", *again, *targets)
-    print(f"local, forked by the warm process: {warm:.1f} s")
+    forked = seconds(folder, "--cores", "2", *again, *targets)
+    print(f"local, forked by the fork server: {forked:.1f} s")
     alone = seconds(folder, "--cores", "2", "--no-hooks", *again, *targets)
     print(f"local, each with its own imports: {alone:.1f} s")
     site = {"YARNLAB_ACCOUNT": ACCOUNT, "YARNLAB_CPU_PARTITION": "cpu", "YARNLAB_GPU_PARTITION": "gpu"}
@@ -70,7 +70,7 @@ def main(folder: Path) -> None:
             lab.stop()
     print(f"SLURM: {queued:.1f} s; without hooks {plain:.1f} s")
     print(f"{(plain - alone) / count:.1f} s a job over local execution with imports, both without hooks,")
-    print(f"{(queued - warm) / count:.1f} s over the warm process")
+    print(f"{(queued - forked) / count:.1f} s over the fork server")
 
 
 if __name__ == "__main__":

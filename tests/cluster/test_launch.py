@@ -15,12 +15,12 @@ import pytest
 from yarnlab.errors import EXIT_INTERRUPTED
 from yarnlab.processes import watch
 from yarnlab.training import launch
-from yarnlab.training.launch import LaunchError, Place, allocation, claim, launch_prefix, place, visible_gpus
+from yarnlab.training.launch import LaunchError, NodeRank, allocation, claim, launch_prefix, node_rank, visible_gpus
 
-ALONE = Place(0, 1, "127.0.0.1", 15000)
+ALONE = NodeRank(0, 1, "127.0.0.1", 15000)
 SRUN = {"SLURM_NODEID": "1", "SLURM_NNODES": "2", "SLURM_LAUNCH_NODE_IPADDR": "10.0.0.7", "SLURM_JOB_ID": "30003"}
-AGENT = "import sys; from yarnlab.training.launch import run, Place; "
-AGENT += "sys.exit(run([sys.executable, '-c', sys.argv[1]], Place(0, 1, '127.0.0.1', 15000), int(sys.argv[2]), {}))"
+AGENT = "import sys; from yarnlab.training.launch import run, NodeRank; "
+AGENT += "sys.exit(run([sys.executable, '-c', sys.argv[1]], NodeRank(0, 1, '127.0.0.1', 15000), int(sys.argv[2]), {}))"
 
 
 def agent(program: str, processes: int) -> subprocess.Popen[str]:
@@ -29,7 +29,7 @@ def agent(program: str, processes: int) -> subprocess.Popen[str]:
 
 
 def test_one_process_is_the_plain_command():
-    """So that a laptop's job is handed to the warm process, as every other one."""
+    """So that a laptop's job is handed to the fork server, as every other one."""
     assert launch_prefix(1, 1) == "python -m yarnlab"
     assert allocation(1, 1) == {}
 
@@ -53,7 +53,7 @@ def test_several_nodes_are_one_srun_with_one_task_a_node():
 
 def test_ranks_over_all_nodes_are_numbered_once():
     """Rank = node x processes + local rank, as torchrun numbers them; the same meeting place for all."""
-    given = [Place(node, 3, "a", 7).variables(rank, 4) for node in range(3) for rank in range(4)]
+    given = [NodeRank(node, 3, "a", 7).variables(rank, 4) for node in range(3) for rank in range(4)]
     assert [int(v["RANK"]) for v in given] == list(range(12))
     assert [(v["GROUP_RANK"], v["LOCAL_RANK"]) for v in given[4:6]] == [("1", "0"), ("1", "1")]
     assert {(v["WORLD_SIZE"], v["LOCAL_WORLD_SIZE"], v["MASTER_ADDR"], v["MASTER_PORT"]) for v in given} == {
@@ -62,17 +62,17 @@ def test_ranks_over_all_nodes_are_numbered_once():
 
 
 def test_a_node_finds_its_place_by_the_variables_of_srun():
-    assert place(2, SRUN) == Place(1, 2, "10.0.0.7", 15003)
-    assert place(1, {}).nodes == 1
+    assert node_rank(2, SRUN) == NodeRank(1, 2, "10.0.0.7", 15003)
+    assert node_rank(1, {}).nodes == 1
     with pytest.raises(LaunchError, match="no task of srun"):
-        place(2, {})
+        node_rank(2, {})
     with pytest.raises(LaunchError, match="3 nodes are asked for, and srun started tasks on 2"):
-        place(3, SRUN)
+        node_rank(3, SRUN)
 
 
 def test_every_process_runs_with_its_rank_and_none_is_handed_to_the_warm_process(monkeypatch):
-    monkeypatch.setenv("YARNLAB_WARM", "/nowhere")
-    program = "import json, os, sys; what = [os.environ['RANK'], os.environ.get('YARNLAB_WARM')]; "
+    monkeypatch.setenv("YARNLAB_FORK_SERVER", "/nowhere")
+    program = "import json, os, sys; what = [os.environ['RANK'], os.environ.get('YARNLAB_FORK_SERVER')]; "
     program += "os.write(1, json.dumps(what).encode() + b'\\n')"
     out, _ = agent(program, 3).communicate(timeout=30)
     assert sorted(json.loads(line) for line in out.splitlines()) == [["0", None], ["1", None], ["2", None]]

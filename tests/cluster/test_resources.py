@@ -49,7 +49,7 @@ def test_jobs_without_gpus_go_to_the_cpu_partition(paper, monkeypatch):
 
 
 def test_a_small_study_asks_for_nothing_and_runs_the_plain_command():
-    """So its jobs are handed to the warm process on a laptop."""
+    """So its jobs are handed to the fork server on a laptop."""
     smoke = JobResources(load_study(STUDIES / "smoke.yaml"))
     for model in smoke.study.instances():
         assert asked(smoke.of_training(), model) == asked(smoke.of_evaluation(), model) == {}

@@ -183,12 +183,12 @@ def test_an_evaluation_whose_node_fails_is_made_elsewhere(queued):
 
 def test_jobs_need_no_network_and_no_process_of_the_login_node(queued):
     """The hub is switched off in training and evaluation, though the caller had switched it on; none looks for the
-    coordinator's warm process, or for the plugin that submits."""
+    coordinator's fork server, or for the plugin that submits."""
     environments = queued[1]["environments"]
     assert len(environments) == 3  # two processes of the training, one of the evaluation
     for environment in environments:
         assert environment["HF_HUB_OFFLINE"] == "1"
-        assert "YARNLAB_WARM" not in environment
+        assert "YARNLAB_FORK_SERVER" not in environment
         folders = environment["PYTHONPATH"].split(":")
         assert any(folder.endswith(f"/{SUBMITS}-jobstep") for folder in folders)
         assert not any(folder.endswith(f"/{SUBMITS}") for folder in folders)

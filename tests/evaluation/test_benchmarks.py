@@ -11,9 +11,9 @@ import pytest
 import torch
 
 from yarnlab.corpus.tokenizer import load_tokenizer
-from yarnlab.evaluation.battery import KINDS, build_battery
 from yarnlab.evaluation.benchmarks import Benchmarks, run_paper
 from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.evaluation.held_out_code import QUESTION_TYPES, build_questions
 from yarnlab.evaluation.snapshots import PAPER, load_paper_tasks, mmlu_subjects
 from yarnlab.rope import make_rope
 
@@ -54,10 +54,10 @@ def test_scores_are_the_models_own(tiny_task, tiny_data, architecture, add_bos):
     outcome = evaluate(task)
     samples, tokenizer = outcome.extra["samples"], load_tokenizer(tiny_data / "tokenizer")
     window = architecture.original_context - add_bos
-    battery = build_battery(tokenizer, task.corpus, items=12, shots=0, max_tokens=window, seed=0)
+    by_task = build_questions(tokenizer, task.corpus, items=12, shots=0, max_tokens=window, seed=0)
     lengths = set()
     for row in samples.itertuples():
-        question = battery[row.task][row.item]
+        question = by_task[row.task][row.item]
         prefix = [0] * add_bos + tokenizer.encode(question.context).ids
         scores = []
         for choice in question.choices:
@@ -75,7 +75,7 @@ def test_scores_are_the_models_own(tiny_task, tiny_data, architecture, add_bos):
         assert row.value == pytest.approx(means.loc[row.task, row.metric])
         p = row.value
         assert (row.n, row.stderr) == (12, pytest.approx((p * (1 - p) / 11) ** 0.5))
-    assert outcome.metrics == {f"{task}/acc": pytest.approx(means.loc[task, "acc"]) for task in KINDS}
+    assert outcome.metrics == {f"{task}/acc": pytest.approx(means.loc[task, "acc"]) for task in QUESTION_TYPES}
 
 
 def test_the_table_names_protocol_version_and_shots(tiny_task, architecture):
@@ -84,7 +84,7 @@ def test_the_table_names_protocol_version_and_shots(tiny_task, architecture):
     wide = architecture.model_copy(update={"original_context": 256})
     table = evaluate(dataclasses.replace(task, architecture=wide)).table
     assert list(zip(table["task"], table["metric"], strict=True)) == [
-        (t, m) for t in KINDS for m in ("acc", "acc_norm")
+        (t, m) for t in QUESTION_TYPES for m in ("acc", "acc_norm")
     ]
     assert table.columns[:5].tolist() == ["model", "arm", "method", "scale", "seed"]
     assert set(table["protocol"]) == {"held-out-code@1"} and set(table["lm_eval"]) == {"0.4.13"}

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from yarnlab.evaluation.nll import token_nll
-from yarnlab.modeling import check_in_force, create_model, load_model, save_model, use_fast_attention
+from yarnlab.modeling import check_active_rope, create_model, load_model, save_model, use_fast_attention
 from yarnlab.rope import make_rope
 from yarnlab.study.schema import Architecture
 
@@ -53,7 +53,7 @@ def ids() -> np.ndarray:
 def nll_of(checkpoint: Path, ids: np.ndarray, precision: str) -> np.ndarray:
     model = load_model(checkpoint, ROPE, precision=precision)
     assert model.dtype == (torch.bfloat16 if precision == "bf16" else torch.float32)
-    check_in_force(model, ROPE, ids.shape[1], where=precision)  # positions and frequencies stay fp32
+    check_active_rope(model, ROPE, ids.shape[1], where=precision)  # positions and frequencies stay fp32
     use_fast_attention(model)
     return token_nll(model, ids)
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from results.published_study import perfect
-from yarnlab.results.bases import family
+from yarnlab.results.bases import of_base
 from yarnlab.results.claims.criteria import load_criteria
 from yarnlab.results.claims.judge import evaluate, judge
 from yarnlab.results.claims.parts import Verdict
@@ -34,7 +34,7 @@ def study(tmp_path_factory: pytest.TempPathFactory) -> Results:
     exact = perfect(tmp_path_factory.mktemp("full-scale"))
     models = {name: replace(m, parent=PARENTS.get(name, m.parent)) for name, m in exact.models.items()}
     evaluations = exact.evaluations | {"dynamic": exact.evaluations["dynamic"] | {"tail": 256}}
-    return replace(exact, models=models, evaluations=evaluations, form="full-scale", roots=ROOTS)
+    return replace(exact, models=models, evaluations=evaluations, form="full-scale", claim_bases=ROOTS)
 
 
 @pytest.fixture(scope="module")
@@ -84,17 +84,17 @@ def test_a_changed_model_changes_its_claim(study: Results, claim: str, arm: str,
 
 def test_a_family_is_one_roots_tree(study: Results) -> None:
     """Its models, their rows and its original context; the same object each time, so that caches work."""
-    own = family(study, "extension")
-    assert own is family(study, "extension") and own.original_context == 4096
+    own = of_base(study, "extension")
+    assert own is of_base(study, "extension") and own.original_context == 4096
     assert {m.arm for m in own.models.values()} >= {"llama-2-7b", "yarn-llama-2-7b-64k", "yarn-llama-2-7b-128k"}
     assert set(own.frame("perplexity")["arm"]) <= set(own.arms())
-    assert "llama-7b" not in own.arms() and family(study, "ablation").original_context == 2048
-    assert family(study, "every") is study
+    assert "llama-7b" not in own.arms() and of_base(study, "ablation").original_context == 2048
+    assert of_base(study, "every") is study
 
 
 def test_a_study_of_several_roots_must_name_them(study: Results) -> None:
     with pytest.raises(NotMeasured, match=r"claims\.portability"):
-        family(replace(study, roots=ROOTS | {"portability": None}), "portability")
+        of_base(replace(study, claim_bases=ROOTS | {"portability": None}), "portability")
 
 
 def test_both_forms_are_written_down() -> None:

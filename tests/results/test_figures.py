@@ -26,7 +26,7 @@ from yarnlab.results.published.overlay import background, in_tokens
 from yarnlab.results.registry import figures, tables
 from yarnlab.results.results import Results, ResultsError, load
 from yarnlab.results.statistics import mean
-from yarnlab.results.style import LOOKS, PUBLISHED, SPARE, distinct
+from yarnlab.results.style import PUBLISHED, SPARE, STYLES, distinct_styles
 
 FIGURES = figures()
 COMMAND = "envs/run snakemake"
@@ -93,15 +93,17 @@ def test_a_method_has_one_colour_everywhere(specs: dict[str, dict[str, Any]]) ->
     for spec in specs.values():
         for name, colour in colours(spec).items():
             seen.setdefault(name.removesuffix(" s=16"), set()).add(colour)
-    assert seen["YaRN"] == {LOOKS["yarn"].light}
+    assert seen["YaRN"] == {STYLES["yarn"].light}
     assert all(len(found) == 1 for found in seen.values())
     assert {"PI", "NTK-aware", "NTK-by-parts", "temperature only"} <= set(seen)
 
 
 def test_looks_differ_in_black_and_white_too() -> None:
     """Dash and marker together tell methods apart without colour."""
-    assert len({(look.dash, look.shape) for look in LOOKS.values()}) == len(LOOKS)
-    assert len({look.light for look in LOOKS.values()}) == len({look.dark for look in LOOKS.values()}) == len(LOOKS)
+    assert len({(style.dash, style.shape) for style in STYLES.values()}) == len(STYLES)
+    assert (
+        len({style.light for style in STYLES.values()}) == len({style.dark for style in STYLES.values()}) == len(STYLES)
+    )
 
 
 def drawn_as(node: Any) -> dict[str, dict[str, set[str]]]:
@@ -134,18 +136,20 @@ def test_no_two_series_of_a_panel_look_alike(results: Results, name: str) -> Non
         again[kind] = pd.concat([frame, *(own.assign(arm=arm, model=arm) for arm in ("yarn-s2", "yarn-s4"))])
     found = drawn_as(specification(replace(with_frames(results, **again), models=models), FIGURES[name]))
     for channel in ("strokeDash", "shape"):
-        looks = [(found["color"][who], found[channel][who]) for who in found["color"] if who in found[channel]]
-        assert all(a != b for a, b in combinations(looks, 2))
+        styles = [(found["color"][who], found[channel][who]) for who in found["color"] if who in found[channel]]
+        assert all(a != b for a, b in combinations(styles, 2))
     assert name in ("training_loss", "zero_shot", "dynamic") or {"YaRN s=2", "YaRN s=16"} <= set(found["color"])
 
 
 def test_a_look_is_not_given_twice() -> None:
     """Of forty series of one method no two share dash and marker, all share its colour, and the first has its own look."""
-    looks = distinct([LOOKS["yarn"], LOOKS["pi"], *[LOOKS["yarn"]] * 40])
-    assert looks[:2] == [LOOKS["yarn"], LOOKS["pi"]] and {item.light for item in looks[2:]} == {LOOKS["yarn"].light}
-    assert len({(item.dash, item.shape) for item in looks}) == len(looks)
-    assert len({item.dash for item in looks[:9]}) == 9  # where only lines are drawn
-    assert not {dash for dash, _ in SPARE} & {item.dash for item in LOOKS.values()}
+    styles = distinct_styles([STYLES["yarn"], STYLES["pi"], *[STYLES["yarn"]] * 40])
+    assert styles[:2] == [STYLES["yarn"], STYLES["pi"]] and {item.light for item in styles[2:]} == {
+        STYLES["yarn"].light
+    }
+    assert len({(item.dash, item.shape) for item in styles}) == len(styles)
+    assert len({item.dash for item in styles[:9]}) == 9  # where only lines are drawn
+    assert not {dash for dash, _ in SPARE} & {item.dash for item in STYLES.values()}
 
 
 def tooltip_fields(node: Any) -> set[str]:
@@ -269,7 +273,7 @@ def test_the_papers_curves_lie_behind_ours_in_grey(specs: dict[str, dict[str, An
     assert theirs[16] == pytest.approx(curve[65536] / curve[4096], rel=1e-4)
     assert len({row["published"] for row in rows if "published" in row}) == raw["model"].nunique()
     text = json.dumps(specs["figure_1_relative"])
-    assert text.count(PUBLISHED) >= 2 and PUBLISHED not in {look.light for look in LOOKS.values()}
+    assert text.count(PUBLISHED) >= 2 and PUBLISHED not in {style.light for style in STYLES.values()}
 
 
 def test_an_analogue_is_never_drawn_over_the_paper_in_tokens(results: Results, tmp_path: Path) -> None:

@@ -12,12 +12,12 @@ import pytest
 from results.light import light
 from results.synthetic import ENTRY, with_frames
 from yarnlab.results.analyse import built, sources, specification
-from yarnlab.results.bases import OTHERS, groups, roots
+from yarnlab.results.bases import OTHERS, by_base, groups
 from yarnlab.results.compare import numbers
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figures, tables
 from yarnlab.results.results import Model, Results
-from yarnlab.results.style import LOOKS, labels, look
+from yarnlab.results.style import STYLES, labels, style_of
 
 FIGURES = figures()
 TABLES = tables()
@@ -160,21 +160,21 @@ def test_names_and_looks_of_several_bases(studies: dict[str, Results]) -> None:
     """Names are unique; a base is called so wherever it is from; each base's continued YaRN has the look of one."""
     names = labels(studies[""])
     assert len(set(names.values())) == len(names)
-    assert names["lone"] == "base (lone)" and look(studies[""].models["lone"], studies[""]) == LOOKS["base"]
+    assert names["lone"] == "base (lone)" and style_of(studies[""].models["lone"], studies[""]) == STYLES["base"]
     for name in ("yarn-s32", "b-yarn-s32"):
-        assert look(studies[""].models[name], studies[""]) == LOOKS["continued"]
+        assert style_of(studies[""].models[name], studies[""]) == STYLES["continued"]
 
 
 def test_a_study_of_one_base_is_not_divided(studies: dict[str, Results]) -> None:
     """The same object, so that nothing is measured twice; and published models alone are one group."""
     first = studies[FIRST]
-    assert roots(first)[FIRST] is first and groups(first) == {OTHERS: first}
+    assert by_base(first)[FIRST] is first and groups(first) == {OTHERS: first}
     assert "base" not in built(first, TABLES["ramp"])[0] and "vconcat" not in json.dumps(
         specification(first, FIGURES["ramp"])
     )
     alone = {f"m{i}": replace(first.models[FIRST], name=f"m{i}", arm=f"m{i}", kind="hub") for i in range(3)}
     published = replace(first, models=alone)
-    assert len(roots(published)) == 3 and groups(published) == {OTHERS: published}
+    assert len(by_base(published)) == 3 and groups(published) == {OTHERS: published}
 
 
 def test_arms_are_compared_with_the_yarn_of_their_scale(studies: dict[str, Results]) -> None:

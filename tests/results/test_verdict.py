@@ -18,7 +18,7 @@ from yarnlab.results.published.verdict import (
     SAME_WEIGHTS,
     Orders,
     compare_orders,
-    judge,
+    grade,
     tolerance,
 )
 from yarnlab.results.statistics import Estimate, accuracy
@@ -40,7 +40,7 @@ def cell(name: str, **changes: object) -> Cell:
 
 
 def verdict(of: Cell, ours: Ours, orders: Orders | None = None) -> str:
-    return judge(of, REFERENCE.protocols[of.protocol].kind, ours, orders or Orders()).verdict
+    return grade(of, REFERENCE.protocols[of.protocol].kind, ours, orders or Orders()).verdict
 
 
 # Table 1 prints YaRN at 2,048 as 3.91 (cut from 3.9184) and PI as 3.92 (rounded from 3.9219).
@@ -54,10 +54,10 @@ def test_rounding_and_truncation_are_no_difference() -> None:
         (TRUNCATED, 3.91, 3.909, 0.001),
         (ROUNDED, 3.9155, 3.9149, 0.0001),
     ):
-        assert judge(published, "perplexity", measured(inside), Orders()).excess == 0
-        assert judge(published, "perplexity", measured(outside), Orders()).excess == pytest.approx(excess)
+        assert grade(published, "perplexity", measured(inside), Orders()).excess == 0
+        assert grade(published, "perplexity", measured(outside), Orders()).excess == pytest.approx(excess)
     # Where the raw number is known, it alone is what we are compared with.
-    raw = judge(REFERENCE.cell(TRUNCATED.cell), "perplexity", measured(3.9184463), Orders())
+    raw = grade(REFERENCE.cell(TRUNCATED.cell), "perplexity", measured(3.9184463), Orders())
     assert raw.excess == pytest.approx(0, abs=1e-6) and abs(raw.difference) < 1e-6
 
 
@@ -92,7 +92,7 @@ def test_a_lower_bound_is_met_from_above_only() -> None:
     assert bound.printed == ">10^3"
     assert verdict(bound, measured(1000.1)) == verdict(bound, measured(1e6)) == REPRODUCED
     assert verdict(bound, measured(1000.0)) == DIFFERS
-    assert math.isnan(judge(bound, "perplexity", measured(5000), Orders()).difference)
+    assert math.isnan(grade(bound, "perplexity", measured(5000), Orders()).difference)
 
 
 def test_contradicted_takes_a_difference_and_a_reversed_order() -> None:

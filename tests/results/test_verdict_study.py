@@ -29,7 +29,7 @@ from yarnlab.results.published.verdict import (
     RETRAINED,
     SAME_WEIGHTS,
     Verdict,
-    judge_artifact,
+    grade_artifact,
 )
 from yarnlab.results.registry import tables
 from yarnlab.results.results import Results
@@ -49,7 +49,7 @@ def exact(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 @pytest.fixture(scope="module")
 def verdicts(exact: Results) -> dict[str, str]:
-    return {v.cell.cell: v.verdict for v in judge_all(exact)}
+    return {v.cell.cell: v.verdict for v in grade_all(exact)}
 
 
 def changed(results: Results, kind: str, where: Mapping[str, object], column: str, factor: float) -> Results:
@@ -70,14 +70,14 @@ def differences(before: Results, after: Results) -> set[str]:
     return set(first.index[~same.all(axis=1)])
 
 
-def judged(results: Results, *artifacts: str) -> dict[str, Verdict]:
+def graded(results: Results, *artifacts: str) -> dict[str, Verdict]:
     """Cell id → its verdict, of these tables only."""
-    return {v.cell.cell: v for name in artifacts for v in judge_artifact(results, name)}
+    return {v.cell.cell: v for name in artifacts for v in grade_artifact(results, name)}
 
 
-def judge_all(results: Results) -> tuple[Verdict, ...]:
+def grade_all(results: Results) -> tuple[Verdict, ...]:
     """A verdict on every published cell, in the paper's order."""
-    return tuple(judged(results, *REFERENCE.artifacts).values())
+    return tuple(graded(results, *REFERENCE.artifacts).values())
 
 
 def test_the_published_numbers_reproduce_themselves(exact: Results, verdicts: dict[str, str]) -> None:
@@ -85,14 +85,14 @@ def test_the_published_numbers_reproduce_themselves(exact: Results, verdicts: di
     found = Counter(verdicts.values())
     assert found[REPRODUCED] == 453 and found[CONTRADICTED] == 0 and found[NOT_COMPARABLE] == 0
     assert {name for name, verdict in verdicts.items() if verdict == DIFFERS} == WRONG_FORMULAS
-    absent = [v for v in judge_all(exact) if v.verdict == NOT_RUN]
+    absent = [v for v in grade_all(exact) if v.verdict == NOT_RUN]
     assert {v.reason.partition(" is taken over")[0] if "taken over" in v.reason else v.reason for v in absent} == {
         "the suite has TruthfulQA's mc2 only",  # mc1 and its error, of 13 models
         *(arm_of(name) for name in ("conceptofmind/LLongMA-2-7b", "togethercomputer/LLaMA-2-7B-32K", "LLaMA 7B (Chen et al.)",
             "Llama 2 7B (Xiong et al.)", "NousResearch/CodeLlama-7b-hf", "NousResearch/CodeLlama-13b-hf")),
     }  # fmt: skip
-    assert not any(v.orders.reversed for v in judge_all(exact))
-    assert sum(len(v.orders.kept) for v in judge_all(exact)) // 2 > 1700
+    assert not any(v.orders.reversed for v in grade_all(exact))
+    assert sum(len(v.orders.kept) for v in grade_all(exact)) // 2 > 1700
 
 
 def test_an_empty_study_has_every_cell_as_not_run(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_an_empty_study_has_every_cell_as_not_run(tmp_path: Path) -> None:
     assert (table.loc[table["verdict"] == NOT_RUN, "reason"] != "").all()
     job = table.set_index("cell").loc["t2.yarn-llama-2-7b-64k.8192", "command"]
     assert job.startswith("envs/run snakemake ") and "evaluations/perplexity/yarn-llama-2-7b-64k.manifest.json" in job
-    assert Counter(v.verdict for v in judge_all(empty))[NOT_RUN] == 483
+    assert Counter(v.verdict for v in grade_all(empty))[NOT_RUN] == 483
     for entry in PUBLISHED.values():
         text = to_markdown(entry.build(empty)[1])
         assert "not run" in text and "nan" not in text.replace("finan", "").lower()
@@ -136,7 +136,7 @@ def test_one_changed_number_changes_its_cells_and_no_others(exact: Results, verd
     own = {"t2.yarn-llama-2-7b-64k.65536", "cr-t1.yarn-llama-2-7b-64k.65536"}
     assert differences(exact, little) == own
     much = changed(exact, "perplexity", where, "nll", 1.05)
-    after = {name: v.verdict for name, v in judged(much, "Table 2", "Table 4", "Camera-ready Table 1").items()}
+    after = {name: v.verdict for name, v in graded(much, "Table 2", "Table 4", "Camera-ready Table 1").items()}
     assert {name for name in after if after[name] != verdicts[name]} == own
     assert set(after[name] for name in own) <= {DIFFERS, CONTRADICTED}
 
@@ -155,7 +155,7 @@ def test_inverted_methods_are_contradicted(exact: Results) -> None:
     names = [arm_of(f"emozilla/{name}-Llama-7b-32k") for name in ("Yarn", "Linear")]
     frame["arm"] = frame["arm"].map(dict(zip(names, reversed(names), strict=True))).fillna(frame["arm"])
     after = replace(exact, frames=exact.frames | {"perplexity": frame})
-    found = judged(after, "Camera-ready Table 5", "Camera-ready Figure 3", "Table 2")
+    found = graded(after, "Camera-ready Table 5", "Camera-ready Figure 3", "Table 2")
     for name in names:
         for n in (2048, 4096, 8192, 16384, 32768):
             verdict = found[f"cr-t5.{name}.{n}"]
@@ -170,7 +170,7 @@ def test_passkey_is_judged_by_context_and_hits(exact: Results) -> None:
     lost = (frame["arm"] == "yarn-llama-2-7b-128k") & (frame["length"] > 98304)
     frame.loc[lost, "hit"] = False
     after = replace(exact, frames=exact.frames | {"passkey_official": frame})
-    found = judged(after, "Table 5")
+    found = graded(after, "Table 5")
     context = found["t5.yarn-llama-2-7b-128k.passkey_context"]
     assert context.ours is not None and context.ours.estimate.value == 98304 and context.verdict == DIFFERS
     assert found["t5.yarn-llama-2-7b-128k.passkey_accuracy"].verdict == REPRODUCED
@@ -181,7 +181,7 @@ def test_another_text_or_window_is_not_comparable(exact: Results, tmp_path: Path
     """A corpus from elsewhere, and a model with the published name but 128 tokens of context."""
     manifests = [m for m in exact.manifests if m["path"] != "data/proofpile/manifest.json"]
     other = replace(exact, manifests=manifests)
-    found = judged(other, "Table 2", "Table 6")
+    found = graded(other, "Table 2", "Table 6")
     verdict = found["t2.yarn-llama-2-7b-64k.8192"]
     assert verdict.verdict == NOT_COMPARABLE and "no manifest says where" in verdict.reason
     assert found["t6.yarn-mistral-7b-64k.8192"].verdict == REPRODUCED
@@ -189,7 +189,7 @@ def test_another_text_or_window_is_not_comparable(exact: Results, tmp_path: Path
     shrunken = replace(
         plan(tmp_path, window=128), frames=exact.frames | {"perplexity": frame}, manifests=exact.manifests
     )
-    small = judged(shrunken, "Table 2", "Camera-ready Table 1")
+    small = graded(shrunken, "Table 2", "Camera-ready Table 1")
     verdict = small["t2.yarn-llama-2-7b-64k.8192"]
     assert verdict.verdict == NOT_COMPARABLE and "128 tokens, the published model 4,096" in verdict.reason
     assert not {v.verdict for v in small.values() if v.cell.metric == "perplexity"} & {
@@ -201,7 +201,7 @@ def test_another_text_or_window_is_not_comparable(exact: Results, tmp_path: Path
 
 def test_the_micro_study_is_an_analogue(results: Results) -> None:
     """Same method and s, lengths in units of L; numbers and orders are shown, values are not compared."""
-    found = {v.cell.cell: v for v in judge_all(results)}
+    found = {v.cell.cell: v for v in grade_all(results)}
     long = found["t2.yarn-llama-2-7b-64k.32768"]
     assert long.verdict == NOT_COMPARABLE and "scale-free analogue" in long.reason and long.ours is not None
     raw = results.frame("perplexity")
@@ -313,7 +313,7 @@ def test_several_seeds_are_one_number(exact: Results) -> None:
     before = study.read_text()
     try:
         study.write_text(before.replace(f'"{arm}": {{', f'"{arm}-43": {{"published": []}}, "{arm}": {{', 1))
-        found = judged(after, "Table 2")
+        found = graded(after, "Table 2")
     finally:
         study.write_text(before)
     verdict = found["t2.yarn-llama-2-7b-64k.32768"]

@@ -195,7 +195,7 @@ def stubborn(count: int) -> None:
             time.sleep(60)
             os._exit(0)
         children.append(child)
-    assert parallel._bury(children, time.monotonic()) == [-signal.SIGKILL] * count
+    assert parallel._reap(children, time.monotonic()) == [-signal.SIGKILL] * count
 
 
 def test_every_process_that_does_not_end_is_killed(job):

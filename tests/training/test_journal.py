@@ -9,7 +9,7 @@ import pytest
 
 from yarnlab.errors import SHOWN
 from yarnlab.training import journal
-from yarnlab.training.checkpoint import Place
+from yarnlab.training.checkpoint import TrainState
 from yarnlab.training.journal import Journal, JournalFailed
 from yarnlab.training.parallel import Group
 
@@ -18,7 +18,7 @@ CONTINUES = "No space left on device; run the same command again; it continues"
 
 
 def opened(folder: Path, log: Path | None = None) -> Journal:
-    return Journal("base", folder / "state", folder / "base.jsonl", log, 1, Place(), Group())
+    return Journal("base", folder / "state", folder / "base.jsonl", log, 1, TrainState(), Group())
 
 
 @pytest.mark.parametrize("which", ["own", "metrics"])

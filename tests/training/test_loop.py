@@ -10,7 +10,7 @@ from yarnlab import cost
 from yarnlab.modeling import RopeMismatch, set_rope
 from yarnlab.study.training import Rows
 from yarnlab.training import loop
-from yarnlab.training.objective import NotInForce, check, objective
+from yarnlab.training.objective import NotInForce, build_objective, check
 from yarnlab.training.parallel import Group
 from yarnlab.training.schedule import learning_rate
 
@@ -32,7 +32,7 @@ def test_accumulation_equals_one_large_batch(architecture, source):
     gradients = []
     for micro_batch in (1, 2, 4):
         model, chosen = model_of(architecture), phase(micro_batch=micro_batch)
-        loop.accumulate(objective(model, chosen, Group()), source(chosen), 0, chosen, Group(), [])
+        loop.accumulate(build_objective(model, chosen, Group()), source(chosen), 0, chosen, Group(), [])
         gradients.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     for other in gradients[1:]:
         assert torch.allclose(gradients[0], other, atol=1e-6)
@@ -44,7 +44,7 @@ def test_a_loss_that_is_not_finite_stops_training(architecture, run_of):
     with torch.no_grad():
         model.lm_head.weight[3] = float("nan")
     with pytest.raises(loop.TrainingError, match="phase demo, step 1: loss nan"):
-        loop.train(objective(model, phase(), Group()), run_of([phase()]))
+        loop.train(build_objective(model, phase(), Group()), run_of([phase()]))
 
 
 def test_training_learns_and_logs_what_it_did(architecture, run_of):
@@ -52,7 +52,7 @@ def test_training_learns_and_logs_what_it_did(architecture, run_of):
     the operations counted."""
     chosen = phase(steps=30, lr=5e-3, rows=Rows(), seq_len=64)
     run = run_of([chosen])
-    summary = loop.train(objective(model_of(architecture), chosen, Group()), run)
+    summary = loop.train(build_objective(model_of(architecture), chosen, Group()), run)
     log = log_of(run.metrics.parent)
     assert [line["step"] for line in log] == list(range(1, 31))
     assert log[-1]["loss"] < log[0]["loss"] - 0.5
@@ -67,18 +67,18 @@ def test_training_learns_and_logs_what_it_did(architecture, run_of):
 def test_another_rope_than_the_declared_one_stops_training(architecture, run_of):
     """Before the first step: the tables in force are compared, not the config alone."""
     model = model_of(architecture)
-    made = objective(model, phase(), Group())
+    objective = build_objective(model, phase(), Group())
     set_rope(model, yarn(architecture.model_copy(update={"original_context": 32})))
     with pytest.raises(RopeMismatch, match="phase demo"):
-        loop.train(made, run_of([phase()]))
+        loop.train(objective, run_of([phase()]))
 
 
 def test_what_is_not_in_force_is_said(architecture):
     """A model that is whole, or in another dtype, where the phase asks for something else."""
-    made, chosen = objective(model_of(architecture), phase(), Group()), phase()
+    objective, chosen = build_objective(model_of(architecture), phase(), Group()), phase()
     with pytest.raises(NotInForce, match="asks for fsdp"):
         sharded = chosen.parallel.model_copy(update={"sharding": "fsdp"})
-        check(made, chosen.model_copy(update={"parallel": sharded}), Group())
-    made.model.to(torch.bfloat16)
+        check(objective, chosen.model_copy(update={"parallel": sharded}), Group())
+    objective.model.to(torch.bfloat16)
     with pytest.raises(NotInForce, match=r"kept in torch.bfloat16, precision fp32"):
-        check(made, chosen, Group())
+        check(objective, chosen, Group())

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny_runs import parallel, phase
 
-from yarnlab.training.objective import NotInForce, materialise, objective
+from yarnlab.training.objective import NotInForce, build_objective, materialise
 from yarnlab.training.parallel import Group
 
 
@@ -36,11 +36,11 @@ def shards_compute_what_stock_does(folder: Path) -> None:
         model = meta_model(folder)
         assert all(parameter.is_meta for parameter in model.parameters())
         set_rope(model, make_rope("none", original_context=128, head_dim=16))
-        made = objective(model, phase(steps=1).model_copy(update={"parallel": ways}), group)
-        materialise(made, group)
+        objective = build_objective(model, phase(steps=1).model_copy(update={"parallel": ways}), group)
+        materialise(objective, group)
         read_weights(model, folder)
         use_fast_attention(model)
-        _, nll = made(ids[:, :-1], ids[:, 1:], torch.ones(1, 63))
+        _, nll = objective(ids[:, :-1], ids[:, 1:], torch.ones(1, 63))
         assert (nll - expected).abs().max() < 1e-5
 
 
@@ -49,7 +49,7 @@ def test_a_buffer_that_no_file_holds_is_in_force_in_shards(job, tmp_path):
 
 
 def test_a_buffer_that_nothing_computes_is_refused(tiny_model):
-    made = objective(tiny_model, phase(steps=1), Group())
+    objective = build_objective(tiny_model, phase(steps=1), Group())
     tiny_model.register_buffer("scale", torch.ones(1, device="meta"), persistent=False)
     with pytest.raises(NotInForce, match="scale: no weights"):
-        materialise(made, Group())
+        materialise(objective, Group())

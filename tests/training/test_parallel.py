@@ -78,9 +78,9 @@ def test_shards_compute_in_bf16_and_keep_what_is_asked_for(
 
 def _one_fails() -> None:
     with forked(Parallel.model_validate(parallel(2))) as group:
-        if not group.leads:
+        if not group.is_leader:
             raise RuntimeError("worker broke")
-        group.add_up([torch.ones(3)])
+        group.all_reduce([torch.ones(3)])
     print("finished")
 
 
@@ -93,7 +93,7 @@ def test_a_worker_that_fails_ends_the_run(forked_job):
 
 def _leader_fails() -> None:
     with forked(Parallel.model_validate(parallel(2))) as group:
-        if group.leads:
+        if group.is_leader:
             group.announce(False)
             raise RuntimeError("leader broke")
         assert not group.await_leader()
@@ -116,7 +116,7 @@ def _threads_compute_at_once() -> None:
 
             with ThreadPoolExecutor(4) as pool:
                 list(pool.map(work, range(4)))
-            assert group.all_agree(True)  # none leaves while another one still connects to it
+            assert group.all_true(True)  # none leaves while another one still connects to it
 
 
 def test_threads_of_a_forked_process_compute_at_once(forked_job):

@@ -12,7 +12,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from yarnlab import attention
 from yarnlab.modeling import use_fast_attention
-from yarnlab.training.objective import Objective, objective
+from yarnlab.training.objective import Objective, build_objective
 from yarnlab.training.parallel import Group
 
 MODES = ("full", "selective", "offload")
@@ -25,13 +25,13 @@ def made_with(mode: str, architecture, *, precision: str = "fp32", kernel: str |
         use_fast_attention(model, precision=precision)
     else:
         model.set_attn_implementation(kernel)
-    return objective(model, phase(precision=precision, parallel=parallel(activation_checkpointing=mode)), Group())
+    return build_objective(model, phase(precision=precision, parallel=parallel(activation_checkpointing=mode)), Group())
 
 
-def gradients(made: Objective) -> dict[str, torch.Tensor]:
-    loss, _ = made(IDS, IDS, torch.ones(2, 320))
+def gradients(objective: Objective) -> dict[str, torch.Tensor]:
+    loss, _ = objective(IDS, IDS, torch.ones(2, 320))
     loss.backward()
-    return {name: p.grad for name, p in made.model.named_parameters()}
+    return {name: p.grad for name, p in objective.model.named_parameters()}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -54,9 +54,9 @@ def test_less_is_saved_for_the_backward_pass(architecture, mode):
                 kept[tensor.data_ptr()] = tensor.nbytes
             return tensor
 
-        made = made_with(chosen, architecture)
+        objective = made_with(chosen, architecture)
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda packed: packed):
-            made(IDS, IDS, torch.ones(2, 320))
+            objective(IDS, IDS, torch.ones(2, 320))
         saved.append(sum(kept.values()))
     assert saved[1] < saved[0] / 2
 
@@ -64,10 +64,10 @@ def test_less_is_saved_for_the_backward_pass(architecture, mode):
 @pytest.mark.parametrize("mode", MODES)
 def test_an_offloaded_input_leaves_the_device(architecture, mode):
     """Each layer's input is gone when the forward pass has ended, and only where it was offloaded."""
-    made, inputs = made_with(mode, architecture), []
-    for layer in made.model.model.layers:
+    objective, inputs = made_with(mode, architecture), []
+    for layer in objective.model.model.layers:
         layer.register_forward_pre_hook(lambda module, given: inputs.append(weakref.ref(given[0])))
-    loss, _ = made(IDS, IDS, torch.ones(2, 320))
+    loss, _ = objective(IDS, IDS, torch.ones(2, 320))
     assert [found() is None for found in inputs] == [mode == "offload"] * 2
     loss.backward()
 
@@ -91,20 +91,20 @@ class Executed(TorchDispatchMode):
 @pytest.mark.parametrize(("mode", "times"), [("none", 1), ("full", 2), ("selective", 1), ("offload", 2)])
 def test_selective_recomputation_leaves_attention_out(architecture, kernel, operation, mode, times):
     """Both layers' attention is computed once, the MLP's products in full are not."""
-    made = made_with(mode, architecture, kernel=kernel)
+    objective = made_with(mode, architecture, kernel=kernel)
     with Executed() as executed:
-        gradients(made)
+        gradients(objective)
     assert executed.counts[operation] == 2 * times
     assert (executed.counts["aten::silu"] == 2) == (mode == "none")
 
 
 def test_attention_that_is_no_operation_is_refused(architecture):
     """Instead of recomputing it without a word."""
-    made = made_with("selective", architecture, kernel="eager")
+    objective = made_with("selective", architecture, kernel="eager")
     with pytest.raises(attention.AttentionError, match="use activation_checkpointing: full"):
-        gradients(made)
+        gradients(objective)
     with torch.no_grad():
-        made(IDS, IDS, torch.ones(2, 320))
+        objective(IDS, IDS, torch.ones(2, 320))
 
 
 def test_shards_that_share_a_sequence_keep_attention_too(tiny_data, architecture, tmp_path, forked_job):

@@ -118,7 +118,7 @@ def saved(state, model, *steps: int) -> torch.optim.Optimizer:
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, float(step))
         optimizer.step()
-        checkpoint.save(state, model, optimizer, checkpoint.Place(0, step, step), Group())
+        checkpoint.save(state, model, optimizer, checkpoint.TrainState(0, step, step), Group())
     return optimizer
 
 
@@ -128,17 +128,17 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, architecture):
     model = model_of(architecture)
     saved(tmp_path, model, 1, 2, 3)
     assert len(list(tmp_path.glob("checkpoint-*"))) == 2
-    assert checkpoint.newest(tmp_path, model, Group()).place.step == 3
+    assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 3
     newest = tmp_path / "checkpoint-00000003" / "rows-00000-of-00001.safetensors"
     good = newest.read_bytes()
     newest.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
-    assert checkpoint.newest(tmp_path, model, Group()).place.step == 2
+    assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 2
     newest.write_bytes(good)
-    assert checkpoint.newest(tmp_path, model, Group()).place.step == 3
+    assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 3
     newest.write_bytes(good[:-1000])
-    assert checkpoint.newest(tmp_path, model, Group()).place.step == 2
+    assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 2
     newest.unlink()
-    assert checkpoint.newest(tmp_path, model, Group()).place.step == 2
+    assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 2
     (tmp_path / "checkpoint-00000002" / "place.json").write_text("{")
     assert checkpoint.newest(tmp_path, model, Group()) is None
     (tmp_path / checkpoint.UNFINISHED).mkdir()
@@ -180,6 +180,6 @@ def test_a_checkpoint_that_can_not_be_written_leaves_those_before(tmp_path, arch
     else:
         monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(checkpoint.CheckpointFailed, match=rf"No space left on device: .*{file}.*before it are kept"):
-        checkpoint.save(tmp_path, model, optimizer, checkpoint.Place(0, 2, 2), Group())
+        checkpoint.save(tmp_path, model, optimizer, checkpoint.TrainState(0, 2, 2), Group())
     assert [folder.name for folder in sorted(tmp_path.iterdir())] == ["checkpoint-00000001"]
-    assert checkpoint.newest(tmp_path, model, Group()).place.step == 1
+    assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 1

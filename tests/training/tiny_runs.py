@@ -74,7 +74,7 @@ def train_tiny(data: Path, out: Path, shape: Architecture, phases: tuple[Train, 
     from yarnlab.corpus.passkey import PasskeyText
     from yarnlab.corpus.tokens import TokenisedCorpus
     from yarnlab.training import loop, sequence
-    from yarnlab.training.objective import facts, objective
+    from yarnlab.training.objective import build_objective, facts
     from yarnlab.training.parallel import processes
     from yarnlab.training.rows import RowSource
     from yarnlab.training.shards import whole_weights
@@ -82,7 +82,7 @@ def train_tiny(data: Path, out: Path, shape: Architecture, phases: tuple[Train, 
     out.mkdir(parents=True, exist_ok=True)
     with processes(phases[0].parallel) as group:
         model: Any = model_of(shape).to(group.device)
-        made = objective(model, phases[0], group)
+        objective = build_objective(model, phases[0], group)
         if group.context > 1:
             model.set_attn_implementation(sequence.register(group, yarn(shape)))
         else:
@@ -92,11 +92,11 @@ def train_tiny(data: Path, out: Path, shape: Architecture, phases: tuple[Train, 
         run = loop.Run("demo", shape, VOCABULARY, yarn(shape), phases, rows, out / "state", out / "log", None, group)
         if trouble:
             _make_trouble(*trouble.split(), rank=group.rank)
-        loop.train(made, run)
-        weights = whole_weights(model, torch.float32, group.leads)
-        if group.leads:
+        loop.train(objective, run)
+        weights = whole_weights(model, torch.float32, group.is_leader)
+        if group.is_leader:
             save_file(weights, out / "weights.safetensors")
-            (out / "facts.json").write_text(json.dumps(facts(made, phases[-1], group)))
+            (out / "facts.json").write_text(json.dumps(facts(objective, phases[-1], group)))
 
 
 def _make_trouble(kind: str, who: str, when: str, *, rank: int) -> None:

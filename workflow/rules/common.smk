@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
-from yarnlab import outdated, tracking, warm
+from yarnlab import fork_server, outdated, tracking
 from yarnlab.cluster import slurm
 from yarnlab.cluster.failures import explain
 from yarnlab.hub.errors import HubError
@@ -41,7 +41,7 @@ onstart:
     slurm.check(workflow)
     flow.export_forced(workflow.dag_settings)
     tracking.start_mirror(Path(flow.root), flow.executions())
-    warm.start(local=workflow.local_exec)
+    fork_server.start(local=workflow.local_exec)
 
 
 onerror:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 
 from pydantic import AfterValidator, Field
 
-from yarnlab.evaluation.blocks import Blocks
+from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.rope import METHODS, Rope, make_rope
-from yarnlab.study.fields import KeyPath, Name, Positive, Problem, Section
+from yarnlab.study.fields import ConfigModel, KeyPath, Name, Positive, Problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,7 +33,7 @@ Chosen = TypeVar("Chosen", str, tuple[str, ...])
 Rows = list[dict[str, Any]]
 
 
-class Evaluation(Section):
+class Evaluation(ConfigModel):
     """What every kind declares.
 
     kind: the name of its module, of its section in a study and of its folder of results.
@@ -177,7 +177,7 @@ class Task:
     tokenizer: the tokenizer's folder.
     progress: makes a Progress from (total, unit).
     datasets: the evaluation's own name for a dataset → its folder.
-    blocks: keeps what is computed, for an attempt that follows one that ended early.
+    partial_results: keeps what is computed, for an attempt that follows one that ended early.
     """
 
     seed: int
@@ -189,7 +189,7 @@ class Task:
     tokenizer: Path
     progress: Callable[[int, str], "Progress"]
     datasets: dict[str, Path] = field(default_factory=dict)
-    blocks: Blocks = field(default_factory=Blocks)
+    partial_results: PartialResults = field(default_factory=PartialResults)
 
     def labels(self, **own: Any) -> dict[str, Any]:
         """What a row begins with whose method and scale are not the model's: model, arm, seed and `own`."""
@@ -208,11 +208,11 @@ class Task:
         )
 
     def rows(self, cells: list[Cell], unit: str) -> Rows:
-        """The rows of all cells, in order; each cell is a block (blocks.py). `unit`: what progress counts."""
+        """The rows of all cells, in order; each cell is a part (partial_results.py). `unit`: what progress counts."""
         progress = self.progress(sum(cell.steps for cell in cells), unit)
         rows: Rows = []
         for cell in cells:
-            rows += self.blocks.rows(cell.name, progress, cell.steps, partial(cell.rows, progress))
+            rows += self.partial_results.rows(cell.name, progress, cell.steps, partial(cell.rows, progress))
         return rows
 
     def table(self, cells: list[Cell], unit: str) -> "pd.DataFrame":

@@ -1,6 +1,6 @@
 """Multiple-choice benchmarks inside lm-eval (EleutherAI/lm-evaluation-harness), on the model as it is loaded.
 
-- suite `held-out-code` (held-out-code@1): questions cut from the corpus (battery.py), for models too small for others;
+- suite `held-out-code` (held-out-code@1): questions cut from the corpus (held_out_code.py), for small models;
 - suite `paper` (paper@1): the four benchmarks of the paper's Table 3 from local snapshots (snapshots.py).
 
 The harness builds prompts, scores and aggregates; the model's pass is ours, so that it runs in the declared precision
@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 from pydantic import Field, model_validator
 
 from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Task
-from yarnlab.evaluation.battery import CHOICES, KINDS, Question, build_battery, question_tokens
 from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.evaluation.held_out_code import CHOICES, QUESTION_TYPES, Question, build_questions, question_tokens
 from yarnlab.evaluation.snapshots import METRICS, load_paper_tasks, mmlu_subjects
 from yarnlab.study.fields import Name, Positive, Problem
 
@@ -104,7 +104,7 @@ class Benchmarks(Evaluation):
             return Passes([(asked / PROMPT, PROMPT)], rows, rows, note=note)
         window = study.architecture(arm).original_context
         rows = self.batch_size * window
-        return Passes([(self.items * len(KINDS) * CHOICES, window)], rows, rows)
+        return Passes([(self.items * len(QUESTION_TYPES) * CHOICES, window)], rows, rows)
 
     def evaluate(self, task: Task) -> Outcome:
         """One row per benchmark and metric (acc, acc_norm); `extra["samples"]` has one row per question.
@@ -116,12 +116,12 @@ class Benchmarks(Evaluation):
 
 
 def run_held_out_code(settings: Benchmarks, task: Task) -> Outcome:
-    """The battery at the original context, whatever the model's own, so that all models are asked the same."""
+    """The questions at the original context, whatever the model's own, so that all models are asked the same."""
     from yarnlab.corpus.tokenizer import load_tokenizer
 
     window, items, shots = task.architecture.original_context, settings.items, settings.shots
     assert items is not None and shots is not None
-    battery = build_battery(
+    by_task = build_questions(
         load_tokenizer(task.tokenizer),
         task.corpus,
         items=items,
@@ -131,14 +131,14 @@ def run_held_out_code(settings: Benchmarks, task: Task) -> Outcome:
     )
 
     def load() -> Any:
-        tasks = {name: _battery_task(name, questions, shots) for name, questions in battery.items()}
+        tasks = {name: _harness_task(name, questions, shots) for name, questions in by_task.items()}
         return {"tasks": tasks, "groups": {}}
 
     results, truncated = _run(settings, task, load, window)
     if truncated:
         raise EvaluationError(f"{sum(truncated.values())} prompts of held-out-code are longer than {window} tokens")
     table = _table(settings, task, results, truncated)
-    asked = {name: [q.document for q in questions[:items]] for name, questions in battery.items()}
+    asked = {name: [q.document for q in questions[:items]] for name, questions in by_task.items()}
     samples = _samples(task, results, asked)
     shown = table[table["metric"] == "acc"]
     return Outcome(table, dict(zip(shown["task"] + "/acc", shown["value"], strict=True)), extra={"samples": samples})
@@ -167,8 +167,8 @@ def _number(value: object) -> float:
     return float(value) if isinstance(value, int | float) else math.nan
 
 
-def _battery_task(name: str, questions: list[Question], shots: int) -> Any:
-    """The battery's questions as an lm-eval task; the last `shots` of them are the examples."""
+def _harness_task(name: str, questions: list[Question], shots: int) -> Any:
+    """Questions as an lm-eval task; the last `shots` of them are the examples."""
     from datasets import Dataset
     from lm_eval.api.task import ConfigurableTask
 

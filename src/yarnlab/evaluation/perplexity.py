@@ -12,9 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Rows, Task
-from yarnlab.evaluation.blocks import Blocks
 from yarnlab.evaluation.documents import EvaluationError, prefixes
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
+from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.study.fields import KeyPath, LengthGrid, Problem
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Perplexity(Evaluation):
         lengths = self.lengths.values()
         progress = task.progress(len(task.corpus.names), "document")
         nll = document_nll(
-            task.model, task.rope, task.corpus, lengths[-1], self.precision, progress, blocks=task.blocks
+            task.model, task.rope, task.corpus, lengths[-1], self.precision, progress, parts=task.partial_results
         )
         columns = {**task.columns, "corpus": self.corpus}
         table = pd.DataFrame(perplexity_rows(nll, task.corpus.names, lengths, columns))
@@ -74,12 +74,12 @@ def document_nll(
     precision: str,
     progress: Progress,
     documents: int | None = None,
-    blocks: Blocks | None = None,
+    parts: PartialResults | None = None,
 ) -> np.ndarray:
     """NLL of the first `longest` − 1 tokens after BOS of each of the first `documents` documents (default: all).
 
     Args:
-        blocks: keeps each document's, where a document is work enough for a block.
+        parts: keeps each document's, where a document is work enough for a part.
 
     Returns float32, (documents, longest − 1).
 
@@ -98,11 +98,9 @@ def document_nll(
         progress.advance(note=name)
         return nll
 
-    blocks = blocks or Blocks()
+    parts = parts or PartialResults()
     texts = zip(corpus.names, prefixes(corpus, longest, documents, model.config.vocab_size), strict=False)
-    return np.stack(
-        [blocks.array(f"document-{i}", progress, 1, partial(of_one, *text)) for i, text in enumerate(texts)]
-    )
+    return np.stack([parts.array(f"document-{i}", progress, 1, partial(of_one, *text)) for i, text in enumerate(texts)])
 
 
 def perplexity_rows(

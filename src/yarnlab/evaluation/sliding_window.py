@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from yarnlab.progress import Progress
     from yarnlab.study.schema import Study
 
-BATCHES_PER_BLOCK = 64  # of one window each at full scale: two minutes for a model of 7B on an H100
+BATCHES_PER_PART = 64  # of one window each at full scale: two minutes for a model of 7B on an H100
 UNTRUNCATED = 1.25  # windows that a document is taken to be long where the study does not cut it (in `yarnlab plan`)
 
 
@@ -90,11 +90,11 @@ class SlidingWindow(Evaluation):
         progress = task.progress(len(windows), "window")
         means: dict[Window, float] = {}
         together = list(batches(windows))
-        for first in range(0, len(together), BATCHES_PER_BLOCK):
-            block = together[first : first + BATCHES_PER_BLOCK]
-            held = [window for batch in block for window in batch]
-            compute = partial(self._means, task, documents, block, progress)
-            found = task.blocks.array(f"batches-{first}", progress, len(held), compute)
+        for first in range(0, len(together), BATCHES_PER_PART):
+            part = together[first : first + BATCHES_PER_PART]
+            held = [window for batch in part for window in batch]
+            compute = partial(self._means, task, documents, part, progress)
+            found = task.partial_results.array(f"batches-{first}", progress, len(held), compute)
             means |= zip(held, found.tolist(), strict=True)
         columns = {**task.columns, "corpus": self.corpus}
         table = pd.DataFrame(
@@ -113,7 +113,7 @@ class SlidingWindow(Evaluation):
         return Outcome(table, {"nll/windows": float(pooled), "nll/documents": float(by_document.mean())})
 
     def _means(
-        self, task: Task, documents: list[np.ndarray], block: list[list[Window]], progress: Progress
+        self, task: Task, documents: list[np.ndarray], part: list[list[Window]], progress: Progress
     ) -> np.ndarray:
         """Each window's mean NLL, batch by batch: float64, (windows,)."""
         import numpy as np
@@ -121,7 +121,7 @@ class SlidingWindow(Evaluation):
         from yarnlab.modeling import autocast
 
         means: list[float] = []
-        for batch in block:
+        for batch in part:
             with autocast(self.precision):
                 nll = window_nll(task.model, np.stack([_input(documents, w) for w in batch]), batch[0].tokens)
             for window, values in zip(batch, nll, strict=True):

@@ -17,7 +17,7 @@ from typing import Any
 
 from yarnlab.lazy import alt, pd
 from yarnlab.provenance import git_state, now, sha256_of, write_json
-from yarnlab.results.bases import groups, roots
+from yarnlab.results.bases import by_base, groups
 from yarnlab.results.claims.judge import write_claims
 from yarnlab.results.display import DisplayTable, manifests_of, to_latex, to_markdown
 from yarnlab.results.estimates import NotMeasured
@@ -58,7 +58,7 @@ def analyse(study_dir: Path, *, command: str) -> Path:
         "title": results.title,
         "notes": list(results.notes),
         "models": len(results.models),
-        "original_contexts": sorted({tree.original_context for tree in roots(results).values()}),
+        "original_contexts": sorted({tree.original_context for tree in by_base(results).values()}),
         "origin": asdict(made) if made is not None else None,
         "manifests": {m["path"]: {"stage": m.get("stage", ""), "name": m.get("name", "")} for m in results.manifests},
         "tables": [table.name for table in own_tables],
@@ -103,7 +103,7 @@ def built(results: Results, table: Table) -> tuple[pd.DataFrame, list[DisplayTab
     paper's tables show the printed numbers whether or not there are ours.
     """
     reason = None if table.of_paper else results.missing(table.needs[:1])
-    if reason is None and table.per_base and len(roots(results)) > 1:
+    if reason is None and table.per_base and len(by_base(results)) > 1:
         return _for_each_base(results, table)
     if reason is not None:
         raise NotMeasured(reason)
@@ -118,7 +118,7 @@ def _for_each_base(results: Results, table: Table) -> tuple[pd.DataFrame, list[D
     frames: dict[str, pd.DataFrame] = {}
     displayed: list[DisplayTable] = []
     absent: list[NotMeasured] = []
-    for base, tree in roots(results).items():
+    for base, tree in by_base(results).items():
         if tree.has(table.needs[0]):
             try:
                 frames[base], shown = built(tree, table)
@@ -173,7 +173,7 @@ def specification(results: Results, figure: Figure) -> dict[str, Any]:
 
 def _drawn(results: Results, figure: Figure) -> Any:
     """The chart; of several parts one below the other under their names, without those that have nothing to draw."""
-    parts = {"": results} if figure.parts == "all" else roots(results) if figure.parts == "bases" else groups(results)
+    parts = {"": results} if figure.parts == "all" else by_base(results) if figure.parts == "bases" else groups(results)
     if len(parts) == 1:
         return figure.draw(results)
     charts, absent = [], []
@@ -196,7 +196,7 @@ def sources(results: Results, figure: Figure) -> list[str]:
 
     Empty for a figure of the manifests themselves.
     """
-    compared = [model.arm for tree in roots(results).values() for model in tree.ablation()]
+    compared = [model.arm for tree in by_base(results).values() for model in tree.ablation()]
     shown = compared if figure.ablation else list(results.arms())
     kinds = {need: set(results.frame(need)["arm"]) for need in figure.needs if need in results.frames}
     found = [(kind, arm) for kind, measured in kinds.items() for arm in shown if arm in measured]

@@ -11,28 +11,28 @@ from functools import lru_cache
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.results import Model, Results
 
-EVERY = "every"  # the role of claims that compare models of several roots
+EVERY_BASE = "every"  # the base of claims that compare models of several roots
 OTHERS = "other models"  # the group of the roots that nothing here starts from
 
 
-def family(results: Results, role: str) -> Results:
+def of_base(results: Results, base: str) -> Results:
     """The results that a group of claims is about: those of its root's tree, with that root's original context.
 
     Raises NotMeasured where the study has several roots and names none for this group.
     """
-    if role == EVERY:
+    if base == EVERY_BASE:
         return results
-    found = roots(results)
+    found = by_base(results)
     if len(found) < 2:
         return results
-    named = results.roots.get(role)
+    named = results.claim_bases.get(base)
     if named is None:
-        raise NotMeasured(f"the study has {len(found)} base models and `claims.{role}` names none of them")
+        raise NotMeasured(f"the study has {len(found)} base models and `claims.{base}` names none of them")
     return found[named]
 
 
 @lru_cache(maxsize=8)
-def roots(results: Results) -> dict[str, Results]:
+def by_base(results: Results) -> dict[str, Results]:
     """Root arm → the results of its tree, in the study's order; of a single root `results` itself."""
     arms = [arm for arm, model in results.arms().items() if results.parent_arm(model) is None]
     return {arm: results if len(arms) == 1 else _part(results, (arm,)) for arm in arms}
@@ -40,14 +40,14 @@ def roots(results: Results) -> dict[str, Results]:
 
 def tree_of(results: Results, arm: str) -> Results:
     """The results of the tree that an arm stands in."""
-    return roots(results)[results.root(arm)]
+    return by_base(results)[results.root(arm)]
 
 
 @lru_cache(maxsize=8)
 def groups(results: Results) -> dict[str, Results]:
     """Name → results of models to be drawn together: each tree, and all roots without descendants as one group."""
-    trees = {arm: tree for arm, tree in roots(results).items() if len(tree.arms()) > 1}
-    alone = tuple(arm for arm in roots(results) if arm not in trees)
+    trees = {arm: tree for arm, tree in by_base(results).items() if len(tree.arms()) > 1}
+    alone = tuple(arm for arm in by_base(results) if arm not in trees)
     if len(trees) + bool(alone) < 2:
         return {OTHERS: results}
     return trees | ({OTHERS: _part(results, alone)} if alone else {})

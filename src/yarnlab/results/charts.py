@@ -1,4 +1,4 @@
-"""What all figures share: inline data, scales in the methods' looks, axes, legends, tooltips."""
+"""What all figures share: inline data, scales in the methods' styles, axes, legends, tooltips."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 from yarnlab.lazy import alt, np, pd
 from yarnlab.results.display import value
 from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.style import INK, QUIET, Look, distinct, method_label, method_look, methods_of
+from yarnlab.results.style import INK, QUIET, SeriesStyle, distinct_styles, method_label, method_style, methods_of
 
 WIDE = 720  # pixels of a wide figure before the page fits it to its column
 
@@ -27,22 +27,22 @@ def rounded(rows: Sequence[Mapping[Any, Any]]) -> Any:
     return alt.InlineData(values=[{str(k): tidy_value(v) for k, v in row.items()} for row in rows])
 
 
-def scales(names: list[str], looks: Sequence[Look]) -> tuple[Any, Any, Any]:
+def scales(names: list[str], styles: Sequence[SeriesStyle]) -> tuple[Any, Any, Any]:
     """Scales of colour, dash and marker for the series of one panel, of which no two look the same."""
-    looks = distinct(looks)
-    dash = alt.Scale(domain=names, range=[list(item.dash) for item in looks])
-    return colour_scale(names, looks), dash, alt.Scale(domain=names, range=[item.shape for item in looks])
+    styles = distinct_styles(styles)
+    dash = alt.Scale(domain=names, range=[list(item.dash) for item in styles])
+    return colour_scale(names, styles), dash, alt.Scale(domain=names, range=[item.shape for item in styles])
 
 
-def colour_scale(names: list[str], looks: Sequence[Look]) -> Any:
-    return alt.Scale(domain=names, range=[item.light for item in looks])
+def colour_scale(names: list[str], styles: Sequence[SeriesStyle]) -> Any:
+    return alt.Scale(domain=names, range=[item.light for item in styles])
 
 
 def legend(name: str, scale: Any, filled: bool = True) -> Any:
-    return alt.Color(name, scale=scale, legend=key(filled))
+    return alt.Color(name, scale=scale, legend=legend_key(filled))
 
 
-def key(filled: bool = True) -> Any:
+def legend_key(filled: bool = True) -> Any:
     """The one legend of colour and shape, or (not filled) of colour and dash: a marker outlined in dashes is a blot."""
     return alt.Legend(title=None, columns=4, symbolStrokeWidth=0 if filled else 2)
 
@@ -70,14 +70,14 @@ def panels_of(names: Sequence[str]) -> Any:
     return alt.Facet("panel:N", title=None, sort=list(names), header=alt.Header(labelAnchor="start"))
 
 
-def tokens(**options: Any) -> Any:
+def token_axis(**options: Any) -> Any:
     short = "datum.value >= 1024 ? format(datum.value / 1024, '~r') + 'k' : datum.value"
     return alt.Axis(labelExpr=short, labelOverlap=True, **options)
 
 
 def window_axis(length: str, original_context: int) -> Any:
     """Windows in tokens, of the field `length`."""
-    ticks, doubling = tokens(values=powers(original_context)), alt.Scale(type="log", base=2, nice=False)
+    ticks, doubling = token_axis(values=doublings_of(original_context)), alt.Scale(type="log", base=2, nice=False)
     return alt.X(f"{length}:Q", title="context window N (tokens)", scale=doubling, axis=ticks)
 
 
@@ -98,11 +98,11 @@ def best_factor_axis() -> Any:
     return alt.X("factor:O", title="best √(1/t)", axis=axis)
 
 
-def decades() -> Any:
+def log_axis() -> Any:
     return alt.Axis(format="~g", tickCount=6, labelOverlap=True)
 
 
-def powers(original_context: int) -> list[int]:
+def doublings_of(original_context: int) -> list[int]:
     """… L/2, L, 2L, 4L …: where axes have ticks and lines have markers."""
     return [int(original_context * 2.0**k) for k in range(-4, 16)]
 
@@ -124,7 +124,7 @@ def with_bounds(frame: pd.DataFrame, low: str = "low", high: str = "high", form:
     return frame.assign(interval=[bounds(a, b, form) for a, b in zip(frame[low], frame[high], strict=True)])
 
 
-def bounded(chart: Any, low: str = "low", high: str = "high") -> Any:
+def drop_unbounded(chart: Any, low: str = "low", high: str = "high") -> Any:
     """The chart of those rows alone that have both bounds: a rule to an absent one would end at 0."""
     return chart.transform_filter(f"isValid(datum.{low}) && isValid(datum.{high})")
 
@@ -148,8 +148,10 @@ def bars(
     """
     ends = ("delta_low", "delta_high") if differences else ("low", "high")
     base = alt.Chart(rounded(frame.to_dict("records"))).encode(y=alt.Y(f"{who}:N", sort=order, title=None))
-    drawn = base.mark_bar(height={"band": 0.62}).encode(x=x, color=colour, tooltip=[*tips, *sure()])
-    strokes = bounded(base, *ends).mark_rule(strokeWidth=1.6, color=INK).encode(x=f"{ends[0]}:Q", x2=f"{ends[1]}:Q")
+    drawn = base.mark_bar(height={"band": 0.62}).encode(x=x, color=colour, tooltip=[*tips, *interval_tooltip()])
+    strokes = (
+        drop_unbounded(base, *ends).mark_rule(strokeWidth=1.6, color=INK).encode(x=f"{ends[0]}:Q", x2=f"{ends[1]}:Q")
+    )
     zero = [base.mark_rule(color=QUIET).encode(x=alt.datum(0))] if differences else []
     layers = alt.layer(drawn, strokes, *zero).properties(width=WIDE // columns - 45, height=150)
     return layers.facet(panels_of(panels), columns=columns)
@@ -171,23 +173,23 @@ def by_method(
     """
     methods = methods_of(data)
     data = data.assign(method=data["method"].map(method_label))
-    colour, dash, shape = scales([method_label(m) for m in methods], [method_look(m) for m in methods])
+    colour, dash, shape = scales([method_label(m) for m in methods], [method_style(m) for m in methods])
     base = alt.Chart(rounded(data.to_dict("records")))
     common = {
         "x": window_axis("length", original_context),
-        "y": alt.Y("perplexity:Q", scale=log_scale(data["perplexity"]), title="perplexity", axis=decades()),
+        "y": alt.Y("perplexity:Q", scale=log_scale(data["perplexity"]), title="perplexity", axis=log_axis()),
         "color": legend("method:N", colour),
     }
     lines = dashed(base.mark_line(clip=True).encode(**common), "method", dash)
     points = base.mark_point(filled=True, size=34, opacity=1, clip=clip or alt.Undefined).encode(
-        shape=alt.Shape("method:N", scale=shape, legend=key()), tooltip=tooltip("method"), **common
+        shape=alt.Shape("method:N", scale=shape, legend=legend_key()), tooltip=tooltip("method"), **common
     )
     rule = base.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(x=f"max({mark}):Q")
     chart = alt.layer(rule, lines, points).properties(width=size[0], height=size[1])
     return chart.facet(panels_of(panels), columns=columns).resolve_axis(x="independent")
 
 
-def sure() -> list[Any]:
+def interval_tooltip() -> list[Any]:
     """The last lines of a tooltip: the interval as text, and n."""
     return [alt.Tooltip("interval:N", title="95 %"), alt.Tooltip("n:Q", title="n")]
 
@@ -195,4 +197,4 @@ def sure() -> list[Any]:
 def tooltip(who: str, column: str = "perplexity") -> list[Any]:
     n = "length" if who == "method" else "N"
     tips = [alt.Tooltip(f"{who}:N"), alt.Tooltip(f"{n}:Q", title="N", format=",")]
-    return [*tips, alt.Tooltip(f"{column}:Q", format=".4g"), *sure()]
+    return [*tips, alt.Tooltip(f"{column}:Q", format=".4g"), *interval_tooltip()]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yarnlab.lazy import pd
-from yarnlab.results.bases import roots, tree_of
+from yarnlab.results.bases import by_base, tree_of
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import LEVEL
 from yarnlab.results.style import labels, method_label
@@ -228,7 +228,7 @@ def by_length(
     results: Results, kind: str, caption: str, frame: pd.DataFrame, cell: Callable[[Any], str]
 ) -> DisplayTable:
     """Models down, lengths across, each cell the text of its row of the frame."""
-    contexts = {tree.original_context for tree in roots(results).values()}
+    contexts = {tree.original_context for tree in by_base(results).values()}
     name = {n: windows(n, *contexts) if len(contexts) == 1 else f"{n:,}" for n in sorted(frame["length"].unique())}
     cells = {(r.label, r.length): cell(r) for r in rows_of(frame)}
     return by_model(results, kind, caption, frame, cells, name)

@@ -306,13 +306,13 @@ def reported_score(values: Array, errors: Array, n: int, over: str) -> Estimate:
     return Estimate(value, value - half, value + half, n * seeds, over, "proportion", method)
 
 
-def battery(results: Results, arm: str) -> Estimate:
+def mean_score(results: Results, arm: str) -> Estimate:
     """Unweighted mean over tasks of the reported metric, items resampled with their weights."""
     found, weights = answers(results, arm, tasks(results))
     return mean(found.to_numpy(), weights=weights, over="items", unit="proportion")
 
 
-def battery_gap(results: Results, arm: str, rival: str, names: list[str] | None = None) -> Estimate:
+def score_gap(results: Results, arm: str, rival: str, names: list[str] | None = None) -> Estimate:
     """Mean over tasks of the reported metric, arm minus rival on the same items."""
     a, b, weights = paired_answers(results, arm, rival, names or tasks(results))
     return mean(a - b, weights=weights, over="items", unit="difference of proportions")

@@ -1,7 +1,8 @@
 """The registry of what a study's results are shown as: a module of `tables/` or `figures/` for each.
 
 A module registers its functions by `@table(…)` and `@figure(…)`; an artefact's name is the function's. Nothing else
-lists tables, figures or what they need. The Snakefile reads this at every start, so the modules import nothing heavy (`lazy`).
+lists tables, figures or what they need. The Snakefile reads this at every start, so the modules import nothing heavy
+(`lazy`).
 """
 
 from __future__ import annotations

@@ -83,8 +83,8 @@ class Results:
     """Everything the analysis reads. `frames`: one table for each kind of results found on disk.
 
     The kinds are the evaluations, their further tables ('benchmarks.samples') and 'training'. Compared and hashed
-    by identity, so that what is derived from it can be cached. `form` and `roots`: how claims are judged and which
-    root each group of claims is about; `published_tables`: whether the paper's tables are made (study/schema.py:
+    by identity, so that what is derived from it can be cached. `form` and `claim_bases`: how claims are judged and
+    which root each group of claims is about; `published_tables`: whether the paper's tables are made (study/schema.py:
     Claims). `unreadable`: kinds that are on disk and can't be
     used, each with the message that says why.
     """
@@ -101,7 +101,7 @@ class Results:
     notes: tuple[str, ...] = ()
     form: str = "scale-free"
     published_tables: bool = False
-    roots: dict[str, str | None] = field(default_factory=dict)
+    claim_bases: dict[str, str | None] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
     def has(self, need: str) -> bool:
@@ -228,7 +228,7 @@ def load(directory: Path | str) -> Results:
         evaluations = {kind: study["evaluations"].get(kind) for kind in KINDS}
         head = {key: study[key] for key in ("study", "title", "original_context", "study_sha256")}
         judged = study["claims"]
-        head |= {"notes": tuple(study["notes"]), "form": judged["form"], "roots": judged["roots"]}
+        head |= {"notes": tuple(study["notes"]), "form": judged["form"], "claim_bases": judged["roots"]}
         head["published_tables"] = judged["published"]
     except (ValueError, KeyError, TypeError) as error:
         raise ResultsError(f"{path} cannot be read ({type(error).__name__}: {error}): rerun the study") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import pd
-from yarnlab.results.bases import roots
+from yarnlab.results.bases import by_base
 from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import Estimate, holm
 from yarnlab.results.style import labels
@@ -34,7 +34,7 @@ def difference(e: Estimate) -> dict[str, Any]:
 
 def with_base(results: Results, frame: pd.DataFrame) -> pd.DataFrame:
     """The frame with the root arm of each row's arm first, as `base`, where the study has several roots."""
-    if len(roots(results)) < 2 or frame.empty:
+    if len(by_base(results)) < 2 or frame.empty:
         return frame
     return pd.concat([frame["arm"].map(results.root).rename("base"), frame], axis=1)
 

@@ -27,7 +27,7 @@ METHOD_LABELS = {
 
 
 @dataclass(frozen=True)
-class Look:
+class SeriesStyle:
     """Colour on a light and on a dark page, dash pattern in pixels, Vega marker shape."""
 
     light: str
@@ -36,17 +36,17 @@ class Look:
     shape: str
 
 
-LOOKS = {
-    "yarn": Look("#c7430b", "#ff8b52", (1, 0), "circle"),
-    "ntk-by-parts": Look("#0b62a8", "#6cb4f5", (6, 2), "square"),
-    "ntk-aware": Look("#007a58", "#3ccfa0", (2, 2), "triangle-up"),
-    "pi": Look("#a0438a", "#e79bd3", (8, 2, 2, 2), "diamond"),
-    "temperature": Look("#946c00", "#e6c34a", (3, 3), "triangle-down"),
-    "none": Look("#68707c", "#a7afbd", (1, 2), "triangle-left"),
-    "base": Look("#14181f", "#f1f3f6", (10, 3), "cross"),
-    "continued": Look("#7a1f4b", "#ffc2a3", (12, 2), "triangle-right"),
-    "rotations": Look("#3f5f12", "#b5d96b", (4, 1), "stroke"),
-    "own": Look("#4a3fb0", "#b0a6ff", (7, 1), "wedge"),  # a method that yarnlab does not bring
+STYLES = {
+    "yarn": SeriesStyle("#c7430b", "#ff8b52", (1, 0), "circle"),
+    "ntk-by-parts": SeriesStyle("#0b62a8", "#6cb4f5", (6, 2), "square"),
+    "ntk-aware": SeriesStyle("#007a58", "#3ccfa0", (2, 2), "triangle-up"),
+    "pi": SeriesStyle("#a0438a", "#e79bd3", (8, 2, 2, 2), "diamond"),
+    "temperature": SeriesStyle("#946c00", "#e6c34a", (3, 3), "triangle-down"),
+    "none": SeriesStyle("#68707c", "#a7afbd", (1, 2), "triangle-left"),
+    "base": SeriesStyle("#14181f", "#f1f3f6", (10, 3), "cross"),
+    "continued": SeriesStyle("#7a1f4b", "#ffc2a3", (12, 2), "triangle-right"),
+    "rotations": SeriesStyle("#3f5f12", "#b5d96b", (4, 1), "stroke"),
+    "own": SeriesStyle("#4a3fb0", "#b0a6ff", (7, 1), "wedge"),  # a method that yarnlab does not bring
 }
 
 # Dash and marker of further series in a colour that a panel has already; no method has one of these dashes.
@@ -58,7 +58,7 @@ SPARE = tuple((_DASHES[i % 8], _SHAPES[i % 7]) for i in range(56))  # 8 and 7 ha
 INK, QUIET, GRID, PAPER = "#1d2430", "#5b6472", "#e3e6eb", "#ffffff"
 PUBLISHED = "#8a929f"  # the paper's own curves, behind ours
 DARK = {INK: "#e8ebf0", QUIET: "#a3acba", GRID: "#333b48", PAPER: "#151a22", PUBLISHED: "#7f8998"}
-DARK |= {look.light: look.dark for look in LOOKS.values()}
+DARK |= {style.light: style.dark for style in STYLES.values()}
 # Vega-Lite's config of every figure.
 CONFIG = {
     "font": "Helvetica Neue, Helvetica, Arial, Liberation Sans, sans-serif",
@@ -116,26 +116,26 @@ def labels(results: Results) -> dict[str, str]:
     return {arm: f"{text} ({arm})" if text in repeated else text for arm, text in short.items()}
 
 
-def look(model: Model, results: Results) -> Look:
-    """The look of a model: its method's; the base, the continued YaRN and the ramp of Eq. 18 have their own."""
+def style_of(model: Model, results: Results) -> SeriesStyle:
+    """The style of a model: its method's; the base, the continued YaRN and the ramp of Eq. 18 have their own."""
     if _is_base(model):
-        return LOOKS["base"]
+        return STYLES["base"]
     if model.ramp == "rotations":
-        return LOOKS["rotations"]
+        return STYLES["rotations"]
     continued = tree_of(results, model.arm).continued()
     if continued is not None and model.arm == continued.arm:
-        return LOOKS["continued"]
-    return method_look(model.method)
+        return STYLES["continued"]
+    return method_style(model.method)
 
 
-def distinct(looks: Sequence[Look]) -> list[Look]:
-    """The looks of one panel's series, no two alike: where one is taken, its colour with a spare dash and marker.
+def distinct_styles(styles: Sequence[SeriesStyle]) -> list[SeriesStyle]:
+    """The styles of one panel's series, no two alike: where one is taken, its colour with a spare dash and marker.
 
-    A look is repeated only after all of SPARE.
+    A style is repeated only after all of SPARE.
     """
-    found: list[Look] = []
-    for item in looks:
-        taken = {(look.dash, look.shape) for look in found}
+    found: list[SeriesStyle] = []
+    for item in styles:
+        taken = {(style.dash, style.shape) for style in found}
         pairs = [(item.dash, item.shape), *(pair for pair in SPARE if pair[1] != item.shape)]
         dash, shape = next((pair for pair in pairs if pair not in taken), pairs[0])
         found.append(replace(item, dash=dash, shape=shape))
@@ -158,6 +158,6 @@ def methods_of(frame: pd.DataFrame) -> list[str]:
     return [method for method in METHOD_LABELS if method in found] + [m for m in found if m not in METHOD_LABELS]
 
 
-def method_look(method: str) -> Look:
-    """The look of a method; dynamic methods share that of their static form."""
-    return LOOKS.get(method.replace("dynamic-ntk", "ntk-aware").removeprefix("dynamic-"), LOOKS["own"])
+def method_style(method: str) -> SeriesStyle:
+    """The style of a method; dynamic methods share that of their static form."""
+    return STYLES.get(method.replace("dynamic-ntk", "ntk-aware").removeprefix("dynamic-"), STYLES["own"])

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from yarnlab.contract import StageRun, stage_run
 from yarnlab.stages.layout import Layout, seeds_of
+from yarnlab.stages.run import StageRun, stage_run
 
 
 def fetch_asset(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:

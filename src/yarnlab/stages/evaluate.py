@@ -7,11 +7,11 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yarnlab.contract import StageRun, stage_run, state_key
-from yarnlab.precision import in_force
+from yarnlab.precision import resolve_precision
 from yarnlab.progress import Progress
-from yarnlab.stages.finished import keep, put_back
+from yarnlab.stages.finished import keep, restore
 from yarnlab.stages.layout import Layout, columns_of, seeds_of, tags_of
+from yarnlab.stages.run import StageRun, stage_run, state_key
 from yarnlab.study.evaluations import KINDS
 
 if TYPE_CHECKING:
@@ -23,18 +23,18 @@ def evaluate(
 ) -> None:
     """Run one evaluation of one model: its table, per-token NLL and further tables where there are any.
 
-    An attempt that ended early is continued from the blocks that it kept. They decide nothing after the outputs are
+    An attempt that ended early is continued from the parts that it kept. They decide nothing after the outputs are
     written, and are removed then: left behind, a forced rerun would compute nothing.
     """
     import torch
 
     from yarnlab.corpus.tokens import TokenisedCorpus
     from yarnlab.evaluation.base import Task
-    from yarnlab.evaluation.blocks import Blocks
+    from yarnlab.evaluation.partial_results import PartialResults
     from yarnlab.modeling import load_model, rope_of, use_fast_attention
     from yarnlab.study.schema import Architecture
 
-    path, precision = layout.evaluation(kind, name), in_force(spec["evaluation"]["precision"])
+    path, precision = layout.evaluation(kind, name), resolve_precision(spec["evaluation"]["precision"])
     settings = KINDS[kind].model_validate(
         {**spec["evaluation"], "models": [spec["arm"]], "precision": precision, "threads": threads}
     )
@@ -48,10 +48,10 @@ def evaluate(
     run.add_dataset(corpus_manifest, "evaluation")
     run.facts["precision"] = precision
     run.state = state_key(run, precision)
-    begun = layout.begun(kind, name)
-    if put_back(run):
+    partial = layout.partial_results(kind, name)
+    if restore(run):
         Progress(f"{kind} {name}", 0, log=log).say("made before of the same inputs, and its files are intact: put back")
-        shutil.rmtree(begun / run.state[:16], ignore_errors=True)
+        shutil.rmtree(partial / run.state[:16], ignore_errors=True)
         return
     with stage_run(run):
         torch.set_num_threads(threads)
@@ -70,14 +70,14 @@ def evaluate(
                 tokenizer=layout.model(name),
                 progress=lambda total, unit: Progress(f"{kind} {name}", total, log=log, unit=unit),
                 datasets=datasets,
-                blocks=Blocks(begun / run.state[:16]),
+                partial_results=PartialResults(partial / run.state[:16]),
             )
         )
         # Afterwards, since an evaluation may take another kernel than the fastest, to have a cache of keys.
         run.facts["attention"] = model.config._attn_implementation
         _write_outcome(run, path, layout.nll(corpus_name, name), outcome, corpus.names)
     keep(run)
-    shutil.rmtree(begun, ignore_errors=True)
+    shutil.rmtree(partial, ignore_errors=True)
 
 
 def _write_outcome(run: StageRun, path: Path, nll: Path, outcome: Outcome, documents: tuple[str, ...]) -> None:

@@ -16,8 +16,8 @@ import shutil
 from pathlib import Path
 
 from yarnlab import tracking
-from yarnlab.contract import StageRun
 from yarnlab.provenance import read_json, replacing, sha256_of, write_json
+from yarnlab.stages.run import StageRun
 
 FORCED = "YARNLAB_FORCED"  # rules and files that a call of Snakemake asks to be made again, one a line; * for all
 MANIFEST, STEPS, RECORD = "manifest.json", "steps.jsonl", "record.json"
@@ -41,7 +41,7 @@ def keep(run: StageRun) -> None:
         shutil.rmtree(kept, ignore_errors=True)
 
 
-def put_back(run: StageRun) -> bool:
+def restore(run: StageRun) -> bool:
     """Whether what `run` is about to make was there all along; it is then finished as it was before.
 
     That is so if it was made of the same specification, code and inputs, its files hold what was written then, and
@@ -75,8 +75,8 @@ def _kept(run: StageRun) -> Path:
 
 def _is_of(run: StageRun, manifest: Path) -> bool:
     """Whether it was made as `run` says: a state can be continued under more settings than a model is made with."""
-    made = read_json(manifest)
-    return (made.get("state"), made.get("spec")) == (run.state, dict(run.spec))
+    written = read_json(manifest)
+    return (written.get("state"), written.get("spec")) == (run.state, dict(run.spec))
 
 
 def _holds(file: Path, sha256: str) -> bool:

@@ -36,7 +36,7 @@ class Layout:
     def state(self, name: str, key: str) -> Path:
         return self.root / "state" / name / key[:16]
 
-    def begun(self, kind: str, name: str) -> Path:
+    def partial_results(self, kind: str, name: str) -> Path:
         """What unfinished attempts at an evaluation have left, each under its state's key."""
         return self.root / "state" / ".evaluations" / kind / name
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yarnlab.contract import StageRun, stage_run, state_key
-from yarnlab.precision import in_force
+from yarnlab.precision import resolve_precision
 from yarnlab.progress import Progress
-from yarnlab.stages.finished import is_finished, keep, put_back
+from yarnlab.stages.finished import is_finished, keep, restore
 from yarnlab.stages.layout import Layout, seeds_of, tags_of
+from yarnlab.stages.run import StageRun, stage_run, state_key
 
 if TYPE_CHECKING:
     import torch
@@ -68,18 +68,18 @@ def _train_together(
     from yarnlab.training.parallel import processes
 
     with processes(phases[0].parallel) as group:
-        phases = _settled(phases, group)
+        phases = _with_precision(phases, group)
         run.state = _state_key(run, phases)
         state = layout.state(run.name, run.state)
-        if not group.leads:
+        if not group.is_leader:
             if group.await_leader():
                 _train(run, layout, rope, phases, state, log, group)
             return
         try:
             with exclusive(state.parent) as waited:
-                made = _made_before(run, state, log, waited)
-                group.announce(not made)
-                if not made:
+                finished = _already_finished(run, state, log, waited)
+                group.announce(not finished)
+                if not finished:
                     with stage_run(run):
                         for corpus in corpora:
                             run.add_dataset(corpus, "training")
@@ -101,23 +101,23 @@ def _state_key(run: StageRun, phases: tuple[Train, ...]) -> str:
     return state_key(replace(run, spec={**run.spec, "phases": same}), [phase.precision for phase in phases])
 
 
-def _settled(phases: tuple[Train, ...], group: Group) -> tuple[Train, ...]:
+def _with_precision(phases: tuple[Train, ...], group: Group) -> tuple[Train, ...]:
     """The phases with the number format that `precision: auto` stands for: bf16 if every process multiplies it.
 
     A training that goes on elsewhere must not change its format on the way, nor compute in two at once.
     """
     if all(phase.precision != "auto" for phase in phases):
         return phases
-    auto = "bf16" if group.all_agree(in_force("auto") == "bf16") else "fp32"
+    auto = "bf16" if group.all_true(resolve_precision("auto") == "bf16") else "fp32"
     return tuple(p.model_copy(update={"precision": auto}) if p.precision == "auto" else p for p in phases)
 
 
-def _made_before(run: StageRun, state: Path, log: Path | None, waited: bool) -> bool:
+def _already_finished(run: StageRun, state: Path, log: Path | None, waited: bool) -> bool:
     """Whether the finished model is there; if not, unfinished trainings that this one does not continue are named."""
     progress = Progress(run.name, 0, log=log)
     if waited and is_finished(run):
         progress.say("the job that was waited for has made it")
-    elif put_back(run):
+    elif restore(run):
         progress.say(
             "finished before with these settings and inputs, and its files are intact: put back, nothing is trained"
         )
@@ -181,25 +181,25 @@ def _train(
     group: Group,
 ) -> None:
     """Compute this process's part of the training; the leading process saves the model and fills in `run`."""
-    from yarnlab.modeling import check_can_be_saved, check_in_force, save_model
+    from yarnlab.modeling import check_active_rope, check_can_be_saved, save_model
     from yarnlab.training.journal import stretches
     from yarnlab.training.objective import facts
     from yarnlab.training.shards import whole_weights
 
     spec = dict(run.spec)
-    made = _initial_model(layout, spec, rope, phases, group)
-    check_can_be_saved(made.model.config, rope, where=run.name)
+    objective = _initial_model(layout, spec, rope, phases, group)
+    check_can_be_saved(objective.model.config, rope, where=run.name)
     length = max(phase.seq_len for phase in phases)
-    check_in_force(made.model, rope, length, where=f"{run.name}, as loaded")
-    metrics = _loop(made, layout, run.name, spec, rope, phases, state, log, group)
-    tensors = whole_weights(made.model, _saved_dtype(layout, spec, phases), group.leads)
-    if not group.leads:
+    check_active_rope(objective.model, rope, length, where=f"{run.name}, as loaded")
+    metrics = _loop(objective, layout, run.name, spec, rope, phases, state, log, group)
+    tensors = whole_weights(objective.model, _saved_dtype(layout, spec, phases), group.is_leader)
+    if not group.is_leader:
         return
     run.metrics = metrics
-    run.facts |= facts(made, phases[-1], group) | stretches(state)
+    run.facts |= facts(objective, phases[-1], group) | stretches(state)
     run.artifacts = [layout.training(run.name)]
-    check_in_force(made.model, rope, length, where=f"{run.name}, before saving")
-    run.outputs = save_model(made.model, rope, _source(layout, spec), layout.model(run.name), tensors=tensors)
+    check_active_rope(objective.model, rope, length, where=f"{run.name}, before saving")
+    run.outputs = save_model(objective.model, rope, _source(layout, spec), layout.model(run.name), tensors=tensors)
 
 
 def _saved_dtype(layout: Layout, spec: dict[str, Any], phases: tuple[Train, ...]) -> torch.dtype:
@@ -222,7 +222,7 @@ def _initial_model(
     from yarnlab.modeling import check_config, create_model, load_model, meta_model, rope_of, set_rope
     from yarnlab.study.schema import Architecture
     from yarnlab.training.initialisation import build_induction_circuit
-    from yarnlab.training.objective import materialise, objective
+    from yarnlab.training.objective import build_objective, materialise
     from yarnlab.training.shards import read_weights
 
     parent = layout.model(spec["parent"]) if spec["parent"] is not None else None
@@ -240,27 +240,27 @@ def _initial_model(
             model = meta_model(parent)
             check_config(model.config, declared, where=str(parent))
     set_rope(model, rope)
-    made = objective(model, phases[0], group)
-    if parent is not None and made.sharded:
-        materialise(made, group)
+    objective = build_objective(model, phases[0], group)
+    if parent is not None and objective.sharded:
+        materialise(objective, group)
         read_weights(model, parent)
-    _choose_attention(made, rope, phases, group)
-    return made
+    _choose_attention(objective, rope, phases, group)
+    return objective
 
 
-def _choose_attention(made: Objective, rope: Rope, phases: tuple[Train, ...], group: Group) -> None:
+def _choose_attention(objective: Objective, rope: Rope, phases: tuple[Train, ...], group: Group) -> None:
     from yarnlab.modeling import use_fast_attention
     from yarnlab.training import sequence
 
     if group.context > 1:
-        made.model.set_attn_implementation(sequence.register(group, rope))
+        objective.model.set_attn_implementation(sequence.register(group, rope))
     else:
         length = max(phase.seq_len for phase in phases)
-        use_fast_attention(made.model, length=length, precision=phases[0].precision)
+        use_fast_attention(objective.model, length=length, precision=phases[0].precision)
 
 
 def _loop(
-    made: Objective,
+    objective: Objective,
     layout: Layout,
     name: str,
     spec: dict[str, Any],
@@ -285,4 +285,4 @@ def _loop(
     )
     architecture = Architecture(**spec["architecture"])
     run = loop.Run(name, architecture, spec["vocab_size"], rope, phases, rows, state, layout.training(name), log, group)
-    return loop.train(made, run)
+    return loop.train(objective, run)

@@ -20,7 +20,7 @@ def find_problems(study: Study) -> list[Problem]:
             return problems
     return [
         *_names(study),
-        *_roots(study),
+        *_bases(study),
         *_sources(study),
         *_shapes(study),
         *_training(study),
@@ -62,12 +62,12 @@ def _ropes(study: Study) -> Iterator[Problem]:
                 yield problem
 
 
-def _roots(study: Study) -> Iterator[Problem]:
-    for role, arm in study.claims.roots.items():
+def _bases(study: Study) -> Iterator[Problem]:
+    for base, arm in study.claims.bases.items():
         if arm in study.models and study.models[arm].parent is not None:
-            yield ("claims", role), f"{arm!r} has a parent; expected a model that others start from"
+            yield ("claims", base), f"{arm!r} has a parent; expected a model that others start from"
         elif arm is not None:
-            yield from _unknown(("claims", role), "model", arm, study.models)
+            yield from _unknown(("claims", base), "model", arm, study.models)
 
 
 def _names(study: Study) -> Iterator[Problem]:

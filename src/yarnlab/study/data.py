@@ -7,10 +7,10 @@ from typing import Annotated, Literal
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, model_validator
 
-from yarnlab.study.fields import Name, Positive, Section, each_once
+from yarnlab.study.fields import ConfigModel, Name, Positive, each_once
 
 
-class Asset(Section):
+class Asset(ConfigModel):
     """A repository of the hub at one revision."""
 
     type: Literal["model", "dataset"]
@@ -29,7 +29,7 @@ def _different(packages: tuple[str, ...]) -> tuple[str, ...]:
     return packages
 
 
-class _Documents(Section):
+class _Documents(ConfigModel):
     """Which documents of a source are kept; without a key, all."""
 
     min_tokens: Positive | None = None
@@ -49,7 +49,7 @@ class PythonPackages(_Documents):
     """Names of the distributions."""
 
 
-class Blocks(Section):
+class Blocks(ConfigModel):
     """Text cut into training blocks of one length; what is left over at the end is dropped."""
 
     length: Positive
@@ -102,7 +102,7 @@ class HubTokens(_Documents):
 Corpus = Annotated[PythonPackages | HubText | HubTokens, Field(discriminator="source")]
 
 
-class Tokenizer(Section):
+class Tokenizer(ConfigModel):
     """A byte-level BPE trained on a sample of one corpus's documents."""
 
     train_on: Name

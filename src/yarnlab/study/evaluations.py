@@ -11,7 +11,7 @@ from pydantic import create_model
 
 from yarnlab import evaluation
 from yarnlab.evaluation.base import Evaluation
-from yarnlab.study.fields import Section
+from yarnlab.study.fields import ConfigModel
 
 
 def _found() -> dict[str, type[Evaluation]]:
@@ -29,7 +29,7 @@ KINDS = _found()
 
 if TYPE_CHECKING:
 
-    class Evaluations(Section):
+    class Evaluations(ConfigModel):
         """Any kind's section, or None where a study does not have it."""
 
         def __getattr__(self, kind: str) -> Any: ...
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 else:
     Evaluations = create_model(
         "Evaluations",
-        __base__=Section,
+        __base__=ConfigModel,
         __module__=__name__,
         __doc__="What is measured: one section for each kind, left out where a study does not have it.",
         **{name: (kind | None, None) for name, kind in KINDS.items()},

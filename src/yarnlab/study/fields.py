@@ -43,7 +43,7 @@ def near(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {similar[0]!r}?" if similar else f"; known: {', '.join(names) or 'none'}"
 
 
-class Section(BaseModel):
+class ConfigModel(BaseModel):
     """A part of a study. The text below a field is its description in the JSON schema.
 
     It is read when a schema is asked for: pydantic's own `use_attribute_docstrings` reads the source of every class at
@@ -65,7 +65,7 @@ def descriptions(section: type[BaseModel]) -> dict[str, str]:
     """Field → the text below it in its class, of the fields that have one."""
     found: dict[str, str] = {}
     for cls in reversed(section.__mro__):
-        if not issubclass(cls, Section):
+        if not issubclass(cls, ConfigModel):
             continue
         (made,) = ast.parse(textwrap.dedent(inspect.getsource(cls))).body
         assert isinstance(made, ast.ClassDef)
@@ -75,7 +75,7 @@ def descriptions(section: type[BaseModel]) -> dict[str, str]:
     return found
 
 
-class LengthGrid(Section):
+class LengthGrid(ConfigModel):
     """Lengths in tokens."""
 
     start: int = Field(ge=2)
@@ -95,7 +95,7 @@ class LengthGrid(Section):
         return tuple(range(self.start, self.stop + 1, self.step))
 
 
-class FactorGrid(Section):
+class FactorGrid(ConfigModel):
     """Attention factors √(1/t)."""
 
     start: float = Field(gt=0)

@@ -11,11 +11,11 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from yarnlab.rope import METHODS, Rope, make_rope
 from yarnlab.study.data import Asset, Corpus, Tokenizer
 from yarnlab.study.evaluations import Evaluations
-from yarnlab.study.fields import Name, Positive, Section
+from yarnlab.study.fields import ConfigModel, Name, Positive
 from yarnlab.study.training import Train
 
 
-class Architecture(Section):
+class Architecture(ConfigModel):
     """The shape of a model; field names are those of transformers' configs."""
 
     family: str = Field(pattern=r"^[a-z0-9_]+$")
@@ -40,7 +40,7 @@ class Architecture(Section):
     """Whether input and output embeddings are the same weights."""
 
 
-class Pretrain(Section):
+class Pretrain(ConfigModel):
     """A model that is trained here from the start."""
 
     architecture: Architecture
@@ -58,7 +58,7 @@ class Pretrain(Section):
         return architecture
 
 
-class Published(Section):
+class Published(ConfigModel):
     """A checkpoint of the hub; its config.json must agree with `architecture` and `vocab_size`."""
 
     asset: Name
@@ -73,7 +73,7 @@ class Published(Section):
     """Attend to the whole context although the config says otherwise (Mistral 7B v0.1)."""
 
 
-class RopeChoice(Section):
+class RopeChoice(ConfigModel):
     """A RoPE method with its scale; further keys are the options of the method's class in rope.py."""
 
     model_config = ConfigDict(extra="allow")
@@ -107,7 +107,7 @@ class RopeChoice(Section):
         )
 
 
-class Model(Section):
+class Model(ConfigModel):
     """A node of the model tree, with exactly one of `pretrain`, `hub` and `from`."""
 
     pretrain: Pretrain | None = None
@@ -150,7 +150,7 @@ class Model(Section):
         return (self.train,) if self.train is not None else ()
 
 
-class Claims(Section):
+class Claims(ConfigModel):
     """How the paper's claims are judged on this study, and on which roots; a study with one root need not name it."""
 
     form: Literal["scale-free", "full-scale"] = "scale-free"
@@ -165,12 +165,12 @@ class Claims(Section):
     """The root of the claim about another architecture (the paper's Mistral 7B)."""
 
     @property
-    def roots(self) -> dict[str, str | None]:
+    def bases(self) -> dict[str, str | None]:
         """Group of claims → the root it is about, None where it is not named."""
-        return {role: getattr(self, role) for role in ("ablation", "extension", "portability")}
+        return {base: getattr(self, base) for base in ("ablation", "extension", "portability")}
 
 
-class Study(Section):
+class Study(ConfigModel):
     """A whole study: what is trained and evaluated, on which text."""
 
     study: Name

@@ -8,7 +8,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from yarnlab.study.fields import Section, near
+from yarnlab.study.fields import ConfigModel, near
 from yarnlab.study.read import StudyError
 from yarnlab.study.schema import Study
 from yarnlab.study.training import EXECUTION
@@ -116,5 +116,5 @@ def _depth(study: Study, arm: str) -> int:
     return depth
 
 
-def _dump(part: Section, exclude: Any = None) -> dict[str, Any]:
+def _dump(part: ConfigModel, exclude: Any = None) -> dict[str, Any]:
     return part.model_dump(mode="json", by_alias=True, exclude=exclude, exclude_none=True)

@@ -43,7 +43,7 @@ def summarise(study: Study) -> dict[str, Any]:
         "replicates": study.replicates,
         "study_sha256": study_digest(study),
         "original_context": study.architecture(next(iter(study.models))).original_context,
-        "claims": {"form": study.claims.form, "published": study.claims.published, "roots": study.claims.roots},
+        "claims": {"form": study.claims.form, "published": study.claims.published, "roots": study.claims.bases},
         "models": models,
         "evaluations": {kind: _evaluation(evaluation) for kind, evaluation in study.evaluations},
     }

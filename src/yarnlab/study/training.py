@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from yarnlab.study.fields import Name, Positive, Section, Share
+from yarnlab.study.fields import ConfigModel, Name, Positive, Share
 
 KEY_NAMES = 32  # that corpus/passkey.py has for keys in training rows
 # Of a phase (as pydantic's include and exclude): how it is computed, not what. None of it makes a model out of date.
@@ -14,7 +14,7 @@ EXECUTION: dict[str, Any] = {"checkpoint_minutes": True, "parallel": {"threads",
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Retrieval(Section):
+class Retrieval(ConfigModel):
     """Rows of text that hide keys and ask for each."""
 
     share: Share
@@ -36,7 +36,7 @@ class Retrieval(Section):
         return KEY_NAMES + (self.asked == "apart")
 
 
-class Repeats(Section):
+class Repeats(ConfigModel):
     """Rows of one segment, repeated."""
 
     share: Share
@@ -49,7 +49,7 @@ class Repeats(Section):
     """The share of segments that are noise; the others are text."""
 
 
-class Rows(Section):
+class Rows(ConfigModel):
     """What training rows are made of; the rest, up to 1, is plain text."""
 
     text: Literal["spans", "blocks"] = "spans"
@@ -61,7 +61,7 @@ class Rows(Section):
     """Rows that repeat a segment."""
 
 
-class Parallel(Section):
+class Parallel(ConfigModel):
     """Who computes one phase: processes with equal parts of every batch.
 
     It is part of the study, since it changes the order of additions and with it the last bits of the weights.
@@ -99,7 +99,7 @@ class Parallel(Section):
         return self
 
 
-class Train(Section):
+class Train(ConfigModel):
     """One training phase, with an AdamW of its own.
 
     `loss` and `parallel` change the order of additions and with it the last bits of the weights: a finished model that

@@ -38,7 +38,7 @@ class CheckpointFailed(OSError):
 
 
 @dataclass(frozen=True)
-class Place:
+class TrainState:
     """`step` optimizer steps of phase `phase` are done; counters run over all phases."""
 
     phase: int = 0
@@ -47,8 +47,8 @@ class Place:
     tokens: int = 0
     seconds: float = 0.0
 
-    def after_step(self, tokens: int, seconds: float) -> Place:
-        """The place one step of the same phase later."""
+    def after_step(self, tokens: int, seconds: float) -> TrainState:
+        """The state one step of the same phase later."""
         return replace(
             self,
             step=self.step + 1,
@@ -58,33 +58,35 @@ class Place:
         )
 
 
-def save(state: Path, model: nn.Module, optimizer: torch.optim.Optimizer, place: Place, group: Group) -> None:
+def save(
+    state: Path, model: nn.Module, optimizer: torch.optim.Optimizer, train_state: TrainState, group: Group
+) -> None:
     """Write checkpoint-<total_steps>, then drop all but the newest two. Every process of the group calls it.
 
     Raises CheckpointFailed, in all processes, if any of them can't write its part.
     """
     sharded = any(isinstance(p, DTensor) for p in model.parameters())
     files = group.size if sharded else 1
-    target, temporary = state / f"checkpoint-{place.total_steps:08d}", state / UNFINISHED
+    target, temporary = state / f"checkpoint-{train_state.total_steps:08d}", state / UNFINISHED
     reason: OSError | None = None
     try:
         temporary.mkdir(parents=True, exist_ok=True)
-        if sharded or group.leads:
+        if sharded or group.is_leader:
             _write(temporary / _file(group.rank if sharded else 0, files), model, optimizer)
-        if group.leads:
-            _write_text(temporary / "place.json", json.dumps({"format": FORMAT, "files": files, **asdict(place)}))
+        if group.is_leader:
+            _write_text(temporary / "place.json", json.dumps({"format": FORMAT, "files": files, **asdict(train_state)}))
     except OSError as error:
         reason = error
-    if not group.all_agree(reason is None):
+    if not group.all_true(reason is None):
         shutil.rmtree(temporary, ignore_errors=True)
         why = f"{reason}" if reason is not None else "another process could not write its part"
         raise CheckpointFailed(f"{target}: {why}. The checkpoints before it are kept; run the same command again")
-    if group.leads:
+    if group.is_leader:
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
         for old in _checkpoints(state)[KEPT:]:
             shutil.rmtree(old)
-    group.all_agree(True)  # nobody starts the next one before this has its name
+    group.all_true(True)  # nobody starts the next one before this has its name
 
 
 def _write(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
@@ -105,7 +107,7 @@ class Found:
     """A readable checkpoint: where it is, and the model that it continues."""
 
     folder: Path
-    place: Place
+    train_state: TrainState
     files: int
     model: nn.Module
 
@@ -149,9 +151,9 @@ def newest(state: Path, model: nn.Module, group: Group) -> Found | None:
     All processes agree on it: the leader's list counts, and each says whether it can open all files. Their bytes are
     compared with what was written too, each file by one process.
     """
-    for number in group.tell([int(folder.name.split("-")[1]) for folder in _checkpoints(state)]):
+    for number in group.broadcast([int(folder.name.split("-")[1]) for folder in _checkpoints(state)]):
         found = _readable(state / f"checkpoint-{number:08d}", model, group)
-        if group.all_agree(found is not None):
+        if group.all_true(found is not None):
             return found
     return None
 
@@ -160,10 +162,10 @@ def _readable(folder: Path, model: nn.Module, group: Group) -> Found | None:
     from safetensors import SafetensorError
 
     try:
-        place = json.loads((folder / "place.json").read_text(encoding="utf-8"))
-        if place.pop("format", 1) != FORMAT:
+        train_state = json.loads((folder / "place.json").read_text(encoding="utf-8"))
+        if train_state.pop("format", 1) != FORMAT:
             return None
-        files = place.pop("files")
+        files = train_state.pop("files")
         with ExitStack() as opened:
             stored = _Stored(folder, files, opened)  # checks each file's header against its size
             for handle in stored.handles:
@@ -172,16 +174,16 @@ def _readable(folder: Path, model: nn.Module, group: Group) -> Found | None:
         for path in [folder / _file(i, files) for i in range(group.rank, files, group.size)]:
             if sha256_of(path) != path.with_suffix(DIGEST).read_text(encoding="utf-8"):
                 return None
-        return Found(folder, Place(**place), files, model)
+        return Found(folder, TrainState(**train_state), files, model)
     except (OSError, ValueError, TypeError, KeyError, SafetensorError):
         return None
 
 
 def remove_unfinished(state: Path, group: Group) -> None:
     """Remove what a killed run left halfway. Every process of the group calls it."""
-    if group.leads:
+    if group.is_leader:
         shutil.rmtree(state / UNFINISHED, ignore_errors=True)
-    group.all_agree(True)
+    group.all_true(True)
 
 
 def _file(i: int, files: int) -> str:

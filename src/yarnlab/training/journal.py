@@ -11,7 +11,7 @@ from typing import IO, Any
 
 from yarnlab.progress import Progress
 from yarnlab.provenance import replacing
-from yarnlab.training.checkpoint import Place
+from yarnlab.training.checkpoint import TrainState
 from yarnlab.training.parallel import Group
 
 OWN = "steps.jsonl"
@@ -25,32 +25,32 @@ class JournalFailed(OSError):
 
 
 class Journal:
-    """The step log, continued at `place`; in processes that do not lead their group it writes nothing.
+    """The step log, continued at `start`; in processes that do not lead their group it writes nothing.
 
     `metrics` shows the steps of whichever state was trained last. Each state keeps a log of its own beside its
     checkpoints, so that one which is taken up again after another finds its own lines.
     """
 
     def __init__(
-        self, label: str, state: Path, metrics: Path, log: Path | None, steps: int, place: Place, group: Group
+        self, label: str, state: Path, metrics: Path, log: Path | None, steps: int, start: TrainState, group: Group
     ) -> None:
-        self._paths, self._leads = (state / OWN, metrics), group.leads
+        self._paths, self._is_leader = (state / OWN, metrics), group.is_leader
         self._stretches = state / STRETCHES
         self.last: dict[str, Any] = {}  # the line of the last step
         self._files: list[IO[str]] = []
         self._opened = ExitStack()
-        if self._leads:
-            lines = _keep_lines(state / OWN, metrics, place.total_steps)
+        if self._is_leader:
+            lines = _keep_lines(state / OWN, metrics, start.total_steps)
             self.last = json.loads(lines[-1]) if lines else {}
             self._log = log
             self._progress = Progress(label, steps, log=log)
-            self._progress.resume_at(place.total_steps)
-            if place.total_steps:
+            self._progress.resume_at(start.total_steps)
+            if start.total_steps:
                 with _writing(log):
-                    self._progress.say(f"continuing after step {place.total_steps}")
+                    self._progress.say(f"continuing after step {start.total_steps}")
 
     def __enter__(self) -> Journal:
-        if self._leads:
+        if self._is_leader:
             self._files = [self._opened.enter_context(path.open("a", encoding="utf-8")) for path in self._paths]
         return self
 
@@ -60,7 +60,7 @@ class Journal:
 
     def stretch(self, after: int, facts: dict[str, Any]) -> None:
         """Note what computes the steps after step `after`, where that is something else than before."""
-        if not self._leads:
+        if not self._is_leader:
             return
         noted = [one for one in _read(self._stretches) if one["after_step"] < after]
         if not noted or noted[-1] != {"after_step": noted[-1]["after_step"], **facts}:
@@ -70,7 +70,7 @@ class Journal:
 
     def step(self, line: dict[str, Any]) -> None:
         """Write one step's line. Raises JournalFailed."""
-        if not self._leads:
+        if not self._is_leader:
             return
         for path, file in zip(self._paths, self._files, strict=True):
             with _writing(path):

@@ -43,7 +43,7 @@ class LaunchError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Place:
+class NodeRank:
     """This node's number among `nodes`, and where the first process waits for the others."""
 
     node: int
@@ -95,12 +95,12 @@ def allocation(nodes: int, processes: int, *, gpus: bool = False) -> dict[str, i
     return resources
 
 
-def place(nodes: int, environment: Mapping[str, str]) -> Place:
+def node_rank(nodes: int, environment: Mapping[str, str]) -> NodeRank:
     """Where this node stands: alone, or by the variables that srun gives its tasks. Raises LaunchError."""
     if nodes == 1:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            return Place(0, 1, "127.0.0.1", free.getsockname()[1])
+            return NodeRank(0, 1, "127.0.0.1", free.getsockname()[1])
     missing = [n for n in ("SLURM_NODEID", "SLURM_NNODES", "SLURM_LAUNCH_NODE_IPADDR") if n not in environment]
     if missing:
         raise LaunchError(
@@ -110,7 +110,7 @@ def place(nodes: int, environment: Mapping[str, str]) -> Place:
     if (given := int(environment["SLURM_NNODES"])) != nodes:
         raise LaunchError(f"{nodes} nodes are asked for, and srun started tasks on {given}.")
     port = FIRST_PORT + int(environment.get("SLURM_JOB_ID", "0")) % PORTS  # two jobs may share a node
-    return Place(int(environment["SLURM_NODEID"]), nodes, environment["SLURM_LAUNCH_NODE_IPADDR"], port)
+    return NodeRank(int(environment["SLURM_NODEID"]), nodes, environment["SLURM_LAUNCH_NODE_IPADDR"], port)
 
 
 def visible_gpus(environment: Mapping[str, str]) -> list[str]:
@@ -164,7 +164,7 @@ def _gpu_variables(processes: int) -> dict[str, str]:
     return {"CUDA_VISIBLE_DEVICES": ",".join(claimed), ON_GPU: "1"}
 
 
-def run(command: list[str], here: Place, processes: int, extra: Mapping[str, str]) -> int:
+def run(command: list[str], here: NodeRank, processes: int, extra: Mapping[str, str]) -> int:
     """Run the command in `processes` copies; returns 0, EXIT_INTERRUPTED, or the code of the first that failed.
 
     A failed process ends the others, which would wait for it without end; an interrupted one does not, since others
@@ -177,7 +177,7 @@ def run(command: list[str], here: Place, processes: int, extra: Mapping[str, str
         if library is not None:
             library.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
-    kept = {name: value for name, value in os.environ.items() if name != "YARNLAB_WARM"}
+    kept = {name: value for name, value in os.environ.items() if name != "YARNLAB_FORK_SERVER"}
     children = [
         subprocess.Popen(command, env={**kept, **here.variables(rank, processes), **extra}, preexec_fn=end_with_agent,
                          close_fds=False, process_group=0)
@@ -227,7 +227,7 @@ def main(arguments: list[str]) -> int:
     given = parser.parse_args(arguments)
     rest = given.arguments[1:] if given.arguments[:1] == ["--"] else given.arguments
     try:
-        here = place(given.nodes, os.environ)
+        here = node_rank(given.nodes, os.environ)
         extra = _gpu_variables(given.processes) if given.gpus else {}
     except LaunchError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -18,12 +18,12 @@ import torch
 from yarnlab.cost import training_flops
 from yarnlab.cost.devices import peak_flops
 from yarnlab.errors import Interruption, UserError
-from yarnlab.modeling import check_in_force
+from yarnlab.modeling import check_active_rope
 from yarnlab.provenance import peak_memory_bytes
 from yarnlab.study.schema import Architecture
 from yarnlab.study.training import Train
 from yarnlab.training import checkpoint
-from yarnlab.training.checkpoint import Place
+from yarnlab.training.checkpoint import TrainState
 from yarnlab.training.journal import Journal
 from yarnlab.training.loss import choose
 from yarnlab.training.objective import Objective, facts
@@ -62,60 +62,60 @@ class Run:
     group: Group = field(default_factory=Group)
 
 
-def train(made: Objective, run: Run) -> dict[str, float]:
+def train(objective: Objective, run: Run) -> dict[str, float]:
     """Train through all phases, from the newest checkpoint if there is one; returns summary metrics.
 
     Every process of `run.group` calls this with the same model; the leading one writes the log. Nobody else may use
     `run.state`: see lock.exclusive. Raises TrainingError on a loss that is not finite, Interrupted after SIGTERM or
     Ctrl-C.
     """
-    with _termination(run.group.leads) as terminated:
+    with _termination(run.group.is_leader) as terminated:
         checkpoint.remove_unfinished(run.state, run.group)
-        found = checkpoint.newest(run.state, made.model, run.group)
-        place = found.place if found is not None else Place()
+        found = checkpoint.newest(run.state, objective.model, run.group)
+        train_state = found.train_state if found is not None else TrainState()
         steps = sum(phase.steps for phase in run.phases)
-        with Journal(run.label, run.state, run.metrics, run.log, steps, place, run.group) as journal:
+        with Journal(run.label, run.state, run.metrics, run.log, steps, train_state, run.group) as journal:
             last = journal.last
-            for index in range(place.phase, len(run.phases)):
-                if index != place.phase:
-                    place = replace(place, phase=index, step=0)
-                for after, line in _phase(made, run, index, place, found, journal, terminated):
-                    place, last = after, line
+            for index in range(train_state.phase, len(run.phases)):
+                if index != train_state.phase:
+                    train_state = replace(train_state, phase=index, step=0)
+                for after, line in _phase(objective, run, index, train_state, found, journal, terminated):
+                    train_state, last = after, line
                     journal.step(line)
                 found = None
-    check_in_force(made.model, run.rope, run.phases[-1].seq_len, where=f"{run.label}, after training")
+    check_active_rope(objective.model, run.rope, run.phases[-1].seq_len, where=f"{run.label}, after training")
     final = {"final_loss": last["loss"]} if last else {}
-    return {**final, "tokens": place.tokens, "train_seconds": place.seconds}
+    return {**final, "tokens": train_state.tokens, "train_seconds": train_state.seconds}
 
 
 def _phase(
-    made: Objective,
+    objective: Objective,
     run: Run,
     index: int,
-    place: Place,
+    train_state: TrainState,
     found: checkpoint.Found | None,
     journal: Journal,
     terminated: list[bool],
-) -> Iterator[tuple[Place, dict[str, Any]]]:
-    """Yield (place, log line) after each optimizer step of one phase, from `place` on."""
+) -> Iterator[tuple[TrainState, dict[str, Any]]]:
+    """Yield (state, log line) after each optimizer step of one phase, from `train_state` on."""
     phase, group = run.phases[index], run.group
     torch.set_num_threads(phase.parallel.threads)
-    made.train()
-    made.precision, made.loss = phase.precision, choose(phase.loss, run.group.device)
+    objective.train()
+    objective.precision, objective.loss = phase.precision, choose(phase.loss, run.group.device)
     optimizer = torch.optim.AdamW(
-        made.model.parameters(), lr=phase.lr, betas=phase.betas, weight_decay=phase.weight_decay, fused=True
+        objective.model.parameters(), lr=phase.lr, betas=phase.betas, weight_decay=phase.weight_decay, fused=True
     )
     if found is not None:
-        found.restore(optimizer if place.step else None)
-    check_objective(made, phase, group)
-    check_in_force(made.model, run.rope, phase.seq_len, where=f"{run.label}, phase {phase.name}")
-    journal.stretch(place.total_steps, facts(made, phase, group))
+        found.restore(optimizer if train_state.step else None)
+    check_objective(objective, phase, group)
+    check_active_rope(objective.model, run.rope, phase.seq_len, where=f"{run.label}, phase {phase.name}")
+    journal.stretch(train_state.total_steps, facts(objective, phase, group))
     utilisation = _Utilisation(run, phase)
     saved = time.monotonic()
-    while place.step < phase.steps:
+    while train_state.step < phase.steps:
         start = time.monotonic()
         lr = learning_rate(
-            place.step,
+            train_state.step,
             lr=phase.lr,
             steps=phase.steps,
             warmup_steps=phase.warmup_steps,
@@ -124,33 +124,36 @@ def _phase(
         )
         for settings in optimizer.param_groups:
             settings["lr"] = lr
-        losses, stop = accumulate(made, run.rows[index], place.step, phase, group, terminated)
-        norm = float(whole(torch.nn.utils.clip_grad_norm_(made.model.parameters(), phase.max_grad_norm)))
+        losses, stop = accumulate(objective, run.rows[index], train_state.step, phase, group, terminated)
+        norm = float(whole(torch.nn.utils.clip_grad_norm_(objective.model.parameters(), phase.max_grad_norm)))
         if not math.isfinite(losses["loss"]) or not math.isfinite(norm):
             raise TrainingError(
-                f"{run.label}, phase {phase.name}, step {place.step + 1}: loss {losses['loss']}, gradient norm {norm}; "
-                f"the last good state is kept in {run.state}. Lower lr or max_grad_norm, or use precision fp32."
+                f"{run.label}, phase {phase.name}, step {train_state.step + 1}: "
+                f"loss {losses['loss']}, gradient norm {norm}; the last good state is kept in {run.state}. "
+                "Lower lr or max_grad_norm, or use precision fp32."
             )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         seconds = time.monotonic() - start
-        place = place.after_step(phase.global_batch * phase.seq_len, seconds)
-        line = {"step": place.total_steps, "phase": phase.name, "tokens": place.tokens, **losses}
-        line |= {"lr": lr, "grad_norm": norm, **utilisation.of(seconds), "seconds": place.seconds}
-        yield place, line
+        train_state = train_state.after_step(phase.global_batch * phase.seq_len, seconds)
+        line = {"step": train_state.total_steps, "phase": phase.name, "tokens": train_state.tokens, **losses}
+        line |= {"lr": lr, "grad_norm": norm, **utilisation.of(seconds), "seconds": train_state.seconds}
+        yield train_state, line
         # The clocks of two processes differ, so the leader's decides when a checkpoint is due.
-        due = group.leads and time.monotonic() - saved > 60 * phase.checkpoint_minutes
+        due = group.is_leader and time.monotonic() - saved > 60 * phase.checkpoint_minutes
         # The end of a phase is kept too, or many short ones would add up to more than checkpoint_minutes.
-        due |= group.leads and place.step == phase.steps and index + 1 < len(run.phases)
-        if stop or not group.all_agree(not due):
-            checkpoint.save(run.state, made.model, optimizer, place, group)
+        due |= group.is_leader and train_state.step == phase.steps and index + 1 < len(run.phases)
+        if stop or not group.all_true(not due):
+            checkpoint.save(run.state, objective.model, optimizer, train_state, group)
             saved = time.monotonic()
         if stop:
-            raise Interrupted(f"{run.label}: stopped after step {place.total_steps}; run the same command to continue")
+            raise Interrupted(
+                f"{run.label}: stopped after step {train_state.total_steps}; run the same command to continue"
+            )
 
 
 def accumulate(
-    made: Objective, rows: RowSource, step: int, phase: Train, group: Group, terminated: list[bool]
+    objective: Objective, rows: RowSource, step: int, phase: Train, group: Group, terminated: list[bool]
 ) -> tuple[dict[str, Any], bool]:
     """Leave in `.grad` the gradient of Σ w·NLL / Σ w over one global batch, however it is split.
 
@@ -167,7 +170,7 @@ def accumulate(
         weights, answers = torch.from_numpy(batch.weights[rows_here]), torch.from_numpy(batch.answers[rows_here])
         if positions is not None:
             ids, targets, weights, answers = (t[:, positions] for t in (ids, targets, weights, answers))
-        weighted_sum, nll = made(
+        weighted_sum, nll = objective(
             ids.to(group.device, non_blocking=True),
             targets.to(group.device, non_blocking=True),
             weights.to(group.device, non_blocking=True),
@@ -180,11 +183,11 @@ def accumulate(
         for i, mask in enumerate((counted, counted & ~answers, answers)):
             sums[1 + 2 * i] += nll[mask].sum(dtype=torch.float64)
             sums[2 + 2 * i] += mask.sum()
-    gradients = [part(p.grad) for p in made.model.parameters() if p.grad is not None]
+    gradients = [part(p.grad) for p in objective.model.parameters() if p.grad is not None]
     sums[7] = bool(terminated)
-    group.add_up([sums])
-    if not made.sharded:  # shards are added up in the backward pass
-        group.add_up(gradients)
+    group.all_reduce([sums])
+    if not objective.sharded:  # shards are added up in the backward pass
+        group.all_reduce(gradients)
     torch._foreach_div_(gradients, float(sums[0]))
     means = [float(sums[i] / sums[i + 1]) if sums[i + 1] else None for i in (1, 3, 5)]
     return dict(zip(("loss", "text_loss", "answer_loss"), means, strict=True)), bool(sums[7])

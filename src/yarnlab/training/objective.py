@@ -66,7 +66,7 @@ class Objective(nn.Module):
         return isinstance(self, FSDPModule)
 
 
-def objective(model: PreTrainedModel, phase: Train, group: Group) -> Objective:
+def build_objective(model: PreTrainedModel, phase: Train, group: Group) -> Objective:
     """The model's training loss; its layers are recomputed and its weights sharded as the phase says.
 
     Weights on the meta device stay there as shards: `materialise` gives them memory. Whole ones must be equal in all
@@ -74,27 +74,27 @@ def objective(model: PreTrainedModel, phase: Train, group: Group) -> Objective:
     """
     layers = model.model.layers
     recompute_layers(layers, phase.parallel.activation_checkpointing)
-    made = Objective(model, phase.precision, choose(phase.loss, group.device))
+    objective = Objective(model, phase.precision, choose(phase.loss, group.device))
     if phase.parallel.sharding == "fsdp":
-        _shard(made, layers, phase.precision, group)
+        _shard(objective, layers, phase.precision, group)
     elif phase.precision == "pure-bf16":
-        made.to(torch.bfloat16)
-    check(made, phase, group)
-    return made
+        objective.to(torch.bfloat16)
+    check(objective, phase, group)
+    return objective
 
 
-def _shard(made: Objective, layers: nn.ModuleList, precision: str, group: Group) -> None:
+def _shard(objective: Objective, layers: nn.ModuleList, precision: str, group: Group) -> None:
     from torch.distributed.device_mesh import init_device_mesh
 
     mesh = init_device_mesh(group.device.type, (group.size,))
     if precision == "pure-bf16":
-        made.to(torch.bfloat16)
+        objective.to(torch.bfloat16)
     compute = None if precision == "fp32" else torch.bfloat16
     for layer in layers:
         fully_shard(layer, mesh=mesh, mp_policy=MixedPrecisionPolicy(compute, torch.float32, cast_forward_inputs=True))
     # The root's inputs are token ids and the targets' weights, which must stay in fp32.
-    fully_shard(made, mesh=mesh, mp_policy=MixedPrecisionPolicy(compute, torch.float32, cast_forward_inputs=False))
-    for module in made.modules():
+    fully_shard(objective, mesh=mesh, mp_policy=MixedPrecisionPolicy(compute, torch.float32, cast_forward_inputs=False))
+    for module in objective.modules():
         if isinstance(module, FSDPModule):
             # Sums, no means: losses are sums over tokens, divided by the weight of the whole batch in the end.
             module.set_gradient_divide_factor(1.0)
@@ -102,28 +102,28 @@ def _shard(made: Objective, layers: nn.ModuleList, precision: str, group: Group)
             module.set_force_sum_reduction_for_comms(True)
 
 
-def materialise(made: Objective, group: Group) -> None:
+def materialise(objective: Objective, group: Group) -> None:
     """Give weights on the meta device memory on this process's device; their content is undefined. Buffers keep theirs.
 
     Raises NotInForce for a buffer on the meta device, which nothing could fill.
     """
-    buffers = dict(made.named_buffers())
+    buffers = dict(objective.named_buffers())
     if undefined := [name for name, buffer in buffers.items() if buffer.is_meta]:
         raise NotInForce(f"{', '.join(undefined)}: no weights, and not computed from the model's config")
-    made.to_empty(device=group.device)
+    objective.to_empty(device=group.device)
     for name, buffer in buffers.items():
-        made.get_buffer(name).copy_(buffer)
-    made.model.tie_weights()
+        objective.get_buffer(name).copy_(buffer)
+    objective.model.tie_weights()
 
 
-def check(made: Objective, phase: Train, group: Group) -> None:
+def check(objective: Objective, phase: Train, group: Group) -> None:
     """NotInForce unless every weight is where, and in the dtype, that the phase asks for.
 
     Plain torch shards on CPUs too, but other layers above it fall back to whole models there without a word.
     """
     sharded = phase.parallel.sharding == "fsdp"
     kept = torch.bfloat16 if phase.precision == "pure-bf16" else torch.float32
-    for name, parameter in made.model.named_parameters():
+    for name, parameter in objective.model.named_parameters():
         if isinstance(parameter, DTensor) != sharded:
             raise NotInForce(f"{name} is {'not ' * sharded}sharded, the phase asks for {phase.parallel.sharding}")
         if isinstance(parameter, DTensor) and parameter.device_mesh.size() != group.size:
@@ -131,16 +131,16 @@ def check(made: Objective, phase: Train, group: Group) -> None:
         if parameter.dtype != kept:
             raise NotInForce(f"{name} is kept in {parameter.dtype}, precision {phase.precision} means {kept}")
     if sharded:
-        modules = [made, *made.model.model.layers]
+        modules = [objective, *objective.model.model.layers]
         whole = [type(module).__name__ for module in modules if not isinstance(module, FSDPModule)]
         if whole:
             raise NotInForce(f"{len(whole)} modules are not sharded by themselves: {whole[0]}, …")
-        _watch_dtype(made, torch.float32 if phase.precision == "fp32" else torch.bfloat16)
+        _watch_dtype(objective, torch.float32 if phase.precision == "fp32" else torch.bfloat16)
 
 
-def _watch_dtype(made: Objective, expected: torch.dtype) -> None:
+def _watch_dtype(objective: Objective, expected: torch.dtype) -> None:
     """In the next forward pass, NotInForce if the first layer does not compute in the dtype that is expected."""
-    layer = made.model.model.layers[0]
+    layer = objective.model.model.layers[0]
 
     def look(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         handle.remove()
@@ -151,14 +151,14 @@ def _watch_dtype(made: Objective, expected: torch.dtype) -> None:
     handle = layer.register_forward_pre_hook(look)
 
 
-def facts(made: Objective, phase: Train, group: Group) -> dict[str, Any]:
+def facts(objective: Objective, phase: Train, group: Group) -> dict[str, Any]:
     """What is in force, for the record."""
-    parameter = next(made.model.parameters())
+    parameter = next(objective.model.parameters())
     return {
-        "attention": made.model.config._attn_implementation,
-        "sharding": "fsdp" if made.sharded else "replicate",
+        "attention": objective.model.config._attn_implementation,
+        "sharding": "fsdp" if objective.sharded else "replicate",
         "precision": phase.precision,
-        "loss": made.loss,
+        "loss": objective.loss,
         "weights_dtype": str(parameter.dtype).removeprefix("torch."),
         "activation_checkpointing": phase.parallel.activation_checkpointing,
         "world": group.size,

@@ -53,7 +53,7 @@ class Group:
     sequence_group: distributed.ProcessGroup | None = None
 
     @property
-    def leads(self) -> bool:
+    def is_leader(self) -> bool:
         """Whether this process writes the log and the model."""
         return self.rank == 0
 
@@ -63,7 +63,7 @@ class Group:
         replica = self.rank // self.context
         return slice(replica * each, (replica + 1) * each)
 
-    def add_up(self, tensors: list[Tensor]) -> None:
+    def all_reduce(self, tensors: list[Tensor]) -> None:
         """Replace each tensor (all of one dtype and device) by its sum over the processes, in one message.
 
         Sums are computed in fp32 at least.
@@ -79,30 +79,30 @@ class Group:
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
 
-    def all_agree(self, here: bool) -> bool:
+    def all_true(self, here: bool) -> bool:
         """Whether it is so in every process. Each waits for all, so it is a barrier too."""
         missing = torch.tensor([float(not here)])
-        self.add_up([missing])
+        self.all_reduce([missing])
         return not missing.item()
 
-    def tell(self, numbers: list[int]) -> list[int]:
+    def broadcast(self, numbers: list[int]) -> list[int]:
         """The leader's list, in every process; the others' is not looked at."""
         if self.size == 1:
             return numbers
-        count = torch.tensor([len(numbers) if self.leads else 0])
-        self.add_up([count])
-        told = torch.tensor(numbers if self.leads else [0] * int(count), dtype=torch.int64)
-        self.add_up([told])
-        return told.tolist()
+        count = torch.tensor([len(numbers) if self.is_leader else 0])
+        self.all_reduce([count])
+        sent = torch.tensor(numbers if self.is_leader else [0] * int(count), dtype=torch.int64)
+        self.all_reduce([sent])
+        return sent.tolist()
 
     def announce(self, go: bool) -> None:
         """Let the others go on from `await_leader`, or end there."""
-        if self.store is not None and self.leads:
+        if self.store is not None and self.is_leader:
             self.store.set("go", "yes" if go else "no")
 
     def await_leader(self) -> bool:
         """Wait, for days if need be, until the leader has announced whether there is something to do."""
-        if self.store is None or self.leads:
+        if self.store is None or self.is_leader:
             return True
         self.store.wait(["go"], WAIT)
         return self.store.get("go") == b"yes"
@@ -160,9 +160,9 @@ def forked(parallel: Parallel) -> Iterator[Group]:
             with _joined(parallel, 0, 0, gpus, distributed.FileStore(f"{folder}/meeting", count)) as group:
                 yield group
         except BaseException:
-            _bury(children, time.monotonic() + GRACE_S)
+            _reap(children, time.monotonic() + GRACE_S)
             raise
-        statuses = _bury(children, float("inf"))
+        statuses = _reap(children, float("inf"))
     if any(statuses):
         raise WorkerFailed(f"{sum(map(bool, statuses))} of {count} training processes ended with an error")
 
@@ -263,7 +263,7 @@ def _renew_threads() -> None:
     torch.set_num_threads(torch.get_num_threads())
 
 
-def _bury(children: list[int], deadline: float) -> list[int]:
+def _reap(children: list[int], deadline: float) -> list[int]:
     """Exit codes of the children, all of which have ended by then: those that live after the deadline are killed."""
     codes = []
     for child in children:

@@ -30,7 +30,7 @@ from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.results import Results
 from yarnlab.results.style import METHOD_LABELS
 from yarnlab.rope import METHODS
-from yarnlab.study.fields import Section, near
+from yarnlab.study.fields import ConfigModel, near
 from yarnlab.study.read import StudyError, read_study
 
 # What the paper's own data say of a claim → in words, and the mark beside the verdict where they do not support it.
@@ -43,7 +43,7 @@ PAPER_DATA = {
 }
 
 
-class Form(Section):
+class Form(ConfigModel):
     """How a claim is judged: by parts that are quantities, or by a function of `special.py`.
 
     needs: kinds of results. models: those it is about (models.py), in the order in which they are looked for; tuned
@@ -175,7 +175,7 @@ class Claim(Form):
         return self.model_copy(update={key: getattr(self.full_scale, key) for key in Form.model_fields})
 
     @property
-    def role(self) -> str:
+    def judged_base(self) -> str:
         """The base that it is judged on in this form."""
         return self.judged_on or self.base
 
@@ -190,7 +190,7 @@ class Claim(Form):
         return PAPER_DATA[self.paper_data][1] if self.paper_data else ""
 
 
-class _File(Section):
+class _File(ConfigModel):
     version: int
     claims: tuple[Claim, ...]
 

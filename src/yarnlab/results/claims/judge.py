@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from yarnlab.results.bases import family
+from yarnlab.results.bases import of_base
 from yarnlab.results.claims.criteria import Claim, Criteria, load_criteria
 from yarnlab.results.claims.parts import NOT_RUN, STATUSES, Part, Verdict, combine, describe
 from yarnlab.results.display import manifests_of
@@ -23,7 +23,7 @@ FORMAT = 2
 def judge(claim: Claim, results: Results) -> Verdict:
     """The verdict on one claim, as it stands; 'not run' with the reason when something it needs is absent."""
     try:
-        own = family(results, claim.role)
+        own = of_base(results, claim.judged_base)
         reason = own.missing(claim.needs)
         return Verdict(NOT_RUN, reason) if reason is not None else combine(claim.compute(own))
     except NotMeasured as absent:

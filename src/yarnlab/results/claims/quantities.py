@@ -29,12 +29,12 @@ from yarnlab.results.claims.notation import (
     symbol,
 )
 from yarnlab.results.claims.parts import Part, interval
-from yarnlab.results.estimates import battery_gap, gap, nll, paired, segment, zero_shot
+from yarnlab.results.estimates import gap, nll, paired, score_gap, segment, zero_shot
 from yarnlab.results.estimates import sliding_gap as gap_of_windows
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import Estimate, mean
 from yarnlab.results.style import method_label
-from yarnlab.study.fields import Section, near
+from yarnlab.study.fields import ConfigModel, near
 
 RATIO = "ratio of perplexities"
 PAIRED = "95 % intervals, paired by document."
@@ -209,7 +209,7 @@ def zero_shot_gap_growth(results: Results, of: str, over: str, step: tuple[float
 )
 def score_change(results: Results, of: str, over: str) -> Estimate:
     """Mean share of right answers over the short tasks: one model minus another on the same items."""
-    return battery_gap(results, of, over)
+    return score_gap(results, of, over)
 
 
 @quantity(
@@ -226,7 +226,7 @@ def sliding_gap(results: Results, of: str, over: str, measure: str) -> Estimate:
     return gap_of_windows(results, arms[of], arms[over], measure)
 
 
-class Comparison(Section):
+class Comparison(ConfigModel):
     """A part of a claim: its quantity for every scale (or step, or measure), length and pair, against bounds.
 
     Compared are each `of` over each `over` by `must`, or the neighbours of an `order`; names are models of the claim,

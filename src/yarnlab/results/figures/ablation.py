@@ -11,7 +11,7 @@ from yarnlab.results.display import windows
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
-from yarnlab.results.style import labels, look, method_label
+from yarnlab.results.style import labels, method_label, style_of
 from yarnlab.results.tables import ablation as ablation_table
 
 
@@ -36,7 +36,7 @@ def ablation(results: Results) -> Any:
     frame = frame[frame["arm"].isin([model.arm for model in arms])].dropna(subset=["delta"])
     frame = with_bounds(frame, "delta_low", "delta_high", "+.3f")
     names = labels(results)
-    scale = colour_scale([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    scale = colour_scale([names[m.arm] for m in arms], [style_of(m, results) for m in arms])
     colour = alt.Color("label:N", scale=scale, legend=None)
     frame["panel"] = [f"N = {windows(n, results.original_context)}" for n in frame["length"]]
     columns = ["label", "panel", "length", "delta", "delta_low", "delta_high", "interval", "n"]

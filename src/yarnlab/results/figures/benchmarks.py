@@ -9,7 +9,7 @@ from yarnlab.results.charts import bars, colour_scale, with_bounds
 from yarnlab.results.estimates import group, reported
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
-from yarnlab.results.style import labels, look
+from yarnlab.results.style import labels, style_of
 from yarnlab.results.tables import benchmarks as benchmarks_table
 
 
@@ -37,7 +37,7 @@ def benchmarks(results: Results) -> Any:
     )
     names = labels(results)
     arms = [model for model in results.arms().values() if model.arm in set(frame["arm"])]
-    scale = colour_scale([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    scale = colour_scale([names[m.arm] for m in arms], [style_of(m, results) for m in arms])
     x = alt.X("accuracy:Q", title="right answers", axis=alt.Axis(format="%", tickCount=3, labelOverlap=True))
     columns = ["label", "panel", "accuracy", "low", "high", "interval", "n"]
     return bars(

@@ -11,7 +11,7 @@ from yarnlab.results.published.data import load_reference
 from yarnlab.results.published.overlay import FIRST, overlaid, relative
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
-from yarnlab.results.style import method_label, method_look, methods_of
+from yarnlab.results.style import method_label, method_style, methods_of
 from yarnlab.results.tables import dynamic as dynamic_table
 
 
@@ -58,18 +58,18 @@ def dynamic_relative(results: Results) -> Any:
     frame = dynamic_table.tidy(results)
     frame = frame[frame["measure"] == "tail"]
     rows: list[dict[str, Any]] = []
-    looks: dict[str, Any] = {}
+    styles: dict[str, Any] = {}
     for method in methods_of(frame):
         own = frame[frame["method"] == method].sort_values("length")
         at = own.loc[own["length"] == window, "perplexity"]
         if at.empty:
             continue
-        looks[method_label(method)] = method_look(method)
+        styles[method_label(method)] = method_style(method)
         for r in rows_of(own[own["length"] >= FIRST * window]):
             row = {"model": method_label(method), "x": r.length / window, "n": r.n}
             rows.append(row | {"y": r.perplexity / float(at.iloc[0])})
     if not rows:
         raise NotMeasured("dynamic scaling was not measured at N = L")
     return overlaid(
-        rows, looks, relative(load_reference().figure("Figure 5"), "method"), "perplexity(N) / perplexity(L)"
+        rows, styles, relative(load_reference().figure("Figure 5"), "method"), "perplexity(N) / perplexity(L)"
     )

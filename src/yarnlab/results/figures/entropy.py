@@ -5,11 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import alt
-from yarnlab.results.charts import WIDE, bounded, dashed, key, legend, rounded, scale_axis, scales, sure, with_bounds
+from yarnlab.results.charts import (
+    WIDE,
+    dashed,
+    drop_unbounded,
+    interval_tooltip,
+    legend,
+    legend_key,
+    rounded,
+    scale_axis,
+    scales,
+    with_bounds,
+)
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
-from yarnlab.results.style import QUIET, method_label, method_look, methods_of
+from yarnlab.results.style import QUIET, method_label, method_style, methods_of
 from yarnlab.results.tables import entropy as entropy_table
 
 
@@ -31,17 +42,24 @@ def entropy(results: Results) -> Any:
         raise NotMeasured("the entropy was measured on the unchanged base only")
     shown = methods_of(curves)
     curves = curves.assign(method=curves["method"].map(method_label))
-    colour, dash, shape = scales([method_label(m) for m in shown], [method_look(m) for m in shown])
+    colour, dash, shape = scales([method_label(m) for m in shown], [method_style(m) for m in shown])
     x = scale_axis(sorted(curves["scale"].unique().tolist()))
     y = alt.Y("entropy:Q", title="mean entropy of the attention (nats)", scale=alt.Scale(zero=False))
     columns = ["method", "scale", "entropy", "low", "high", "interval", "n"]
     base = alt.Chart(rounded(with_bounds(curves)[columns].to_dict("records")))
     common = {"x": x, "y": y, "color": legend("method:N", colour)}
     lines = dashed(base.mark_line().encode(**common), "method", dash)
-    whiskers = bounded(base).mark_rule().encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=legend("method:N", colour))
+    whiskers = (
+        drop_unbounded(base).mark_rule().encode(x=x, y=alt.Y("low:Q"), y2="high:Q", color=legend("method:N", colour))
+    )
     points = base.mark_point(filled=True, size=55, opacity=1).encode(
-        shape=alt.Shape("method:N", scale=shape, legend=key()),
-        tooltip=["method:N", alt.Tooltip("scale:Q", title="s"), alt.Tooltip("entropy:Q", format=".4g"), *sure()],
+        shape=alt.Shape("method:N", scale=shape, legend=legend_key()),
+        tooltip=[
+            "method:N",
+            alt.Tooltip("scale:Q", title="s"),
+            alt.Tooltip("entropy:Q", format=".4g"),
+            *interval_tooltip(),
+        ],
         **common,
     )
     layers = [whiskers, lines, points]

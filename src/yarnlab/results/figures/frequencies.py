@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 from yarnlab.lazy import alt
-from yarnlab.results.charts import WIDE, dashed, key, legend, rounded, scales
+from yarnlab.results.charts import WIDE, dashed, legend, legend_key, rounded, scales
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Model, Results
-from yarnlab.results.style import METHOD_LABELS, QUIET, method_label, method_look
+from yarnlab.results.style import METHOD_LABELS, QUIET, method_label, method_style
 from yarnlab.rope import METHODS, make_rope
 
 # NTK-by-parts comes last: its dashes then lie on YaRN's line, which has the same frequencies.
@@ -73,7 +73,7 @@ def _panel(
     rows: list[dict[str, Any]], methods: list[str], head: Model, column: str, title: str, axis: Any, marks: list[Any]
 ) -> Any:
     names = [method_label(method) for method in methods]
-    colour, dash, shape = scales(names, [method_look(method) for method in methods])
+    colour, dash, shape = scales(names, [method_style(method) for method in methods])
     step = max(1, head.head_dim // 2 // MARKERS)
     x = alt.X(
         "d:Q",
@@ -89,7 +89,7 @@ def _panel(
         x=x,
         y=y,
         color=legend("method:N", colour),
-        shape=alt.Shape("method:N", scale=shape, legend=key()),
+        shape=alt.Shape("method:N", scale=shape, legend=legend_key()),
         tooltip=["method:N", alt.Tooltip("d:Q", title="pair"), alt.Tooltip(f"{column}:Q", format=",.4~g")],
     )
     if not marks:

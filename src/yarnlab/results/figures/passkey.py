@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import alt
-from yarnlab.results.charts import WIDE, panels_of, rounded, tokens
+from yarnlab.results.charts import WIDE, panels_of, rounded, token_axis
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
 from yarnlab.results.rows import named_arms
@@ -37,7 +37,7 @@ def passkey(results: Results) -> Any:
         alt.Chart(data)
         .mark_rect(stroke=PAPER, strokeWidth=1)
         .encode(
-            x=alt.X("length:O", title="prompt length N (tokens)", axis=tokens(labelAngle=0)),
+            x=alt.X("length:O", title="prompt length N (tokens)", axis=token_axis(labelAngle=0)),
             y=alt.Y("depth:O", title=["depth of the key (%),", trials], axis=alt.Axis(values=[0, 20, 40, 60, 80])),
             color=alt.Color(
                 "accuracy:Q",

@@ -12,11 +12,11 @@ from yarnlab.results.charts import (
     WIDE,
     bounds,
     dashed,
-    decades,
-    key,
+    doublings_of,
     legend,
+    legend_key,
+    log_axis,
     log_scale,
-    powers,
     rounded,
     scales,
     tooltip,
@@ -30,7 +30,7 @@ from yarnlab.results.registry import figure
 from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import named_arms
 from yarnlab.results.statistics import geometric_mean_perplexity, mean
-from yarnlab.results.style import QUIET, labels, look
+from yarnlab.results.style import QUIET, labels, style_of
 
 
 @figure(
@@ -50,7 +50,7 @@ from yarnlab.results.style import QUIET, labels, look
 def figure_1(results: Results) -> Any:
     """Perplexity of the whole window against its length, over the paper's for models that stand for published ones."""
     rows: list[dict[str, Any]] = []
-    marked = powers(results.original_context)
+    marked = doublings_of(results.original_context)
     for model, name in named_arms(results):
         for length in lengths_of(results, model):
             table = nll(results, model.arm, length).to_numpy()
@@ -78,7 +78,7 @@ def figure_1(results: Results) -> Any:
 def bucket_nll(results: Results) -> Any:
     """Mean NLL of each stretch of the window, which cumulative perplexity smooths over."""
     rows = []
-    marked = powers(results.original_context)
+    marked = doublings_of(results.original_context)
     for model, name in named_arms(results):
         for length in lengths_of(results, model):
             table = nll(results, model.arm, length, "bucket_nll").to_numpy()
@@ -117,8 +117,8 @@ def figure_1_relative(results: Results) -> Any:
             row = {"model": names[model.arm], "x": length / window, "y": math.exp(min(change.mean(), 700.0))}
             rows.append(row | {"n": change.size})
     published = relative(load_reference().figure("Figure 1"), "model")
-    looks = {names[model.arm]: look(model, results) for model in shown}
-    return overlaid(rows, looks, published, "perplexity(N) / perplexity(L)")
+    styles = {names[model.arm]: style_of(model, results) for model in shown}
+    return overlaid(rows, styles, published, "perplexity(N) / perplexity(L)")
 
 
 def curves(
@@ -126,21 +126,21 @@ def curves(
 ) -> Any:
     arms = [m for m, name in named_arms(results) if any(row["model"] == name for row in data.values)]
     names = labels(results)
-    colour, dash, shape = scales([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    colour, dash, shape = scales([names[m.arm] for m in arms], [style_of(m, results) for m in arms])
     x = window_axis("N", results.original_context)
     values = pd.Series([row[column] for row in data.values], dtype=float)
     scale = log_scale(values) if log else alt.Scale(zero=False)
-    y = alt.Y(f"{column}:Q", title=title, scale=scale, axis=decades() if log else alt.Axis())
+    y = alt.Y(f"{column}:Q", title=title, scale=scale, axis=log_axis() if log else alt.Axis())
     base = alt.Chart(data)
     lines = dashed(base.mark_line(clip=True).encode(x=x, y=y, color=legend("model:N", colour)), "model", dash)
     points = (
         base.mark_point(filled=True, size=55, opacity=1, clip=True)
-        .transform_filter(alt.FieldOneOfPredicate(field="N", oneOf=powers(results.original_context)))
+        .transform_filter(alt.FieldOneOfPredicate(field="N", oneOf=doublings_of(results.original_context)))
         .encode(
             x=x,
             y=y,
             color=legend("model:N", colour),
-            shape=alt.Shape("model:N", scale=shape, legend=key()),
+            shape=alt.Shape("model:N", scale=shape, legend=legend_key()),
             tooltip=tooltip("model", column),
         )
     )
@@ -153,7 +153,7 @@ def curves(
         )
         chart = alt.layer(rules, lines, points, text)
     if published:
-        behind = [row | {"marked": row["N"] in powers(results.original_context)} for row in published]
+        behind = [row | {"marked": row["N"] in doublings_of(results.original_context)} for row in published]
         tips = [alt.Tooltip("N:Q", format=","), alt.Tooltip("perplexity:Q", format=".4g")]
         chart = alt.layer(background(behind, x, y, tips), chart)
         chart = chart.resolve_scale(shape="independent", color="independent", strokeDash="independent")

@@ -10,7 +10,7 @@ from yarnlab.results.display import windows
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
-from yarnlab.results.style import LOOKS
+from yarnlab.results.style import STYLES
 from yarnlab.results.tables import ramp as ramp_table
 
 
@@ -42,5 +42,5 @@ def ramp(results: Results) -> Any:
     x = alt.X("delta:Q", title="Δ ln perplexity to the official ramp", axis=alt.Axis(tickCount=4))
     tips = ["variant:N", alt.Tooltip("delta:Q", title="gap", format="+.3f")]
     order, panels = list(frame["variant"].unique()), list(dict.fromkeys(frame.sort_values("scale")["panel"]))
-    colour = alt.value(LOOKS["ntk-by-parts"].light)
+    colour = alt.value(STYLES["ntk-by-parts"].light)
     return bars(frame[columns], "variant", order, x, tips, panels, columns=3, colour=colour, differences=True)

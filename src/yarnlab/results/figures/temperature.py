@@ -11,24 +11,24 @@ from yarnlab.results import temperature as sweep
 from yarnlab.results.charts import (
     WIDE,
     best_factor_axis,
-    bounded,
     bounds,
+    drop_unbounded,
     factor_axis,
-    key,
+    interval_tooltip,
+    legend_key,
     panels_of,
     rounded,
     scale_axis,
-    sure,
     with_bounds,
 )
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
-from yarnlab.results.style import INK, LOOKS, PAPER, QUIET
+from yarnlab.results.style import INK, PAPER, QUIET, STYLES
 from yarnlab.results.temperature import INTERCEPT, SLOPE, fitted, sweep_of_base
 
 PANEL = {"width": WIDE // 3 - 45, "height": 170}
-COLOUR = LOOKS["yarn"].light
+COLOUR = STYLES["yarn"].light
 # The panels by scale stand in the report together, folded.
 _folded = partial(
     figure,
@@ -59,7 +59,7 @@ def temperature_curve(results: Results) -> Any:
     columns = ["panel", "factor", "perplexity", "low", "high", "interval", "documents", "formula"]
     base = alt.Chart(rounded(grid[columns].to_dict("records")))
     x, y = factor_axis(), alt.Y("perplexity:Q", title="perplexity", scale=alt.Scale(zero=False))
-    band = bounded(base).mark_area(opacity=0.18, color=COLOUR)
+    band = drop_unbounded(base).mark_area(opacity=0.18, color=COLOUR)
     band = band.encode(x=x, y=alt.Y("low:Q", title="perplexity"), y2="high:Q")
     line = base.mark_line(color=COLOUR).encode(x=x, y=y)
     points = base.mark_point(filled=True, size=30, opacity=1, color=COLOUR).encode(
@@ -101,7 +101,7 @@ def temperature_segments(results: Results) -> Any:
             alt.Tooltip("factor:Q", title="√(1/t)"),
             alt.Tooltip("segment:Q"),
             alt.Tooltip("change:Q", format="+.1%"),
-            *sure(),
+            *interval_tooltip(),
         ],
     )
     zero = base.mark_rule(color=QUIET).encode(y=alt.datum(0))
@@ -188,11 +188,15 @@ def temperature_fit(results: Results) -> Any:
     ]
     x = scale_axis(sorted(ends))
     y = alt.Y("factor:Q", title="√(1/t) of lowest loss", scale=alt.Scale(zero=False))
-    colour = alt.Color("line:N", scale=alt.Scale(domain=[own, paper], range=[COLOUR, INK]), legend=key(filled=False))
-    dash = alt.StrokeDash("line:N", scale=alt.Scale(domain=[own, paper], range=[[1, 0], [6, 3]]), legend=key(False))
+    colour = alt.Color(
+        "line:N", scale=alt.Scale(domain=[own, paper], range=[COLOUR, INK]), legend=legend_key(filled=False)
+    )
+    dash = alt.StrokeDash(
+        "line:N", scale=alt.Scale(domain=[own, paper], range=[[1, 0], [6, 3]]), legend=legend_key(False)
+    )
     curves = alt.Chart(rounded(lines)).mark_line().encode(x=x, y=y, color=colour, strokeDash=dash)
     base = alt.Chart(rounded(dots))
-    whiskers = bounded(base).mark_rule(color=COLOUR, strokeWidth=1.6).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")
+    whiskers = drop_unbounded(base).mark_rule(color=COLOUR, strokeWidth=1.6).encode(x=x, y=alt.Y("low:Q"), y2="high:Q")
     points = base.mark_point(size=70, opacity=1, color=COLOUR, strokeWidth=1.6).encode(
         x=x,
         y=y,

@@ -12,7 +12,7 @@ from yarnlab.results.published.data import load_reference
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import mean
-from yarnlab.results.style import LOOKS, PUBLISHED, QUIET
+from yarnlab.results.style import PUBLISHED, QUIET, STYLES
 from yarnlab.results.temperature import sweep_of_base
 
 SCALE = 8.0  # of the paper's Figures 2 to 4
@@ -131,5 +131,5 @@ def _bars(rows: list[dict[str, Any]], heading: str) -> Any:
 
 
 def _who() -> Any:
-    scale = alt.Scale(domain=[OURS, THEIRS], range=[LOOKS["yarn"].light, PUBLISHED])
+    scale = alt.Scale(domain=[OURS, THEIRS], range=[STYLES["yarn"].light, PUBLISHED])
     return alt.Color("who:N", scale=scale, legend=alt.Legend(title=None, columns=2))

@@ -6,12 +6,12 @@ from typing import Any
 
 from yarnlab.lazy import alt, pd
 from yarnlab.results.bases import compared_with
-from yarnlab.results.charts import WIDE, bounds, key, legend, panels_of, rounded, scales
+from yarnlab.results.charts import WIDE, bounds, legend, legend_key, panels_of, rounded, scales
 from yarnlab.results.estimates import NotMeasured, loss_gap, losses
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import student_half
-from yarnlab.results.style import QUIET, labels, look
+from yarnlab.results.style import QUIET, labels, style_of
 
 SMOOTHING = 10
 
@@ -44,14 +44,14 @@ def training_loss(results: Results) -> Any:
             rows += _smoothed(names[model.arm], f"loss minus that of {names[first.arm]} (nats/token)", gaps)
     if not rows:
         raise NotMeasured("no training log of an ablation arm")
-    colour, dash, _ = scales([names[m.arm] for m in arms], [look(m, results) for m in arms])
+    colour, dash, _ = scales([names[m.arm] for m in arms], [style_of(m, results) for m in arms])
     base = alt.Chart(rounded(rows)).encode(
         x=alt.X("step:Q", title="optimizer step", axis=alt.Axis(format="d", tickMinStep=1)),
         y=alt.Y("value:Q", title=None, scale=alt.Scale(zero=False)),
     )
     lines = base.mark_line(clip=True).encode(
         color=legend("model:N", colour, filled=False),
-        strokeDash=alt.StrokeDash("model:N", scale=dash, legend=key(filled=False)),
+        strokeDash=alt.StrokeDash("model:N", scale=dash, legend=legend_key(filled=False)),
     )
     # A line has one tooltip for all of its steps; a marker has its own, of a mean that shares no step with the next.
     markers = base.transform_filter("datum.interval != null").mark_point(filled=True, size=12, opacity=1, color=QUIET)

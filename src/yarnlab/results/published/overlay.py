@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from yarnlab.lazy import alt, np, pd
-from yarnlab.results.charts import WIDE, dashed, decades, key, rounded, scales
+from yarnlab.results.charts import WIDE, dashed, legend_key, log_axis, rounded, scales
 from yarnlab.results.published.counterpart import counterpart_of
 from yarnlab.results.published.data import load_reference
 from yarnlab.results.results import Results
-from yarnlab.results.style import PUBLISHED, QUIET, SPARE, method_label, method_look
+from yarnlab.results.style import PUBLISHED, QUIET, SPARE, method_label, method_style
 
 TOP = 12.0  # where a curve that explodes leaves the picture, in units of its value at L
 MULTIPLE = "datum.value == 1 ? 'L' : datum.value < 1 ? 'L/' + 1 / datum.value : datum.value + 'L'"
@@ -43,7 +43,7 @@ def background(rows: list[dict[str, Any]], x: Any, y: Any, tips: list[Any]) -> A
     """Grey lines with open markers, and the legend of the paper's; rows have published, method and marked."""
     paper = alt.Chart(rounded(rows))
     names = list(dict.fromkeys(row["published"] for row in rows))
-    theirs = {row["published"]: method_look(row["method"]) for row in rows}
+    theirs = {row["published"]: method_style(row["method"]) for row in rows}
     dashes, shapes = _distinct([theirs[name].shape for name in names])
     legend = alt.Legend(
         title="the paper’s", orient="top", columns=4, symbolStrokeWidth=1.4, symbolFillColor="transparent"
@@ -76,7 +76,7 @@ def relative(frame: pd.DataFrame, by: str) -> list[dict[str, Any]]:
 
 
 def overlaid(
-    rows: Sequence[Mapping[str, Any]], looks: dict[str, Any], published: list[dict[str, Any]], title: str
+    rows: Sequence[Mapping[str, Any]], styles: dict[str, Any], published: list[dict[str, Any]], title: str
 ) -> Any:
     ends = pd.Series([row["x"] for row in [*rows, *published]])
     ticks = [2.0**k for k in range(-2, 8) if ends.min() <= 2.0**k <= ends.max()]
@@ -90,9 +90,9 @@ def overlaid(
         axis=alt.Axis(values=ticks, labelExpr=MULTIPLE, labelOverlap=True),
     )
     y = alt.Y(
-        "y:Q", title=title, axis=decades(), scale=alt.Scale(type="log", nice=False, domain=[lowest / 1.05, highest])
+        "y:Q", title=title, axis=log_axis(), scale=alt.Scale(type="log", nice=False, domain=[lowest / 1.05, highest])
     )
-    colour, dash, shape = scales(list(looks), list(looks.values()))
+    colour, dash, shape = scales(list(styles), list(styles.values()))
     hue = alt.Color("model:N", scale=colour, legend=_own_key())
     foreground = alt.layer(
         dashed(ours.mark_line(clip=True).encode(x=x, y=y, color=hue), "model", dash),
@@ -125,7 +125,7 @@ def _marked(rows: Sequence[Mapping[str, Any]], who: str, ticks: list[float]) -> 
 
 
 def _own_key() -> Any:
-    legend = key()
+    legend = legend_key()
     legend.title = "ours"
     return legend
 

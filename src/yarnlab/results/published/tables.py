@@ -22,8 +22,8 @@ from yarnlab.results.published.verdict import (
     REPRODUCED,
     VERDICTS,
     Verdict,
-    judge_artifact,
-    judge_curve,
+    grade_artifact,
+    grade_curve,
 )
 from yarnlab.results.registry import Build
 from yarnlab.results.results import Results
@@ -89,7 +89,7 @@ def verdict_table(results: Results, *artifacts: str) -> pd.DataFrame:
     manifest: that of ours (the first, for several seeds).
     """
     wanted = artifacts or load_reference().artifacts
-    rows = [_row(results, verdict) for name in wanted for verdict in judge_artifact(results, name)]
+    rows = [_row(results, verdict) for name in wanted for verdict in grade_artifact(results, name)]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -136,7 +136,7 @@ def overlay(results: Results, *artifacts: str) -> pd.DataFrame:
     """
     reference = load_reference()
     curves = [curve for curve in reference.curves if curve.artifact in artifacts]
-    rows = [dict(verdict.cell) | _ours(verdict) for curve in curves for verdict in judge_curve(results, curve)]
+    rows = [dict(verdict.cell) | _ours(verdict) for curve in curves for verdict in grade_curve(results, curve)]
     frame = pd.DataFrame(rows)
     context = frame["model"].map({name: model.original_context for name, model in reference.models.items()})
     return frame.assign(

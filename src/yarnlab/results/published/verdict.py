@@ -78,21 +78,21 @@ class Verdict:
 
 
 @lru_cache(maxsize=128)
-def judge_artifact(results: Results, artifact: str) -> tuple[Verdict, ...]:
+def grade_artifact(results: Results, artifact: str) -> tuple[Verdict, ...]:
     """A verdict on every cell of one table, figure or section; orders never leave it."""
     reference = load_reference()
     cells = reference.of(artifact)
     found = {cell.cell: _measured(results, cell) for cell in cells}
     orders = compare_orders(cells, {name: own for name, own in found.items() if isinstance(own, Ours)})
     none = Orders()
-    return tuple(judge(c, reference.kind_of(c), found[c.cell], orders.get(c.cell, none)) for c in cells)
+    return tuple(grade(c, reference.kind_of(c), found[c.cell], orders.get(c.cell, none)) for c in cells)
 
 
-def judge_curve(results: Results, curve: Curve) -> list[Verdict]:
+def grade_curve(results: Results, curve: Curve) -> list[Verdict]:
     """A verdict on every point of a curve; its points have no orders."""
     reference = load_reference()
     kind = reference.kind_of(curve)
-    return [judge(point, kind, _measured(results, point), Orders()) for point in reference.points_of(curve)]
+    return [grade(point, kind, _measured(results, point), Orders()) for point in reference.points_of(curve)]
 
 
 def _measured(results: Results, cell: Cell | Point) -> Ours | str:
@@ -103,7 +103,7 @@ def _measured(results: Results, cell: Cell | Point) -> Ours | str:
         return str(absent)
 
 
-def judge(cell: Cell | Point, kind: str, found: Ours | str, orders: Orders) -> Verdict:
+def grade(cell: Cell | Point, kind: str, found: Ours | str, orders: Orders) -> Verdict:
     """The verdict on a cell measured by a protocol of this kind; `found` is our number, or why there is none."""
     if isinstance(found, str):
         return Verdict(cell, NOT_RUN, reason=found)

@@ -28,11 +28,11 @@ from yarnlab.results.estimates import (
     MMLU,
     NotMeasured,
     answers,
-    battery,
-    battery_gap,
     group,
+    mean_score,
     paired_answers,
     reported_score,
+    score_gap,
     tasks,
 )
 from yarnlab.results.registry import table
@@ -57,10 +57,10 @@ def tidy(results: Results) -> pd.DataFrame:
             rows.append(row)
         if len(own) and kept:
             row = head(model, name) | {"task": "mean", "metric": "reported", "shots": int(own["shots"].iloc[0])}
-            row |= numbers("accuracy", battery(results, model.arm))
+            row |= numbers("accuracy", mean_score(results, model.arm))
             if base is not None and model.arm != base.arm:
                 with suppress(NotMeasured):
-                    row |= difference(battery_gap(results, model.arm, base.arm))
+                    row |= difference(score_gap(results, model.arm, base.arm))
             rows.append(row)
     return with_base(results, with_holm(pd.DataFrame(rows)))
 
@@ -81,7 +81,7 @@ def _score(results: Results, arm: str, task: str, metric: str, part: pd.DataFram
 def _against(results: Results, model: Model, base: Model, task: str, metric: str, kept: list[str]) -> dict[str, Any]:
     if task == MMLU and metric == "acc":
         subjects = [name for name in kept if group(name) == MMLU]
-        return difference(battery_gap(results, model.arm, base.arm, subjects)) if subjects else {}
+        return difference(score_gap(results, model.arm, base.arm, subjects)) if subjects else {}
     if task not in kept:
         return {}
     a, b, _ = paired_answers(results, model.arm, base.arm, [task], metric)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from yarnlab.lazy import pd
-from yarnlab.results.bases import roots
+from yarnlab.results.bases import by_base
 from yarnlab.results.display import INTERVAL, DisplayTable, by_length, count, perplexity_cell
 from yarnlab.results.estimates import NotMeasured, nll
 from yarnlab.results.registry import table
@@ -17,7 +17,7 @@ MULTIPLES = (0.5, 1, 2, 4, 8, 16, 24, 32)
 def tidy(results: Results) -> pd.DataFrame:
     rows = []
     present = set(results.frame("perplexity")["length"])
-    contexts = {tree.original_context for tree in roots(results).values()}
+    contexts = {tree.original_context for tree in by_base(results).values()}
     for model, name in named_arms(results):
         for length in sorted({int(multiple * context) for multiple in MULTIPLES for context in contexts} & present):
             for measure, column in (("cumulative", "nll"), ("last bucket", "bucket_nll")):

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from yarnlab import cli, tracking
-from yarnlab.contract import StageRun, stage_run
 from yarnlab.errors import EXIT_INTERRUPTED
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.provenance import replacing, sha256_of
+from yarnlab.stages.run import StageRun, stage_run
 from yarnlab.tracking.records import load_records
 
 

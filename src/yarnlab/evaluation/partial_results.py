@@ -1,6 +1,6 @@
-"""Blocks: what an evaluation has computed so far, kept until its outputs are written.
+"""Partial results: what an evaluation has computed so far, kept until its outputs are written.
 
-An attempt that is killed loses the block at work, and the next one reads the others instead of computing them. A block
+An attempt that is killed loses the part at work, and the next one reads the others instead of computing them. A part
 is minutes of work at full scale and costs milliseconds to keep. What comes back is the same, whether it was computed
 now or by an earlier attempt: computed values take the same way through text or bytes.
 """
@@ -22,8 +22,8 @@ T = TypeVar("T")
 Row = dict[str, Any]
 
 
-class Blocks:
-    """The blocks of one evaluation of one model; two processes may write the same ones at once.
+class PartialResults:
+    """The parts of one evaluation of one model; two processes may write the same ones at once.
 
     folder: where they are kept, its name standing for all that decides them (specification, code, inputs); None keeps
         nothing.
@@ -36,16 +36,16 @@ class Blocks:
         """The rows that `compute` gives, whose values are JSON's: text, Python's numbers (or fp64), truth values, None.
 
         Args:
-            name: the block's own; a file's name.
-            progress: gets the `steps` of a block that is read; `compute` counts its own.
+            name: the part's own; a file's name.
+            progress: gets the `steps` of a part that is read; `compute` counts its own.
         """
-        return self._block(f"{name}.json", progress, steps, lambda: json.dumps(compute()).encode("ascii"), _rows_in)
+        return self._part(f"{name}.json", progress, steps, lambda: json.dumps(compute()).encode("ascii"), _rows_in)
 
     def array(self, name: str, progress: Progress, steps: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
         """The array that `compute` gives, bit for bit; otherwise as `rows`."""
-        return self._block(f"{name}.npy", progress, steps, lambda: _bytes_of(compute()), _array_in)
+        return self._part(f"{name}.npy", progress, steps, lambda: _bytes_of(compute()), _array_in)
 
-    def _block(
+    def _part(
         self, name: str, progress: Progress, steps: int, compute: Callable[[], bytes], read: Callable[[bytes], T]
     ) -> T:
         if self._folder is None:

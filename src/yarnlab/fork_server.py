@@ -1,11 +1,11 @@
 """Jobs without the cost of imports: one process that has them done forks a child for every job of a run.
 
 Importing torch and transformers takes 4-8 s of CPU, and a study on one machine has dozens of jobs. The workflow
-starts one warm process (`start`); `python -m yarnlab` hands its command over to it (`hand_over`) and passes on
+starts one fork server (`start`); `python -m yarnlab` hands its command over to it (`delegate`) and passes on
 signals and the exit code. Where nobody listens (another machine, a command by hand) the command runs as usual, so
-nothing depends on the warm process but time.
+nothing depends on the fork server but time.
 
-The warm process only imports: no tensor, no thread exists in it, so a forked job starts from a clean state.
+The fork server only imports: no tensor, no thread exists in it, so a forked job starts from a clean state.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from typing import Any
 
 from yarnlab.processes import watch
 
-SOCKET = "YARNLAB_WARM"
+SOCKET = "YARNLAB_FORK_SERVER"
 VERBS = ("train", "evaluate", "table", "figure", "claims", "report")
 MODULES = ("pandas", "pyarrow.parquet", "scipy.stats", "altair", "torch", "transformers.models.llama.modeling_llama")
 STEP_S = 0.05  # how often a job's end and its client's are looked for
 
 
 def start(*, local: bool = True) -> None:
-    """Start the warm process for the calling one, and tell jobs of it through the environment.
+    """Start the fork server for the calling one, and tell jobs of it through the environment.
 
     Not where jobs run elsewhere (`local` false): a login node is no place for it, and a job that finds the socket,
     since it shares the machine or its /tmp, would compute there instead of in its own allocation.
@@ -43,7 +43,7 @@ def start(*, local: bool = True) -> None:
         return
     try:
         folder = tempfile.mkdtemp(prefix="yarnlab-")
-        command = [sys.executable, "-m", "yarnlab.warm", folder, str(os.getpid())]
+        command = [sys.executable, "-m", "yarnlab.fork_server", folder, str(os.getpid())]
         subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -53,8 +53,8 @@ def start(*, local: bool = True) -> None:
     os.environ[SOCKET] = str(Path(folder) / "socket")
 
 
-def hand_over(arguments: list[str]) -> int | None:
-    """Have the warm process run `yarnlab ARGUMENTS…` and return its exit code; None if there is no such process."""
+def delegate(arguments: list[str]) -> int | None:
+    """Have the fork server run `yarnlab ARGUMENTS…` and return its exit code; None if there is no such process."""
     if SOCKET not in os.environ or not arguments or arguments[0] not in VERBS:
         return None
     with socket.socket(socket.AF_UNIX) as connection:
@@ -80,14 +80,14 @@ def hand_over(arguments: list[str]) -> int | None:
             end = answers.readline()
         except OSError:
             end = ""
-        return int(end) if end else 1  # the warm process was killed, and its jobs with it
+        return int(end) if end else 1  # the fork server was killed, and its jobs with it
 
 
 def serve(folder: Path, parent_lives: Callable[[], bool]) -> None:
     """Import, then fork a supervisor for every client until the parent has ended."""
     import importlib
 
-    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors need no burial
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # supervisors are not waited for
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(folder / "socket"))
         listener.listen(64)

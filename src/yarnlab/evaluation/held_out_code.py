@@ -45,7 +45,7 @@ class Question:
 
 
 @dataclass(frozen=True)
-class Kind:
+class QuestionType:
     """A task: where a text can be cut, and what else could stand there.
 
     place: matches the right continuation.
@@ -98,7 +98,7 @@ def question_tokens(max_tokens: int, shots: int) -> int:
     )
 
 
-def build_battery(
+def build_questions(
     tokenizer: tokenizers.Tokenizer, corpus: TokenisedCorpus, *, items: int, shots: int, max_tokens: int, seed: int
 ) -> dict[str, list[Question]]:
     """`items` + `shots` questions of each task; the last `shots` are the examples put before the others.
@@ -115,23 +115,23 @@ def build_battery(
     except ValueError as error:
         raise EvaluationError(str(error)) from None
     documents = [Document.read(tokenizer, corpus, i) for i in range(len(corpus.names))]
-    battery = {}
-    for number, (task, kind) in enumerate(KINDS.items()):
+    by_task = {}
+    for number, (task, question_type) in enumerate(QUESTION_TYPES.items()):
         made: dict[tuple[str, int], Question] = {}
         for i in range(items + shots):
-            if not _ask(tokenizer, documents, kind, i, room, np.random.default_rng([seed, number, i]), made):
+            if not _ask(tokenizer, documents, question_type, i, room, np.random.default_rng([seed, number, i]), made):
                 raise EvaluationError(
                     f"only {i} of {items + shots} {task} questions of at most {room} tokens can be cut from the "
                     f"corpus's {len(documents)} documents: ask for fewer items or shots, or name more documents"
                 )
-        battery[task] = list(made.values())
-    return battery
+        by_task[task] = list(made.values())
+    return by_task
 
 
 def _ask(
     tokenizer: tokenizers.Tokenizer,
     documents: list[Document],
-    kind: Kind,
+    question_type: QuestionType,
     i: int,
     room: int,
     rng: np.random.Generator,
@@ -145,9 +145,11 @@ def _ask(
         document = documents[(i + turn) % len(documents)]
         count = i // CHOICES + turn // len(documents)
         start = int(rng.integers(len(document.text)))
-        matches = chain(kind.place.finditer(document.text, start), kind.place.finditer(document.text, 0, start))
-        for match in islice((m for m in matches if kind.accepts(m[0], count)), CANDIDATES):
-            question = _question(tokenizer, document, kind, match, i % CHOICES, room, rng)
+        matches = chain(
+            question_type.place.finditer(document.text, start), question_type.place.finditer(document.text, 0, start)
+        )
+        for match in islice((m for m in matches if question_type.accepts(m[0], count)), CANDIDATES):
+            question = _question(tokenizer, document, question_type, match, i % CHOICES, room, rng)
             if question and (document.name, match.start()) not in made:
                 made[document.name, match.start()] = question
                 return True
@@ -157,7 +159,7 @@ def _ask(
 def _question(
     tokenizer: tokenizers.Tokenizer,
     document: Document,
-    kind: Kind,
+    question_type: QuestionType,
     match: re.Match[str],
     gold: int,
     room: int,
@@ -169,7 +171,7 @@ def _question(
     if before < 1:
         return None
     context = document.context(match.start(), before)
-    others = kind.others(right, document.text, context)
+    others = question_type.others(right, document.text, context)
     if len(others) < CHOICES - 1:
         return None
     wrong = [others[k] for k in rng.permutation(len(others))[: CHOICES - 1]]
@@ -190,24 +192,24 @@ def _other_lines(right: str, text: str, context: str) -> list[str]:
 
 def _other_names(right: str, text: str, context: str) -> list[str]:
     """The context's names, none of which begins as the right one does; nothing if that one is not among them."""
-    names = {name for name in KINDS["identifier"].place.findall(context) if not keyword.iskeyword(name)}
+    names = {name for name in QUESTION_TYPES["identifier"].place.findall(context) if not keyword.iskeyword(name)}
     if right not in names:
         return []
     return sorted(n for n in names if not n.startswith(right) and not right.startswith(n))
 
 
-KINDS = {
-    "next-line": Kind(
+QUESTION_TYPES = {
+    "next-line": QuestionType(
         re.compile(r"(?<=\S)\n[ ]*(?=\S)[^\n]{11,79}\S(?=\n)"),
         lambda right, count: True,
         _other_lines,
     ),
-    "brackets": Kind(
+    "brackets": QuestionType(
         re.compile(r"(?<=\w)[)\]]{2}(?![)\]}])"),
         lambda right, count: right == PAIRS[count % len(PAIRS)],
         lambda right, text, context: [pair for pair in PAIRS if pair != right],
     ),
-    "identifier": Kind(
+    "identifier": QuestionType(
         re.compile(r"(?<![\w'\"\\])[A-Za-z_]\w{3,}"),
         lambda right, count: not keyword.iskeyword(right),
         _other_names,

@@ -1,4 +1,4 @@
-"""A job handed to the warm process must be indistinguishable from one that was started by itself."""
+"""A job handed to the fork server must be indistinguishable from one that was started by itself."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from pathlib import Path
 
 import pytest
 
-from yarnlab import warm
+from yarnlab import fork_server
 from yarnlab.processes import watch
 
-SERVER = "import sys; from pathlib import Path; from yarnlab import warm; warm.MODULES = (); "
-SERVER += "from yarnlab.processes import watch; warm.serve(Path(sys.argv[1]), watch(int(sys.argv[2])))"
+SERVER = "import sys; from pathlib import Path; from yarnlab import fork_server; fork_server.MODULES = (); "
+SERVER += "from yarnlab.processes import watch; fork_server.serve(Path(sys.argv[1]), watch(int(sys.argv[2])))"
 # `mirror` waits for another process, so it serves as a job that lasts.
-LASTING = "import sys; from yarnlab import warm; warm.VERBS = ('mirror',); sys.exit(warm.hand_over(sys.argv[1:]))"
+LASTING = "import sys; from yarnlab import fork_server; fork_server.VERBS = ('mirror',); "
+LASTING += "sys.exit(fork_server.delegate(sys.argv[1:]))"
 
 
 def appears(condition, seconds: float = 20.0) -> bool:
@@ -43,12 +44,12 @@ def parent():
 
 @pytest.fixture
 def listening(tmp_path, parent):
-    """The environment in which a warm process listens, and that process."""
+    """The environment in which a fork server listens, and that process."""
     folder = tmp_path / "w"
     folder.mkdir()
     with subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(parent.pid)]) as server:
         assert appears((folder / "socket").exists)
-        yield {**os.environ, warm.SOCKET: str(folder / "socket")}, server
+        yield {**os.environ, fork_server.SOCKET: str(folder / "socket")}, server
         server.kill()
 
 
@@ -61,7 +62,7 @@ def yarnlab(*arguments: str, environment: dict[str, str], folder: Path) -> tuple
 def test_output_folder_and_exit_code_are_those_of_a_job_by_itself(listening, tmp_path):
     """A user's mistake: same code and words, about the client's own folder; a wrong call: same code."""
     environment, server = listening
-    alone = {k: v for k, v in environment.items() if k != warm.SOCKET}
+    alone = {k: v for k, v in environment.items() if k != fork_server.SOCKET}
     mistake = ("table", "nothing", "--study-dir", "here")
     by_itself = yarnlab(*mistake, environment=alone, folder=tmp_path)
     assert by_itself[0] == 1 and "here" in by_itself[2]
@@ -71,10 +72,10 @@ def test_output_folder_and_exit_code_are_those_of_a_job_by_itself(listening, tmp
 
 
 def test_without_a_listener_the_command_runs_by_itself(tmp_path, monkeypatch):
-    monkeypatch.setenv(warm.SOCKET, str(tmp_path / "nobody"))
-    assert warm.hand_over(["table", "x"]) is None
-    monkeypatch.delenv(warm.SOCKET)
-    assert warm.hand_over(["table", "x"]) is None
+    monkeypatch.setenv(fork_server.SOCKET, str(tmp_path / "nobody"))
+    assert fork_server.delegate(["table", "x"]) is None
+    monkeypatch.delenv(fork_server.SOCKET)
+    assert fork_server.delegate(["table", "x"]) is None
 
 
 @pytest.mark.parametrize(("job", "code"), [(b"", None), (b"1\n", 1)], ids=["before", "after"])
@@ -93,11 +94,11 @@ def test_a_listener_that_dies_ends_in_no_traceback(tmp_path, monkeypatch, job, c
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
         listener.listen()
-        monkeypatch.setenv(warm.SOCKET, str(tmp_path / "socket"))
+        monkeypatch.setenv(fork_server.SOCKET, str(tmp_path / "socket"))
         thread = threading.Thread(target=die, args=(listener,))
         thread.start()
         try:
-            assert warm.hand_over(["table", "x"]) == code
+            assert fork_server.delegate(["table", "x"]) == code
         finally:
             thread.join()
             for number, handler in handlers.items():
@@ -106,30 +107,30 @@ def test_a_listener_that_dies_ends_in_no_traceback(tmp_path, monkeypatch, job, c
 
 def test_where_jobs_run_elsewhere_there_is_none(monkeypatch):
     """On a cluster's login node nothing is started, and jobs inherit no socket that they might find there."""
-    monkeypatch.setenv(warm.SOCKET, "/some/socket")
+    monkeypatch.setenv(fork_server.SOCKET, "/some/socket")
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
-    warm.start(local=False)
-    assert warm.SOCKET not in os.environ
+    fork_server.start(local=False)
+    assert fork_server.SOCKET not in os.environ
 
 
 @pytest.mark.parametrize("missing", ["folder", "process"])
 def test_a_run_without_room_for_it_goes_on(tmp_path, monkeypatch, missing):
     """It only saves time: with no usable /tmp, or no process to be had, jobs import for themselves."""
-    monkeypatch.setenv(warm.SOCKET, "/of/an/earlier/run")
+    monkeypatch.setenv(fork_server.SOCKET, "/of/an/earlier/run")
     if missing == "folder":
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "full"))
     else:
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         monkeypatch.setattr(sys, "executable", str(tmp_path / "nothing"))
-    warm.start()
-    assert warm.SOCKET not in os.environ
+    fork_server.start()
+    assert fork_server.SOCKET not in os.environ
 
 
 def test_light_commands_are_not_handed_over(listening, monkeypatch):
     """They would only wait for the imports of others."""
-    monkeypatch.setenv(warm.SOCKET, listening[0][warm.SOCKET])
-    assert warm.hand_over(["check", "x"]) is None
-    assert warm.hand_over([]) is None
+    monkeypatch.setenv(fork_server.SOCKET, listening[0][fork_server.SOCKET])
+    assert fork_server.delegate(["check", "x"]) is None
+    assert fork_server.delegate([]) is None
 
 
 @pytest.fixture
@@ -179,7 +180,7 @@ def test_a_client_that_is_gone_before_its_turn_leaves_no_job(listening, parent, 
     arguments = ["mirror", "--study-dir", str(tmp_path / "results"), "--parent", str(parent.pid)]
     request = {"arguments": arguments, "folder": str(tmp_path), "environment": dict(os.environ)}
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.connect(listening[0][warm.SOCKET])
+        connection.connect(listening[0][fork_server.SOCKET])
         socket.send_fds(connection, [b"\0"], [0, 1, 2])
         connection.sendall(json.dumps(request).encode() + b"\n")
     time.sleep(3)  # longer than the job needs to take its lock
@@ -193,4 +194,4 @@ def test_the_warm_process_ends_with_its_parent(listening, parent):
     parent.kill()
     parent.wait()
     assert server.wait(20) == 0
-    assert not Path(environment[warm.SOCKET]).parent.exists()
+    assert not Path(environment[fork_server.SOCKET]).parent.exists()

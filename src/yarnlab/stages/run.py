@@ -1,4 +1,4 @@
-"""The contract of every stage: what it reads and makes is recorded, and its manifest is written last.
+"""One run of a stage: what it reads and makes is recorded, and its manifest is written last.
 
 A manifest on disk means that the stage finished and every output it names exists. Stages record their start and end
 on disk for tracking, and never talk to a tracking server.
@@ -59,19 +59,19 @@ class StageRun:
 
     def add_dataset(self, manifest: Path, context: str) -> None:
         """A corpus that this stage read, by the digest in that corpus's own manifest."""
-        made = json.loads(manifest.read_text(encoding="utf-8"))
-        for dataset in made["datasets"]:
+        written = json.loads(manifest.read_text(encoding="utf-8"))
+        for dataset in written["datasets"]:
             self.datasets.append({**dataset, "context": context})
 
 
-def state_key(run: StageRun, *settled: Any) -> str:
+def state_key(run: StageRun, *resolved: Any) -> str:
     """What an execution that ended early must have in common with `run` to be continued by it.
 
-    Specification, code, what was read, and `settled` (JSON): what this machine decides where the specification leaves
+    Specification, code, what was read, and `resolved` (JSON): what this machine decides where the specification leaves
     it open. Inputs count by what they hold: a parent that was made again with the same weights is the same parent.
     """
     held = [json.loads(manifest.read_text(encoding="utf-8"))["outputs"] for manifest in run.inputs]
-    return digest([dict(run.spec), run.code, held, *settled])
+    return digest([dict(run.spec), run.code, held, *resolved])
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""An evaluation that ended early goes on from its blocks, to the same results as one that was never interrupted."""
+"""An evaluation that ended early goes on from its parts, to the same results as one that was never interrupted."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 from yarnlab.evaluation import sliding_window
-from yarnlab.evaluation.blocks import Blocks
+from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.modeling import rope_of, save_model, set_rope
 from yarnlab.progress import Progress
 from yarnlab.stages.evaluate import evaluate
@@ -29,7 +29,7 @@ TEMPERATURE = {
     "documents": 2,
     "max_length": 256,
 }
-# Kind, its settings, the steps of progress after which the first attempt dies, and those in the blocks before.
+# Kind, its settings, the steps of progress after which the first attempt dies, and those in the parts before.
 CASES = [
     ("temperature", TEMPERATURE, 11, 10),
     ("perplexity", {"lengths": {"start": 64, "stop": 512, "step": 64}}, 2, 1),
@@ -72,8 +72,8 @@ class Counting(Progress):
 
 
 @pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(sliding_window, "BATCHES_PER_BLOCK", 1)
+def small_parts(monkeypatch):
+    monkeypatch.setattr(sliding_window, "BATCHES_PER_PART", 1)
     monkeypatch.setattr(sliding_window, "TOKENS_PER_BATCH", 5 * 128)
 
 
@@ -85,7 +85,7 @@ def attempt(task, kind: str, folder: Path | None, alive: float = float("inf"), l
         made.append(Counting(total, unit, alive, log))
         return made[0]
 
-    own = dataclasses.replace(task, progress=progress, blocks=Blocks(folder))
+    own = dataclasses.replace(task, progress=progress, partial_results=PartialResults(folder))
     try:
         outcome = KINDS[kind](**task.settings).evaluate(own)
     except Killed:
@@ -109,9 +109,9 @@ def assert_equal(ours, theirs, folder: Path) -> None:
 
 @pytest.mark.parametrize(("kind", "settings", "alive", "kept"), CASES, ids=[case[0] for case in CASES])
 def test_the_next_attempt_computes_the_rest_alone(tiny_task, tmp_path, kind, settings, alive, kept):
-    """The blocks before the one at work are read, the others computed; nothing shows that in the results. One line
+    """The parts before the one at work are read, the others computed; nothing shows that in the results. One line
     says where the second attempt goes on."""
-    task, folder, log = tiny_task(settings), tmp_path / "blocks", tmp_path / "log"
+    task, folder, log = tiny_task(settings), tmp_path / "parts", tmp_path / "log"
     clean, whole = attempt(task, kind, None)
     assert attempt(task, kind, folder, alive)[0] is None
     again, rest = attempt(task, kind, folder, log=log)
@@ -119,26 +119,26 @@ def test_the_next_attempt_computes_the_rest_alone(tiny_task, tmp_path, kind, set
     assert_equal(again, clean, tmp_path)
     assert log.read_text().count("continuing after") == 1
     assert f"continuing after {kept} of {rest.total} {rest.unit}s" in log.read_text()
-    last, nothing = attempt(task, kind, folder, log=log)  # killed between its last block and its outputs
+    last, nothing = attempt(task, kind, folder, log=log)  # killed between its last part and its outputs
     assert nothing.made == 0
     assert_equal(last, clean, tmp_path)
 
 
 def test_passes_of_the_model_are_saved(tiny_task, tiny_model, tmp_path):
-    """The model itself runs for the missing blocks only: one pass a document."""
+    """The model itself runs for the missing parts only: one pass a document."""
     task, passes = tiny_task(TEMPERATURE), []
     tiny_model.model.register_forward_pre_hook(lambda *_: passes.append(1))
-    attempt(task, "temperature", tmp_path / "blocks", alive=6)
+    attempt(task, "temperature", tmp_path / "parts", alive=6)
     assert len(passes) == 6
-    attempt(task, "temperature", tmp_path / "blocks")
+    attempt(task, "temperature", tmp_path / "parts")
     assert len(passes) == 6 + 2 * 4 * 2 - 4
 
 
 @pytest.mark.parametrize("kind", ["temperature", "perplexity"])
 @pytest.mark.parametrize("left", [b"", b"[{", b"{}", b"\x93NUMPY\x01\x00", b"\0" * 500])
-def test_an_unreadable_block_is_computed_again(tiny_task, tmp_path, kind, left):
-    """Whatever a full disk or a failing node left under a block's name."""
-    task, folder = tiny_task(dict(CASES[0][1] if kind == "temperature" else CASES[1][1])), tmp_path / "blocks"
+def test_an_unreadable_part_is_computed_again(tiny_task, tmp_path, kind, left):
+    """Whatever a full disk or a failing node left under a part's name."""
+    task, folder = tiny_task(dict(CASES[0][1] if kind == "temperature" else CASES[1][1])), tmp_path / "parts"
     clean, _ = attempt(task, kind, folder)
     broken = sorted(folder.iterdir())[1]
     broken.write_bytes(left)
@@ -148,13 +148,13 @@ def test_an_unreadable_block_is_computed_again(tiny_task, tmp_path, kind, left):
     assert broken.read_bytes() != left
 
 
-def test_a_half_of_a_block_is_no_block(tmp_path):
+def test_a_half_of_a_part_is_no_part(tmp_path):
     """Cut off anywhere, neither rows nor an array is read."""
     progress, rows, array = Progress("test", 1, log=None), [{"a": 1.5, "b": "x"}], np.arange(3.0)
-    blocks = Blocks(tmp_path)
-    blocks.rows("r", progress, 1, lambda: rows)
-    blocks.array("a", progress, 1, lambda: array)
-    for name, read in (("r.json", blocks.rows), ("a.npy", blocks.array)):
+    partial_results = PartialResults(tmp_path)
+    partial_results.rows("r", progress, 1, lambda: rows)
+    partial_results.array("a", progress, 1, lambda: array)
+    for name, read in (("r.json", partial_results.rows), ("a.npy", partial_results.array)):
         whole = (tmp_path / name).read_bytes()
         for size in range(len(whole)):
             (tmp_path / name).write_bytes(whole[:size])
@@ -229,13 +229,13 @@ def test_the_stage_goes_on_and_leaves_nothing_behind(layout, monkeypatch):
     assert run(layout, monkeypatch, alive=8) == 7
     record = layout.root / "tracking" / "records"
     before = [json.loads(file.read_text())["run"] for file in record.iterdir()]
-    (state,) = layout.begun("temperature", "tiny").iterdir()
+    (state,) = layout.partial_results("temperature", "tiny").iterdir()
     assert state.is_relative_to(layout.root / "state" / ".evaluations") and len(list(state.iterdir())) == 3
-    (state / ".4-grid-1.0.json.abc").write_bytes(b"[")  # a draft of the block at work
+    (state / ".4-grid-1.0.json.abc").write_bytes(b"[")  # a draft of the part at work
     assert run(layout, monkeypatch) == 10
     assert table.read_bytes() == clean
     assert [json.loads(file.read_text())["run"] for file in record.iterdir()] == before
-    assert not layout.begun("temperature", "tiny").exists()
+    assert not layout.partial_results("temperature", "tiny").exists()
     assert run(layout, monkeypatch) == 16
 
 
@@ -254,7 +254,7 @@ def test_a_table_that_is_there_unchanged_is_put_back(layout, monkeypatch):
     assert run(layout, monkeypatch, code="d") == 16
 
 
-def test_blocks_of_another_evaluation_are_not_reused(layout, monkeypatch):
+def test_parts_of_another_evaluation_are_not_reused(layout, monkeypatch):
     """Settings, code, and what model and corpus hold decide; what a manifest says beside that does not."""
     assert run(layout, monkeypatch, alive=8) == 7
     assert run(layout, monkeypatch, alive=8, segments=8) == 7
@@ -265,6 +265,6 @@ def test_blocks_of_another_evaluation_are_not_reused(layout, monkeypatch):
         manifest.write_text(json.dumps(before | {"outputs": {"file": "2"}}))
         assert run(layout, monkeypatch, alive=8) == 7
         manifest.write_text(json.dumps(before | {"ended": "later"}))
-    assert len(list(layout.begun("temperature", "tiny").iterdir())) == 5
+    assert len(list(layout.partial_results("temperature", "tiny").iterdir())) == 5
     assert run(layout, monkeypatch) == 10
-    assert not layout.begun("temperature", "tiny").exists()
+    assert not layout.partial_results("temperature", "tiny").exists()
