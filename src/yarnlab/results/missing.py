@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from yarnlab.results.results import Results, evaluated
-from yarnlab.study.evaluations import KINDS
 
 # Where a kind of results comes from, if not from the evaluation of its name: the workflow's rule.
 RULES = {"training": "train", "manifests": "models"}
@@ -20,7 +19,7 @@ def command_for(results: Results, needs: Iterable[str], command: str) -> str:
         kind = need.partition(".")[0]
         if kind in RULES and not results.has(kind):
             return f"{command} --until {RULES[kind]}"
-        if kind in KINDS and results.evaluations.get(kind) is not None and unfinished(results, kind):
+        if results.evaluations.get(kind) is not None and unfinished(results, kind):
             return f"{command} --until {kind}"
     return ""
 

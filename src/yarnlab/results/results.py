@@ -15,7 +15,6 @@ from typing import Any
 
 from yarnlab.errors import UserError
 from yarnlab.lazy import np, pd
-from yarnlab.study.evaluations import KINDS
 
 
 class ResultsError(UserError):
@@ -122,7 +121,7 @@ class Results:
             if self.has(need):
                 continue
             kind = need.partition(".")[0]
-            if kind in KINDS and self.evaluations.get(kind) is None:
+            if kind in self.evaluations and self.evaluations[kind] is None:
                 return f"this study does not include the {_words(kind)} evaluation"
             return f"no {_words(need)} results on disk yet"
         return None
@@ -218,6 +217,8 @@ def load(directory: Path | str) -> Results:
 
     Raises ResultsError when `study.json` is absent or cannot be read; a table that lacks columns, when it is asked for.
     """
+    from yarnlab.study.evaluations import KINDS
+
     directory = Path(directory)
     path = directory / "study.json"
     if not path.is_file():
@@ -254,11 +255,13 @@ def read_frames(
     And for each kind of which a file lacks columns, or is missing although its manifest names it, in place of its
     table, what to do.
     """
+    from yarnlab.study.evaluations import KINDS
+
     found: dict[str, pd.DataFrame | None] = {}
     unreadable = {}
-    for kind, declared in KINDS.items():
-        if planned[kind] is not None:
-            folder, own = directory / "evaluations" / kind, evaluated(models, planned[kind])
+    for kind, settings in planned.items():
+        if settings is not None:
+            declared, folder, own = KINDS[kind], directory / "evaluations" / kind, evaluated(models, settings)
             # Further tables lie beside the first: <model>.<name>.parquet, called '<kind>.<name>' here.
             further = {f".{name}": columns for name, columns in declared.FURTHER.items()}
             for suffix, columns in {"": declared.COLUMNS, **further}.items():
@@ -279,10 +282,10 @@ def read_manifests(directory: Path, models: dict[str, Model], planned: dict[str,
     """The manifests of the study's data, models and evaluations, each with its `path` below `directory`."""
     paths = sorted(directory.glob("data/*/manifest.json"))
     paths += [directory / "models" / name / "manifest.json" for name in models]
-    for kind in KINDS:
-        if planned[kind] is not None:
+    for kind, settings in planned.items():
+        if settings is not None:
             folder = directory / "evaluations" / kind
-            paths += [folder / f"{name}.manifest.json" for name in evaluated(models, planned[kind])]
+            paths += [folder / f"{name}.manifest.json" for name in evaluated(models, settings)]
     found = []
     for path in paths:
         if path.is_file():
