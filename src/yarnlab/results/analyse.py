@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.lazy import alt, pd
+from yarnlab.progress import Progress
 from yarnlab.provenance import git_state, now, sha256_of, write_json
 from yarnlab.results.bases import by_base, groups
 from yarnlab.results.claims.judge import write_claims
@@ -38,18 +39,20 @@ def analyse(study_dir: Path, *, command: str) -> Path:
     """
     results = load(study_dir)
     own_tables, own_figures = made_of(results, tables()), made_of(results, figures())
-    jobs = [partial(write_table, results, table, command) for table in own_tables]
-    jobs += [partial(write_figure, results, figure, command) for figure in own_figures]
-    jobs.append(partial(write_claims, results, command))
+    jobs = {f"table {table.name}": partial(write_table, results, table, command) for table in own_tables}
+    jobs |= {f"figure {figure.name}": partial(write_figure, results, figure, command) for figure in own_figures}
+    jobs["claims"] = partial(write_claims, results, command)
+    progress = Progress(f"analysis of {results.study}", len(jobs), log=None, unit="artefact")
     written: list[Path] = []
-    broken = []
-    for job in jobs:
+    failed: list[Exception] = []
+    for name, job in jobs.items():
         try:
             written += job()
-        except ResultsError as error:  # what does not read the broken file is written all the same
-            broken.append(error)
-    if broken:
-        raise broken[0]
+        except Exception as error:  # a broken file, a mistake in a new figure: the others are written all the same
+            failed.append(error)
+        progress.advance(note=name)
+    if failed:
+        raise failed[0]
     made = origin(results)
     index = {
         "analysis": 1,
@@ -75,7 +78,7 @@ def analyse(study_dir: Path, *, command: str) -> Path:
 
 
 def made_of(results: Results, registered: Mapping[str, Artefact]) -> list[Any]:
-    """Those of the registered tables or figures that the study has, by section and place."""
+    """Those of the registered tables or figures that the study has, by name."""
     kinds = [kind for kind, planned in results.evaluations.items() if planned is not None]
     return [each for each in registered.values() if each.made_in(kinds, of_paper=results.published_tables)]
 
