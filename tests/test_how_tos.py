@@ -127,6 +127,7 @@ def test_an_evaluation_is_one_module_and_one_that_shows_it(project, study_dir, t
     assert "Tokens of one copy" in (project / "docs" / "study-reference.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_figure_is_one_module(project, study_dir):
     before = state(project)
     assert write_modules("figure", project) == ["src/yarnlab/results/figures/documents.py"]

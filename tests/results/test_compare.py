@@ -164,6 +164,7 @@ def test_every_interval_of_a_table_is_read(results: Results, tmp_path: Path) -> 
     assert trials == {str(n) for n in frame["passkey_n"]} == {"50.0"}
 
 
+@pytest.mark.slow
 def test_every_row_of_every_table_has_its_own_key(results: Results, tmp_path: Path) -> None:
     """Nothing is lost: a number for each row and column of results that holds one."""
     with light():

@@ -190,6 +190,7 @@ def test_a_rerun_is_another_run(study, store):
     assert sorted(run.info.status for run in store.runs()) == ["FINISHED", "FINISHED", "KILLED"]
 
 
+@pytest.mark.slow
 def test_what_mlflow_lost_is_published_again(study, store, migrated):
     """A replaced database, and an experiment that was deleted, are filled again from disk."""
     study.start()

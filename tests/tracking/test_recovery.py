@@ -61,6 +61,7 @@ def test_a_lost_store_is_noticed_and_filled_again(study, store, migrated, loss):
     assert tracking.publication_state(study.directory) == "mlflow.db 1"
 
 
+@pytest.mark.slow
 def test_publishing_upgrades_an_old_database(study, migrated):
     """Where its upgrade at the start of the study failed, the next publication makes good for it."""
     from mlflow.store.tracking.dbmodels.initial_models import Base

@@ -101,6 +101,7 @@ def test_initialise_never_fails_a_study(study, use_uri, closed_port, capsys):
     assert "/dev/null/mlflow.db" in second
 
 
+@pytest.mark.slow
 def test_initialise_upgrades_an_old_database(study, migrated):
     """An earlier MLflow's tables get the current schema, and keep what was in them."""
     from mlflow.store.tracking.dbmodels.initial_models import Base
@@ -123,6 +124,7 @@ def test_initialise_upgrades_an_old_database(study, migrated):
     assert sorted(path.name for path in database.parent.iterdir()) == ["micro", "mlflow.db", "mlflow.lock"]
 
 
+@pytest.mark.slow
 def test_a_database_that_is_up_to_date_is_not_replaced(study, store):
     """A dashboard that has it open would go on to show the old file."""
     database = study.directory.parent / "mlflow.db"

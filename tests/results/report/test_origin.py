@@ -61,6 +61,7 @@ def test_a_stage_without_torch_says_nothing_of_gpus(study: Path) -> None:
     assert made is not None and made.machines == "An imaginary CPU, 2 cores, Card"
 
 
+@pytest.mark.slow
 def test_arms_of_another_precision_are_named(study: Path, write_report: Callable[[Path], Path]) -> None:
     """fp32 for some models of a kind makes them incomparable with the others; kinds may differ from each other."""
 
