@@ -36,6 +36,7 @@ VERSIONS = {
 }
 # Stage → where its sources lie; of a folder without what is another stage's.
 ANALYSIS = {"analyse": "results", "report": "results/report", "crate": "results/crate.py"}
+KINDS_OF_FILES = (".py", ".j2", ".css", ".js")  # sources and templates of the analysis
 ANALYSIS_METHODS = ("dynamic-pi", "dynamic-ntk", "dynamic-yarn")  # claims compute with their formulas and their bases'
 
 
@@ -135,7 +136,8 @@ def _formulas() -> dict[str, str]:
 def _analysis(stage: str) -> str:
     own = SOURCE / ANALYSIS[stage]
     others = [SOURCE / place for each, place in ANALYSIS.items() if each != stage and own in (SOURCE / place).parents]
-    files = [own] if own.is_file() else sorted(own.rglob("*.*"))
+    # Neither an editor's nor an operating system's files that lie there too.
+    files = [own] if own.is_file() else sorted(f for kind in KINDS_OF_FILES for f in own.rglob(f"[!.]*{kind}"))
     files = [file for file in files if not any(file.is_relative_to(other) for other in others)]
     texts = {file: file.read_text(encoding="utf-8") for file in files if file.suffix != ".pyc"}
     codes = ("\n".join(statements(text)) if file.suffix == ".py" else text for file, text in texts.items())

@@ -27,7 +27,7 @@ from typing import Any
 from yarnlab.processes import watch
 
 SOCKET = "YARNLAB_FORK_SERVER"
-VERBS = ("train", "evaluate", "table", "figure", "claims", "report")
+VERBS = ("train", "evaluate", "analyse", "table", "figure", "report")
 MODULES = ("pandas", "pyarrow.parquet", "scipy.stats", "altair", "torch", "transformers.models.llama.modeling_llama")
 STEP_S = 0.05  # how often a job's end and its client's are looked for
 

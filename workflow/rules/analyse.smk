@@ -35,6 +35,8 @@ rule study_json:
         results=flow.folder,
         study=flow.named,
         summary=flow.summary(),
+        # Tables and figures that `analyse` wrote have no record of their own: other code makes what they are made of anew.
+        code=flow.code("analyse"),
     shell:
         "python -m yarnlab describe {params.study:q} --study-dir {params.results:q} 2> {log:q}"
 

@@ -155,6 +155,8 @@ class Side:
         """(table, key, column) → number, of all tables."""
         context = self.original_context if lengths == "L" else None
         tables = sorted((self.directory / "tables").glob("*.csv"))
+        if (index := self.directory / "analysis.json").is_file():  # what an earlier study left there is no part of it
+            tables = [path for path in tables if path.stem in _json(index)["tables"]]
         return {(path.stem, *place): number for path in tables for place, number in numbers(path, context).items()}
 
 

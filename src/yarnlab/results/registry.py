@@ -112,7 +112,8 @@ def table(
 
 
 def add(table: Table) -> None:
-    """Register a table that is built in one step."""
+    """Register a table that is built in one step. TypeError where another module has one of its name."""
+    _only(_TABLES.setdefault(table.name, table).build, table.build, table.name)
     _TABLES[table.name] = table
 
 
@@ -120,11 +121,17 @@ def figure(title: str, *, needs: Iterable[str], section: str, place: int, **opti
     """Register the decorated function as the figure of its name; `options` are the further fields of `Figure`."""
 
     def register(draw: Draw) -> Draw:
-        name = draw.__name__
-        _FIGURES[name] = Figure(name, title, tuple(needs), section, place, draw=draw, **options)
+        drawn = Figure(draw.__name__, title, tuple(needs), section, place, draw=draw, **options)
+        _only(_FIGURES.setdefault(drawn.name, drawn).draw, draw, drawn.name)
+        _FIGURES[drawn.name] = drawn
         return draw
 
     return register
+
+
+def _only(first: Any, second: Any, name: str) -> None:
+    if first.__module__ != second.__module__:
+        raise TypeError(f"{name} is registered by {first.__module__} and by {second.__module__}: give one another name")
 
 
 @cache

@@ -11,7 +11,7 @@ from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Model, Results
 from yarnlab.results.style import METHOD_LABELS, QUIET, method_label, method_style
-from yarnlab.rope import METHODS, make_rope
+from yarnlab.rope import METHODS, make_rope, options
 
 # NTK-by-parts comes last: its dashes then lie on YaRN's line, which has the same frequencies.
 SHOWN = ("none", "pi", "ntk-aware", "yarn", "ntk-by-parts")
@@ -66,7 +66,9 @@ def frequencies(results: Results) -> Any:
 def _methods(results: Results) -> list[str]:
     """SHOWN, and the study's own methods whose frequencies are the same at every length."""
     own = dict.fromkeys(model.method for model in results.models.values() if model.method not in METHOD_LABELS)
-    return [*SHOWN, *(method for method in own if method in METHODS and not METHODS[method].dynamic)]
+    # A method with options is left out: what a model has for them is not known here.
+    own_known = [method for method in own if method in METHODS and not options(method)]
+    return [*SHOWN, *(method for method in own_known if not METHODS[method].dynamic)]
 
 
 def _panel(
