@@ -90,6 +90,7 @@ def test_passwords_stay_out_of_the_files(study, use_uri, monkeypatch):
     assert load_published(study.directory, "https://other.example.org") == {}
 
 
+@pytest.mark.slow
 def test_initialise_never_fails_a_study(study, use_uri, closed_port, capsys):
     """A dead server and an impossible database are a warning on stderr, without the password."""
     use_uri(f"http://me:secret@127.0.0.1:{closed_port}")

@@ -168,6 +168,7 @@ def _killed(layout: Layout, given: dict) -> None:
     assert len(workers) == 1 and not alive
 
 
+@pytest.mark.slow
 def test_a_state_of_another_parent_is_not_continued(layout, architecture, tmp_path, job):
     """A training is stopped, its parent is made again with other weights, the same command is given again: the result
     is that of a training which has never seen the former parent, under a tracking run of its own. After a parent that
