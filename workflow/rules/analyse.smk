@@ -21,6 +21,8 @@ localrules:
     analyse,
     table,
     figure,
+    tables,
+    figures,
 
 
 rule study_json:
@@ -115,3 +117,15 @@ for target, file in paper_targets().items():
             target
         input:
             f"<results>/{file}",
+
+
+rule tables:
+    """All tables, one by one."""
+    input:
+        expand("<results>/tables/{table}.csv", table=TABLES),
+
+
+rule figures:
+    """All figures, one by one."""
+    input:
+        expand("<results>/figures/{figure}.svg", figure=FIGURES),
