@@ -177,9 +177,11 @@ def test_a_formula_reruns_the_jobs_that_compute_with_it(copy):
 def test_a_job_that_sweeps_methods_uses_exactly_those():
     swept = {"rope": {"method": "none"}, "evaluation": {"methods": ["pi", "yarn"]}}
     one = {"rope": {"method": "none"}, "evaluation": {"method": "ntk-by-parts"}}
-    assert fingerprint.methods(swept) == ["pi", "yarn"] and fingerprint.methods(one) == ["ntk-by-parts"]
-    assert fingerprint.methods({"rope": {"method": "yarn"}, "evaluation": {"lengths": [1]}}) == ["yarn"]
-    assert fingerprint.methods({"rope": {"method": "pi"}}) == ["pi"]
+    assert fingerprint.methods("zero_shot", swept) == ["pi", "yarn"] and fingerprint.methods("ramp", one) == [
+        "ntk-by-parts"
+    ]
+    assert fingerprint.methods("perplexity", {"rope": {"method": "yarn"}, "evaluation": {"lengths": [1]}}) == ["yarn"]
+    assert fingerprint.methods("train", {"rope": {"method": "pi"}}) == ["pi"]
 
 
 def test_a_raised_version_changes_its_stage_alone(copy, monkeypatch):

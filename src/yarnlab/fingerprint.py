@@ -46,7 +46,7 @@ def key(stage: str, section: Mapping[str, Any]) -> str:
         return _analysis(stage)
     parts = [protocol(stage)]
     if "rope" in section:
-        parts.append(f"rope:{rope_digest(methods(section))}")
+        parts.append(f"rope:{rope_digest(methods(stage, section))}")
     elif "corpus" in section:
         parts += [f"{package}=={_version(package)}" for package in section["corpus"].get("packages", ())]
     return " ".join(parts)
@@ -61,10 +61,13 @@ def protocol(stage: str) -> str:
     return KINDS[stage].PROTOCOL
 
 
-def methods(section: Mapping[str, Any]) -> list[str]:
+def methods(stage: str, section: Mapping[str, Any]) -> list[str]:
     """The RoPE methods that a training or an evaluation computes with: those that it sweeps, or the model's own."""
-    settings = section.get("evaluation", {})
-    return list(settings.get("methods") or [settings.get("method") or section["rope"]["method"]])
+    from yarnlab.study.evaluations import KINDS
+
+    swept = KINDS[stage].SWEEPS if stage in KINDS else ""
+    found = section["evaluation"][swept] if swept else section["rope"]["method"]
+    return [found] if isinstance(found, str) else list(found)
 
 
 def rope_digest(methods: Iterable[str]) -> str:

@@ -15,7 +15,7 @@ from yarnlab import fingerprint
 from yarnlab.cluster.slurm import path_of_jobs
 from yarnlab.hub.lock import Asset, lock_file, read_lock
 from yarnlab.provenance import project_root, read_json
-from yarnlab.results.registry import Artefact, figures, tables
+from yarnlab.results.registry import Artefact, Figure, Table, figures, made_of, tables
 from yarnlab.stages.finished import FORCED
 from yarnlab.study.data import PythonPackages
 from yarnlab.study.evaluations import KINDS
@@ -180,8 +180,8 @@ class Workflow:
 
     def evaluation_datasets(self, kind: str) -> list[str]:
         """The datasets that an evaluation reads itself."""
-        snapshots = getattr(getattr(self.study.evaluations, kind), "snapshots", None) or {}
-        return [self._asset(name) for name in sorted(snapshots.values())]
+        evaluation = getattr(self.study.evaluations, kind)
+        return [] if evaluation is None else [self._asset(name) for name in sorted(evaluation.datasets.values())]
 
     def _asset(self, name: str) -> str:
         return f"{self.root}/assets/{name}/manifest.json"
@@ -213,18 +213,16 @@ class Workflow:
     def evaluation_manifests(self, *kinds: str) -> list[str]:
         return [self._evaluation(kind, name) for kind in kinds for name in self.evaluated(kind)]
 
-    def tables(self) -> dict[str, Artefact]:
+    def tables(self) -> dict[str, Table]:
         """The tables that the study has, by name."""
-        return self._of_study(tables())
+        return made_of(tables(), self._kinds(), of_paper=self.study.claims.published)
 
-    def figures(self) -> dict[str, Artefact]:
+    def figures(self) -> dict[str, Figure]:
         """The figures that the study has, by name."""
-        return self._of_study(figures())
+        return made_of(figures(), self._kinds(), of_paper=self.study.claims.published)
 
-    def _of_study(self, registered: Mapping[str, Artefact]) -> dict[str, Artefact]:
-        kinds = [kind for kind in KINDS if getattr(self.study.evaluations, kind) is not None]
-        published = self.study.claims.published
-        return {name: each for name, each in registered.items() if each.made_in(kinds, of_paper=published)}
+    def _kinds(self) -> list[str]:
+        return [kind for kind in KINDS if getattr(self.study.evaluations, kind) is not None]
 
     def needs(self, artefact: Artefact) -> list[str]:
         """Input files of a table or figure from what it declares to need."""

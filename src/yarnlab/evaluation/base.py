@@ -40,6 +40,7 @@ class Evaluation(ConfigModel):
     order: its place among the kinds, wherever they are listed; kinds of one place come by name.
     PROTOCOL: name@version of what is measured; another version is another number.
     COLUMNS: of its table, beside model, arm and seed, without those that nothing reads; FURTHER: of further tables.
+    SWEEPS: the field that names the RoPE methods which take the place of the model's own; '' where it runs as it is.
     RESOURCES: what a job asks a cluster for: MB of memory, of which later attempts take multiples, and minutes.
 
     TypeError for a kind that lacks one of these, `cost` or `evaluate`; the rest has defaults.
@@ -50,6 +51,7 @@ class Evaluation(ConfigModel):
     PROTOCOL: ClassVar[str]
     COLUMNS: ClassVar[str]
     FURTHER: ClassVar[dict[str, str]] = {}
+    SWEEPS: ClassVar[str] = ""
     RESOURCES: ClassVar[dict[str, int]] = {"mem_mb": 64000, "runtime": 480}
 
     corpus: Name | dict[Name, Name]

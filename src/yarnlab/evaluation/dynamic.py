@@ -32,6 +32,7 @@ class Dynamic(Evaluation):
     kind = "dynamic"
     order = 5
     PROTOCOL = "dynamic@1"
+    SWEEPS = "methods"
     COLUMNS = "corpus method document length scale_in_force nll tail_nll tokens"
 
     methods: Annotated[Distinct[str], DYNAMIC_OR_NONE]

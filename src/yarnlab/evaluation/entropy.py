@@ -34,6 +34,7 @@ class Entropy(Evaluation):
     kind = "entropy"
     order = 9
     PROTOCOL = "attention-entropy@1"
+    SWEEPS = "methods"
     COLUMNS = "corpus method scale document layer head length entropy normalised_entropy"
 
     methods: Annotated[Distinct[str], STATIC]

@@ -35,6 +35,7 @@ class KeyCache(Evaluation):
     kind = "key_cache"
     order = 6
     PROTOCOL = "key-cache@1"
+    SWEEPS = "methods"
     COLUMNS = "corpus method cache document bucket_start bucket_end nll"
 
     methods: Annotated[Distinct[str], methods_that("is not a dynamic method", lambda rope: rope.dynamic)]

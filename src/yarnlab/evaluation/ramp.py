@@ -34,6 +34,7 @@ class Ramp(Evaluation):
     kind = "ramp"
     order = 8
     PROTOCOL = "ramp@1"
+    SWEEPS = "method"
     COLUMNS = "corpus variant method scale document length tokens nll bucket_start bucket_nll"
 
     method: Annotated[str, methods_that("is not a static method with a ramp", _has_ramp)]

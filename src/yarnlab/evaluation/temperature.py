@@ -47,6 +47,7 @@ class Temperature(Evaluation):
     kind = "temperature"
     order = 7
     PROTOCOL = "temperature@1"
+    SWEEPS = "method"
     COLUMNS = "corpus method scale factor kind document segment start tokens nll"
 
     method: Annotated[str, INTERPOLATION]

@@ -20,6 +20,7 @@ class ZeroShot(Evaluation):
     kind = "zero_shot"
     order = 2
     PROTOCOL = "zero-shot@1"
+    SWEEPS = "methods"
     COLUMNS = "method scale corpus document length tokens nll bucket_start bucket_nll"
 
     methods: Annotated[Distinct[str], STATIC]

@@ -25,7 +25,7 @@ from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.missing import command_for
 from yarnlab.results.origin import origin
 from yarnlab.results.output import vega, write
-from yarnlab.results.registry import Artefact, Figure, Table, figures, tables
+from yarnlab.results.registry import Figure, Table, figures, made_of, tables
 from yarnlab.results.results import Results, ResultsError, load
 from yarnlab.results.style import CONFIG, GRID, INK, PAPER, QUIET
 
@@ -38,7 +38,9 @@ def analyse(study_dir: Path, *, command: str) -> Path:
     `command` is what a reader runs to fill in what is missing. Raises ResultsError for results that can't be read.
     """
     results = load(study_dir)
-    own_tables, own_figures = made_of(results, tables()), made_of(results, figures())
+    kinds = [kind for kind, planned in results.evaluations.items() if planned is not None]
+    own_tables = made_of(tables(), kinds, of_paper=results.published_tables).values()
+    own_figures = made_of(figures(), kinds, of_paper=results.published_tables).values()
     jobs = {f"table {table.name}": partial(write_table, results, table, command) for table in own_tables}
     jobs |= {f"figure {figure.name}": partial(write_figure, results, figure, command) for figure in own_figures}
     jobs["claims"] = partial(write_claims, results, command)
@@ -75,12 +77,6 @@ def analyse(study_dir: Path, *, command: str) -> Path:
     }
     write_json(results.directory / INDEX, index)
     return results.directory / INDEX
-
-
-def made_of(results: Results, registered: Mapping[str, Artefact]) -> list[Any]:
-    """Those of the registered tables or figures that the study has, by name."""
-    kinds = [kind for kind, planned in results.evaluations.items() if planned is not None]
-    return [each for each in registered.values() if each.made_in(kinds, of_paper=results.published_tables)]
 
 
 def table_named(name: str) -> Table:

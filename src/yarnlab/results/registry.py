@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     from yarnlab.lazy import pd
@@ -48,13 +48,6 @@ class Artefact:
     of_paper: bool = False
     paper_names: tuple[str, ...] = ()
 
-    def made_in(self, kinds: Iterable[str], *, of_paper: bool) -> bool:
-        """Is it an artefact of a study with these evaluations?"""
-        present = {*kinds, "training", "manifests"}
-        if self.of_paper and not of_paper:
-            return False
-        return self.of_paper or self.needs[0].partition(".")[0] in present
-
 
 @dataclass(frozen=True)
 class Table(Artefact):
@@ -87,6 +80,7 @@ class Figure(Artefact):
     ablation: bool = False
 
 
+Made = TypeVar("Made", Table, Figure)
 _TABLES: dict[str, Table] = {}
 _FIGURES: dict[str, Figure] = {}
 
@@ -146,6 +140,19 @@ def figures() -> dict[str, Figure]:
     """Every figure by its name."""
     _import_all("yarnlab.results.figures")
     return dict(sorted(_FIGURES.items()))
+
+
+def made_of(registered: Mapping[str, Made], kinds: Iterable[str], *, of_paper: bool) -> dict[str, Made]:
+    """Those of the registered tables or figures that a study with these evaluations has.
+
+    of_paper: it stands for the paper, and has the paper's own ones whatever it measures.
+    """
+    present = {*kinds, "training", "manifests"}
+    return {
+        name: each
+        for name, each in registered.items()
+        if (of_paper if each.of_paper else each.needs[0].partition(".")[0] in present)
+    }
 
 
 def paper_targets() -> dict[str, str]:
