@@ -92,6 +92,7 @@ def test_thresholds_are_hashed_and_comments_are_not(edited: Edited) -> None:
         ("with: {negligible: 0.02}", "with: {neglected: 0.02}", "claim 35: with: other_ramps"),
         ("  at most {negligible:g}", "  at most 0.02", "claim 35: prose: must say negligible"),
         ("paper_data: partly", "paper_data: likely", "claim 5: paper_data"),
+        ("needs: [zero_shot]", "needs: [zero_shott]", "needs: there is no kind of results 'zero_shott'; did you mean"),
         ("models: [yarn, pi]", "models: [pi]", "claim 22: models: 'pi' is compared with yarn"),
         ("rows: {second: sL}", "rows: {third: sL}", "rows: 'third' is none of `models`"),
         (

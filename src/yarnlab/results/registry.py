@@ -49,7 +49,7 @@ class Artefact:
     paper_names: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Table(Artefact):
     """A table: `build` gives its tidy form (numbers, written as CSV) and its displayed one (strings).
 
@@ -57,12 +57,12 @@ class Table(Artefact):
     opened: how many displayed tables the report shows open; the rest is folded.
     """
 
-    build: Build = field(repr=False, default=None)  # type: ignore[assignment]
+    build: Build = field(repr=False)
     per_base: bool = False
     opened: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Figure(Artefact):
     """A figure: `draw` gives an Altair chart in light colours.
 
@@ -72,7 +72,7 @@ class Figure(Artefact):
     curve a model: of several bases too many for one panel). ablation: only the arms of each base's ablation are drawn.
     """
 
-    draw: Draw = field(repr=False, default=None)  # type: ignore[assignment]
+    draw: Draw = field(repr=False)
     alt: str = ""
     columns: int = 0
     margin: int = 0

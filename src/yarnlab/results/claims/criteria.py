@@ -30,6 +30,7 @@ from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.results import Results
 from yarnlab.results.style import METHOD_LABELS
 from yarnlab.rope import METHODS
+from yarnlab.study.evaluations import KINDS
 from yarnlab.study.fields import ConfigModel, near
 from yarnlab.study.read import StudyError, read_study
 
@@ -67,6 +68,10 @@ class Form(ConfigModel):
 
     @model_validator(mode="after")
     def _complete(self) -> Form:
+        results = {"training", *KINDS} | {f"{kind}.{table}" for kind, found in KINDS.items() for table in found.FURTHER}
+        for need in self.needs:
+            if need not in results:
+                raise ValueError(f"needs: there is no kind of results {need!r}{near(need, results)}")
         if bool(self.parts) == (self.judge is not None):
             raise ValueError("expected either `parts` or `judge`")
         methods = [name for name in self.models if name.removesuffix("?") not in WORDS]
