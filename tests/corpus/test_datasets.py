@@ -326,7 +326,7 @@ def test_a_passkey_prompt_in_llamas_tokenizer_is_the_natural_one(llama):
     text, tokenizer = PasskeyText.load(llama), load_tokenizer(llama)
     whole = "\n# The pass key is 04711. Remember it. 04711 is the pass key.\n"
     natural = tokenizer.encode("x" + whole, add_special_tokens=False).ids
-    ours = text.statement(text.key_ids("04711")).tolist()
+    ours = text.test.statement(text.key_ids("04711")).tolist()
     assert natural[-len(ours) :] == ours
     assert len(text.key_ids("04711")) == 5
-    assert tokenizer.decode(text.question().tolist()).strip().endswith("The pass key is")
+    assert tokenizer.decode(text.test.question.tolist()).strip().endswith("The pass key is")

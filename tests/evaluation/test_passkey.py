@@ -149,7 +149,7 @@ def test_filler_runs_on_into_the_first_document_again(text):
     for trial in range(20):
         drawn = draw_trial(text, fillers, 256, trial, 20, seed=0)
         assert drawn["prompt_tokens"] + len(drawn["answer"]) == 256
-        starts.add(int(drawn["prompt"][1 + len(text.opening)]))
+        starts.add(int(drawn["prompt"][1 + len(text.test.opening)]))
     assert len(starts) > 10
 
 

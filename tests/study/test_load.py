@@ -318,7 +318,7 @@ def test_the_limits_of_rows_and_prompts_are_those_of_their_texts(tiny_data):
     assert len(NAMES) == KEY_NAMES
     text = PasskeyText.load(tiny_data / "tokenizer")
     key = text.key_ids("12345")
-    prompt = np.concatenate([text.opening, text.statement(key), text.question(), key])
+    prompt = np.concatenate([text.test.opening, text.test.statement(key), text.test.question, key])
     words = len(re.findall(r"\w+", load_tokenizer(tiny_data / "tokenizer").decode(prompt)))
     assert words + 1 == passkey.WORDS
     official = passkey_official.Trial(key=50000, garbage=0, prefix=0, draw=0).text

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from tiny_runs import phase
 
-from yarnlab.corpus.passkey import NAMES
+from yarnlab.corpus.passkey import NAMES, TEST, THINGS, TRAINING
+from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.study.training import Retrieval, Rows, Train
 from yarnlab.training.rows import RowError, RowSource
 
@@ -59,7 +60,12 @@ def answer_ends(answers: np.ndarray) -> list[int]:
 def test_questions_asked_together_follow_one_another(source, text):
     """Between two answers stands nothing but the next question; some rows go on with text, others end there."""
     rows, gaps, rests = source(retrieval_rows("together", 3, 3)), set(), []
-    longest = max(len(text.question(name)) for name in NAMES)
+    longest = max(
+        len(text.wording(phrases, f"{name} {thing}").question)
+        for phrases in TRAINING
+        for thing in THINGS
+        for name in NAMES
+    )
     for step in range(10):
         batch = rows.batch(step)
         for answers in batch.answers:
@@ -76,8 +82,7 @@ def test_a_single_key_has_no_name_and_is_asked_for_twice(source, text):
     batch = source(retrieval_rows("together", 1, 1)).batch(0)
     for ids, answers in zip(batch.ids, batch.answers, strict=True):
         first, second = answer_ends(answers)
-        question = text.question()
-        assert ids[second - 6 - len(question) : second - 6].tolist() == question.tolist()
+        assert ends_with_one_of(ids[: second - 6], nameless_questions(text))
         assert ids[first - 6 : first].tolist() == ids[second - 6 : second].tolist()
 
 
@@ -85,8 +90,26 @@ def test_questions_asked_apart_end_with_the_nameless_one(source, text):
     batch = source(retrieval_rows("apart", 2, 3)).batch(0)
     for ids, answers in zip(batch.ids, batch.answers, strict=True):
         assert answer_ends(answers)[-1] == 401
-        question = text.question()
-        assert ids[401 - 6 - len(question) : 401 - 6].tolist() == question.tolist()
+        assert ends_with_one_of(ids[: 401 - 6], nameless_questions(text))
+
+
+def nameless_questions(text):
+    return [text.wording(phrases, thing).question for phrases in TRAINING for thing in THINGS]
+
+
+def ends_with_one_of(ids, questions) -> bool:
+    return any(ids[-len(question) :].tolist() == question.tolist() for question in questions)
+
+
+@pytest.mark.parametrize("asked", ["together", "apart"])
+def test_training_never_sees_the_words_of_the_test(source, text, tiny_data, asked):
+    """Neither what the key is called there nor a sentence about it."""
+    tokenizer = load_tokenizer(tiny_data / "tokenizer")
+    rows = source(retrieval_rows(asked, 2, 3))
+    seen = "".join(tokenizer.decode(ids.tolist()) for step in range(5) for ids in rows.batch(step).ids).lower()
+    assert "pass key" not in seen
+    words = {part.strip(" .#\n") for phrases in TRAINING for part in vars(phrases).values()}
+    assert words.isdisjoint(part.strip(" .#\n") for part in vars(TEST).values())
 
 
 def blocks(count: int, length: int):

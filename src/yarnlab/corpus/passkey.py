@@ -1,8 +1,13 @@
-"""The passkey text: a five-digit key hidden in filler, asked for at the end. One wording for training and test."""
+"""The passkey text: a five-digit key hidden in filler, asked for at the end.
+
+Training rows hide keys in other words than the test does: what is measured is whether a model finds a key, not whether
+it has learnt the test's sentences.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,8 +21,13 @@ if TYPE_CHECKING:
 
 KEY_DIGITS = 5
 OWN = Special(BOS_ID, EOS_ID)  # of the tokenizer that a study trains itself
-# Names that let one training row hold several keys; the evaluation has one key without a name.
 # fmt: off
+# What keys are called in training rows; none is called so, and nothing is worded so, in the test.
+THINGS = (
+    "door code", "serial number", "order number", "ticket number", "room number", "account number", "badge number",
+    "locker code", "batch number", "case number", "gate code", "invoice number",
+)
+# Names that let one training row hold several keys; the test has one key without a name.
 NAMES = (
     "red", "blue", "green", "gold", "pink", "grey", "black", "white", "brown", "amber", "ivory", "coral", "silver",
     "bronze", "purple", "orange", "violet", "yellow", "olive", "ruby", "lemon", "peach", "mint", "navy", "teal",
@@ -31,13 +41,68 @@ class PromptError(UserError):
 
 
 @dataclass(frozen=True)
-class Wording:
-    """Token ids of the fixed parts for one key name ('' for the single, nameless key)."""
+class Phrases:
+    """The fixed parts of a text about one key, with `{key}` for what the key is called."""
 
+    opening: str
+    before_key: str
+    between: str
+    after_key: str
+    question: str
+
+
+TEST = Phrases(
+    "# There is a {key} hidden below. Memorize it.\n",
+    "\n# The {key} is ",
+    ". Remember it. ",
+    " is the {key}.\n",
+    "\n# What is the {key}? The {key} is ",
+)
+TRAINING = (
+    Phrases(
+        "# One of the lines below has a {key}.\n",
+        "\n# Your {key} is ",
+        ". Do not lose it: ",
+        " opens it.\n",
+        "\n# Can you repeat it? Your {key} is ",
+    ),
+    Phrases(
+        "# Watch out for the {key}.\n",
+        "\n# {key}: ",
+        ", written down as ",
+        ".\n",
+        "\n# Asked again, {key}: ",
+    ),
+    Phrases(
+        "# Somebody left a {key} in this file.\n",
+        "\n# Set the {key} to ",
+        " and keep ",
+        " in mind.\n",
+        "\n# Once more: set the {key} to ",
+    ),
+    Phrases(
+        "# A {key} stands between these lines.\n",
+        "\n# They gave us the {key} ",
+        ". So ",
+        " it was.\n",
+        "\n# What did they say? They gave us the {key} ",
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Wording:
+    """Token ids of the fixed parts, int64."""
+
+    opening: np.ndarray
     before_key: np.ndarray
     between: np.ndarray
     after_key: np.ndarray
     question: np.ndarray
+
+    def statement(self, key: np.ndarray) -> np.ndarray:
+        """The sentence that hides the key, which it states twice."""
+        return np.concatenate([self.before_key, key, self.between, key, self.after_key])
 
 
 class PasskeyText:
@@ -47,9 +112,9 @@ class PasskeyText:
         self._tokenizer = tokenizer
         self.bos, self.eos = special.bos, special.eos
         self._lead = _lead(tokenizer)
-        self.opening = self._encode("# There is a pass key hidden below. Memorize it.\n")
         self.end = self._encode("\n")  # what follows an answer in training text: a key ends after five digits
-        self._wordings = {name: self._wording(name) for name in ("", *NAMES)}
+        self.wording = lru_cache(maxsize=None)(self._wording)
+        self.test = self.wording(TEST, "pass key")
 
     @classmethod
     def load(cls, folder: Path) -> PasskeyText:
@@ -58,15 +123,6 @@ class PasskeyText:
 
     def key_ids(self, key: str) -> np.ndarray:
         return self._encode(key)
-
-    def statement(self, key: np.ndarray, name: str = "") -> np.ndarray:
-        """The sentence that hides the key, which it states twice."""
-        wording = self._wordings[name]
-        return np.concatenate([wording.before_key, key, wording.between, key, wording.after_key])
-
-    def question(self, name: str = "") -> np.ndarray:
-        """The question, up to where the key must follow."""
-        return self._wordings[name].question
 
     def prompt(self, key: np.ndarray, filler: np.ndarray, depth: float, length: int) -> np.ndarray:
         """A prompt that is `length` tokens long with its answer: BOS, opening, filler around the statement, question.
@@ -78,14 +134,14 @@ class PasskeyText:
 
         Raises PromptError if `length` leaves no room for the fixed text.
         """
-        statement, question = self.statement(key), self.question()
-        room = length - 1 - len(self.opening) - len(statement) - len(question) - len(key)
+        opening, statement, question = self.test.opening, self.test.statement(key), self.test.question
+        room = length - 1 - len(opening) - len(statement) - len(question) - len(key)
         if room < 0:
             raise PromptError(f"a passkey prompt needs {length - room} tokens at least, {length} are allowed")
         if len(filler) < room:
             raise PromptError(f"the filler has {len(filler)} tokens, {room} are needed")
         split = round(depth * room)
-        parts = [np.array([self.bos]), self.opening, filler[:split], statement, filler[split:room], question]
+        parts = [np.array([self.bos]), opening, filler[:split], statement, filler[split:room], question]
         return np.concatenate(parts).astype(np.int64)
 
     def clean(self, filler: np.ndarray) -> np.ndarray:
@@ -98,14 +154,10 @@ class PasskeyText:
         vocabulary = self._tokenizer.get_vocab()
         return np.array(sorted(i for token, i in vocabulary.items() if token[:1].isdigit()), dtype=np.int64)
 
-    def _wording(self, name: str) -> Wording:
-        named = f"{name} " if name else ""
-        return Wording(
-            self._encode(f"\n# The {named}pass key is "),
-            self._encode(". Remember it. "),
-            self._encode(f" is the {named}pass key.\n"),
-            self._encode(f"\n# What is the {named}pass key? The {named}pass key is "),
-        )
+    def _wording(self, phrases: Phrases, key: str) -> Wording:
+        """The phrases about what is called `key`."""
+        parts = (phrases.opening, phrases.before_key, phrases.between, phrases.after_key, phrases.question)
+        return Wording(*(self._encode(part.format(key=key)) for part in parts))
 
     def _encode(self, text: str) -> np.ndarray:
         """The ids that `text` has in the middle of a text."""

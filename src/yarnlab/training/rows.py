@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from yarnlab.corpus.passkey import NAMES, PasskeyText, random_key
+from yarnlab.corpus.passkey import NAMES, THINGS, TRAINING, PasskeyText, Phrases, random_key
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.errors import UserError
 from yarnlab.study.training import Repeats, Retrieval, Train
@@ -130,8 +130,11 @@ class RowSource:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keys hidden anywhere in text and asked for after that."""
         count = int(rng.integers(retrieval.min_keys, retrieval.max_keys + 1))
-        head = np.concatenate([[self._text.bos], self._text.opening])
-        pieces = self._asked_together(rng, count) if retrieval.asked == "together" else self._asked_apart(rng, count)
+        about = _About(TRAINING[rng.integers(len(TRAINING))], THINGS[rng.integers(len(THINGS))])
+        opening = self._text.wording(about.phrases, about.thing).opening
+        head = np.concatenate([[self._text.bos], opening])
+        asked = self._asked_together if retrieval.asked == "together" else self._asked_apart
+        pieces = asked(rng, count, about)
         room = length - len(head) - sum(len(piece.ids) for piece in pieces)
         if room < 0:
             raise RowError(
@@ -139,19 +142,19 @@ class RowSource:
                 "lower max_keys"
             )
         filler = self._text.clean(self._span(rng, room + SPARE))[:room]
-        filler = np.concatenate([filler, np.resize(self._text.opening, room - len(filler))])
+        filler = np.concatenate([filler, np.resize(opening, room - len(filler))])
         return _assemble(head, filler, pieces, retrieval.answer_weight)
 
-    def _asked_together(self, rng: np.random.Generator, count: int) -> list[_Piece]:
+    def _asked_together(self, rng: np.random.Generator, count: int, about: _About) -> list[_Piece]:
         """Keys spread over a context that all questions follow."""
         context = 1.0 if rng.random() >= SHORT_CONTEXTS else float(rng.random())
         names = self._names(rng, count) if count > 1 else [""]
         keys = {name: self._text.key_ids(random_key(rng)) for name in names}
-        statements = [self._statement(keys[name], name, context * float(rng.random())) for name in names]
+        statements = [self._statement(keys[name], about, name, context * float(rng.random())) for name in names]
         asked = rng.permutation(names) if count > 1 else ["", ""]
-        return statements + [self._question(keys[name], str(name), context) for name in asked]
+        return statements + [self._question(keys[name], about, str(name), context) for name in asked]
 
-    def _asked_apart(self, rng: np.random.Generator, count: int) -> list[_Piece]:
+    def _asked_apart(self, rng: np.random.Generator, count: int, about: _About) -> list[_Piece]:
         """Every question somewhere behind its key, the nameless one at the row's end."""
         pieces = []
         for name in ["", *self._names(rng, count - 1)]:
@@ -161,18 +164,29 @@ class RowSource:
                 stated, asked = float(rng.random()), 1.0
             elif rng.random() < 0.5:  # half of the distances evenly in length, half evenly in its logarithm
                 stated = max(0.0, asked - 10 ** -float(rng.uniform(0, 2.5)))
-            pieces += [self._statement(key, name, stated), self._question(key, name, asked)]
+            pieces += [self._statement(key, about, name, stated), self._question(key, about, name, asked)]
         return pieces
 
     def _names(self, rng: np.random.Generator, count: int) -> list[str]:
         return [str(name) for name in rng.choice(NAMES, count, replace=False)]
 
-    def _statement(self, key: np.ndarray, name: str, place: float) -> _Piece:
-        return _Piece(place, self._text.statement(key, name))
+    def _statement(self, key: np.ndarray, about: _About, name: str, place: float) -> _Piece:
+        return _Piece(place, self._text.wording(about.phrases, about.called(name)).statement(key))
 
-    def _question(self, key: np.ndarray, name: str, place: float) -> _Piece:
-        end = self._text.end
-        return _Piece(place, np.concatenate([self._text.question(name), key, end]), answer=len(key) + len(end))
+    def _question(self, key: np.ndarray, about: _About, name: str, place: float) -> _Piece:
+        question, end = self._text.wording(about.phrases, about.called(name)).question, self._text.end
+        return _Piece(place, np.concatenate([question, key, end]), answer=len(key) + len(end))
+
+
+@dataclass(frozen=True)
+class _About:
+    """How a row words its keys, and what it calls them."""
+
+    phrases: Phrases
+    thing: str
+
+    def called(self, name: str) -> str:
+        return f"{name} {self.thing}".strip()
 
 
 @lru_cache(maxsize=4)
