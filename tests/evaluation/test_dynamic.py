@@ -85,7 +85,7 @@ def test_rows_say_what_was_scored(tiny_task, table):
     """One row for each method, document and length; N − 1 tokens; the scale in force max(1, N/L), 1 for plain RoPE."""
     assert len(table) == 4 * 3 * len(LENGTHS)
     assert list(table)[:4] == ["model", "arm", "seed", "corpus"]
-    assert (table["tokens"] == table["length"] - 1).all() and set(table["protocol"]) == {"dynamic@1"}
+    assert (table["tokens"] == table["length"] - 1).all() and set(table["protocol"]) == {"dynamic@2"}
     for row in table.itertuples():
         assert row.scale_in_force == (1.0 if row.method == "none" else max(1.0, row.length / WINDOW))
 
@@ -99,3 +99,15 @@ def test_text_that_does_not_fit_is_an_error(tiny_task):
         prefixes(corpus, 100, 4, 512)
     with pytest.raises(EvaluationError, match="tokenised for another model"):
         prefixes(corpus, 100, 3, 20)
+
+
+def test_truncation_is_plain_rope_on_bos_and_the_last_tokens(tiny_task, tiny_model, table):
+    """What the base gives for the tail with the last L tokens alone, the same for every method."""
+    corpus = tiny_task({}).corpus
+    set_rope(tiny_model, make_rope("none", scale=1.0, original_context=64, head_dim=16))
+    for length in LENGTHS:
+        for i, name in enumerate(corpus.names):
+            ids = np.asarray(corpus.document(i)[:length])
+            cut = ids if length <= WINDOW else np.concatenate([ids[:1], ids[length - WINDOW + 1 :]])
+            rows = table[(table["document"] == name) & (table["length"] == length)]
+            assert rows["truncated_nll"].to_numpy() == pytest.approx(loss(tiny_model, cut, 16), rel=1e-5)

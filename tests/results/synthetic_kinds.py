@@ -58,8 +58,10 @@ def dynamic(m: dict, effect: np.ndarray, rng: np.random.Generator) -> pd.DataFra
                 nll = 3.4 - 0.1 * math.log2(length / L) * (length < L) + effect[d] + cost * over + noise
                 row = {"method": method, "document": name, "length": length, "nll": nll, "tokens": length - 1}
                 scale = max(1.0, length / L) if method != "none" else 1.0
-                rows.append(row | {"tail_nll": nll + cost * over * 0.5, "scale_in_force": scale})
-    return pd.DataFrame(rows).assign(corpus="math", protocol="dynamic@1")
+                cut = nll - cost * over  # neither helped nor hurt by what lies before the last L tokens
+                row |= {"tail_nll": nll + cost * over * 0.5, "truncated_nll": cut, "scale_in_force": scale}
+                rows.append(row)
+    return pd.DataFrame(rows).assign(corpus="math", protocol="dynamic@2")
 
 
 def key_cache(m: dict, effect: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:

@@ -1,12 +1,16 @@
-"""dynamic@1: dynamic scaling length by length, one forward pass for each (paper §3.3, App. B.3 and Fig. 5).
+"""dynamic@2: dynamic scaling length by length, one forward pass for each (paper §3.3, App. B.3 and Fig. 5).
 
 At length N every document's BOS and first N − 1 tokens are scored under the rope that a dynamic method has for an
 input of N tokens, s = max(1, N/L). Shorter lengths are no prefix of longer ones, hence a pass for each. The paper's
 figure shows one document; here every document of the corpus is a row.
+
+The tokens at the end are scored once more as somebody without a longer context would have them: under plain RoPE, the
+input cut to BOS and its last L − 1 tokens. Only that comparison is of the same tokens: text changes along a document.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,7 +19,7 @@ from pydantic import model_validator
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, methods_that
 from yarnlab.evaluation.documents import prefixes
 from yarnlab.evaluation.nll import token_nll
-from yarnlab.study.fields import Distinct, KeyPath, Positive
+from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,9 +35,9 @@ class Dynamic(Evaluation):
 
     kind = "dynamic"
     order = 5
-    PROTOCOL = "dynamic@1"
+    PROTOCOL = "dynamic@2"
     SWEEPS = "methods"
-    COLUMNS = "corpus method document length scale_in_force nll tail_nll tokens"
+    COLUMNS = "corpus method document length scale_in_force nll tail_nll truncated_nll tokens"
 
     methods: Annotated[Distinct[str], DYNAMIC_OR_NONE]
     """Dynamic methods, and `none`, that take the place of the model's own."""
@@ -48,18 +52,24 @@ class Dynamic(Evaluation):
             raise ValueError(f"tail {self.tail} must be below the shortest length {min(self.lengths)}")
         return self
 
+    def check(self, study: Study, arm: str) -> Iterator[Problem]:
+        if self.tail >= (context := study.architecture(arm).original_context):
+            yield ("tail",), f"{self.tail} must be below the original context of {arm}, {context}"
+
     @property
     def longest(self) -> tuple[KeyPath, int]:
         return ("lengths",), max(self.lengths)
 
     def cost(self, study: Study, arm: str) -> Passes:
         runs = self.documents_read(study, arm) * len(self.methods)
-        return Passes([(runs, length) for length in self.lengths], max(self.lengths))
+        cut = (runs * len(self.lengths), study.architecture(arm).original_context)
+        return Passes([*((runs, length) for length in self.lengths), cut], max(self.lengths))
 
     def evaluate(self, task: Task) -> Outcome:
         """One row per method, document and length: `nll` over all N − 1 targets and `tail_nll` over the last `tail`.
 
-        The weights are run with each method's rope instead of their own; `none` is plain RoPE.
+        The weights are run with each method's rope instead of their own; `none` is plain RoPE. `truncated_nll` is of
+        the same tail under plain RoPE and the last L tokens, whatever the method.
         """
         documents = prefixes(task.corpus, max(self.lengths), None, task.model.config.vocab_size)
         cells = [
@@ -77,12 +87,16 @@ class Dynamic(Evaluation):
 
         from yarnlab.modeling import autocast, set_rope
 
-        rope = task.make_rope(method).at(length)
-        set_rope(task.model, rope)
+        rope, plain = task.make_rope(method).at(length), task.make_rope("none")
+        context = task.architecture.original_context
         rows = []
         for name, ids in zip(task.corpus.names, documents, strict=True):
+            cut = np.concatenate([ids[:1], ids[1:length][1 - context :]])
             with autocast(self.precision):
+                set_rope(task.model, rope)
                 nll = token_nll(task.model, ids[None, :length])[0].astype(np.float64)
+                set_rope(task.model, plain)
+                truncated = token_nll(task.model, cut[None])[0].astype(np.float64)
             labels = task.labels(corpus=self.corpus, method=method, document=name, length=length)
             rows.append(
                 {
@@ -90,6 +104,7 @@ class Dynamic(Evaluation):
                     "scale_in_force": float(rope.scale),
                     "nll": nll.mean(),
                     "tail_nll": nll[-self.tail :].mean(),
+                    "truncated_nll": truncated[-self.tail :].mean(),
                     "tokens": len(nll),
                     "protocol": self.PROTOCOL,
                 }

@@ -113,33 +113,32 @@ def cache_cost(scope: Scope, *, at_most: float, above: float) -> Iterator[Part]:
 
 @special
 def dynamic_order(scope: Scope, *, methods: list[str], up_to: str, at: str, at_most: float) -> Iterator[Part]:
-    """Each method below the next at every measured N in (L, up_to], and the first one's rise from L to `at`."""
+    """Each method below the next at every measured N in (L, up_to], and the first one at `at` against truncation."""
     results, window, base = scope.results, scope.results.original_context, scope.model("base")
     for length in _dynamic_lengths(results, window, scope.window.tokens(up_to)):
         for better, worse in pairwise(methods):
+            own, other = (_dynamic(results, "nll", method, length) for method in (better, worse))
             name = f"{length:,} tokens, {method_label(better)} / {method_label(worse)}"
-            yield interval(name, _dynamic(results, "nll", (better, length), (worse, length)), "<", 1.0, [base.arm])
-    end = scope.window.tokens(at)
-    name = f"{method_label(methods[0])}, perplexity at {end:,} over {window:,} tokens"
-    change = _dynamic(results, "nll", (methods[0], end), ("none", window))
-    yield interval(name, change, "<=", at_most, [base.arm])
+            yield interval(name, gap(own, other).map(math.exp, RATIO), "<", 1.0, [base.arm])
+    yield _against_truncation(results, methods[0], scope.window.tokens(at), "<=", at_most, base)
 
 
 @special
-def dynamic_beyond(scope: Scope, *, method: str, multiple: float, at_most: float) -> Iterator[Part]:
-    """A dynamic method at the smallest measured N above `multiple` · L over the base at L: whole text, and its end."""
-    results, window, base = scope.results, scope.results.original_context, scope.model("base")
-    start = int(multiple * window)
-    lengths = _dynamic_lengths(results, start, math.inf)
+def dynamic_beyond(scope: Scope, *, method: str, multiple: float, below: float) -> Iterator[Part]:
+    """A dynamic method at the smallest measured N above `multiple` · L, on the last tokens, against truncation."""
+    start = int(multiple * scope.results.original_context)
+    lengths = _dynamic_lengths(scope.results, start, math.inf)
     if not lengths:
         raise NotMeasured(f"dynamic scaling was not measured beyond {start:,} tokens")
-    tail = f"its last {results.evaluations['dynamic']['tail']} tokens"
-    for column, text in (("nll", "the whole length"), ("tail_nll", tail)):
-        ratios = {n: _dynamic(results, column, (method, n), ("none", window)) for n in lengths}
-        held = max((n for n, e in ratios.items() if e.value <= at_most), default=0)
-        name = f"{method_label(method)}, perplexity of {text}, {lengths[0]:,} over {window:,} tokens"
-        name += f" (largest length above {start:,} where it is not higher: {f'{held:,}' if held else 'none'})"
-        yield interval(name, ratios[lengths[0]], "<=", at_most, [base.arm])
+    yield _against_truncation(scope.results, method, lengths[0], "<", below, scope.model("base"))
+
+
+def _against_truncation(results: Results, method: str, length: int, sign: str, threshold: float, base: Model) -> Part:
+    """NLL of the last of `length` tokens under a dynamic method minus that of the base given only the last L."""
+    own, cut = (_dynamic(results, column, method, length) for column in ("tail_nll", "truncated_nll"))
+    tail, window = results.evaluations["dynamic"]["tail"], results.original_context
+    name = f"{method_label(method)}, the last {tail} of {length:,} tokens, NLL minus the base's with {window:,} of them"
+    return interval(name, gap(own, cut), sign, threshold, [base.arm])
 
 
 @special
@@ -441,10 +440,9 @@ def _modes(factors: Array) -> Array:
     return np.asarray(grid[counts.argmax(axis=-1)])
 
 
-def _dynamic(results: Results, column: str, a: tuple[str, int], b: tuple[str, int]) -> Estimate:
-    """Perplexity of the base under a dynamic method at a length, over that under another: (method, length) each."""
-    own, other = (cell(results, "dynamic", column, method=method, length=length) for method, length in (a, b))
-    return gap(own, other).map(math.exp, RATIO)
+def _dynamic(results: Results, column: str, method: str, length: int) -> pd.DataFrame:
+    """A measure of the base under a dynamic method at a length: seeds x documents."""
+    return cell(results, "dynamic", column, method=method, length=length)
 
 
 def _dynamic_lengths(results: Results, above: float, end: float) -> list[int]:
