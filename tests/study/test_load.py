@@ -12,10 +12,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yarnlab.results.results import Model
 from yarnlab.study.fields import FactorGrid
 from yarnlab.study.load import load_study
 from yarnlab.study.read import StudyError, parse
 from yarnlab.study.sections import canonical, execution, section
+from yarnlab.study.summary import summarise
 from yarnlab.study.training import KEY_NAMES
 
 STUDIES = Path(__file__).resolve().parents[2] / "config" / "studies"
@@ -88,6 +90,20 @@ def test_valid_study(tmp_path):
     assert study.models["base"].phases[0].lr == 2e-5  # YAML 1.1 would read a string
     assert study.rope("long").context == 256
     assert study.rope("base").method == "none"
+
+
+def test_a_ramp_has_the_familys_borders(tmp_path):
+    """α and β of the architecture reach its arms' ropes and the check of what is swept, and stay below their own."""
+    study = load_study(
+        write(tmp_path, VALID.replace("head_dim: 64", "head_dim: 64\n        alpha: 2\n        beta: 8"))
+    )
+    assert (study.rope("long").alpha, study.rope("long").beta) == (2, 8)
+    entry = summarise(study)["models"]["long"]
+    assert Model.of("long", entry).official_ramp and entry["family_beta"] == 8
+    with pytest.raises(StudyError, match="alpha must be below beta, got 32 and 32"):
+        load_study(write(tmp_path, VALID.replace("head_dim: 64", "head_dim: 64\n        alpha: 32")))
+    own = study.models["long"].rope.model_copy(update={"beta": 32})
+    assert own.make(study.architecture("long")).beta == 32
 
 
 @pytest.mark.parametrize(
