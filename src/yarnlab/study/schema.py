@@ -191,7 +191,8 @@ class Study(ConfigModel):
     seed: int = Field(ge=0)
     """The first seed; data, evaluations and the first replicate draw from it."""
     replicates: Positive = 1
-    """How many consecutive seeds there are; every model exists once for each."""
+    """How many consecutive seeds there are. A model that is trained here, or starts from one that is, exists once for
+    each; published weights, also under another rope, exist once."""
     assets: dict[Name, Asset] = Field(default_factory=dict)
     """What is downloaded from the hub, by name."""
     corpora: dict[Name, Corpus]
@@ -245,10 +246,19 @@ class Study(ConfigModel):
     def seeds(self) -> tuple[int, ...]:
         return tuple(range(self.seed, self.seed + self.replicates))
 
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """The seeds of an arm's models: the study's, or the first alone where no weights are trained here."""
+        here: str | None = arm
+        while here is not None:
+            if self.models[here].phases:
+                return self.seeds
+            here = self.models[here].parent
+        return self.seeds[:1]
+
     def name(self, arm: str, seed: int) -> str:
-        """The name of an arm's model for one seed: the arm's own when there is one seed only."""
-        return arm if self.replicates == 1 else f"{arm}-seed{seed}"
+        """The name of an arm's model for one seed of the study: the arm's own when it has one model only."""
+        return arm if len(self.seeds_of(arm)) == 1 else f"{arm}-seed{seed}"
 
     def instances(self) -> dict[str, tuple[str, int]]:
         """Model name → (arm, seed), in the order of the study file."""
-        return {self.name(arm, seed): (arm, seed) for arm in self.models for seed in self.seeds}
+        return {self.name(arm, seed): (arm, seed) for arm in self.models for seed in self.seeds_of(arm)}
