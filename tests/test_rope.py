@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yarnlab.rope import METHODS, Temperature, make_rope, options
+from yarnlab.rope import METHODS, Head, Temperature, make_rope, options
 
 LLAMA2 = {"original_context": 4096, "head_dim": 128}
 SCALES = (2, 4, 8, 16, 32)
@@ -302,3 +302,26 @@ def test_ntk_aware_with_a_given_base():
         make_rope("ntk-aware", scale=2, original_context=4096, head_dim=128, theta=5000.0)
     with pytest.raises(ValueError, match="larger base"):
         make_rope("dynamic-ntk", scale=2, original_context=4096, head_dim=128, theta=2e4)
+
+
+@pytest.mark.parametrize(
+    ("method", "own", "expected"),
+    [
+        ("yarn", {}, (2, 8)),
+        ("ntk-by-parts", {"alpha": 0.5}, (0.5, 8)),
+        ("yarn", {"alpha": 1, "beta": 32}, (1, 32)),
+        ("dynamic-yarn", {}, (2, 8)),
+    ],
+)
+def test_a_ramp_is_the_familys_unless_an_option_says_otherwise(method, own, expected):
+    rope = Head(original_context=256, head_dim=32, alpha=2, beta=8).make_rope(method, 4, **own)
+    assert (rope.alpha, rope.beta) == expected
+    fixed = rope.at(1024)
+    assert (fixed.alpha, fixed.beta) == expected
+
+
+def test_a_method_without_a_ramp_takes_nothing_of_the_family():
+    head = Head(original_context=256, head_dim=32, rope_theta=5e5, alpha=2, beta=8)
+    assert head.make_rope("pi", 4) == make_rope("pi", scale=4, original_context=256, head_dim=32, base=5e5)
+    with pytest.raises(ValueError, match="beta has no effect with method pi"):
+        head.make_rope("pi", 4, beta=16)

@@ -402,6 +402,36 @@ def make_rope(
     return cls(scale=scale, original_context=original_context, head_dim=head_dim, base=base, **method_options)
 
 
+@dataclass(frozen=True)
+class Head:
+    """What a model gives to its rope: an attention head of dimension D and base b, its window, its family's ramp.
+
+    original_context: L in tokens. alpha, beta: rotations within L at the ramp's borders that suit the family (paper
+    §3.2: 1 and 32 for Llama).
+    """
+
+    original_context: int
+    head_dim: int
+    rope_theta: float = Rope.base
+    alpha: float = NTKByParts.alpha
+    beta: float = NTKByParts.beta
+
+    def make_rope(self, method: str, scale: float = 1.0, **method_options: Any) -> Rope:
+        """The rope of one method for this model; one with a ramp has the family's α and β where it is given no own.
+
+        Raises ValueError as `make_rope` does.
+        """
+        family = {"alpha": self.alpha, "beta": self.beta} if {"ramp", "alpha", "beta"} <= {*options(method)} else {}
+        return make_rope(
+            method,
+            scale=scale,
+            original_context=self.original_context,
+            head_dim=self.head_dim,
+            base=self.rope_theta,
+            **family | method_options,
+        )
+
+
 def check_options(method: str, names: Iterable[str]) -> None:
     """Raises ValueError for names that are no options of the method: of other methods, or the model's own shape."""
     for name in sorted(set(names) - set(options(method))):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from yarnlab.evaluation.documents import EvaluationError
@@ -45,6 +47,15 @@ def test_the_variant_without_options_is_the_method_itself(tiny_task):
     assert len(merged) == 2 * (2 + 4)
     assert merged["nll_x"].to_numpy() == pytest.approx(merged["nll_y"].to_numpy(), rel=1e-6)
     assert merged["bucket_nll_x"].to_numpy() == pytest.approx(merged["bucket_nll_y"].to_numpy(), rel=1e-5)
+
+
+def test_the_variant_without_options_has_the_familys_borders(tiny_task):
+    """So has every rope that an evaluation puts in place of a model's own."""
+    task = tiny_task({**SETTINGS, "variants": {"official": {}, "own": {"alpha": 0.25, "beta": 4}}})
+    family = replace(task, architecture=task.architecture.model_copy(update={"alpha": 0.25, "beta": 4.0}))
+    nll = evaluate(family).table.groupby(["variant", "scale", "document", "length"])["nll"].first()
+    assert (nll["official"] == nll["own"]).all()
+    assert not (nll["official"] == evaluate(task).table.groupby(nll.index.names)["nll"].first()["official"]).all()
 
 
 def test_every_variant_is_another_model(tiny_task):

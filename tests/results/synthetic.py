@@ -30,7 +30,8 @@ METHODS = {
 COST = {"yarn": 0.0, "ntk-by-parts": 0.04, "temperature": 0.45, "ntk-aware": 0.30, "pi": 0.80, "none": 0.60}
 # What study.json says of every model beside its own: no ramp, no budget.
 ENTRY = {"ramp": None, "truncate": None, "alpha": None, "beta": None, "attention_factor": 1.0, "original_context": L}
-ENTRY |= {"head_dim": 128, "rope_theta": 10_000.0, "published": [], "steps": 0, "tokens": 0, "batches": []}
+ENTRY |= {"head_dim": 128, "rope_theta": 10_000.0, "family_alpha": 1.0, "family_beta": 32.0}
+ENTRY |= {"published": [], "steps": 0, "tokens": 0, "batches": []}
 ZERO_COST = {"yarn": 0.0, "ntk-by-parts": 0.35, "ntk-aware": 0.70, "temperature": 1.2, "none": 1.3, "pi": 1.6}
 
 

@@ -333,4 +333,4 @@ def test_claims_json_is_complete_and_stable(
     assert json.loads(again) == document["claims"]
 
 
-CRITERIA_7 = "f5aef2843dcee2e0bd2b3c19268226a670320b4f2a79908c7c6406d6267ffe60"
+CRITERIA_7 = "984d14c118bd992e180d10b0c360d8090b30002e694895b379db84bb004d0297"

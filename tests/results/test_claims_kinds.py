@@ -74,6 +74,15 @@ def test_every_trained_ramp_is_judged(results: Results, ramp: dict[str, Any], co
     assert ("ramp" in ramp) or "YaRN s=16 (other-ramp) to YaRN s=16 (yarn-s16)" in part.name
 
 
+def test_the_familys_borders_are_the_official_ramp(results: Results) -> None:
+    """An arm whose α and β suit its family is no other ramp."""
+    models = {name: replace(m, family_beta=16.0, beta=16.0) for name, m in results.models.items()}
+    study = replace(results, models=models)
+    assert all(m.official_ramp for m in study.models.values())
+    part = judged(with_arm(study, "yarn-s16", 0.001, name="other-ramp", beta=32.0), "35").parts[-1]
+    assert part.models == ("perplexity:other-ramp", "perplexity:yarn-s16")
+
+
 @pytest.mark.parametrize(
     "otherwise", [{"attention_factor": 1.2}, {"scale": 8.0}, {"trained_length": 512}, {"parent": "yarn-s16"}]
 )

@@ -10,7 +10,7 @@ from results.light import light
 from results.synthetic import with_frames
 from yarnlab.results.claims.criteria import load_criteria
 from yarnlab.results.claims.judge import judge
-from yarnlab.results.estimates import reported_score
+from yarnlab.results.estimates import NotMeasured, of_same_seeds, paired_hits, reported_score, score_gap
 from yarnlab.results.results import Results
 from yarnlab.results.tables import benchmarks as benchmarks_table
 from yarnlab.results.tables import passkey as passkey_table
@@ -87,6 +87,32 @@ def test_protocols_are_compared_on_the_seeds_that_both_have(agreeing: Results) -
     found = passkey_official_table.tidy(fewer)
     assert set(found["teacher_forced_n"]) == {100}
     assert "exact permutation test of the trials' sums over seeds" in shown(fewer, found)[2].caption
+
+
+def test_one_seed_of_the_base_is_set_against_every_seed_of_an_arm(results: Results, agreeing: Results) -> None:
+    """The base's weights are not trained here and have the first seed alone: comparisons are those of the copies."""
+    one = with_frames(
+        agreeing, **{k: f[(f["arm"] != "base") | (f["seed"] == 0)] for k, f in agreeing.frames.items() if k in KINDS}
+    )
+    with light():
+        for table, low, high in (
+            (passkey_table.compared, "low", "high"),
+            (benchmarks_table.tidy, "delta_low", "delta_high"),
+        ):
+            alone, copies = (
+                table(replace(study))[["delta", low, high, "p"]].to_numpy(float) for study in (one, agreeing)
+            )
+            assert alone == pytest.approx(copies, nan_ok=True) and (~np.isnan(alone)).any()
+        a, b = paired_hits(one, "yarn-s16", "base", [256])
+        assert a.shape == b.shape == (3, a.shape[1])
+        gaps = [score_gap(study, "yarn-s16", "base") for study in (one, agreeing)]
+    assert gaps[0] == gaps[1]
+
+
+def test_seeds_that_differ_have_nothing_in_common() -> None:
+    tables = [pd.DataFrame(np.zeros((2, 3)), index=seeds) for seeds in ([1, 2], [3, 4])]
+    with pytest.raises(NotMeasured, match="no seed in common"):
+        of_same_seeds(*tables)
 
 
 def test_a_score_is_the_same_in_both_tables() -> None:

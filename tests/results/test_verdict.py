@@ -154,6 +154,19 @@ def test_orders_are_paired_by_document() -> None:
     assert tied[low.cell].open == (high.cell,)
 
 
+def test_one_seed_is_set_against_every_seed_in_an_order() -> None:
+    """Weights that are not trained here have one seed: what the other's seeds differ by still widens the interval."""
+    low, high = REFERENCE.cell("cr-t5.yarn-llama-7b-32k.32768"), REFERENCE.cell("cr-t5.linear-llama-7b-32k.32768")
+    other = documents(1.1, 2)
+    for spread, status in ((0.0, "kept"), (1.0, "open")):
+        seeds = pd.DataFrame(np.repeat(other.documents.to_numpy(), 3, axis=0), index=[42, 43, 44])
+        seeds.columns = other.documents.columns
+        seeds += np.array([[-spread], [0.0], [spread]])
+        several = replace(other, documents=seeds)
+        found = compare_orders((low, high), {low.cell: documents(1.0, 1), high.cell: several})
+        assert getattr(found[low.cell], status) == (high.cell,)
+
+
 def test_orders_that_the_paper_does_not_show_are_not_asked_for() -> None:
     """Together's 3.5065 and YaRN's 3.5065 at 8,192 are no order, nor are 0.76 and 0.68 of 50 trials, nor two '>10^1'."""
     pairs = [

@@ -6,17 +6,22 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from yarnlab.plan import plan_study
+from yarnlab.results.results import Model
 from yarnlab.study.fields import FactorGrid
 from yarnlab.study.load import load_study
 from yarnlab.study.read import StudyError, parse
 from yarnlab.study.sections import canonical, execution, section
+from yarnlab.study.summary import summarise
 from yarnlab.study.training import KEY_NAMES
+from yarnlab.workflow import Workflow
 
 STUDIES = Path(__file__).resolve().parents[2] / "config" / "studies"
 
@@ -88,6 +93,20 @@ def test_valid_study(tmp_path):
     assert study.models["base"].phases[0].lr == 2e-5  # YAML 1.1 would read a string
     assert study.rope("long").context == 256
     assert study.rope("base").method == "none"
+
+
+def test_a_ramp_has_the_familys_borders(tmp_path):
+    """α and β of the architecture reach its arms' ropes and the check of what is swept, and stay below their own."""
+    study = load_study(
+        write(tmp_path, VALID.replace("head_dim: 64", "head_dim: 64\n        alpha: 2\n        beta: 8"))
+    )
+    assert (study.rope("long").alpha, study.rope("long").beta) == (2, 8)
+    entry = summarise(study)["models"]["long"]
+    assert Model.of("long", entry).official_ramp and entry["family_beta"] == 8
+    with pytest.raises(StudyError, match="alpha must be below beta, got 32 and 32"):
+        load_study(write(tmp_path, VALID.replace("head_dim: 64", "head_dim: 64\n        alpha: 32")))
+    own = study.models["long"].rope.model_copy(update={"beta": 32})
+    assert own.make(study.architecture("long")).beta == 32
 
 
 @pytest.mark.parametrize(
@@ -379,6 +398,29 @@ def test_replicates_give_one_model_for_each_seed(tmp_path):
     assert list(study.instances()) == ["base-seed1", "base-seed2", "long-seed1", "long-seed2"]
     spec = section(study, "train", "long-seed2")
     assert (spec["seed"], spec["parent"]) == (2, "base-seed2")
+
+
+def test_what_is_not_trained_here_exists_once():
+    """A published root and its zero-shot arms have the arm's name and the first seed; those that are trained, and what
+    comes of them, one of each seed, with the one root as parent."""
+    template = load_study(STUDIES / "template.yaml")
+    arms = {name: model for name, model in template.models.items() if model.kind in ("hub", "finetune")}
+    base, long = next(iter(arms)), next(name for name in arms if arms[name].kind == "finetune")
+    arms["zero"] = arms[long].model_copy(update={"train": None})
+    arms["longer"] = arms[long].model_copy(update={"train": None, "parent": long})
+    study = template.model_copy(update={"models": arms, "replicates": 2, "seed": 7})
+    of = {arm: [name for name, (own, _) in study.instances().items() if own == arm] for arm in arms}
+    assert (of[base], of["zero"]) == ([base], ["zero"])
+    assert (of[long], of["longer"]) == ([f"{long}-seed7", f"{long}-seed8"], ["longer-seed7", "longer-seed8"])
+    specs = {name: section(study, "train", name) for name in study.instances()}
+    assert (specs[f"{long}-seed8"]["seed"], specs[f"{long}-seed8"]["parent"], specs[base]["seed"]) == (8, base, 7)
+    assert (specs["longer-seed8"]["parent"], specs["zero"]["parent"]) == (f"{long}-seed8", base)
+    kind = next(kind for kind, settings in study.evaluations if settings is not None and base in settings.models)
+    assert section(study, kind, base)["seed"] == 7
+    assert summarise(study)["models"][f"{long}-seed8"]["parent"] == base
+    flow = Workflow(study)
+    assert flow.train_source(SimpleNamespace(model=f"{long}-seed8")).endswith(f"/models/{base}/manifest.json")
+    assert {stage.name for stage in plan_study(study).stages if stage.stage == "train"} == set(study.instances())
 
 
 def test_sections_hold_exactly_what_a_stage_reads(tmp_path):

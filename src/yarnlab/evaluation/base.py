@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 from yarnlab.evaluation.partial_results import PartialResults
-from yarnlab.rope import METHODS, Rope, make_rope
+from yarnlab.rope import METHODS, Rope
 from yarnlab.study.fields import ConfigModel, KeyPath, Name, Positive, Problem
 
 if TYPE_CHECKING:
@@ -198,16 +198,8 @@ class Task:
         return {key: self.columns[key] for key in ("model", "arm", "seed")} | own
 
     def make_rope(self, method: str, scale: float = 1.0, **options: Any) -> Rope:
-        """A rope for the model's shape, to be put in place of its own."""
-        shape = self.architecture
-        return make_rope(
-            method,
-            scale=scale,
-            original_context=shape.original_context,
-            head_dim=shape.head_dim,
-            base=shape.rope_theta,
-            **options,
-        )
+        """A rope for the model, to be put in place of its own."""
+        return self.architecture.head.make_rope(method, scale, **options)
 
     def rows(self, cells: list[Cell], unit: str) -> Rows:
         """The rows of all cells, in order; each cell is a part (partial_results.py). `unit`: what progress counts."""

@@ -1,8 +1,8 @@
 """ramp@1: does the shape of the ramp matter? Perplexity by truncated-prefix@1 for one method with different options.
 
 The paper's γ is linear in the rotations r (Eq. 18), the official code's in the pair index, with its ends rounded
-outwards (LlamaYaRNScaledRotaryEmbedding.py:5-22); alpha and beta set where the ramp ends. The variants differ in the
-frequencies alone: same weights, same temperature rule.
+outwards (LlamaYaRNScaledRotaryEmbedding.py:5-22); alpha and beta, by default those of the model's family, set where the
+ramp ends. The variants differ in the frequencies alone: same weights, same temperature rule.
 """
 
 from __future__ import annotations

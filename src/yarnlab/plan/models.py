@@ -24,7 +24,7 @@ def stages(study: Study, device: Device) -> Iterator[tuple[Stage, str | None]]:
             chain.append(parent)
         arms |= dict.fromkeys(reversed(chain))
     for arm in arms:
-        for seed in study.seeds:
+        for seed in study.seeds_of(arm):
             yield _model(study, arm, study.name(arm, seed), seed, device)
 
 

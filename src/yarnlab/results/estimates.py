@@ -54,17 +54,27 @@ def zero_shot(results: Results, method: str, scale: float, length: int) -> pd.Da
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame) -> Array:
-    """a - b, document by document and seed by seed (a single seed is set against every seed of the other)."""
+    """a - b, document by document and seed by seed (`of_same_seeds`)."""
     documents = a.columns.intersection(b.columns)
     if documents.empty:
         raise NotMeasured("the two models were not evaluated on the same documents")
-    a, b = a[documents], b[documents]
-    if len(a) > 1 and len(b) > 1:
-        seeds = a.index.intersection(b.index)
-        if seeds.empty:
-            raise NotMeasured("the two arms have no seed in common")
-        a, b = a.loc[seeds], b.loc[seeds]
+    a, b = of_same_seeds(a[documents], b[documents])
     return np.asarray(a.to_numpy(float) - b.to_numpy(float))
+
+
+def of_same_seeds(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two tables with a row for each seed, row by row: those that both have.
+
+    A single seed, as of a model that is not trained here, stands beside every seed of the other. NotMeasured where both
+    have several, and none in common.
+    """
+    if len(a) == 1 or len(b) == 1:
+        rows = np.zeros(max(len(a), len(b)), int)
+        return (a.iloc[rows] if len(a) == 1 else a), (b.iloc[rows] if len(b) == 1 else b)
+    seeds = a.index.intersection(b.index)
+    if seeds.empty:
+        raise NotMeasured("the two arms have no seed in common")
+    return a.loc[seeds], b.loc[seeds]
 
 
 def gap(a: pd.DataFrame, b: pd.DataFrame) -> Estimate:
@@ -83,13 +93,13 @@ def retrieval(results: Results, arm: str, lengths: list[int]) -> Estimate:
 
 
 def paired_hits(results: Results, arm: str, rival: str, lengths: list[int]) -> tuple[Array, Array]:
-    """Hits of two arms on the same prompts, of the seeds and trials that both have: seeds x trials each."""
+    """Hits of two arms on the same prompts, of the trials that both have, seed by seed: seeds x trials each."""
     a, b = (_joined(results, name, lengths) for name in (arm, rival))
     trials = a.columns.intersection(b.columns)
-    seeds = a.index.intersection(b.index)
-    if trials.empty or seeds.empty:
+    if trials.empty:
         raise NotMeasured(f"{arm} and {rival} have no passkey trials in common")
-    return np.asarray(a.loc[seeds, trials].to_numpy(float)), np.asarray(b.loc[seeds, trials].to_numpy(float))
+    a, b = of_same_seeds(a[trials], b[trials])
+    return np.asarray(a.to_numpy(float)), np.asarray(b.to_numpy(float))
 
 
 def losses(results: Results, arm: str) -> pd.Series:
@@ -287,10 +297,11 @@ def paired_answers(
 ) -> tuple[Array, Array, Array]:
     """Scores of two arms on the same items (seeds x items each) and the items' weights."""
     (a, weights), (b, _) = (answers(results, one, names, metric) for one in (arm, rival))
-    items, seeds = a.columns.intersection(b.columns, sort=False), a.index.intersection(b.index)
-    if len(items) != a.shape[1] or len(items) != b.shape[1] or seeds.empty:
+    items = a.columns.intersection(b.columns, sort=False)
+    if len(items) != a.shape[1] or len(items) != b.shape[1]:
         raise NotMeasured(f"{arm} and {rival} did not answer the same items")
-    return np.asarray(a.loc[seeds, items].to_numpy(float)), np.asarray(b.loc[seeds, items].to_numpy(float)), weights
+    a, b = of_same_seeds(a[items], b[items])
+    return np.asarray(a.to_numpy(float)), np.asarray(b.to_numpy(float)), weights
 
 
 def reported_score(values: Array, errors: Array, n: int, over: str) -> Estimate:

@@ -15,6 +15,7 @@ from typing import Any
 
 from yarnlab.errors import UserError
 from yarnlab.lazy import np, pd
+from yarnlab.rope import Head
 
 
 class ResultsError(UserError):
@@ -27,8 +28,9 @@ class Model:
 
     ramp: 'dimension' (official code) or 'rotations' (paper, Eq. 18), for methods that have a ramp; truncate: whether
     its borders are rounded; alpha, beta: rotations within the original context at them. attention_factor: √(1/t).
-    head_dim, rope_theta: D and b of an attention head. tokens: that it was trained on, in `steps`; batches: as JSON,
-    what decides with the seed which ones a batch holds: corpus, kinds of rows, their length, rows a batch.
+    head_dim, rope_theta: D and b of an attention head; family_alpha, family_beta: the borders that suit it. tokens:
+    that it was trained on, in `steps`; batches: as JSON, what decides with the seed which ones a batch holds: corpus,
+    kinds of rows, their length, rows a batch.
     """
 
     name: str
@@ -43,6 +45,8 @@ class Model:
     original_context: int = 0
     head_dim: int = 128
     rope_theta: float = 10_000.0
+    family_alpha: float = Head.alpha
+    family_beta: float = Head.beta
     published: tuple[str, ...] = ()
     truncate: bool = True
     alpha: float = 1.0
@@ -58,7 +62,8 @@ class Model:
         own = {field.name: entry[field.name] for field in fields(cls) if field.name != "name"}
         own |= {"published": tuple(own["published"]), "batches": json.dumps(own["batches"], sort_keys=True)}
         # A method without a ramp, and its options, has none to describe: null.
-        absent = [key for key in ("ramp", "truncate", "alpha", "beta") if own[key] is None]
+        own |= {key: own[f"family_{key}"] for key in ("alpha", "beta") if own[key] is None}
+        absent = [key for key in ("ramp", "truncate") if own[key] is None]
         return cls(name, **{key: value for key, value in own.items() if key not in absent})
 
     @property
@@ -73,8 +78,14 @@ class Model:
 
     @property
     def official_ramp(self) -> bool:
-        """Is its ramp, if it has one, the official code's, rounded and with the borders that the paper gives?"""
-        return (self.ramp, self.truncate, self.alpha, self.beta) == ("dimension", True, 1.0, 32.0)
+        """Is its ramp, if it has one, the official code's, rounded and with the borders that suit its family?"""
+        borders = (self.family_alpha, self.family_beta)
+        return (self.ramp, self.truncate, self.alpha, self.beta) == ("dimension", True, *borders)
+
+    @property
+    def head(self) -> Head:
+        """What ropes are made for."""
+        return Head(self.original_context, self.head_dim, self.rope_theta, self.family_alpha, self.family_beta)
 
 
 @dataclass(frozen=True, eq=False)

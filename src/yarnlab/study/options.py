@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from yarnlab.rope import check_options, make_rope
+from yarnlab.rope import check_options
 from yarnlab.study.fields import KeyPath, Problem
 
 if TYPE_CHECKING:
@@ -26,14 +26,7 @@ def rope_problem(
         except ValueError as error:
             return (*at, key), str(error)
     try:
-        make_rope(
-            method,
-            scale=scale,
-            original_context=shape.original_context,
-            head_dim=shape.head_dim,
-            base=shape.rope_theta,
-            **options,
-        )
+        shape.head.make_rope(method, scale, **options)
     except (TypeError, ValueError) as error:  # a method of the user's own may lack an option, or compare with a text
         return at, str(error)
     return None

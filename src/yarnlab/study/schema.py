@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
-from yarnlab.rope import METHODS, Rope, make_rope
+from yarnlab.rope import METHODS, Head, Rope
 from yarnlab.study.data import Asset, Corpus, Tokenizer
 from yarnlab.study.evaluations import Evaluations
 from yarnlab.study.fields import ConfigModel, Name, Positive
@@ -36,8 +36,24 @@ class Architecture(ConfigModel):
     """L: the length in tokens that the weights were pretrained on."""
     rope_theta: float = Field(gt=1)
     """The base b of the rotary frequencies."""
+    alpha: float = Field(default=Head.alpha, gt=0)
+    """α: pairs that turn less often than this within the original context are interpolated in full (paper §3.2). It
+    suits the family; methods with a ramp take it unless their own options say otherwise."""
+    beta: float = Field(default=Head.beta, gt=0)
+    """β: pairs that turn more often than this within the original context keep their frequency; as `alpha`."""
     tie_word_embeddings: bool
     """Whether input and output embeddings are the same weights."""
+
+    @model_validator(mode="after")
+    def _ramp(self) -> Architecture:
+        if self.alpha >= self.beta:
+            raise ValueError(f"alpha must be below beta, got {self.alpha:g} and {self.beta:g}")
+        return self
+
+    @property
+    def head(self) -> Head:
+        """What ropes are made for."""
+        return Head(self.original_context, self.head_dim, self.rope_theta, self.alpha, self.beta)
 
 
 class Pretrain(ConfigModel):
@@ -97,14 +113,7 @@ class RopeChoice(ConfigModel):
 
     def make(self, architecture: Architecture) -> Rope:
         """The rope for a model of this shape; ValueError names an option that the method does not take."""
-        return make_rope(
-            self.method,
-            scale=self.scale,
-            original_context=architecture.original_context,
-            head_dim=architecture.head_dim,
-            base=architecture.rope_theta,
-            **self.options,
-        )
+        return architecture.head.make_rope(self.method, self.scale, **self.options)
 
 
 class Model(ConfigModel):
@@ -182,7 +191,8 @@ class Study(ConfigModel):
     seed: int = Field(ge=0)
     """The first seed; data, evaluations and the first replicate draw from it."""
     replicates: Positive = 1
-    """How many consecutive seeds there are; every model exists once for each."""
+    """How many consecutive seeds there are. A model that is trained here, or starts from one that is, exists once for
+    each; published weights, also under another rope, exist once."""
     assets: dict[Name, Asset] = Field(default_factory=dict)
     """What is downloaded from the hub, by name."""
     corpora: dict[Name, Corpus]
@@ -236,10 +246,19 @@ class Study(ConfigModel):
     def seeds(self) -> tuple[int, ...]:
         return tuple(range(self.seed, self.seed + self.replicates))
 
+    def seeds_of(self, arm: str) -> tuple[int, ...]:
+        """The seeds of an arm's models: the study's, or the first alone where no weights are trained here."""
+        here: str | None = arm
+        while here is not None:
+            if self.models[here].phases:
+                return self.seeds
+            here = self.models[here].parent
+        return self.seeds[:1]
+
     def name(self, arm: str, seed: int) -> str:
-        """The name of an arm's model for one seed: the arm's own when there is one seed only."""
-        return arm if self.replicates == 1 else f"{arm}-seed{seed}"
+        """The name of an arm's model for one seed of the study: the arm's own when it has one model only."""
+        return arm if len(self.seeds_of(arm)) == 1 else f"{arm}-seed{seed}"
 
     def instances(self) -> dict[str, tuple[str, int]]:
         """Model name → (arm, seed), in the order of the study file."""
-        return {self.name(arm, seed): (arm, seed) for arm in self.models for seed in self.seeds}
+        return {self.name(arm, seed): (arm, seed) for arm in self.models for seed in self.seeds_of(arm)}

@@ -33,6 +33,8 @@ def summarise(study: Study) -> dict[str, Any]:
             "original_context": study.architecture(arm).original_context,
             "head_dim": study.architecture(arm).head_dim,
             "rope_theta": study.architecture(arm).rope_theta,
+            "family_alpha": study.architecture(arm).alpha,
+            "family_beta": study.architecture(arm).beta,
             "published": list(model.published),
         }
     return {

@@ -1,14 +1,12 @@
-"""Claims that are identities of the formulas, computed with this study's own RoPE code at its own shapes.
+"""Claims that are identities of the formulas, computed with this study's own RoPE code at its models' own heads.
 
 Nothing is trained for them, so they hold or fail exactly; n counts what was compared.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from yarnlab.results.claims.models import Scope
@@ -17,24 +15,15 @@ from yarnlab.results.claims.parts import Part, interval
 from yarnlab.results.claims.special import special
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import Estimate
+from yarnlab.rope import Head
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-@dataclass(frozen=True)
-class Shape:
-    """The attention head of a model: D, b, L in tokens."""
-
-    head_dim: int
-    base: float
-    original_context: int
-
-
-def shapes(results: Results) -> list[Shape]:
-    """The distinct heads of the study's models, from study.json."""
-    entries = json.loads((results.directory / "study.json").read_text(encoding="utf-8"))["models"].values()
-    return list(dict.fromkeys(Shape(e["head_dim"], e["rope_theta"], e["original_context"]) for e in entries))
+def heads(results: Results) -> list[Head]:
+    """The distinct heads of the study's models."""
+    return list(dict.fromkeys(model.head for model in results.models.values()))
 
 
 @special
@@ -44,17 +33,17 @@ def temperature_in_tables(scope: Scope, *, positions: int, scales: list[float], 
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     worst, compared = 0.0, 0
-    for shape in shapes(scope.results):
+    for head in heads(scope.results):
         generator = torch.Generator().manual_seed(0)
-        q, k = (torch.randn(1, 1, positions, shape.head_dim, generator=generator) for _ in range(2))
+        q, k = (torch.randn(1, 1, positions, head.head_dim, generator=generator) for _ in range(2))
         for scale in scales:
-            rope = _rope("yarn", scale, shape)
+            rope = head.make_rope("yarn", scale)
             angles = torch.arange(positions)[None, :, None].float() * rope.inv_freq()
             cos, sin = (f(torch.cat((angles, angles), -1)) for f in (torch.cos, torch.sin))
             factor = rope.attention_factor
             scaled_q, scaled_k = apply_rotary_pos_emb(q, k, cos * factor, sin * factor)
             plain_q, plain_k = apply_rotary_pos_emb(q, k, cos, sin)
-            root = math.sqrt(shape.head_dim)
+            root = math.sqrt(head.head_dim)
             tables = scaled_q @ scaled_k.transpose(-1, -2) / root
             divided = plain_q @ plain_k.transpose(-1, -2) * (factor**2 / root)
             worst, compared = max(worst, float((tables - divided).abs().max())), compared + tables.numel()
@@ -64,11 +53,11 @@ def temperature_in_tables(scope: Scope, *, positions: int, scales: list[float], 
 @special
 def temperature_formula(scope: Scope, *, scales: list[float], factors: list[float], below: float) -> Iterator[Part]:
     """√(1/t) = 0.1 ln s + 1, and 1 up to s = 1."""
-    for shape in shapes(scope.results)[:1]:
-        found = [_rope("yarn", scale, shape).attention_factor for scale in scales]
+    for head in heads(scope.results)[:1]:
+        found = [head.make_rope("yarn", scale).attention_factor for scale in scales]
         worst = max(abs(own - printed) for own, printed in zip(found, factors, strict=True))
         yield interval("largest difference to the printed factors", _exact(worst, len(scales), "scales"), "<", below)
-        at_one = abs(_rope("yarn", 1.0, shape).attention_factor - 1.0)
+        at_one = abs(head.make_rope("yarn", 1.0).attention_factor - 1.0)
         yield interval("difference to 1 at s = 1", _exact(at_one, 1, "scale"), "<=", 0.0)
 
 
@@ -76,10 +65,10 @@ def temperature_formula(scope: Scope, *, scales: list[float], factors: list[floa
 def highest_and_lowest(scope: Scope, *, scales: list[float], within: float) -> Iterator[Part]:
     """NTK-aware keeps the first frequency and divides the last by s."""
     first, last, compared = 0.0, 0.0, 0
-    for shape in shapes(scope.results):
-        plain = _rope("none", 1.0, shape).inv_freq().double()
+    for head in heads(scope.results):
+        plain = head.make_rope("none", 1.0).inv_freq().double()
         for scale in scales:
-            own = _rope("ntk-aware", scale, shape).inv_freq().double()
+            own = head.make_rope("ntk-aware", scale).inv_freq().double()
             first = max(first, abs(float(own[0] / plain[0]) - 1))
             last = max(last, abs(float(own[-1] / plain[-1]) * scale - 1))
             compared += 1
@@ -88,18 +77,16 @@ def highest_and_lowest(scope: Scope, *, scales: list[float], within: float) -> I
 
 
 @special
-def between_pi_and_rope(
-    scope: Scope, *, alpha: float, beta: float, scales: list[float], within: float
-) -> Iterator[Part]:
+def between_pi_and_rope(scope: Scope, *, scales: list[float], within: float) -> Iterator[Part]:
     """NTK-by-parts lies between PI and plain RoPE, and is one or the other outside its ramp."""
     outside, beyond, pairs = 0.0, 0.0, 0
-    for shape in shapes(scope.results):
-        plain = _rope("none", 1.0, shape).inv_freq().double()
+    for head in heads(scope.results):
+        plain = head.make_rope("none", 1.0).inv_freq().double()
         for scale in scales:
-            rope = _rope("ntk-by-parts", scale, shape, truncate=False, alpha=alpha, beta=beta)
+            rope = head.make_rope("ntk-by-parts", scale, truncate=False)
             own = rope.inv_freq().double()
-            turns = shape.original_context * plain / (2 * math.pi)
-            for chosen, expected in ((turns < alpha, plain / scale), (turns > beta, plain)):
+            turns = head.original_context * plain / (2 * math.pi)
+            for chosen, expected in ((turns < head.alpha, plain / scale), (turns > head.beta, plain)):
                 if chosen.any():
                     outside = max(outside, float((own[chosen] / expected[chosen] - 1).abs().max()))
             below, above = plain / scale / own - 1, own / plain - 1
@@ -114,27 +101,14 @@ def between_pi_and_rope(
 def unchanged_up_to_context(scope: Scope, *, methods: list[str], lengths: list[int | str]) -> Iterator[Part]:
     """Dynamic scaling changes no bit for texts of up to L tokens."""
     changed, compared = 0, 0
-    for shape in shapes(scope.results):
-        plain = _rope("none", 1.0, shape).inv_freq()
+    for head in heads(scope.results):
+        plain = head.make_rope("none", 1.0).inv_freq()
         for method in methods:
-            for length in Window(shape.original_context).all(lengths):
-                at = _rope(method, 1.0, shape).at(length)
+            for length in Window(head.original_context).all(lengths):
+                at = head.make_rope(method, 1.0).at(length)
                 changed += not _same_bits(at.inv_freq(), plain) or at.attention_factor != 1.0
                 compared += 1
     yield interval("lengths up to L with other tables", _exact(float(changed), compared, "lengths"), "<=", 0.0)
-
-
-def _rope(method: str, scale: float, shape: Shape, **options: float):  # type: ignore[no-untyped-def]
-    from yarnlab.rope import make_rope
-
-    return make_rope(
-        method,
-        scale=scale,
-        original_context=shape.original_context,
-        head_dim=shape.head_dim,
-        base=shape.base,
-        **options,
-    )
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:

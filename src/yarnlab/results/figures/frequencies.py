@@ -11,7 +11,7 @@ from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Model, Results
 from yarnlab.results.style import METHOD_LABELS, QUIET, method_label, method_style
-from yarnlab.rope import METHODS, make_rope, options
+from yarnlab.rope import METHODS, options
 
 # NTK-by-parts comes last: its dashes then lie on YaRN's line, which has the same frequencies.
 SHOWN = ("none", "pi", "ntk-aware", "yarn", "ntk-by-parts")
@@ -38,17 +38,17 @@ def frequencies(results: Results) -> Any:
 
     The frequencies are those that the models get (`yarnlab.rope`); YaRN's are NTK-by-parts'.
     """
-    head, scale, methods = results.base(), _scale(results), _methods(results)
-    if head is None:
+    base, scale, methods = results.base(), _scale(results), _methods(results)
+    if base is None:
         raise NotMeasured("this study has no base")
-    plain = _inv_freq("none", 1.0, head)
+    plain = _inv_freq("none", 1.0, base)
     rows: list[dict[str, Any]] = []
     for method in methods:
-        for d, (own, first) in enumerate(zip(_inv_freq(method, scale, head), plain, strict=True)):
+        for d, (own, first) in enumerate(zip(_inv_freq(method, scale, base), plain, strict=True)):
             # A pair that does not turn at all has no place on a logarithmic axis.
             drawn = {"kept": own / first, "wavelength": 2 * math.pi / own} if own else {}
             rows.append({"method": method_label(method), "d": d} | drawn)
-    context = head.original_context
+    context = base.original_context
     halves = [2.0**-k for k in range(round(math.log2(scale)) + 1)]
     tens = [10.0**k for k in range(1, 9) if 10**k <= max(row.get("wavelength", 0.0) for row in rows)]
     fraction = "datum.value < 1 ? '1/' + round(1 / datum.value) : '1'"
@@ -57,8 +57,8 @@ def frequencies(results: Results) -> Any:
     reach = [{"value": context, "text": f"L = {context:,}"}]
     reach.append({"value": scale * context, "text": f"sL = {scale * context:,.0f}"})
     panels = [
-        _panel(rows, methods, head, "kept", "frequency kept, h(θ) / θ", kept, []),
-        _panel(rows, methods, head, "wavelength", "wavelength 2π / h(θ) (tokens)", long, reach),
+        _panel(rows, methods, base, "kept", "frequency kept, h(θ) / θ", kept, []),
+        _panel(rows, methods, base, "wavelength", "wavelength 2π / h(θ) (tokens)", long, reach),
     ]
     return alt.concat(*panels, columns=2, spacing=24)
 
@@ -72,14 +72,14 @@ def _methods(results: Results) -> list[str]:
 
 
 def _panel(
-    rows: list[dict[str, Any]], methods: list[str], head: Model, column: str, title: str, axis: Any, marks: list[Any]
+    rows: list[dict[str, Any]], methods: list[str], base: Model, column: str, title: str, axis: Any, marks: list[Any]
 ) -> Any:
     names = [method_label(method) for method in methods]
     colour, dash, shape = scales(names, [method_style(method) for method in methods])
-    step = max(1, head.head_dim // 2 // MARKERS)
+    step = max(1, base.head_dim // 2 // MARKERS)
     x = alt.X(
         "d:Q",
-        title=f"pair index d (D = {head.head_dim}, b = {head.rope_theta:,.0f})",
+        title=f"pair index d (D = {base.head_dim}, b = {base.rope_theta:,.0f})",
         axis=alt.Axis(format="d", tickMinStep=1, tickCount=6),
         scale=alt.Scale(nice=False),
     )
@@ -112,9 +112,6 @@ def _scale(results: Results) -> float:
     return scale
 
 
-def _inv_freq(method: str, scale: float, head: Model) -> list[float]:
-    rope = make_rope(
-        method, scale=scale, original_context=head.original_context, head_dim=head.head_dim, base=head.rope_theta
-    )
-    found: list[float] = rope.inv_freq().double().tolist()
+def _inv_freq(method: str, scale: float, base: Model) -> list[float]:
+    found: list[float] = base.head.make_rope(method, scale).inv_freq().double().tolist()
     return found

@@ -262,7 +262,8 @@ def _paired(a: Ours, b: Ours) -> tuple[float, float] | None:
     if not np.array_equal(weights, _weights(b)):
         return None
     first, second = a.documents.to_numpy(float), b.documents.to_numpy(float)
-    if not a.documents.index.equals(b.documents.index):
+    # A single seed, as of a model that is not trained here, is set against every seed of the other.
+    if min(len(first), len(second)) > 1 and not a.documents.index.equals(b.documents.index):
         first, second = first.mean(axis=0, keepdims=True), second.mean(axis=0, keepdims=True)
     difference = first - second
     seeds, n = difference.shape
