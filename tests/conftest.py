@@ -14,6 +14,8 @@ os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
 # Two files are tested at a time: a thread each, since waiting OpenMP threads would take the other's core.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The same kernels on every machine; what measures one is tested by itself (machine/).
+os.environ.setdefault("YARNLAB_MACHINE", "default")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,4 +1,4 @@
-"""The fused kernels compute in the dtype that the blockwise one does."""
+"""All kernels compute the same, in the same dtype; on CPUs the one that was measured to be fastest is taken."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from yarnlab import attention
+from yarnlab.machine.choice import attention_work
 
 
 @pytest.mark.parametrize("half", [True, False])
@@ -25,3 +26,70 @@ def test_the_last_positions_fused_take_what_autocast_makes_of_a_layer(half):
     for fused, blockwise in zip(*found, strict=True):
         assert fused.dtype == blockwise.dtype
         assert (fused - blockwise).norm() <= (2e-2 if half else 1e-5) * blockwise.norm()
+
+
+WORKS = [attention_work(length, gradients) for length in (256, 4096) for gradients in (False, True)]
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("kernel", ["blockwise", "sdpa"])
+def test_both_kernels_of_a_cpu_give_the_same(monkeypatch, kernel, half):
+    """Whichever was measured to be faster: output and gradients of a row with grouped heads, to rounding."""
+    torch.manual_seed(0)
+    q, k, v = torch.randn(2, 4, 600, 16), torch.randn(2, 2, 600, 16), torch.randn(2, 2, 600, 16)
+    if half:
+        v = v.bfloat16()
+    found = []
+    for attend in (attention.measured_attention, attention.causal_attention):
+        chosen = {"kernels": {dtype: dict.fromkeys(WORKS, kernel) for dtype in ("bf16", "fp32")}}
+        monkeypatch.setattr(attention, "this_machine", lambda chosen=chosen: chosen)
+        inputs = [t.clone().requires_grad_() for t in (q, k, v)]
+        with torch.autocast("cpu", torch.bfloat16, enabled=half):
+            out, _ = attend(None, *inputs, None, scaling=0.3)
+        found.append([out, *torch.autograd.grad(out.float().square().sum(), inputs)])
+    for measured, blockwise in zip(*found, strict=True):
+        assert measured.dtype == blockwise.dtype and measured.shape == blockwise.shape
+        assert (measured - blockwise).norm() <= (2e-2 if half else 1e-5) * blockwise.norm()
+        assert kernel == "sdpa" or torch.equal(measured, blockwise)
+
+
+def test_the_measured_attention_asks_for_dtype_length_and_gradients(monkeypatch):
+    called: list[str] = []
+
+    def kernel(name):
+        return lambda query, *_: called.append(name) or query
+
+    monkeypatch.setattr(attention, "KERNELS", {name: kernel(name) for name in "abcdefgh"})
+    by = {dtype: dict(zip(WORKS, names, strict=True)) for dtype, names in (("bf16", "abcd"), ("fp32", "efgh"))}
+    monkeypatch.setattr(attention, "this_machine", lambda: {"kernels": by})
+    for dtype in (torch.bfloat16, torch.float32):
+        for length in (128, 2048):
+            for gradients in (False, True):
+                q = torch.zeros(1, 1, length, 4, dtype=dtype, requires_grad=gradients)
+                attention.measured_attention(None, q, q, q, None)
+    with torch.no_grad():
+        attention.measured_attention(None, q, q, q, None)
+    with torch.autocast("cpu", torch.bfloat16):
+        attention.measured_attention(None, q, q, q, None)
+    assert called == [*"abcdefgh", "g", "d"]
+
+
+@pytest.mark.parametrize("kernel", ["blockwise", "sdpa"])
+def test_neither_kernel_takes_what_it_would_leave_out(monkeypatch, kernel):
+    by = {"kernels": {"fp32": dict.fromkeys(WORKS, kernel)}}
+    monkeypatch.setattr(attention, "this_machine", lambda: by)
+    q = torch.zeros(1, 1, 8, 4)
+    for given in ({"dropout": 0.1}, {"sliding_window": 4}, {"softcap": 1.0}, {"is_causal": False}):
+        with pytest.raises(attention.AttentionError, match="YARNLAB_ATTENTION=sdpa"):
+            attention.measured_attention(None, q, q, q, None, **given)
+    with pytest.raises(attention.AttentionError, match="1 queries to 8 keys"):
+        attention.measured_attention(None, q[:, :, :1], q, q, None)
+
+
+def test_the_record_says_which_kernels_are_in_force(monkeypatch, tiny_model):
+    monkeypatch.setattr(attention, "this_machine", lambda: {"kernels": {"fp32": {"work": "sdpa"}, "bf16": {}}})
+    tiny_model.set_attn_implementation(attention.choose(tiny_model, environment={}))
+    assert attention.facts(tiny_model, "fp32") == {"attention": attention.MEASURED, "kernels": {"work": "sdpa"}}
+    assert attention.facts(tiny_model, "bf16")["kernels"] == "blockwise"
+    tiny_model.set_attn_implementation(attention.choose(tiny_model, environment={attention.VARIABLE: attention.NAME}))
+    assert attention.facts(tiny_model, "fp32") == {"attention": attention.NAME}

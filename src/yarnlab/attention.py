@@ -1,8 +1,9 @@
-"""Exact causal attention: by blocks of queries on CPUs, through torch's fused kernels on GPUs, and which one to take.
+"""Exact causal attention: by blocks of queries or through torch's kernel on CPUs, through fused kernels on GPUs.
 
-On CPUs, plain matrix products on blocks of queries against the keys before them are two to three times as fast as
-torch's kernels; the probabilities are kept for the backward pass. Memory grows with seq_len², which short study rows
-allow and a GPU's fused kernels need not.
+By blocks: plain matrix products of blocks of queries with the keys before them; the probabilities are kept for the
+backward pass. Memory grows with seq_len², which short study rows allow and fused kernels need not. On CPUs that
+multiply bf16 they are up to twice as fast as torch's kernel, on others as slow as half of it: what was measured on the
+machine decides, by number format and length (machine/).
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +19,17 @@ import torch
 from torch import Tensor, nn
 
 from yarnlab.errors import UserError
+from yarnlab.machine.choice import kernel_for
+from yarnlab.machine.record import this_machine
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+MEASURED = "yarnlab_measured"  # on CPUs: whichever of the next and torch's own was faster on this machine
 NAME = "yarnlab_blockwise"
 FUSED = "yarnlab_fused"
 VARIABLE = "YARNLAB_ATTENTION"  # an implementation's name, to be used whatever else is installed
+Kernel = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]  # of query, key, value and scaling
 BLOCK = 512  # queries per block; 256 to 1,024 are within 5 % of each other
 # How the kernels' operations begin in torch's dispatcher; what they return is all that their backward pass needs.
 OPERATIONS = (
@@ -115,12 +120,28 @@ def causal_tail(query: Tensor, key: Tensor, value: Tensor, scaling: float | None
     if query.device.type != "cpu":
         return _fused_tail(query, key, value, scaling)
     batch, heads, length, dim = query.shape
-    groups = heads // key.shape[1]
+    scaled = _alike(query * (scaling or dim**-0.5), key, value)
+    q, k, v = (t.reshape(batch * heads, -1, dim) for t in scaled)
+    return _BlockwiseAttention.apply(q, k, v).view(batch, heads, length, dim)
+
+
+def torch_causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
+    """Attention over a whole sequence by torch's own kernel: shapes as in `causal_tail`, as many queries as keys."""
+    query, key, value = _alike(query, key, value)
+    return nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scaling)
+
+
+# On CPUs, by the names of machine/choice.py.
+KERNELS: dict[str, Kernel] = {"blockwise": causal_tail, "sdpa": torch_causal}
+
+
+def _alike(query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """All three in the dtype that attention computes in, keys and values with as many heads as queries."""
+    dtype = _computed_in(query)  # autocast does not cast them for a CausalBias, nor for us
+    groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-    dtype = _computed_in(query)
-    q, k, v = (t.to(dtype).reshape(batch * heads, -1, dim) for t in (query * (scaling or dim**-0.5), key, value))
-    return _BlockwiseAttention.apply(q, k, v).view(batch, heads, length, dim)
+    return query.to(dtype), key.to(dtype), value.to(dtype)
 
 
 def _computed_in(query: Tensor) -> torch.dtype:
@@ -135,11 +156,7 @@ def _fused_tail(query: Tensor, key: Tensor, value: Tensor, scaling: float | None
     from torch.nn.attention.bias import causal_lower_right
     from torch.nn.functional import scaled_dot_product_attention
 
-    dtype = _computed_in(query)
-    query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)  # autocast does not, for a CausalBias
-    groups = query.shape[1] // key.shape[1]
-    if groups > 1:
-        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+    query, key, value = _alike(query, key, value)
     if query.shape[2] != key.shape[2]:
         bias = causal_lower_right(query.shape[2], key.shape[2])
         return scaled_dot_product_attention(query, key, value, attn_mask=bias, scale=scaling)
@@ -164,10 +181,51 @@ def causal_attention(
 
     Raises AttentionError for whatever is not causal self-attention over whole sequences.
     """
-    refuse(attention_mask, dropout, options, length=key.shape[2])
+    return _whole(causal_tail, query, key, value, attention_mask, scaling, dropout, options)
+
+
+def measured_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **options: Any,
+) -> tuple[Tensor, None]:
+    """`causal_attention` on a CPU, with the kernel that was measured to be fastest for such a row."""
+    found = kernels("fp32" if _computed_in(query) == torch.float32 else "bf16")
+    gradients = torch.is_grad_enabled() and query.requires_grad
+    kernel = KERNELS[kernel_for(found, query.shape[2], gradients)]
+    return _whole(kernel, query, key, value, attention_mask, scaling, dropout, options)
+
+
+def kernels(precision: str) -> dict[str, str]:
+    """What was timed → the kernel that MEASURED takes for it in this number format; empty: blockwise for all."""
+    return dict(this_machine().get("kernels", {}).get("fp32" if precision == "fp32" else "bf16", {}))
+
+
+def facts(model: PreTrainedModel, precision: str) -> dict[str, Any]:
+    """Which attention is in force, for the record, and where that is MEASURED, which kernel it takes for what."""
+    name = model.config._attn_implementation
+    return {"attention": name} | ({"kernels": kernels(precision) or "blockwise"} if name == MEASURED else {})
+
+
+def _whole(
+    kernel: Kernel,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    scaling: float | None,
+    dropout: float,
+    options: Mapping[str, Any],
+) -> tuple[Tensor, None]:
+    refuse(mask, dropout, options, length=key.shape[2])
     if query.shape[2] != key.shape[2]:
         raise AttentionError(f"{query.shape[2]} queries to {key.shape[2]} keys: a key cache needs attention sdpa")
-    return causal_tail(query, key, value, scaling).transpose(1, 2).contiguous(), None
+    return kernel(query, key, value, scaling).transpose(1, 2).contiguous(), None
 
 
 def refuse(mask: Tensor | None, dropout: float, options: Mapping[str, Any], *, length: int) -> None:
@@ -197,11 +255,11 @@ def without_mask(*_: Any, attention_mask: Tensor | None = None, **__: Any) -> No
         raise AttentionError(f"padded sequences need attention with masks: use {VARIABLE}=sdpa")
 
 
-def register(name: str = NAME) -> str:
-    """Make causal_attention known to transformers under `name` (masks are not built for it); returns the name."""
+def register(name: str) -> str:
+    """Make one of our attentions known to transformers under `name` (masks are not built for it); returns the name."""
     from transformers import AttentionInterface, AttentionMaskInterface
 
-    AttentionInterface.register(name, causal_attention)
+    AttentionInterface.register(name, measured_attention if name == MEASURED else causal_attention)
     AttentionMaskInterface.register(name, without_mask)
     return name
 
@@ -223,11 +281,11 @@ def choose(
         half: whether attention computes in 16 bits; default: whether the weights are.
     """
     if (given := environment.get(VARIABLE)) is not None:
-        return register(given) if given in (NAME, FUSED) else given
+        return register(given) if given in (MEASURED, NAME, FUSED) else given
     window = getattr(model.config, "sliding_window", None)
     masked = window is not None and (length is None or window < length)
     if model.device.type == "cpu":
-        return "sdpa" if masked else register(NAME)
+        return "sdpa" if masked else register(MEASURED)
     half = model.dtype in (torch.bfloat16, torch.float16) if half is None else half
     major = torch.cuda.get_device_capability(model.device)[0]
     if half and major == 9 and importlib.util.find_spec("flash_attn_interface"):

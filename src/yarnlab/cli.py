@@ -209,6 +209,17 @@ def lock(
 
 
 @app.command()
+def machine(
+    measure: Annotated[bool, typer.Option("--measure", help="Measure it anew.")] = False,
+) -> None:
+    """Say which number format and attention kernels are fastest on this machine's CPU, measured once."""
+    from yarnlab.machine import record
+
+    found = record.measure() if measure else record.this_machine()
+    print(record.described(found))
+
+
+@app.command()
 def overlap(
     a: Annotated[str, typer.Argument(help="A corpus of the study.")],
     b: Annotated[str, typer.Argument(help="Another one of the same tokenizer.")],

@@ -125,7 +125,7 @@ def hardware() -> dict[str, Any]:
     return {
         "host": platform.node(),
         "machine": platform.machine(),
-        "cpu": _cpu_name(),
+        "cpu": cpu_name(),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads() if torch is not None else None,
         "memory_bytes": psutil.virtual_memory().total,
@@ -142,7 +142,8 @@ def peak_memory_bytes() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _cpu_name() -> str:
+def cpu_name() -> str:
+    """The processor's model."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

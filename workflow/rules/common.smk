@@ -11,6 +11,7 @@ from yarnlab.cluster import slurm
 from yarnlab.cluster.failures import explain
 from yarnlab.hub.errors import HubError
 from yarnlab.cluster.resources import JobResources
+from yarnlab.machine.record import this_machine
 from yarnlab.results.registry import paper_targets
 from yarnlab.study.read import StudyError
 from yarnlab.study.evaluations import KINDS
@@ -40,6 +41,8 @@ wildcard_constraints:
 onstart:
     slurm.check(workflow)
     flow.export_forced(workflow.dag_settings)
+    if workflow.local_exec:
+        this_machine()  # before anything else computes: it may have to be measured
     tracking.start_mirror(Path(flow.root), flow.executions())
     fork_server.start(local=workflow.local_exec)
 

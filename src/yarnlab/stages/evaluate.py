@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yarnlab.machine import record
 from yarnlab.precision import resolve_precision
 from yarnlab.progress import Progress
 from yarnlab.stages.finished import keep, restore
@@ -28,6 +29,7 @@ def evaluate(
     """
     import torch
 
+    from yarnlab import attention
     from yarnlab.corpus.tokens import TokenisedCorpus
     from yarnlab.evaluation.base import Task
     from yarnlab.evaluation.partial_results import PartialResults
@@ -74,7 +76,7 @@ def evaluate(
             )
         )
         # Afterwards, since an evaluation may take another kernel than the fastest, to have a cache of keys.
-        run.facts["attention"] = model.config._attn_implementation
+        run.facts |= attention.facts(model, precision) | record.facts(model.device.type)
         _write_outcome(run, path, layout.nll(corpus_name, name), outcome, corpus.names)
     keep(run)
     shutil.rmtree(partial, ignore_errors=True)

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yarnlab.machine import record
 from yarnlab.precision import resolve_precision
 from yarnlab.progress import Progress
 from yarnlab.stages.finished import is_finished, keep, restore
@@ -196,7 +197,7 @@ def _train(
     if not group.is_leader:
         return
     run.metrics = metrics
-    run.facts |= facts(objective, phases[-1], group) | stretches(state)
+    run.facts |= facts(objective, phases[-1], group) | stretches(state) | record.facts(group.device.type)
     run.artifacts = [layout.training(run.name)]
     check_active_rope(objective.model, rope, length, where=f"{run.name}, before saving")
     run.outputs = save_model(objective.model, rope, _source(layout, spec), layout.model(run.name), tensors=tensors)

@@ -17,7 +17,7 @@ from yarnlab.training.parallel import Group
 OWN = "steps.jsonl"
 STRETCHES = "stretches.json"
 # Of a stretch's facts, those that change the order of additions, and with it the last bits of the weights.
-ORDER = ("attention", "sharding", "loss", "world", "context", "device", "threads")
+ORDER = ("attention", "kernels", "sharding", "loss", "world", "context", "device", "threads")
 
 
 class JournalFailed(OSError):

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
+from yarnlab import attention
 from yarnlab.modeling import autocast
 from yarnlab.study.training import Train
 from yarnlab.training.loss import choose, linear_cross_entropy
@@ -155,7 +156,7 @@ def facts(objective: Objective, phase: Train, group: Group) -> dict[str, Any]:
     """What is in force, for the record."""
     parameter = next(objective.model.parameters())
     return {
-        "attention": objective.model.config._attn_implementation,
+        **attention.facts(objective.model, phase.precision),
         "sharding": "fsdp" if objective.sharded else "replicate",
         "precision": phase.precision,
         "loss": objective.loss,

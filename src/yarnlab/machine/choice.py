@@ -1,0 +1,58 @@
+"""Which number format and which attention kernel a machine's measured times speak for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+MARGIN = 1.15  # how many times as fast as the default another candidate must be: noise makes up less
+KERNELS = ("blockwise", "sdpa")  # the first is the default: attention.py's own, and torch's
+DTYPES = ("bf16", "fp32")
+LENGTHS = (256, 4096)  # tokens of a row; between them, the nearer one by ratio decides
+PRODUCTS = "products"
+
+# What was computed → (how → seconds); a name of `attention_work`, or PRODUCTS. How: a dtype, for attention a dtype and
+# a kernel, "bf16 sdpa". What was so slow that it was not timed to the end is missing.
+Seconds = Mapping[str, Mapping[str, float]]
+
+
+def attention_work(length: int, gradients: bool) -> str:
+    return f"attention {length} {'forward and backward' if gradients else 'forward'}"
+
+
+def choices(seconds: Seconds, default: str) -> dict[str, Any]:
+    """`precision` (a dtype) and `kernels`: dtype → work → kernel.
+
+    Args:
+        default: the dtype that stands unless the other is MARGIN times as fast on matrix products and attention,
+            forward and backward over the longest rows, each with its kernel.
+    """
+    works = [attention_work(length, gradients) for length in LENGTHS for gradients in (False, True)]
+    kernels = {
+        dtype: {
+            work: faster({kernel: seconds[work].get(f"{dtype} {kernel}", math.inf) for kernel in KERNELS}, KERNELS[0])
+            for work in works
+        }
+        for dtype in DTYPES
+    }
+
+    def step(dtype: str) -> float:
+        work = attention_work(LENGTHS[-1], True)
+        return seconds[PRODUCTS].get(dtype, math.inf) + seconds[work].get(f"{dtype} {kernels[dtype][work]}", math.inf)
+
+    return {"precision": faster({dtype: step(dtype) for dtype in DTYPES}, default), "kernels": kernels}
+
+
+def faster(seconds: Mapping[str, float], default: str) -> str:
+    """The default, or the fastest candidate if that is at least MARGIN times as fast."""
+    best = min(seconds, key=seconds.__getitem__)
+    return best if seconds[default] >= MARGIN * seconds[best] else default
+
+
+def kernel_for(kernels: Mapping[str, str], length: int, gradients: bool) -> str:
+    """The kernel for rows of `length` tokens, of one dtype's `kernels`; the default where nothing was measured."""
+    if not kernels:
+        return KERNELS[0]
+    nearest = min(LENGTHS, key=lambda measured: abs(math.log(measured / length)))
+    return kernels[attention_work(nearest, gradients)]
