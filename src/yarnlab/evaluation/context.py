@@ -7,10 +7,9 @@ Tokens are counted as in truncated-prefix@1, BOS included: the tokens in (a, b] 
 window of c tokens is BOS, c − 2 document tokens and the last target, which is not an input. Windows follow each other
 by a stride of c/4, each scored on its last c/4 tokens, so a token is predicted from 3c/4 to c − 1 tokens.
 
-Every window begins with BOS at position 0 and runs its positions from there: that is how documents begin in training,
-how sliding-window@1 and the official code cut them (eval/perplexity.py:49-59), and what `all` sees at its start. Without
-BOS the first tokens of a cut text would have to take its part as the place where unused attention goes, and the harm
-of that would pass for a gain from context.
+Every window begins with BOS at position 0 and runs its positions from there, as the whole text does, and as
+sliding-window@1 and the official code cut windows (eval/perplexity.py:49-59). Without BOS the first tokens of a cut text
+would have to take its part as the place where unused attention goes, and that harm would pass for a gain from context.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ class Context(Evaluation):
     COLUMNS = "method scale corpus document context segment_start segment_end tokens nll"
 
     contexts: Distinct[Annotated[int, Field(ge=STRIDES, multiple_of=STRIDES)]]
-    """Tokens of a window, BOS included: the smallest, and any of its doublings. One pass over the whole text is added."""
+    """Tokens of a window, BOS included: the smallest and doublings of it. One pass over the whole text is added."""
     max_length: Positive
     """Tokens that are read of each document, BOS included; a doubling of the smallest context, beyond the largest."""
     documents: Positive | None = None
@@ -80,7 +79,7 @@ class Context(Evaluation):
         return Passes([(documents, self.max_length), *runs], max(self.max_length, *at_once))
 
     def evaluate(self, task: Task) -> Outcome:
-        """One row per document, segment and context: the mean NLL of the `tokens` tokens in (segment_start, segment_end].
+        """One row per document, segment and context: mean NLL in nats of the tokens in (segment_start, segment_end].
 
         Segments are (first, 2·first], (2·first, 4·first], … up to max_length, `first` being the smallest context. A
         window has rows in those that begin at or beyond its length; `context` = max_length is all that precedes.
@@ -91,8 +90,9 @@ class Context(Evaluation):
             raise EvaluationError(f"{task.rope.method} rescales with the input's length: contexts can't be compared")
         documents = prefixes(task.corpus, self.max_length, self.documents, task.model.config.vocab_size)
         names = task.corpus.names[: len(documents)]
-        texts = enumerate(zip(names, documents, strict=True))
-        table = task.table([Cell(f"document-{i}", 1, partial(self._rows, task, *text)) for i, text in texts], "document")
+        texts = zip(names, documents, strict=True)
+        cells = [Cell(f"document-{i}", 1, partial(self._rows, task, *text)) for i, text in enumerate(texts)]
+        table = task.table(cells, "document")
         last = table[table["segment_end"] == self.max_length].groupby("context")["nll"].mean()
         return Outcome(table, {f"nll_of_last_segment/{context}": float(nll) for context, nll in last.items()})
 
@@ -118,9 +118,13 @@ class Context(Evaluation):
 
 
 def window_nll(model: PreTrainedModel, ids: np.ndarray, window: int) -> np.ndarray:
-    """NLL in nats of ids[window:], each token from a window of `window` tokens that begins with ids[0]: float32, (tokens,).
+    """NLL in nats of ids[window:], each predicted from a window of that many tokens: float32, (tokens,).
 
-    The hidden states are those of the caller's autocast. `window` and the tokens are multiples of the stride.
+    The hidden states are those of the caller's autocast.
+
+    Args:
+        ids: BOS and a text, of a length that is a multiple of the stride.
+        window: tokens, a multiple of STRIDES.
     """
     import numpy as np
 
