@@ -8,8 +8,9 @@ window of c tokens is BOS, c − 2 document tokens and the last target, which is
 by a stride of c/4, each scored on its last c/4 tokens, so a token is predicted from 3c/4 to c − 1 tokens.
 
 Every window begins with BOS at position 0 and runs its positions from there, as the whole text does, and as
-sliding-window@1 and the official code cut windows (eval/perplexity.py:49-59). Without BOS the first tokens of a cut text
-would have to take its part as the place where unused attention goes, and that harm would pass for a gain from context.
+sliding-window@1 and the official code cut windows (eval/perplexity.py:49-59). Without BOS the first tokens of a cut
+text would have to take its part as the place where unused attention goes, and that harm would pass for a gain from
+context.
 """
 
 from __future__ import annotations

@@ -178,8 +178,8 @@ def context_change(results: Results, of: str, tokens: tuple[int, int], at: int, 
 
 @quantity(
     "{of} with {at_shown} minus {over} with {against_shown} tokens of context, on tokens {tokens}",
-    "NLL of the tokens in {tokens}, predicted by the one model from {at}, minus NLL of the same tokens predicted by the "
-    "other from {against}: {compared}",
+    "NLL of the tokens in {tokens}, predicted by the one model from {at}, minus NLL of the same tokens predicted by "
+    "the other from {against}: {compared}",
     "tokens",
     "at",
     "against",
@@ -197,9 +197,9 @@ def context_gap(results: Results, of: str, over: str, tokens: tuple[int, int], a
 
 @quantity(
     "{of}, harm of all context over {against_shown} tokens on {tokens} minus gain of it over {at_shown} on {reference}",
-    "harm (NLL of the tokens in {tokens}, predicted from all that precedes them, minus NLL of the same tokens predicted "
-    "from {against}) minus gain (NLL of the tokens in {reference}, predicted from {at}, minus NLL of the same tokens "
-    "predicted from all that precedes them): {compared}",
+    "harm (NLL of the tokens in {tokens}, predicted from all that precedes them, minus NLL of the same tokens "
+    "predicted from {against}) minus gain (NLL of the tokens in {reference}, predicted from {at}, minus NLL of the "
+    "same tokens predicted from all that precedes them): {compared}",
     "tokens",
     "against",
     "reference",
@@ -359,10 +359,8 @@ class Comparison(ConfigModel):
                 estimate = measured.estimate(scope.results, *compared, **case)
                 texts = {key: f"{v[0]:,}–{v[1]:,}" if key in ("tokens", "reference") else v for key, v in case.items()}
                 if measured.kind == "context":
-                    end = case["tokens"][1]
-                    texts |= {
-                        f"{key}_shown": ALL if case[key] >= end else f"{case[key]:,}" for key in ("at", "against")
-                    }
+                    for key in ("at", "against"):
+                        texts[f"{key}_shown"] = ALL if case[key] >= case["tokens"][1] else f"{case[key]:,}"
                 name = (self.name or measured.name).format(**texts, **dict(zip(("of", "over"), labels, strict=False)))
                 for bound in bounds:
                     read = scope.sources(measured.kind, *sources)
