@@ -51,7 +51,7 @@ def test_every_module_of_training_and_evaluation_is_looked_at(copy):
     [
         ("training/loop.py", {"train"}),
         ("evaluation/passkey.py", {"passkey"}),
-        ("evaluation/nll.py", {"perplexity", "sliding_window", "dynamic", "key_cache", *OF_PERPLEXITY}),
+        ("evaluation/nll.py", {"perplexity", "context", "sliding_window", "dynamic", "key_cache", *OF_PERPLEXITY}),
         ("corpus/build.py", {"corpus"}),
         ("hub/convert.py", {"asset"}),
         ("modeling.py", {"train", *KINDS}),

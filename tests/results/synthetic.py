@@ -157,6 +157,7 @@ def _further_kinds(directory: Path, name: str, m: dict, effect: np.ndarray, skip
     tables = {}
     if m["kind"] == "pretrain":
         tables |= {k: getattr(synthetic_kinds, k)(m, effect, rng) for k in synthetic_kinds.ON_THE_BASE}
+    tables["context"] = synthetic_kinds.context(m, effect, rng).assign(**rope)
     tables["sliding_window"] = synthetic_kinds.sliding_window(m, effect, rng).assign(**rope)
     tables["passkey_official"] = synthetic_kinds.passkey_official(
         m, effect, rng, lambda n: hit_rate(m["method"], m["scale"], n, m["kind"])

@@ -14,10 +14,12 @@ CACHE_COST = 0.05  # nats a token beyond L
 RAMP_COST = {"official": 0.0, "rotations": 0.01, "beta-low": 0.06}
 ENTROPY = {"none": 0.0, "pi": 0.10, "ntk-by-parts": 0.06, "yarn": 0.02}  # nats per doubling of s
 WINDOW_COST = {"yarn": 0.0, "ntk-by-parts": 0.03, "pi": 0.10, "ntk-aware": 0.40, "temperature": 0.3, "none": 0.5}
+CONTEXT_GAIN, CONTEXT_HARM = 0.1, 0.6  # nats per doubling of the context within what a model can use, and beyond it
 TASKS = ("next-line", "brackets", "identifier")
 GRID = tuple(round(1 + 0.05 * i, 2) for i in range(11))
 
 SETTINGS = {
+    "context": {"corpus": "math", "contexts": [L, 8 * L, 16 * L], "max_length": 32 * L},
     "sliding_window": {"corpus": "math", "window": 2048, "stride": 256},
     "dynamic": {"corpus": "math", "tail": 128, "lengths": [128, 256, 384, 512, 640, 1024, 2048]},
     "key_cache": {"corpus": "math", "length": 1024},
@@ -32,6 +34,27 @@ ON_THE_BASE = ("dynamic", "key_cache", "temperature", "ramp", "entropy")
 
 def _names(effect: np.ndarray) -> list[str]:
     return [f"doc-{d:02d}" for d in range(len(effect))]
+
+
+def context(m: dict, effect: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:
+    """Later tokens are easier whatever the context, by more than any model gains from it.
+
+    A window or prefix of c tokens gives CONTEXT_GAIN per doubling from L up to what the model can use, and takes
+    CONTEXT_HARM per doubling beyond; a method costs WINDOW_COST everywhere.
+    """
+    settings, usable = SETTINGS["context"], L * m["scale"] / (3 if m["method"] == "ntk-aware" else 1)
+    usable = L if m["kind"] == "pretrain" or m["method"] == "none" else usable
+    cost = 0.0 if m["kind"] == "pretrain" else WINDOW_COST[m["method"]]
+    rows = []
+    for d, name in enumerate(_names(effect)):
+        for start in (L * 2**k for k in range(5)):
+            text = 3.6 + effect[d] - 0.3 * math.log2(start / L) + 0.2 * math.sin(7.0 * d + start)
+            for c in [*(c for c in settings["contexts"] if c <= start), settings["max_length"]]:
+                seen = min(c, 2 * start)
+                own = CONTEXT_HARM * math.log2(max(1, seen / usable)) - CONTEXT_GAIN * math.log2(min(seen, usable) / L)
+                row = {"document": name, "context": c, "segment_start": start, "segment_end": 2 * start}
+                rows.append(row | {"tokens": start, "nll": text + cost + own + rng.normal(0, 0.004)})
+    return pd.DataFrame(rows).assign(corpus="math", protocol="same-tokens@1")
 
 
 def sliding_window(m: dict, effect: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:

@@ -104,6 +104,8 @@ def _evaluation(kind: str, evaluation: dict[str, Any], models: tuple[str, ...]) 
     if kind == "perplexity":
         small["lengths"] = {key: 4 * _shorter(evaluation["lengths"][key]) for key in ("start", "step")}
         small["lengths"]["stop"] = _shorter(evaluation["lengths"]["stop"])
+    elif kind == "context":
+        small["contexts"] = [_shorter(n) for n in evaluation["contexts"]]
     elif kind == "dynamic":
         small["lengths"] = sorted({_shorter(n) for n in evaluation["lengths"] if _shorter(n) > small["tail"]})
     elif "passkey" in kind:

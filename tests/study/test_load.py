@@ -306,6 +306,10 @@ def test_mistakes_in_evaluations(tmp_path, evaluation, message):
     [
         ("", "perplexity.models.1: long rescales with the input's length, which perplexity cannot follow"),
         (
+            "  context: {corpus: held, models: [long], precision: bf16, threads: 1, contexts: [64], max_length: 128}\n",
+            "context.models.0: long rescales",
+        ),
+        (
             "  passkey_official: {corpus: held, models: [long], precision: bf16, threads: 1, lengths: [512], trials: 2, "
             "new_tokens: 10, decoding: greedy}\n",
             "passkey_official.models.0: long rescales",

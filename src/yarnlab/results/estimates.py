@@ -15,8 +15,9 @@ from yarnlab.lazy import np, pd
 from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import Array, Estimate, Z, accuracy, mean, student_half
 
-# How the results of `zero_shot` are split: by these keys, documents across, into this.
+# How the results of these kinds are split: by these keys, documents across, into this.
 ZERO_SHOT = ("arm", "method", "scale", "length"), "document", "nll"
+CONTEXT = ("arm", "segment_start", "segment_end", "context"), "document", "nll"
 
 
 class NotMeasured(Exception):
@@ -42,6 +43,24 @@ def segment(results: Results, arm: str, start: int, end: int) -> pd.DataFrame:
         sums.append(nll(results, arm, length) * (length - 1))
         counts.append(length - 1)
     return (sums[1] - sums[0]) / (counts[1] - counts[0])
+
+
+def context_nll(results: Results, arm: str, context: int, start: int, end: int) -> pd.DataFrame:
+    """Mean NLL in nats of an arm's tokens in (start, end] from windows of `context` tokens: seeds x documents.
+
+    Where no segment ends beyond it, `context` is all that precedes them. NotMeasured names what is absent: a context
+    that is measured in some of these tokens' segments only, or borders that are none of a segment.
+    """
+    total, tokens = None, 0
+    for (name, low, high, given), nll in _tables(results, "context", *CONTEXT).items():
+        # A window is shorter than any prefix that it is scored on; `context` reaches the end of shorter ones.
+        wanted = given == context if context <= low else context >= high and given >= high
+        if name == arm and wanted and start <= low and high <= end:
+            total = nll * (high - low) if total is None else total + nll * (high - low)
+            tokens += high - low
+    if total is None or tokens != end - start:
+        raise NotMeasured(f"no NLL of {arm} with {context:,} tokens of context on tokens {start:,} to {end:,}")
+    return total / tokens
 
 
 def zero_shot(results: Results, method: str, scale: float, length: int) -> pd.DataFrame:

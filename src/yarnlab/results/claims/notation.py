@@ -18,6 +18,8 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from yarnlab.evaluation.perplexity import doublings
 from yarnlab.results.claims.parts import SIGNS
 
+ALL = "all"  # a context: everything that precedes a token
+
 _MULTIPLE = re.compile(r"(\d+(?:\.\d+)?)?(s'|s)?L(?:/(\d+))?")
 _MIDDLE = re.compile(r"\((.+) \+ (.+)\)/2")
 _DOUBLINGS = re.compile(r"(.+), (.+), … (.+)")
@@ -68,11 +70,14 @@ def _multiple(text: str) -> tuple[float, str, int]:
 
 
 def _length(value: int | str) -> int | str:
-    _ANY.tokens(value)
+    if value != ALL:
+        _ANY.tokens(value)
     return value
 
 
 def _length_or_series(value: int | str) -> int | str:
+    if value == ALL:
+        return value
     _ANY.all([value])
     series = _DOUBLINGS.fullmatch(str(value))
     if series and _ANY.tokens(series[2]) != 2 * _ANY.tokens(series[1]):

@@ -17,6 +17,7 @@ from pydantic import BeforeValidator, model_validator
 
 from yarnlab.results.claims.models import Scope, words
 from yarnlab.results.claims.notation import (
+    ALL,
     Bound,
     Bounds,
     Length,
@@ -29,7 +30,7 @@ from yarnlab.results.claims.notation import (
     symbol,
 )
 from yarnlab.results.claims.parts import Part, interval
-from yarnlab.results.estimates import gap, nll, paired, score_gap, segment, zero_shot
+from yarnlab.results.estimates import context_nll, gap, nll, paired, score_gap, segment, zero_shot
 from yarnlab.results.estimates import sliding_gap as gap_of_windows
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import Estimate, mean
@@ -37,7 +38,9 @@ from yarnlab.results.style import method_label
 from yarnlab.study.fields import ConfigModel, near
 
 RATIO = "ratio of perplexities"
+NATS = "nats per token"
 PAIRED = "95 % intervals, paired by document."
+WINDOWED = "95 % intervals, paired by document. A window of c tokens shows each token between 3c/4 and c tokens."
 
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 Span: TypeAlias = tuple[Length, Length]
@@ -153,7 +156,66 @@ def segment_excess(
 ) -> Estimate:
     """Mean NLL of one model's tokens in one segment minus `times` that of its tokens in another."""
     inside = times * segment(results, of, *reference)
-    return mean(paired(segment(results, of, *tokens), inside), unit="nats per token")
+    return mean(paired(segment(results, of, *tokens), inside), unit=NATS)
+
+
+@quantity(
+    "{of} on tokens {tokens}, {at_shown} minus {against_shown} tokens of context",
+    "NLL of the tokens in {tokens}, predicted from {at}, minus NLL of the same tokens predicted from {against}: "
+    "{compared}",
+    "tokens",
+    "at",
+    "against",
+    kind="context",
+    equal=0.0,
+    decided=WINDOWED,
+)
+def context_change(results: Results, of: str, tokens: tuple[int, int], at: int, against: int) -> Estimate:
+    """Mean NLL of one model's tokens in a segment of the text under one context minus that under another."""
+    own, other = (context_nll(results, of, context, *tokens) for context in (at, against))
+    return mean(paired(own, other), unit=NATS)
+
+
+@quantity(
+    "{of} with {at_shown} minus {over} with {against_shown} tokens of context, on tokens {tokens}",
+    "NLL of the tokens in {tokens}, predicted by the one model from {at}, minus NLL of the same tokens predicted by "
+    "the other from {against}: {compared}",
+    "tokens",
+    "at",
+    "against",
+    kind="context",
+    equal=0.0,
+    decided=WINDOWED,
+)
+def context_gap(results: Results, of: str, over: str, tokens: tuple[int, int], at: int, against: int) -> Estimate:
+    """Mean NLL of one model's tokens in a segment under one context minus that of another model's under another.
+
+    With the base and its own L as the other: what extending the context is worth, against cutting the text at L.
+    """
+    return mean(paired(context_nll(results, of, at, *tokens), context_nll(results, over, against, *tokens)), unit=NATS)
+
+
+@quantity(
+    "{of}, harm of all context over {against_shown} tokens on {tokens} minus gain of it over {at_shown} on {reference}",
+    "harm (NLL of the tokens in {tokens}, predicted from all that precedes them, minus NLL of the same tokens "
+    "predicted from {against}) minus gain (NLL of the tokens in {reference}, predicted from {at}, minus NLL of the "
+    "same tokens predicted from all that precedes them): {compared}",
+    "tokens",
+    "against",
+    "reference",
+    "at",
+    kind="context",
+    equal=0.0,
+    decided=WINDOWED,
+)
+def context_harm_over_gain(
+    results: Results, of: str, tokens: tuple[int, int], against: int, reference: tuple[int, int], at: int
+) -> Estimate:
+    """What one model loses by context beyond `against` on `tokens`, minus what it gains by context beyond `at` on
+    `reference`: above 0 where the harm is larger than the gain."""
+    harm = context_nll(results, of, tokens[1], *tokens) - context_nll(results, of, against, *tokens)
+    gain = context_nll(results, of, at, *reference) - context_nll(results, of, reference[1], *reference)
+    return mean(paired(harm, gain), unit=NATS)
 
 
 @quantity(
@@ -261,6 +323,8 @@ class Comparison(ConfigModel):
         if bool(self.order) == bool(self.of and self.must) or compares != bool(self.order or self.over):
             wanted = "`of`, `over` and `must`, or an `order`" if compares else "`of` and `must`"
             raise ValueError(f"{self.quantity} takes {wanted}")
+        if ALL in self.lengths and self.measured.kind != "context":
+            raise ValueError(f"{self.quantity}: {ALL!r} is a context, no length")
         unknown = {field for _, field, _, _ in Formatter().parse(self.name) if field} - {"of", "over", *keys}
         if unknown:
             raise ValueError(f"name: there is no {{{unknown.pop()}}} in {self.quantity}")
@@ -294,6 +358,9 @@ class Comparison(ConfigModel):
                     labels, sources = map(scope.label, names), names
                 estimate = measured.estimate(scope.results, *compared, **case)
                 texts = {key: f"{v[0]:,}–{v[1]:,}" if key in ("tokens", "reference") else v for key, v in case.items()}
+                if measured.kind == "context":
+                    for key in ("at", "against"):
+                        texts[f"{key}_shown"] = ALL if case[key] >= case["tokens"][1] else f"{case[key]:,}"
                 name = (self.name or measured.name).format(**texts, **dict(zip(("of", "over"), labels, strict=False)))
                 for bound in bounds:
                     read = scope.sources(measured.kind, *sources)
@@ -312,12 +379,14 @@ class Comparison(ConfigModel):
             outer = [{"scale": scale} for scale in self.scales or (scope.window.scale,)]
         for case in outer or [{}]:
             window = scope.at_scale(case["scale"]) if "scale" in case else scope.window
-            same: dict[str, Any] = {} if self.against is None else {"against": window.tokens(self.against)}
+            same: dict[str, Any] = {} if self.times is None else {"times": self.times}
             for key in ("tokens", "reference"):
                 if span := getattr(self, key):
                     same[key] = tuple(window.tokens(end) for end in span)
-            same |= {} if self.times is None else {"times": self.times}
-            for length in [{"at": n} for n in window.all(self.at)] or [{}]:
+            # A context as long as the text up to its last token is all of it.
+            lengths = [same["tokens"][1] if length == ALL else length for length in (self.against, *self.at)]
+            same |= {} if self.against is None else {"against": window.tokens(lengths[0])}
+            for length in [{"at": n} for n in window.all(lengths[1:])] or [{}]:
                 yield case | length | same
 
     def words(self) -> str:
@@ -326,14 +395,20 @@ class Comparison(ConfigModel):
         said = {"windows pooled": "windows pooled as the official code does", "documents": "every document alike"}
         return self.measured.words.format(
             **spans,
-            at=shown(self.at) if self.at else "",
-            against=shown([self.against]) if self.against is not None else "",
+            at=self._said(*self.at),
+            against="" if self.against is None else self._said(self.against),
             times=self.times or 1.0,
             scales=f" for s = {listed(self.scales)}" if self.scales else " for the s of the ablation",
             steps=f" {listed(f'from s = {small:g} to {large:g}' for small, large in self.steps)}" if self.steps else "",
             measures=listed(said[measure] for measure in self.measure) if self.measure else "",
             compared=self._compared(),
         )
+
+    def _said(self, *lengths: int | str) -> str:
+        """Lengths, or what of the text before a token a context leaves, in words."""
+        if self.measured.kind == "context":
+            return listed("all that precedes them" if n == ALL else f"a window of {shown([n])}" for n in lengths)
+        return shown(lengths) if lengths else ""
 
     def _compared(self) -> str:
         if self.order:

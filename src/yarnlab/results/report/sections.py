@@ -26,6 +26,12 @@ SECTIONS = (
         "data disagree with what it prints, the CSV says so.",
     ),
     ReportSection("method", "What the methods do to RoPE", "Method"),
+    ReportSection(
+        "context",
+        "The same tokens with more context",
+        "Context",
+        "What a model gains from tokens further back than L, and whether that is better than cutting the text at L.",
+    ),
     ReportSection("perplexity", "Perplexity by context window", "Perplexity"),
     ReportSection(
         "ablation",

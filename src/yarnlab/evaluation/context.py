@@ -1,0 +1,142 @@
+"""same-tokens@1: the same target tokens under several contexts, so that a comparison of contexts compares nothing else.
+
+Later tokens of a document differ from earlier ones, whatever a model can read: perplexity at two lengths compares
+other text too. Here a token keeps its place, and what precedes it is cut to a window of `context` tokens, or not cut.
+
+Tokens are counted as in truncated-prefix@1, BOS included: the tokens in (a, b] are those at positions a … b − 1, and a
+window of c tokens is BOS, c − 2 document tokens and the last target, which is not an input. Windows follow each other
+by a stride of c/4, each scored on its last c/4 tokens, so a token is predicted from 3c/4 to c − 1 tokens.
+
+Every window begins with BOS at position 0 and runs its positions from there, as the whole text does, and as
+sliding-window@1 and the official code cut windows (eval/perplexity.py:49-59). Without BOS the first tokens of a cut
+text would have to take its part as the place where unused attention goes, and that harm would pass for a gain from
+context.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field, model_validator
+
+from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task
+from yarnlab.evaluation.documents import EvaluationError, prefixes
+from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
+from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem
+
+if TYPE_CHECKING:
+    import numpy as np
+    from transformers import PreTrainedModel
+
+    from yarnlab.progress import Progress
+    from yarnlab.study.schema import Study
+
+STRIDES = 4  # in a window: a token sees at least 1 − 1/STRIDES of it; more cost as many more passes
+
+
+class Context(Evaluation):
+    """same-tokens@1: the same tokens predicted from windows of several lengths, and from all that precedes them."""
+
+    kind = "context"
+    order = 2
+    PROTOCOL = "same-tokens@1"
+    COLUMNS = "method scale corpus document context segment_start segment_end tokens nll"
+
+    contexts: Distinct[Annotated[int, Field(ge=STRIDES, multiple_of=STRIDES)]]
+    """Tokens of a window, BOS included: the smallest and doublings of it. One pass over the whole text is added."""
+    max_length: Positive
+    """Tokens that are read of each document, BOS included; a doubling of the smallest context, beyond the largest."""
+    documents: Positive | None = None
+    """How many of the corpus's documents are read, from the first on; without it all of them."""
+
+    @model_validator(mode="after")
+    def _doublings(self) -> Context:
+        # So windows tile segments, and a context is either a window in all of a segment or its whole prefix.
+        first = min(self.contexts)
+        for name, tokens in (*(("contexts", context) for context in self.contexts), ("max_length", self.max_length)):
+            times, rest = divmod(tokens, first)
+            if rest or times & (times - 1):
+                raise ValueError(f"{name}: {tokens} is no doubling of the smallest context, {first}")
+        if max(self.contexts) >= self.max_length:
+            raise ValueError(f"max_length {self.max_length} must exceed the largest context, {max(self.contexts)}")
+        return self
+
+    @property
+    def longest(self) -> tuple[KeyPath, int]:
+        return ("max_length",), self.max_length
+
+    def check(self, study: Study, arm: str) -> Iterator[Problem]:
+        if study.rope(arm).dynamic:
+            at = ("models", self.models.index(arm))
+            yield at, f"{arm} rescales with the input's length, so its contexts would differ in their rope too"
+
+    def cost(self, study: Study, arm: str) -> Passes:
+        documents = self.documents_read(study, arm)
+        windows = {context: STRIDES * (self.max_length - context) // context for context in self.contexts}
+        at_once = [min(count, _together(context)) * context for context, count in windows.items()]
+        runs = [(documents * count, context) for context, count in windows.items()]
+        return Passes([(documents, self.max_length), *runs], max(self.max_length, *at_once))
+
+    def evaluate(self, task: Task) -> Outcome:
+        """One row per document, segment and context: mean NLL in nats of the tokens in (segment_start, segment_end].
+
+        Segments are (first, 2·first], (2·first, 4·first], … up to max_length, `first` being the smallest context. A
+        window has rows in those that begin at or beyond its length; `context` = max_length is all that precedes.
+
+        Raises EvaluationError for a dynamic rope, and as `prefixes` and `token_nll`.
+        """
+        if task.rope.dynamic:
+            raise EvaluationError(f"{task.rope.method} rescales with the input's length: contexts can't be compared")
+        documents = prefixes(task.corpus, self.max_length, self.documents, task.model.config.vocab_size)
+        names = task.corpus.names[: len(documents)]
+        texts = zip(names, documents, strict=True)
+        cells = [Cell(f"document-{i}", 1, partial(self._rows, task, *text)) for i, text in enumerate(texts)]
+        table = task.table(cells, "document")
+        last = table[table["segment_end"] == self.max_length].groupby("context")["nll"].mean()
+        return Outcome(table, {f"nll_of_last_segment/{context}": float(nll) for context, nll in last.items()})
+
+    def _rows(self, task: Task, name: str, ids: np.ndarray, progress: Progress) -> Rows:
+        from yarnlab.modeling import autocast
+
+        with autocast(self.precision):
+            # Context → its first target's position, and the NLL of all targets from there on.
+            measured = {context: (context, window_nll(task.model, ids, context)) for context in sorted(self.contexts)}
+            measured[self.max_length] = 1, token_nll(task.model, ids[None])[0]
+        columns = {**task.columns, "corpus": self.corpus, "document": name}
+        rows: Rows = []
+        start = min(self.contexts)
+        while (end := 2 * start) <= self.max_length:
+            for context, (first, nll) in measured.items():
+                if first <= start:
+                    row = {"context": context, "segment_start": start, "segment_end": end, "tokens": end - start}
+                    row["nll"] = float(nll[start - first : end - first].mean(dtype="float64"))
+                    rows.append(columns | row | {"protocol": self.PROTOCOL})
+            start = end
+        progress.advance(note=name)
+        return rows
+
+
+def window_nll(model: PreTrainedModel, ids: np.ndarray, window: int) -> np.ndarray:
+    """NLL in nats of ids[window:], each predicted from a window of that many tokens: float32, (tokens,).
+
+    The hidden states are those of the caller's autocast.
+
+    Args:
+        ids: BOS and a text, of a length that is a multiple of the stride.
+        window: tokens, a multiple of STRIDES.
+    """
+    import numpy as np
+
+    stride = window // STRIDES
+    ends = range(window + stride, len(ids) + 1, stride)
+    rows = np.stack([np.concatenate([ids[:1], ids[end - window + 1 : end]]) for end in ends])
+    size = _together(window)
+    parts = [token_nll(model, rows[first : first + size], stride) for first in range(0, len(rows), size)]
+    return np.concatenate(parts).ravel()
+
+
+def _together(window: int) -> int:
+    """Windows that are run at once."""
+    return max(1, TOKENS_PER_BATCH // window)

@@ -1,0 +1,75 @@
+"""What extending the context is worth: NLL of every model against cutting the text at L, on the same tokens."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from yarnlab.lazy import alt
+from yarnlab.results.charts import (
+    WIDE,
+    dashed,
+    drop_unbounded,
+    interval_tooltip,
+    legend,
+    legend_key,
+    rounded,
+    scales,
+    window_axis,
+    with_bounds,
+)
+from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.registry import figure
+from yarnlab.results.results import Results
+from yarnlab.results.style import INK, style_of
+from yarnlab.results.tables import context as context_table
+
+LINEAR = 0.1  # nats around 0 within which the axis is nearly linear: methods differ by less than this, failures by more
+TICKS = [sign * x for x in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) for sign in (-1, 1)] + [0]
+
+
+@figure(
+    "Is it worth more than cutting the text?",
+    needs=("context",),
+    section="context",
+    place=10,
+    parts="bases",
+    alt="Lines of the difference in loss to the base with a window of its original context against the position of the "
+    "predicted tokens, one per model with its interval; the horizontal line at 0 is cutting the text.",
+    caption="Each point is the mean loss of the same tokens, those from half of the position up to it: with all that "
+    "precedes them, minus that of the base with a sliding window of L tokens. The line at 0 is that base, which is "
+    "what cutting the text gives without any extension: below it a model is better. Bands are 95 % intervals, paired "
+    "by document. The vertical axis is logarithmic away from 0.",
+)
+def context_gain(results: Results) -> Any:
+    frame = context_table.tidy(results)
+    if "cut" not in frame:
+        raise NotMeasured("the base was not measured with a window of L tokens")
+    data = frame[frame["whole"] & frame["cut"].notna()]
+    data = with_bounds(data, "cut_low", "cut_high", "+.4f").rename(columns={"label": "model", "segment_end": "end"})
+    columns = ["model", "end", "segment_start", "cut", "cut_low", "cut_high", "interval", "n"]
+    models = {model.arm: model for model in results.arms().values()}
+    arms = data[["arm", "model"]].drop_duplicates()
+    styles = [style_of(models[arm], results) for arm in arms["arm"]]
+    colour, dash, shape = scales(arms["model"].tolist(), styles)
+    base = alt.Chart(rounded(data[columns].to_dict("records")))
+    x = window_axis("end", results.original_context).title("position of the predicted tokens, from half of it (tokens)")
+    axis, scale = alt.Axis(values=TICKS, format="+~g"), alt.Scale(type="symlog", constant=LINEAR)
+    y = alt.Y("cut:Q", title="NLL minus that of the base cut at L (nats/token)", scale=scale, axis=axis)
+    common = {"x": x, "color": legend("model:N", colour)}
+    band = drop_unbounded(base, "cut_low", "cut_high").mark_area(opacity=0.13)
+    band = band.encode(y=alt.Y("cut_low:Q"), y2="cut_high:Q", **common)
+    lines = dashed(base.mark_line().encode(y=y, **common), "model", dash)
+    points = base.mark_point(filled=True, size=55, opacity=1).encode(
+        y=y,
+        shape=alt.Shape("model:N", scale=shape, legend=legend_key()),
+        tooltip=[
+            "model:N",
+            alt.Tooltip("segment_start:Q", title="tokens from", format=","),
+            alt.Tooltip("end:Q", title="up to", format=","),
+            alt.Tooltip("cut:Q", title="against cutting", format="+.4f"),
+            *interval_tooltip(),
+        ],
+        **common,
+    )
+    zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=INK, strokeWidth=1.4).encode(y="zero:Q")
+    return alt.layer(band, zero, lines, points).properties(width=WIDE, height=380)

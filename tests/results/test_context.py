@@ -1,0 +1,161 @@
+"""The same tokens under several contexts: quantities, table and figure, on invented data whose truth is known."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from results.light import light
+from results.synthetic import L, with_frames
+from results.synthetic_kinds import CONTEXT_GAIN, CONTEXT_HARM, WINDOW_COST
+from yarnlab.results.claims.criteria import Claim
+from yarnlab.results.claims.judge import judge
+from yarnlab.results.claims.parts import Verdict
+from yarnlab.results.claims.quantities import Comparison, context_change
+from yarnlab.results.estimates import NotMeasured, context_nll
+from yarnlab.results.results import Results
+
+HARM = {"quantity": "context_change", "of": "first", "tokens": ["sL", "2sL"], "at": "all", "against": "sL"}
+GAIN = {"quantity": "context_change", "of": "first", "tokens": ["sL/2", "sL"], "at": "L", "against": "all"}
+USEFUL = {"quantity": "context_gap", "of": "first", "over": "base", "tokens": ["sL/2", "sL"], "at": "all"}
+USEFUL |= {"against": "L"}
+COLLAPSE = {"quantity": "context_harm_over_gain", "of": "first", "tokens": ["sL", "2sL"], "against": "sL"}
+COLLAPSE |= {"reference": ["sL/2", "sL"], "at": "L"}
+
+
+@pytest.fixture(scope="module")
+def results(results: Results):
+    """The session's study under few resamples: the effects here are far larger than their intervals."""
+    with light():
+        yield replace(results)
+
+
+def claim(*parts: dict[str, Any]) -> Claim:
+    return Claim(
+        id="own", title="t", source="s", base="extension", needs=("context",), models=("base", "first", "second"),
+        parts=parts,
+    )  # fmt: skip
+
+
+def judged(results: Results, part: dict[str, Any], must: str) -> Verdict:
+    return judge(claim(part | {"must": must}), results)
+
+
+def shifted(results: Results, arm: str, by: float, *, whole: bool, segment: int) -> Results:
+    """The study with an arm's NLL changed in one segment, where the context is the whole text or a window."""
+    f = results.frame("context")
+    there = (f["arm"] == arm) & (f["segment_start"] == segment) & ((f["context"] >= f["segment_end"]) == whole)
+    return with_frames(results, context=f.assign(nll=f["nll"] + np.where(there, by, 0.0)))
+
+
+@pytest.mark.parametrize(
+    ("part", "truth"),
+    [
+        (HARM, CONTEXT_HARM),
+        (GAIN, 4 * CONTEXT_GAIN),
+        (USEFUL, -4 * CONTEXT_GAIN),
+        (COLLAPSE, CONTEXT_HARM - 4 * CONTEXT_GAIN),
+        (HARM | {"of": "second"}, -CONTEXT_GAIN),
+        (GAIN | {"tokens": [8 * L, 32 * L]}, 4 * CONTEXT_GAIN - 2 / 3 * CONTEXT_HARM),  # the last is two thirds
+        (USEFUL | {"of": "base", "over": "second", "at": 8 * L}, 3 * CONTEXT_HARM),
+    ],
+)
+def test_a_quantity_is_what_was_planted(results: Results, part: dict[str, Any], truth: float) -> None:
+    """Although segments of one document differ by 0.3 nats and documents by 0.5: to the noise of 0.004 nats, between
+    models to that of their seeds, 0.01."""
+    off = 0.03 if "over" in part else 0.01
+    verdict = judged(results, part, f"> {truth - off}")
+    assert verdict.status == "holds", verdict.text
+    assert verdict.decisive is not None and verdict.decisive.estimate.n == 12
+    assert verdict.decisive.estimate.value == pytest.approx(truth, abs=off / 2 + 0.001)
+    assert judged(results, part, f"> {truth + off}").status == "fails"
+
+
+@pytest.mark.parametrize(
+    ("part", "must", "change"),
+    [
+        (HARM, "> 0", {"whole": True, "by": -1.0, "segment": 16 * L}),
+        (HARM, "> 0", {"whole": False, "by": 1.0, "segment": 16 * L}),
+        (GAIN, "> 0", {"whole": True, "by": 1.0, "segment": 8 * L}),
+        (USEFUL, "< 0", {"whole": True, "by": 1.0, "segment": 8 * L}),
+        (COLLAPSE, "> 0", {"whole": True, "by": -0.4, "segment": 16 * L}),
+        (COLLAPSE, "> 0", {"whole": True, "by": -0.4, "segment": 8 * L}),
+    ],
+)
+def test_contrary_results_change_the_verdict(
+    results: Results, part: dict[str, Any], must: str, change: dict[str, Any]
+) -> None:
+    """The first model's numbers turned against a part: it holds before and fails after, by one kind of context alone."""
+    assert judged(results, part, must).status == "holds"
+    assert judged(shifted(results, "yarn-s16", **change), part, must).status == "fails"
+
+
+def test_a_shift_that_all_contexts_share_changes_nothing(results: Results) -> None:
+    """Easier tokens are no gain from context: what the comparison of two lengths took them for."""
+    f = results.frame("context")
+    easier = with_frames(results, context=f.assign(nll=f["nll"] - np.log2(f["segment_start"])))
+    for part in (HARM, GAIN, USEFUL, COLLAPSE):
+        before, after = (judged(study, part, "> 0").decisive for study in (results, easier))
+        assert before is not None and after is not None
+        assert before.estimate.value == pytest.approx(after.estimate.value)
+
+
+def test_a_criterion_and_its_part_say_tokens_and_contexts(results: Results) -> None:
+    own = claim(HARM | {"must": "> 0"})
+    assert own.criterion == (
+        "NLL of the tokens in (sL, 2sL], predicted from all that precedes them, minus NLL of the same tokens predicted "
+        "from a window of sL: the first extended model above 0. 95 % intervals, paired by document. A window of c tokens "
+        "shows each token between 3c/4 and c tokens."
+    )
+    assert judge(own, results).text.startswith("YaRN s=16 on tokens 4,096–8,192, all minus 4,096 tokens of context: 0.")
+    text = claim(COLLAPSE | {"must": "> 0"}).criterion
+    assert text.startswith("Harm (NLL of the tokens in (sL, 2sL], predicted from all that precedes them, minus NLL of")
+    assert "minus gain (NLL of the tokens in (sL/2, sL], predicted from a window of L, minus" in text
+    text = claim(USEFUL | {"must": "< 0", "against": 256}).criterion
+    assert "from a window of 256 tokens: the first extended model minus the base below 0." in text
+
+
+def test_several_contexts_are_a_part_each(results: Results) -> None:
+    several = HARM | {"at": ["all", "L"], "must": "> -9"}
+    parts = judge(claim(several), results).parts
+    assert [part.name.partition(", ")[2] for part in parts] == [
+        "256 minus 4,096 tokens of context",
+        "all minus 4,096 tokens of context",
+    ]
+    assert [part.models for part in parts] == [("yarn-s16",)] * 2
+
+
+def test_what_was_not_measured_is_named(results: Results) -> None:
+    with pytest.raises(NotMeasured, match="no NLL of yarn-s16 with 1,024 tokens of context on tokens 2,048 to 4,096"):
+        context_nll(results, "yarn-s16", 4 * L, 8 * L, 16 * L)
+    with pytest.raises(NotMeasured, match="on tokens 2,048 to 2,304"):  # no border of a segment
+        context_nll(results, "yarn-s16", L, 8 * L, 9 * L)
+    with pytest.raises(NotMeasured, match="1,024 tokens of context on tokens 512 to 2,048"):  # in one of two segments
+        context_nll(results, "yarn-s16", 4 * L, 2 * L, 8 * L)
+    with pytest.raises(NotMeasured, match="on tokens 0 to 256"):
+        context_nll(results, "yarn-s16", L, 0, L)
+    few = results.frame("context").query("arm != 'base'")
+    verdict = judged(with_frames(results, context=few), USEFUL, "< 0")
+    assert verdict.status == "not run" and "no NLL of base" in verdict.text
+
+
+def test_a_context_that_reaches_beyond_is_all_that_precedes(results: Results) -> None:
+    whole = context_nll(results, "yarn-s16", 32 * L, 4 * L, 8 * L)
+    assert whole.equals(context_nll(results, "yarn-s16", 8 * L, 4 * L, 8 * L))
+    assert not whole.equals(context_nll(results, "yarn-s16", L, 4 * L, 8 * L))
+    one = context_change(results, "yarn-s16", (4 * L, 8 * L), 8 * L, L)
+    assert one.value == pytest.approx(-3 * CONTEXT_GAIN, abs=0.005)
+
+
+def test_all_is_a_context_and_no_length() -> None:
+    with pytest.raises(ValidationError, match="perplexity_change: 'all' is a context, no length"):
+        Comparison(quantity="perplexity_change", of="first", at="all", against="L", must="< 1")
+    with pytest.raises(ValidationError, match="'everything' is no length"):
+        Comparison(**HARM | {"at": "everything"}, must="> 0")
+    with pytest.raises(ValidationError, match="context_change takes against, at, tokens"):
+        Comparison(**{key: value for key, value in HARM.items() if key != "against"}, must="> 0")
+    assert WINDOW_COST["yarn"] == 0
