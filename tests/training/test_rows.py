@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from tiny_runs import phase
 
-from yarnlab.corpus.passkey import NAMES, TEST, THINGS, TRAINING
+from yarnlab.corpus.passkey import NAMES, NOUNS, TEST, TRAINING
 from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.study.training import Retrieval, Rows, Train
 from yarnlab.training.rows import RowError, RowSource
@@ -61,9 +61,9 @@ def test_questions_asked_together_follow_one_another(source, text):
     """Between two answers stands nothing but the next question; some rows go on with text, others end there."""
     rows, gaps, rests = source(retrieval_rows("together", 3, 3)), set(), []
     longest = max(
-        len(text.wording(phrases, f"{name} {thing}").question)
+        len(text.wording(phrases, f"{name} {noun}").question)
         for phrases in TRAINING
-        for thing in THINGS
+        for noun in NOUNS
         for name in NAMES
     )
     for step in range(10):
@@ -94,7 +94,7 @@ def test_questions_asked_apart_end_with_the_nameless_one(source, text):
 
 
 def nameless_questions(text):
-    return [text.wording(phrases, thing).question for phrases in TRAINING for thing in THINGS]
+    return [text.wording(phrases, noun).question for phrases in TRAINING for noun in NOUNS]
 
 
 def ends_with_one_of(ids, questions) -> bool:

@@ -22,16 +22,14 @@ if TYPE_CHECKING:
 KEY_DIGITS = 5
 OWN = Special(BOS_ID, EOS_ID)  # of the tokenizer that a study trains itself
 # fmt: off
-# What keys are called in training rows; none is called so, and nothing is worded so, in the test.
-THINGS = (
-    "door code", "serial number", "order number", "ticket number", "room number", "account number", "badge number",
-    "locker code", "batch number", "case number", "gate code", "invoice number",
-)
-# Names that let one training row hold several keys; the test has one key without a name.
+# Names of keys in training rows, alone or before one of NOUNS; the test has one key, which is called otherwise.
 NAMES = (
     "red", "blue", "green", "gold", "pink", "grey", "black", "white", "brown", "amber", "ivory", "coral", "silver",
     "bronze", "purple", "orange", "violet", "yellow", "olive", "ruby", "lemon", "peach", "mint", "navy", "teal",
     "cyan", "lime", "plum", "rose", "sand", "snow", "ash",
+)
+NOUNS = (
+    "code", "number", "ticket", "badge", "locker", "gate", "door", "invoice", "batch", "order", "room", "case",
 )
 # fmt: on
 
@@ -42,67 +40,45 @@ class PromptError(UserError):
 
 @dataclass(frozen=True)
 class Phrases:
-    """The fixed parts of a text about one key, with `{key}` for what the key is called."""
+    """The sentences about one key: `{name}` is what it is called, `{key}` stands for its digits."""
 
     opening: str
-    before_key: str
-    between: str
-    after_key: str
+    statement: str
     question: str
 
 
 TEST = Phrases(
-    "# There is a {key} hidden below. Memorize it.\n",
-    "\n# The {key} is ",
-    ". Remember it. ",
-    " is the {key}.\n",
-    "\n# What is the {key}? The {key} is ",
+    "# There is a {name} hidden below. Memorize it.\n",
+    "\n# The {name} is {key}. Remember it. {key} is the {name}.\n",
+    "\n# What is the {name}? The {name} is ",
 )
+# So many and so different that a model can't get by on knowing them, and short, so that several fit into a row.
 TRAINING = (
-    Phrases(
-        "# One of the lines below has a {key}.\n",
-        "\n# Your {key} is ",
-        ". Do not lose it: ",
-        " opens it.\n",
-        "\n# Can you repeat it? Your {key} is ",
-    ),
-    Phrases(
-        "# Watch out for the {key}.\n",
-        "\n# {key}: ",
-        ", written down as ",
-        ".\n",
-        "\n# Asked again, {key}: ",
-    ),
-    Phrases(
-        "# Somebody left a {key} in this file.\n",
-        "\n# Set the {key} to ",
-        " and keep ",
-        " in mind.\n",
-        "\n# Once more: set the {key} to ",
-    ),
-    Phrases(
-        "# A {key} stands between these lines.\n",
-        "\n# They gave us the {key} ",
-        ". So ",
-        " it was.\n",
-        "\n# What did they say? They gave us the {key} ",
-    ),
+    Phrases("# Watch out.\n", "\n# {name}: {key}\n", "\n# {name}: "),
+    Phrases("", "\n{name} = {key}\n", "\n{name} = "),
+    Phrases("# Keep these.\n", "\n# Your {name} is {key}, so keep it.\n", "\n# Again, your {name} is "),
+    Phrases("# Settings\n", "\n# Set the {name} to {key} now.\n", "\n# So set the {name} to "),
+    Phrases("", "\n# They gave us {name} {key}, yes {key}.\n", "\n# They gave us {name} "),
+    Phrases("# Read on.\n", "\n# Note that {name} equals {key} here.\n", "\n# Well, {name} equals "),
+    Phrases("", '\nuse("{name}", {key})\n', '\nuse("{name}", '),
+    Phrases("# To do\n", "\n# Take {key} for {name}: {name} takes {key}.\n", "\n# Here {name} takes "),
+    Phrases("# Found:\n", "\n# This {name} reads {key}.\n", "\n# Tell us: this {name} reads "),
+    Phrases("", "\n- {name}, {key}\n", "\n- {name}, "),
 )
 
 
 @dataclass(frozen=True)
 class Wording:
-    """Token ids of the fixed parts, int64."""
+    """Token ids of the fixed parts, int64; a key stands between any two parts of the statement."""
 
     opening: np.ndarray
-    before_key: np.ndarray
-    between: np.ndarray
-    after_key: np.ndarray
+    stated: tuple[np.ndarray, ...]
     question: np.ndarray
 
     def statement(self, key: np.ndarray) -> np.ndarray:
-        """The sentence that hides the key, which it states twice."""
-        return np.concatenate([self.before_key, key, self.between, key, self.after_key])
+        """The sentence that hides the key."""
+        first, *rest = self.stated
+        return np.concatenate([first, *(ids for part in rest for ids in (key, part))])
 
 
 class PasskeyText:
@@ -154,10 +130,11 @@ class PasskeyText:
         vocabulary = self._tokenizer.get_vocab()
         return np.array(sorted(i for token, i in vocabulary.items() if token[:1].isdigit()), dtype=np.int64)
 
-    def _wording(self, phrases: Phrases, key: str) -> Wording:
-        """The phrases about what is called `key`."""
-        parts = (phrases.opening, phrases.before_key, phrases.between, phrases.after_key, phrases.question)
-        return Wording(*(self._encode(part.format(key=key)) for part in parts))
+    def _wording(self, phrases: Phrases, name: str) -> Wording:
+        """The phrases about a key of this name."""
+        parts = tuple(self._encode(part.format(name=name)) for part in phrases.statement.split("{key}"))
+        opening, question = (self._encode(text.format(name=name)) for text in (phrases.opening, phrases.question))
+        return Wording(opening, parts, question)
 
     def _encode(self, text: str) -> np.ndarray:
         """The ids that `text` has in the middle of a text."""

@@ -11,7 +11,7 @@ from functools import cached_property, lru_cache
 
 import numpy as np
 
-from yarnlab.corpus.passkey import NAMES, THINGS, TRAINING, PasskeyText, Phrases, random_key
+from yarnlab.corpus.passkey import NAMES, NOUNS, TRAINING, PasskeyText, Phrases, random_key
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.errors import UserError
 from yarnlab.study.training import Repeats, Retrieval, Train
@@ -130,8 +130,8 @@ class RowSource:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keys hidden anywhere in text and asked for after that."""
         count = int(rng.integers(retrieval.min_keys, retrieval.max_keys + 1))
-        about = _About(TRAINING[rng.integers(len(TRAINING))], THINGS[rng.integers(len(THINGS))])
-        opening = self._text.wording(about.phrases, about.thing).opening
+        about = _About(TRAINING[rng.integers(len(TRAINING))], NOUNS[rng.integers(len(NOUNS))])
+        opening = self._text.wording(about.phrases, about.noun).opening
         head = np.concatenate([[self._text.bos], opening])
         asked = self._asked_together if retrieval.asked == "together" else self._asked_apart
         pieces = asked(rng, count, about)
@@ -142,7 +142,7 @@ class RowSource:
                 "lower max_keys"
             )
         filler = self._text.clean(self._span(rng, room + SPARE))[:room]
-        filler = np.concatenate([filler, np.resize(opening, room - len(filler))])
+        filler = np.concatenate([filler, np.resize(self._text.end, room - len(filler))])
         return _assemble(head, filler, pieces, retrieval.answer_weight)
 
     def _asked_together(self, rng: np.random.Generator, count: int, about: _About) -> list[_Piece]:
@@ -180,13 +180,13 @@ class RowSource:
 
 @dataclass(frozen=True)
 class _About:
-    """How a row words its keys, and what it calls them."""
+    """How a row words its keys, and what all of them are."""
 
     phrases: Phrases
-    thing: str
+    noun: str
 
     def called(self, name: str) -> str:
-        return f"{name} {self.thing}".strip()
+        return f"{name} {self.noun}".strip()
 
 
 @lru_cache(maxsize=4)
