@@ -198,10 +198,10 @@ def lock(
     update: Annotated[bool, typer.Option(help="Also what is pinned already: follow branches that moved on.")] = False,
 ) -> None:
     """Pin every download of a study: commits, sizes and hashes, into config/hub.lock.yaml."""
-    from yarnlab.hub.lock import Asset, lock_file, read_lock
+    from yarnlab.hub.lock import hub_assets, lock_file, read_lock
     from yarnlab.hub.pin import lock_assets
 
-    wanted = [Asset(a.type, a.repo, a.revision, a.files or ()) for a in _study_named(study).assets.values()]
+    wanted = list(hub_assets(_study_named(study).assets).values())
     done = lock_assets(wanted, lock_file(), update=update)
     known = read_lock(lock_file())
     total = sum(known[asset.key].bytes for asset in wanted)

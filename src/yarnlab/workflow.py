@@ -13,8 +13,14 @@ from typing import Any
 
 from yarnlab import fingerprint
 from yarnlab.cluster.slurm import path_of_jobs
+<<<<<<< HEAD
 from yarnlab.hub.lock import Asset, lock_file, read_lock
 from yarnlab.processes import ALLOCATOR
+=======
+from yarnlab.hub.errors import HubError
+from yarnlab.hub.local import content, local_assets
+from yarnlab.hub.lock import hub_assets, lock_file, read_lock
+>>>>>>> base
 from yarnlab.provenance import project_root, read_json
 from yarnlab.results.registry import Artefact, Figure, Table, figures, made_of, tables
 from yarnlab.stages.finished import FORCED
@@ -32,14 +38,14 @@ CONFIG = ("study",)  # the keys of `--config` that rules read
 
 class Workflow:
     """One study as the workflow sees it; all methods are cheap and depend on the study file alone, assets also on the
-    hub's lock."""
+    hub's lock or on their folder."""
 
     def __init__(self, study: Study, results: str = "results", named: str | None = None) -> None:
         self.study = study
         self.root = f"{results}/{study.study}"
         self.named = named or study.study  # what `--config study=` must say
         self.models = list(study.instances())
-        self._pinned = _pinned(study)
+        self._pinned = _pinned(study, Path(self.root))
 
     @classmethod
     def chosen(cls, config: Mapping[str, object], folder: Path) -> Workflow:
@@ -56,7 +62,8 @@ class Workflow:
     def load(cls, chosen: str, folder: Path) -> Workflow:
         """The study of this name in a folder of study files, or the study file at this path (ending in .yaml).
 
-        Raises StudyError with one line per mistake, HubError for a lock of the hub that cannot be read.
+        Raises StudyError with one line per mistake, HubError for a lock of the hub that cannot be read, or
+        a folder that is no asset.
         """
         study = load_study(Path(chosen) if chosen.endswith(".yaml") else folder / f"{chosen}.yaml")
         return cls(study, named=chosen)
@@ -100,17 +107,17 @@ class Workflow:
         return lambda wildcards: canonical(self.section(stage, self._name(wildcards)))
 
     def section(self, stage: str, name: str) -> dict[str, Any]:
-        """The section of one job; of an asset that is pinned with its commit, so that another pin makes it again.
+        """The section of one job; of an asset with its commit or a folder's content, so that others make it again.
 
         What was fetched before it was pinned (the fetch then pins it) stays as it is, without a commit, while it fits.
         """
         found = section(self.study, stage, name)
-        pinned = self._pinned.get(name) if stage == "asset" else None
-        if pinned is None:
-            return found
-        made = read_json(Path(self._asset(name)))
-        fits = made.get("facts", {}).get("commit") == pinned and "commit" not in made.get("spec", {})
-        return found if fits else {**found, "commit": pinned}
+        pinned = self._pinned.get(name, {}) if stage == "asset" else {}
+        if "commit" in pinned:
+            made = read_json(Path(self._asset(name)))
+            fits = made.get("facts", {}).get("commit") == pinned["commit"] and "commit" not in made.get("spec", {})
+            return found if fits else {**found, **pinned}
+        return {**found, **pinned}
 
     def execution(self, stage: str) -> Callable[[Any, Any], str]:
         """A params function: how the job computes, as JSON. Nothing of it makes a result out of date: it takes `input`,
@@ -266,8 +273,14 @@ class Workflow:
         return ""
 
 
-def _pinned(study: Study) -> dict[str, str]:
-    """Asset → the commit that the hub's lock has for it now."""
-    locked = read_lock(lock_file()) if study.assets else {}
-    keys = {name: Asset(a.type, a.repo, a.revision).key for name, a in study.assets.items()}
-    return {name: locked[key].commit for name, key in keys.items() if key in locked}
+def _pinned(study: Study, root: Path) -> dict[str, dict[str, str]]:
+    """Asset → the commit that the hub's lock has for it now, or the hash of what is in its folder now."""
+    hub = hub_assets(study.assets)
+    locked = read_lock(lock_file()) if hub else {}
+    found = {name: {"commit": locked[asset.key].commit} for name, asset in hub.items() if asset.key in locked}
+    for name, local in local_assets(study.assets).items():
+        try:
+            found[name] = {"content": content(local, root / "assets" / name)}
+        except HubError as error:
+            raise HubError(f"assets.{name}: {error}") from None
+    return found

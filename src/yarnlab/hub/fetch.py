@@ -6,13 +6,11 @@ lists is replaced, so that a folder with `asset.json` is whole.
 
 from __future__ import annotations
 
-import json
 import math
-import shutil
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +18,8 @@ from huggingface_hub import constants
 from huggingface_hub.errors import HfHubHTTPError, RevisionNotFoundError
 
 from yarnlab.hub.client import Hub, Patience
-from yarnlab.hub.convert import INDEX
-from yarnlab.hub.download import Download, disk_full, partial, take_from_cache
-from yarnlab.hub.errors import FileError, HubError
+from yarnlab.hub.download import Download, take_from_cache
+from yarnlab.hub.errors import FileError, HubError, some
 from yarnlab.hub.exclusive import exclusively
 from yarnlab.hub.lock import Asset, Locked, LockedFile, read_lock
 from yarnlab.hub.pin import lock_assets
@@ -33,12 +30,19 @@ from yarnlab.progress import Progress
 
 @dataclass(frozen=True)
 class Fetched:
-    """paths: the asset's files, asset.json among them. conversions: what was made of .bin weights (JSON)."""
+    """commit: the hub's, or the hash of a local folder's content. paths: the asset's files, asset.json among them.
+    conversions: what was made of .bin weights (JSON)."""
 
     commit: str
     paths: list[Path]
     bytes: int
-    conversions: list[dict[str, str]] = field(default_factory=list)
+    conversions: list[dict[str, str]]
+
+    @classmethod
+    def of(cls, commit: str, folder: Path, record: dict[str, Any]) -> Fetched:
+        """What lies in `folder`, whose asset.json is `record`."""
+        paths = [folder / name for name in (*record["files"], "asset.json")]
+        return cls(commit, paths, sum(file["size"] for file in record["files"].values()), record["conversions"])
 
 
 def fetch(
@@ -61,12 +65,7 @@ def fetch(
     locked = _pinned(asset, lock_file, lock_missing, patience, say)
     with exclusively(folder / ".fetch.lock", waiting=lambda: say("another process fetches it too: waiting for that")):
         record = _Fetch(asset, locked, Folder(folder), lock_file, log, workers, patience).run()
-    return Fetched(
-        locked.commit,
-        [folder / name for name in (*record["files"], "asset.json")],
-        sum(file["size"] for file in record["files"].values()),
-        record["conversions"],
-    )
+    return Fetched.of(locked.commit, folder, record)
 
 
 def _pinned(
@@ -102,39 +101,20 @@ class _Fetch:
     def run(self) -> dict[str, Any]:
         """Returns the content of asset.json."""
         wanted = self.locked.of(self.asset)
-        missing = self._missing(wanted)
+        missing = self.folder.missing(wanted, self.workers)
         bins = set(weights(file.path for file in wanted)) if self.asset.type == "model" else set()
         if missing:
-            self._check_space(missing, bins)
+            self.folder.check_space(self.asset.repo, missing, bins)
             self._bring(missing, [file.path for file in wanted])
-        self._check_index(wanted)
-        record = self.folder.complete(self.asset, self.locked.commit, wanted, bins)
+        self.folder.check_index(self.asset.repo, self.asset.type, wanted)
+        origin = {"type": self.asset.type, "repo": self.asset.repo, "revision": self.asset.revision}
+        record = self.folder.complete({**origin, "commit": self.locked.commit}, wanted, bins)
         if missing:
             self._say(f"{len(record['files'])} files are there and right, at {self.locked.commit}")
         return record
 
     def _say(self, text: str) -> None:
         Progress(f"fetch {self.asset.repo}", 1, log=self.log).say(text)
-
-    def _missing(self, wanted: list[LockedFile]) -> list[LockedFile]:
-        """What is not there or not right. A .bin counts as there if what was made of it is."""
-
-        def right(file: LockedFile) -> bool:
-            return file.is_at(self.folder.path / file.path) or self.folder.has_converted(file)
-
-        with ThreadPoolExecutor(self.workers) as pool:
-            return [file for file, good in zip(wanted, pool.map(right, wanted), strict=True) if not good]
-
-    def _check_space(self, missing: list[LockedFile], bins: set[str]) -> None:
-        have = sum(p.stat().st_size for f in missing if (p := partial(self.folder.path / f.path)).is_file())
-        # A .bin goes only when its conversion is recorded: for a while both are there.
-        needed = sum(file.size * (2 if file.path in bins else 1) for file in missing) - have
-        free = shutil.disk_usage(self.folder.path).free
-        if needed > free:
-            raise disk_full(
-                self.folder.path,
-                f"{self.asset.repo} needs {needed / 1e9:,.1f} GB more and {free / 1e9:,.1f} GB are free",
-            )
 
     def _bring(self, missing: list[LockedFile], names: list[str]) -> None:
         rest = []
@@ -147,7 +127,7 @@ class _Fetch:
             self._say(f"{taken} of {len(missing)} missing files taken over from {constants.HF_HUB_CACHE}")
         if rest and constants.is_offline_mode():
             raise HubError(
-                f"{self.asset.repo}: {_some(file.path for file in rest)} missing or wrong, and HF_HUB_OFFLINE forbids "
+                f"{self.asset.repo}: {some(file.path for file in rest)} missing or wrong, and HF_HUB_OFFLINE forbids "
                 f"to fetch. Unset it, or fill {constants.HF_HUB_CACHE} on a machine with a network: hf download "
                 f"{self.asset.repo} --repo-type {self.asset.type} --revision {self.locked.commit}"
             )
@@ -185,7 +165,7 @@ class _Fetch:
                 if not isinstance(fault, FileError):
                     raise fault
             first, *others = sorted(faults)
-            raise FileError(f"{faults[first]}" + (f". Also not fetched: {_some(others)}" if others else ""))
+            raise FileError(f"{faults[first]}" + (f". Also not fetched: {some(others)}" if others else ""))
 
     def _fault(self, download: Download, hub: Hub, stop: threading.Event) -> HubError | None:
         """What went wrong with a file; sets `stop` if it concerns all of them."""
@@ -205,19 +185,3 @@ class _Fetch:
         if not isinstance(fault, FileError):
             stop.set()
         return fault
-
-    def _check_index(self, wanted: list[LockedFile]) -> None:
-        """Every shard that an index of weights names must be among the files."""
-        names = {file.path for file in wanted}
-        if self.asset.type == "model" and INDEX in names:
-            content = json.loads((self.folder.path / INDEX).read_text(encoding="utf-8"))
-            if lost := sorted(set(content.get("weight_map", {}).values()) - names):
-                raise HubError(
-                    f"{self.asset.repo}: {INDEX} names {_some(lost)}, which the lock does not have: the "
-                    "repository is incomplete at this commit, or the asset's `files` leave them out"
-                )
-
-
-def _some(names: Iterable[str]) -> str:
-    listed = list(names)
-    return ", ".join(listed[:3]) + (f" and {len(listed) - 3} more" if len(listed) > 3 else "")

@@ -42,6 +42,15 @@ class Asset:
         return f"{self.type}:{self.repo}@{self.revision}"
 
 
+def hub_assets(assets: Mapping[str, Any]) -> dict[str, Asset]:
+    """Name → repository of those assets of a study (study.data.Asset) that come from the hub."""
+    return {
+        name: Asset(asset.type, asset.repo, asset.revision, asset.files or ())
+        for name, asset in assets.items()
+        if asset.path is None
+    }
+
+
 @dataclass(frozen=True)
 class LockedFile:
     """One file's size in bytes and hash; exactly one of the hashes is known."""

@@ -7,14 +7,18 @@ another revision lingers.
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yarnlab.hub.convert import convert, target_name, write_index
-from yarnlab.hub.download import partial
-from yarnlab.hub.lock import Asset, LockedFile
+from yarnlab.hub.convert import INDEX, convert, target_name, write_index
+from yarnlab.hub.download import disk_full, partial
+from yarnlab.hub.errors import HubError, some
+from yarnlab.hub.lock import LockedFile
 from yarnlab.provenance import read_json, sha256_of, write_json
 
 # What killed processes leave: beginnings of downloads, and of conversions (provenance.replacing).
@@ -48,18 +52,47 @@ class Folder:
         self._open(names)
         partial(self.path / name).replace(self.path / name)
 
-    def complete(self, asset: Asset, commit: str, wanted: list[LockedFile], bins: set[str]) -> dict[str, Any]:
-        """Convert what has to be, write asset.json, remove what belongs to no file of it; returns its content."""
+    def missing(self, wanted: list[LockedFile], workers: int = 1) -> list[LockedFile]:
+        """What is not there or not right. A .bin counts as there if what was made of it is."""
+
+        def right(file: LockedFile) -> bool:
+            return file.is_at(self.path / file.path) or self.has_converted(file)
+
+        with ThreadPoolExecutor(workers) as pool:
+            return [file for file, good in zip(wanted, pool.map(right, wanted), strict=True) if not good]
+
+    def check_space(self, name: str, missing: list[LockedFile], bins: set[str]) -> None:
+        """HubError if the disk does not hold what is missing of the asset called `name`."""
+        have = sum(p.stat().st_size for f in missing if (p := partial(self.path / f.path)).is_file())
+        # A .bin goes only when its conversion is recorded: for a while both are there.
+        needed = sum(file.size * (2 if file.path in bins else 1) for file in missing) - have
+        free = shutil.disk_usage(self.path).free
+        if needed > free:
+            raise disk_full(self.path, f"{name} needs {needed / 1e9:,.1f} GB more and {free / 1e9:,.1f} GB are free")
+
+    def check_index(self, name: str, type: str, wanted: list[LockedFile]) -> None:
+        """HubError unless every shard that an index of weights names is among the files."""
+        names = {file.path for file in wanted}
+        if type == "model" and INDEX in names:
+            content = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
+            if lost := sorted(set(content.get("weight_map", {}).values()) - names):
+                raise HubError(
+                    f"{name}: {INDEX} names {some(lost)}, which are not among its files: it is incomplete, or the "
+                    "asset's `files` leave them out"
+                )
+
+    def complete(self, origin: dict[str, Any], wanted: list[LockedFile], bins: set[str]) -> dict[str, Any]:
+        """Convert what has to be, write asset.json, remove what belongs to no file of it; returns its content.
+
+        origin: what asset.json says of where the files come from.
+        """
         made = [self._converted(file) for file in wanted if file.path in bins]
         hashes = {file.path: file.sha256 for file in wanted if file.path not in bins}
         hashes |= {conversion["file"]: conversion["sha256"] for conversion in made}
         if len(made) > 1:
             hashes[write_index(self.path, [conversion["file"] for conversion in made]).name] = None
         record = {
-            "type": asset.type,
-            "repo": asset.repo,
-            "revision": asset.revision,
-            "commit": commit,
+            **origin,
             "files": {
                 name: {
                     "size": (self.path / name).stat().st_size,

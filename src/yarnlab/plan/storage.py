@@ -14,11 +14,10 @@ from yarnlab.study.schema import Study
 
 def locked_sizes(study: Study, lock: Path) -> dict[str, float]:
     """Asset → bytes of the files that it needs, for those that config/hub.lock.yaml has. Raises HubError."""
-    from yarnlab.hub.lock import Asset, read_lock
+    from yarnlab.hub.lock import hub_assets, read_lock
 
     locked, sizes = read_lock(lock), {}
-    for name, declared in study.assets.items():
-        asset = Asset(declared.type, declared.repo, declared.revision, declared.files or ())
+    for name, asset in hub_assets(study.assets).items():
         entry = locked.get(asset.key)
         if entry is not None and asset.files in entry.selections:
             sizes[name] = float(sum(file.size for file in entry.of(asset)))
@@ -26,14 +25,20 @@ def locked_sizes(study: Study, lock: Path) -> dict[str, float]:
 
 
 def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
-    """Every asset and corpus, with a note on what is not known."""
+    """Every asset and corpus, with a note on what is not known. Raises HubError for a folder that is no asset."""
+    from yarnlab.hub.local import local_assets
+
     sizes = locked_sizes(study, lock)
     weights = {
         model.hub.asset: 2.0 * parameters(model.hub.architecture, model.hub.vocab_size)
         for model in study.models.values()
         if model.hub is not None
     }
+    local = local_assets(study.assets)
     for name, asset in study.assets.items():
+        if name in local:
+            yield Stage("asset", name, disk=float(local[name].size())), None
+            continue
         size = sizes.get(name, weights.get(name))
         note = None
         if size is None:

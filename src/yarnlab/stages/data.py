@@ -10,18 +10,28 @@ from yarnlab.stages.run import StageRun, stage_run
 
 
 def fetch_asset(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
-    """Fetch one pinned repository of the hub and verify every byte of it; the only stage that uses the network."""
+    """Fetch one pinned repository of the hub, or copy a folder, and verify every byte of it.
+
+    The only stage that uses the network.
+    """
+    from yarnlab.hub.adopt import adopt
     from yarnlab.hub.fetch import fetch
+    from yarnlab.hub.local import LocalAsset
     from yarnlab.hub.lock import Asset, lock_file
 
     folder = layout.asset(name)
     run = StageRun(layout.root, "asset", name, spec, code, folder / "manifest.json")
     with stage_run(run):
         wanted = spec["asset"]
-        asset = Asset(wanted["type"], wanted["repo"], wanted["revision"], tuple(wanted.get("files") or ()))
-        fetched = fetch(asset, lock_file(), folder, log=log, lock_missing=True)
+        files = tuple(wanted.get("files") or ())
+        if "path" in wanted:
+            local = LocalAsset(wanted["type"], wanted["path"], files)
+            fetched, identity = adopt(local, folder, expected=spec.get("content"), log=log), "content"
+        else:
+            asset = Asset(wanted["type"], wanted["repo"], wanted["revision"], files)
+            fetched, identity = fetch(asset, lock_file(), folder, log=log, lock_missing=True), "commit"
         run.outputs = fetched.paths
-        run.facts = {"commit": fetched.commit, "bytes": fetched.bytes, "conversions": fetched.conversions}
+        run.facts = {identity: fetched.commit, "bytes": fetched.bytes, "conversions": fetched.conversions}
         run.metrics = {"bytes": float(fetched.bytes)}
 
 

@@ -46,8 +46,8 @@ def _shared(study: Study, one: Corpus, other: Corpus) -> tuple[str, list[str]]:
 
 
 def _repository(study: Study, asset: str) -> str:
-    """The hub's name of an asset, which several assets can share, at one revision or at several."""
-    return study.assets[asset].repo.lower() if asset in study.assets else asset
+    """What an asset is a copy of, which several assets can share, at one revision or at several."""
+    return study.assets[asset].source if asset in study.assets else asset
 
 
 def overlap(one: str, other: str) -> bool:

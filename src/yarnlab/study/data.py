@@ -1,4 +1,4 @@
-"""Where a study's text comes from and how it becomes tokens: assets of the hub, corpora, the tokenizer."""
+"""Where a study's text comes from and how it becomes tokens: assets, corpora, the tokenizer."""
 
 from __future__ import annotations
 
@@ -11,16 +11,31 @@ from yarnlab.study.fields import ConfigModel, Name, Positive, each_once
 
 
 class Asset(ConfigModel):
-    """A repository of the hub at one revision."""
+    """A repository of the hub at one revision (`repo` and `revision`), or a folder of this machine (`path`)."""
 
     type: Literal["model", "dataset"]
     """A model has weights and a tokenizer."""
-    repo: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
+    repo: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*$")
     """`owner/name` on the hub."""
-    revision: str = Field(pattern=r"^[\w][\w./-]*$")
+    revision: str | None = Field(default=None, pattern=r"^[\w][\w./-]*$")
     """A commit (40 hex digits), or a branch or tag that is resolved once, into config/hub.lock.yaml."""
+    path: str | None = Field(default=None, min_length=1)
+    """A folder, relative to the project's own folder whatever the study file's; absolute paths and `~` tie the study to
+    one machine. Its files are copied. After an edit of the folder the next start makes what depends on it again."""
     files: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """Shell patterns of the files that are fetched; without it those that a model needs, or all of a dataset."""
+    """Shell patterns of the files that are taken; without it those that a model needs, or all of a dataset."""
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Asset:
+        given = [key is not None for key in (self.repo, self.revision, self.path)]
+        if given not in ([True, True, False], [False, False, True]):
+            raise ValueError("an asset needs either `repo` and `revision`, or `path`")
+        return self
+
+    @property
+    def source(self) -> str:
+        """What it is a copy of: the repository, whatever its revision, or the folder."""
+        return (self.repo or "").lower() if self.path is None else self.path
 
 
 def _different(packages: tuple[str, ...]) -> tuple[str, ...]:

@@ -75,7 +75,7 @@ class Pretrain(ConfigModel):
 
 
 class Published(ConfigModel):
-    """A checkpoint of the hub; its config.json must agree with `architecture` and `vocab_size`."""
+    """A checkpoint that is given; its config.json must agree with `architecture` and `vocab_size`."""
 
     asset: Name
     """The checkpoint."""
@@ -122,7 +122,7 @@ class Model(ConfigModel):
     pretrain: Pretrain | None = None
     """A root that is trained here."""
     hub: Published | None = None
-    """A root that is published."""
+    """A root whose weights are given: published, or in a folder."""
     parent: Name | None = Field(default=None, alias="from")
     """The model whose weights it starts from."""
     rope: RopeChoice | None = None
@@ -194,7 +194,7 @@ class Study(ConfigModel):
     """How many consecutive seeds there are. A model that is trained here, or starts from one that is, exists once for
     each; published weights, also under another rope, exist once."""
     assets: dict[Name, Asset] = Field(default_factory=dict)
-    """What is downloaded from the hub, by name."""
+    """What is taken from the hub or from a folder, by name."""
     corpora: dict[Name, Corpus]
     """Text for training and evaluation, by name."""
     tokenizer: Tokenizer | None = None

@@ -1,0 +1,85 @@
+"""An asset that lies in a folder of this machine: which of its files are taken, and what they hold.
+
+The hash of the content is in the asset's section of the study, so an edit of the folder is noticed at the next start
+and what depends on the asset is made again. Imported at every start, so without the hub's client.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from yarnlab.hub.errors import HubError
+from yarnlab.hub.selection import choose, weights
+from yarnlab.provenance import project_root, read_json, sha256_of
+
+TOKENIZER = "tokenizer.json"
+Sources: TypeAlias = dict[str, dict[str, Any]]  # name → size, mtime_ns and sha256, in the order of names
+
+
+@dataclass(frozen=True)
+class LocalAsset:
+    """A folder as a study declares it; `path` is relative to the project's folder, absolute, or begins with `~`."""
+
+    type: str
+    path: str
+    files: tuple[str, ...] = ()
+
+    @property
+    def folder(self) -> Path:
+        """Where it is."""
+        return project_root() / Path(self.path).expanduser()
+
+    def names(self) -> list[str]:
+        """Its files, sorted, chosen as those of a repository are. HubError says what is missing or no such folder."""
+        if not self.folder.is_dir():
+            where = "" if Path(self.path).expanduser().is_absolute() else f", relative to {project_root()}"
+            raise HubError(f"path {self.path}: {self.folder} is no folder; give the folder of the asset's files{where}")
+        found = [file.relative_to(self.folder).as_posix() for file in self.folder.rglob("*") if file.is_file()]
+        names = choose(found, str(self.folder), self.type, self.files)
+        if self.type == "model" and not self.files:
+            there = {"config.json": "config.json" in names, TOKENIZER: TOKENIZER in names}
+            there["weights (*.safetensors)"] = any(n.endswith(".safetensors") for n in names) or bool(weights(names))
+            if lacking := [what for what, found in there.items() if not found]:
+                raise HubError(
+                    f"{self.folder} lacks {' and '.join(lacking)}: save the model and its tokenizer there with "
+                    "`save_pretrained`, or name the files that it has with the asset's `files`"
+                )
+        return names
+
+    def size(self) -> int:
+        """Bytes of its files."""
+        return sum((self.folder / name).stat().st_size for name in self.names())
+
+    def read(self, known: Sources | None = None) -> Sources:
+        """Its files by name, hashed but for those that are `known` at this size and time of change."""
+        read: Sources = {}
+        for name in self.names():
+            now, before = (self.folder / name).stat(), (known or {}).get(name, {})
+            read[name] = {"size": now.st_size, "mtime_ns": now.st_mtime_ns}
+            same = {key: before.get(key) for key in read[name]} == read[name]
+            read[name]["sha256"] = before["sha256"] if same else sha256_of(self.folder / name)
+        return read
+
+
+def local_assets(assets: Mapping[str, Any]) -> dict[str, LocalAsset]:
+    """Name → folder of those assets of a study (study.data.Asset) that lie on this machine."""
+    return {
+        name: LocalAsset(asset.type, asset.path, asset.files or ())
+        for name, asset in assets.items()
+        if asset.path is not None
+    }
+
+
+def content_of(sources: Sources) -> str:
+    """One hash for names and bytes."""
+    return hashlib.sha256(json.dumps([[name, file["sha256"]] for name, file in sources.items()]).encode()).hexdigest()
+
+
+def content(asset: LocalAsset, copy: Path) -> str:
+    """The hash of what is in the asset's folder now; asset.json in its copy has what was read of it before."""
+    return content_of(asset.read(read_json(copy / "asset.json").get("sources")))
