@@ -13,14 +13,10 @@ from typing import Any
 
 from yarnlab import fingerprint
 from yarnlab.cluster.slurm import path_of_jobs
-<<<<<<< HEAD
-from yarnlab.hub.lock import Asset, lock_file, read_lock
-from yarnlab.processes import ALLOCATOR
-=======
 from yarnlab.hub.errors import HubError
 from yarnlab.hub.local import content, local_assets
 from yarnlab.hub.lock import hub_assets, lock_file, read_lock
->>>>>>> base
+from yarnlab.processes import ALLOCATOR
 from yarnlab.provenance import project_root, read_json
 from yarnlab.results.registry import Artefact, Figure, Table, figures, made_of, tables
 from yarnlab.stages.finished import FORCED
