@@ -6,18 +6,24 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from pydantic import ValidationError
 
 from results.light import light
 from results.synthetic import L, with_frames
 from results.synthetic_kinds import CONTEXT_GAIN, CONTEXT_HARM, WINDOW_COST
+from yarnlab.results.analyse import built, specification
 from yarnlab.results.claims.criteria import Claim
 from yarnlab.results.claims.judge import judge
 from yarnlab.results.claims.parts import Verdict
 from yarnlab.results.claims.quantities import Comparison, context_change
 from yarnlab.results.estimates import NotMeasured, context_nll
+from yarnlab.results.registry import figures, tables
 from yarnlab.results.results import Results
+from yarnlab.results.tables import context as table
+
+FIGURES, TABLES = figures(), tables()
 
 HARM = {"quantity": "context_change", "of": "first", "tokens": ["sL", "2sL"], "at": "all", "against": "sL"}
 GAIN = {"quantity": "context_change", "of": "first", "tokens": ["sL/2", "sL"], "at": "L", "against": "all"}
@@ -158,4 +164,57 @@ def test_all_is_a_context_and_no_length() -> None:
         Comparison(**HARM | {"at": "everything"}, must="> 0")
     with pytest.raises(ValidationError, match="context_change takes against, at, tokens"):
         Comparison(**{key: value for key, value in HARM.items() if key != "against"}, must="> 0")
-    assert WINDOW_COST["yarn"] == 0
+
+
+def test_the_table_has_what_was_planted(results: Results) -> None:
+    """Against the model's own window of L, and against the base's: no difference where there is nothing to compare."""
+    frame = table.tidy(results).set_index(["arm", "segment_start", "context"])
+    gain = frame.loc[("pi-s16", 8 * L, 32 * L)]
+    assert gain["whole"] and gain["delta"] == pytest.approx(-4 * CONTEXT_GAIN, abs=0.006)
+    assert gain["cut"] == pytest.approx(WINDOW_COST["pi"] - 4 * CONTEXT_GAIN, abs=0.04)
+    assert gain["delta_low"] < gain["delta"] < gain["delta_high"] and gain["n"] == 12
+    short = frame.loc[("pi-s16", 8 * L, L)]
+    assert not short["whole"] and pd.isna(short["delta"]) and short["cut"] == pytest.approx(0.1, abs=0.04)
+    assert pd.isna(frame.loc[("base", 8 * L, L)][["delta", "cut"]]).all()
+    base = frame.loc[("base", 8 * L, 32 * L)]
+    assert base["delta"] == base["cut"] == pytest.approx(4 * CONTEXT_HARM, abs=0.006)
+
+
+def test_the_displayed_tables_have_the_truncation_and_a_row_per_context(results: Results) -> None:
+    _, (cut, gain, plain) = built(results, TABLES["context"])
+    stretches = ["256–512", "512–1,024", "1,024–2,048", "2,048–4,096", "4,096–8,192"]
+    assert all(list(shown.frame) == ["model", "context", *stretches] for shown in (cut, gain, plain))
+    assert set(cut.frame["context"]) == {"all"} and len(cut.frame) == 8
+    own = plain.frame[plain.frame["model"] == "base"]["context"].tolist()
+    assert own == ["all", "256 (L)", "2,048 (8L)", "4,096 (16L)"]
+    assert [c for c in own if c != "256 (L)"] == gain.frame[gain.frame["model"] == "base"]["context"].tolist()
+    row = gain.frame.set_index(["model", "context"]).loc[("YaRN s=16", "2,048 (8L)")]
+    assert list(row == "–") == [True] * 3 + [False] * 2 and row["4,096–8,192"].startswith(("−0.29", "−0.30"))
+    assert cut.sources[1] == ["evaluations/context/yarn-s16.manifest.json"]
+    assert "n = 12 documents" in cut.caption and "256 (L) tokens" in cut.caption
+
+
+def test_without_the_base_nothing_is_compared_with_cutting_the_text(results: Results) -> None:
+    few = with_frames(results, context=results.frame("context").query("arm != 'base'"))
+    frame, shown = built(few, TABLES["context"])
+    assert "cut" not in frame and "delta" in frame and len(shown) == 2
+    with pytest.raises(NotMeasured, match="the base was not measured with a window of L tokens"):
+        specification(few, FIGURES["context_gain"])
+    longer = with_frames(results, context=results.frame("context").query("context > 256"))
+    assert len(built(longer, TABLES["context"])[1]) == 1
+
+
+def test_the_figure_draws_every_model_against_the_line_of_cutting(results: Results) -> None:
+    """All context of each model, and no window; 0 is a line of its own; the bands are the table's intervals."""
+    spec = specification(results, FIGURES["context_gain"])
+    drawn = [row for rows in spec["datasets"].values() for row in rows if "cut" in row]
+    frame = table.tidy(results)
+    whole = frame[frame["whole"]]
+    assert len(drawn) == len(whole) == 8 * 5
+    found = {(row["model"], row["end"]): row for row in drawn}
+    for row in whole.to_dict("records"):
+        own = found[row["label"], row["segment_end"]]
+        ours, theirs = ([r[key] for key in ("cut", "cut_low", "cut_high")] for r in (own, row))
+        assert ours == pytest.approx(theirs, rel=1e-4)
+    assert [layer["mark"]["type"] for layer in spec["layer"]] == ["area", "rule", "line", "point"]
+    assert spec["layer"][1]["data"]["values"] == [{"zero": 0}]

@@ -24,7 +24,7 @@ from yarnlab.results.style import INK, style_of
 from yarnlab.results.tables import context as context_table
 
 LINEAR = 0.1  # nats around 0 within which the axis is nearly linear: methods differ by less than this, failures by more
-TICKS = [sign * x for x in (0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10) for sign in (-1, 1)] + [0]
+TICKS = sorted(sign * x for x in (0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5) for sign in ((1, -1) if x else (1,)))
 
 
 @figure(
@@ -52,12 +52,21 @@ def context_gain(results: Results) -> Any:
     styles = [style_of(models[arm], results) for arm in arms["arm"]]
     colour, dash, shape = scales(arms["model"].tolist(), styles)
     base = alt.Chart(rounded(data[columns].to_dict("records")))
-    x = window_axis("end", results.original_context).title("position of the predicted tokens, from half of it (tokens)")
-    axis, scale = alt.Axis(values=TICKS, format="+~g"), alt.Scale(type="symlog", constant=LINEAR)
+    x = window_axis("end", results.original_context).title("predicted tokens: from half of this position up to it")
+    signed = "datum.value ? format(datum.value, '+~g') : '0'"
+    axis = alt.Axis(values=TICKS, tickCount=len(TICKS), labelExpr=signed, labelOverlap=False)
+    scale = alt.Scale(type="symlog", constant=LINEAR)
     y = alt.Y("cut:Q", title="NLL minus that of the base cut at L (nats/token)", scale=scale, axis=axis)
     common = {"x": x, "color": legend("model:N", colour)}
-    band = drop_unbounded(base, "cut_low", "cut_high").mark_area(opacity=0.13)
-    band = band.encode(y=alt.Y("cut_low:Q"), y2="cut_high:Q", **common)
+    # A copy of the field, as in `dashed`: the legend's markers would be as pale as the bands.
+    apart = alt.Scale(domain=[*colour.domain, ""], range=[*colour.range, INK])
+    band = drop_unbounded(base, "cut_low", "cut_high").mark_area(opacity=0.15).transform_calculate(band="datum.model")
+    band = band.encode(
+        x=x,
+        y=alt.Y("cut_low:Q", scale=scale, axis=axis),
+        y2="cut_high:Q",
+        fill=alt.Fill("band:N", scale=apart, legend=None),
+    )
     lines = dashed(base.mark_line().encode(y=y, **common), "model", dash)
     points = base.mark_point(filled=True, size=55, opacity=1).encode(
         y=y,
