@@ -19,7 +19,7 @@ TASKS = ("next-line", "brackets", "identifier")
 GRID = tuple(round(1 + 0.05 * i, 2) for i in range(11))
 
 SETTINGS = {
-    "context": {"corpus": "math", "contexts": [L, 8 * L, 16 * L], "max_length": 32 * L},
+    "context": {"corpus": "math", "contexts": [L, 2 * L, 4 * L, 8 * L, 16 * L], "max_length": 32 * L},
     "sliding_window": {"corpus": "math", "window": 2048, "stride": 256},
     "dynamic": {"corpus": "math", "tail": 128, "lengths": [128, 256, 384, 512, 640, 1024, 2048]},
     "key_cache": {"corpus": "math", "length": 1024},
@@ -49,7 +49,7 @@ def context(m: dict, effect: np.ndarray, rng: np.random.Generator) -> pd.DataFra
     for d, name in enumerate(_names(effect)):
         for start in (L * 2**k for k in range(5)):
             text = 3.6 + effect[d] - 0.3 * math.log2(start / L) + 0.2 * math.sin(7.0 * d + start)
-            for c in [*(c for c in settings["contexts"] if c <= start), settings["max_length"]]:
+            for c in [*(c for c in settings["contexts"] if c in (L, start)), settings["max_length"]]:
                 seen = min(c, 2 * start)
                 own = CONTEXT_HARM * math.log2(max(1, seen / usable)) - CONTEXT_GAIN * math.log2(min(seen, usable) / L)
                 row = {"document": name, "context": c, "segment_start": start, "segment_end": 2 * start}

@@ -140,8 +140,8 @@ def test_what_was_not_measured_is_named(results: Results) -> None:
         context_nll(results, "yarn-s16", 4 * L, 8 * L, 16 * L)
     with pytest.raises(NotMeasured, match="on tokens 2,048 to 2,304"):  # no border of a segment
         context_nll(results, "yarn-s16", L, 8 * L, 9 * L)
-    with pytest.raises(NotMeasured, match="1,024 tokens of context on tokens 512 to 2,048"):  # in one of two segments
-        context_nll(results, "yarn-s16", 4 * L, 2 * L, 8 * L)
+    with pytest.raises(NotMeasured, match="512 tokens of context on tokens 512 to 2,048"):  # in one of two segments
+        context_nll(results, "yarn-s16", 2 * L, 2 * L, 8 * L)
     with pytest.raises(NotMeasured, match="on tokens 0 to 256"):
         context_nll(results, "yarn-s16", L, 0, L)
     few = results.frame("context").query("arm != 'base'")

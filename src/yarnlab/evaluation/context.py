@@ -7,6 +7,10 @@ Tokens are counted as in truncated-prefix@1, BOS included: the tokens in (a, b] 
 window of c tokens is BOS, c − 2 document tokens and the last target, which is not an input. Windows follow each other
 by a stride of c/4, each scored on its last c/4 tokens, so a token is predicted from 3c/4 to c − 1 tokens.
 
+The smallest window is scored on all text behind it, which tells what cutting the text costs; each larger one, c, on
+the tokens in (c, 2c] alone, which tells what doubling the context is worth there. More windows would cost more passes
+and answer no question that is asked.
+
 Every window begins with BOS at position 0 and runs its positions from there, as the whole text does, and as
 sliding-window@1 and the official code cut windows (eval/perplexity.py:49-59). Without BOS the first tokens of a cut
 text would have to take its part as the place where unused attention goes, and that harm would pass for a gain from
@@ -45,7 +49,8 @@ class Context(Evaluation):
     COLUMNS = "method scale corpus document context segment_start segment_end tokens nll"
 
     contexts: Distinct[Annotated[int, Field(ge=STRIDES, multiple_of=STRIDES)]]
-    """Tokens of a window, BOS included: the smallest and doublings of it. One pass over the whole text is added."""
+    """Tokens of a window, BOS included: the smallest and doublings of it, each scored on the doubling that follows it,
+    the smallest on all text. One pass over the whole text is added."""
     max_length: Positive
     """Tokens that are read of each document, BOS included; a doubling of the smallest context, beyond the largest."""
     documents: Positive | None = None
@@ -74,7 +79,7 @@ class Context(Evaluation):
 
     def cost(self, study: Study, arm: str) -> Passes:
         documents = self.documents_read(study, arm)
-        windows = {context: STRIDES * (self.max_length - context) // context for context in self.contexts}
+        windows = {context: STRIDES * (self._end(context) - context) // context for context in self.contexts}
         at_once = [min(count, _together(context)) * context for context, count in windows.items()]
         runs = [(documents * count, context) for context, count in windows.items()]
         return Passes([(documents, self.max_length), *runs], max(self.max_length, *at_once))
@@ -82,8 +87,9 @@ class Context(Evaluation):
     def evaluate(self, task: Task) -> Outcome:
         """One row per document, segment and context: mean NLL in nats of the tokens in (segment_start, segment_end].
 
-        Segments are (first, 2·first], (2·first, 4·first], … up to max_length, `first` being the smallest context. A
-        window has rows in those that begin at or beyond its length; `context` = max_length is all that precedes.
+        Segments are (first, 2·first], (2·first, 4·first], … up to max_length, `first` being the smallest context, which
+        has a row in each; a larger window has one in the segment that begins at its length. `context` = max_length is
+        all that precedes.
 
         Raises EvaluationError for a dynamic rope, and as `prefixes` and `token_nll`.
         """
@@ -97,19 +103,23 @@ class Context(Evaluation):
         last = table[table["segment_end"] == self.max_length].groupby("context")["nll"].mean()
         return Outcome(table, {f"nll_of_last_segment/{context}": float(nll) for context, nll in last.items()})
 
+    def _end(self, context: int) -> int:
+        """The last token that is scored with a window, counted from 1."""
+        return self.max_length if context == min(self.contexts) else 2 * context
+
     def _rows(self, task: Task, name: str, ids: np.ndarray, progress: Progress) -> Rows:
         from yarnlab.modeling import autocast
 
         with autocast(self.precision):
             # Context → its first target's position, and the NLL of all targets from there on.
-            measured = {context: (context, window_nll(task.model, ids, context)) for context in sorted(self.contexts)}
+            measured = {c: (c, window_nll(task.model, ids[: self._end(c)], c)) for c in sorted(self.contexts)}
             measured[self.max_length] = 1, token_nll(task.model, ids[None])[0]
         columns = {**task.columns, "corpus": self.corpus, "document": name}
         rows: Rows = []
         start = min(self.contexts)
         while (end := 2 * start) <= self.max_length:
             for context, (first, nll) in measured.items():
-                if first <= start:
+                if first <= start < first + len(nll):
                     row = {"context": context, "segment_start": start, "segment_end": end, "tokens": end - start}
                     row["nll"] = float(nll[start - first : end - first].mean(dtype="float64"))
                     rows.append(columns | row | {"protocol": self.PROTOCOL})
