@@ -165,7 +165,7 @@ class Workflow:
         return [self.corpus(name) for name in sorted({phase.corpus for phase in self.study.models[arm].phases})]
 
     def corpus_tokenizer(self, wildcards: Any) -> str:
-        return self._tokenizer(getattr(self.study.corpora[wildcards.corpus], "tokenizer", None))
+        return self._tokenizer(self.study.corpora[wildcards.corpus].tokenizer)
 
     def corpus_dataset(self, wildcards: Any) -> list[str]:
         """The manifest of the dataset that a corpus is made from; none for installed packages."""
@@ -200,7 +200,7 @@ class Workflow:
 
     def overlaps(self) -> list[str]:
         """Where the text that two corpora of one tokenizer share is counted, for every such pair."""
-        tokenizers = {name: getattr(corpus, "tokenizer", None) for name, corpus in self.study.corpora.items()}
+        tokenizers = {name: corpus.tokenizer for name, corpus in self.study.corpora.items()}
         pairs = combinations(self.corpora(), 2)
         return [f"{self.root}/overlap/{a}--{b}.json" for a, b in pairs if tokenizers[a] == tokenizers[b]]
 

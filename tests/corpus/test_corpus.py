@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -94,6 +97,67 @@ def test_too_few_long_documents(tiny_data, tmp_path):
     with pytest.raises(CorpusError, match="1000 are asked for; lower `documents`"):
         build_corpus(spec, tiny_data / "tokenizer", tmp_path, log=None)
     assert not (tmp_path / "tokens.npy").exists()
+
+
+def demo(monkeypatch, folder, files: dict[str, str]) -> None:
+    """An installed pure-Python package `demo` of these files."""
+    info = folder / "demo-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: demo\nVersion: 1.0\n")
+    (info / "WHEEL").write_text("Root-Is-Purelib: true\n")
+    record = []
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+        digest = base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).rstrip(b"=").decode()
+        record.append(f"{name},sha256={digest},{len(text.encode())}\n")
+    (info / "RECORD").write_text("".join(record))
+    monkeypatch.syspath_prepend(str(folder))
+
+
+def test_text_that_spells_a_special_token_stays_text(tiny_data, tmp_path, monkeypatch):
+    """`<s>` in a file is three characters, not the border of a document; nothing of the text is lost."""
+    text = 'print("<s>the text</s>")\n' * 3
+    demo(monkeypatch, tmp_path / "site", {"demo/a.py": text})
+    build_corpus({"corpus": {"packages": ["demo"]}, "seed": 0}, tiny_data / "tokenizer", tmp_path, log=None)
+    ids = TokenisedCorpus.open(tmp_path).document(0)
+    assert (ids[0], ids[-1]) == (BOS_ID, EOS_ID) and not np.isin(ids[1:-1], (BOS_ID, EOS_ID)).any()
+    assert load_tokenizer(tiny_data / "tokenizer").decode(ids[1:-1].tolist()) == text
+
+
+def test_bos_and_eos_are_the_tokenizers(tiny_data, tmp_path):
+    """An adopted model's tokenizer has other ids for them than the study's own."""
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(tiny_data / "tokenizer", folder)
+    config = json.loads((folder / "tokenizer_config.json").read_text())
+    (folder / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "a", "eos_token": "b"}))
+    bos, eos = (load_tokenizer(folder).token_to_id(token) for token in "ab")
+    spec = {"corpus": {"packages": ["accelerate"], "documents": 2}, "seed": 0}
+    facts = build_corpus(spec, folder, tmp_path / "corpus", log=None)
+    corpus = TokenisedCorpus.open(tmp_path / "corpus")
+    assert (corpus.bos, corpus.eos) == (facts["bos"], facts["eos"]) == (bos, eos) != (BOS_ID, EOS_ID)
+    assert [corpus.document(1)[0], corpus.document(1)[-1]] == [bos, eos]
+
+
+def test_tables_of_numbers_are_left_out_and_folders_count_once(tiny_data, tmp_path, monkeypatch):
+    """`max_digits` is a share of characters that is still allowed; `per_folder` counts what is kept of a folder."""
+    half = "12345abcde" * 20
+    files = {f"demo/a/{i}.py": f"text = 'words {'only ' * 30}'\n" for i in range(3)}
+    files |= {"demo/a/numbers.py": "1234567890" * 20, "demo/b/half.py": half, "demo/b/more.py": half + "1"}
+    demo(monkeypatch, tmp_path / "site", files)
+
+    def names(**limits) -> set[str]:
+        spec = {"corpus": {"packages": ["demo"], **limits}, "seed": 0}
+        build_corpus(spec, tiny_data / "tokenizer", tmp_path / "corpus", log=None)
+        return {name.removeprefix("demo/demo/") for name in TokenisedCorpus.open(tmp_path / "corpus").names}
+
+    assert len(names()) == 6
+    assert names(max_digits=0.5) == {"a/0.py", "a/1.py", "a/2.py", "b/half.py"}
+    kept = names(max_digits=0.5, per_folder=1)
+    assert len(kept) == 2 and "b/half.py" in kept
+    assert len(names(per_folder=2)) == 4
+    with pytest.raises(CorpusError, match="within max_digits and per_folder, 3 are asked for"):
+        names(max_digits=0.5, per_folder=1, documents=3)
 
 
 @given(length=st.integers(120, 2000), depth=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))

@@ -186,7 +186,7 @@ def test_the_displayed_tables_have_the_truncation_and_a_row_per_context(results:
     assert all(list(shown.frame) == ["model", "context", *stretches] for shown in (cut, gain, plain))
     assert set(cut.frame["context"]) == {"all"} and len(cut.frame) == 8
     own = plain.frame[plain.frame["model"] == "base"]["context"].tolist()
-    assert own == ["all", "256 (L)", "2,048 (8L)", "4,096 (16L)"]
+    assert own == ["all", "256 (L)", "512 (2L)", "1,024 (4L)", "2,048 (8L)", "4,096 (16L)"]
     assert [c for c in own if c != "256 (L)"] == gain.frame[gain.frame["model"] == "base"]["context"].tolist()
     row = gain.frame.set_index(["model", "context"]).loc[("YaRN s=16", "2,048 (8L)")]
     assert list(row == "–") == [True] * 3 + [False] * 2 and row["4,096–8,192"].startswith(("−0.29", "−0.30"))

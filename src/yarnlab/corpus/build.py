@@ -15,6 +15,7 @@ from yarnlab.corpus.datasets import encoded, files_of, id_rows, shard, text_rows
 from yarnlab.corpus.packages import CorpusError
 from yarnlab.corpus.tokenizer import Special, load_tokenizer, special_ids
 from yarnlab.corpus.tokens import CorpusWriter
+from yarnlab.corpus.version import VERSION
 from yarnlab.progress import Progress
 
 
@@ -40,7 +41,12 @@ def _from_dataset(
 
     files = files_of(asset, source["files"])
     special = special_ids(tokenizer_folder)
-    identity = [source, [(f.name, f.stat().st_size) for f in files], sha256_of(tokenizer_folder / "tokenizer.json")]
+    identity = [
+        VERSION,
+        source,
+        [(f.name, f.stat().st_size) for f in files],
+        sha256_of(tokenizer_folder / "tokenizer.json"),
+    ]
     shards = folder / ".shards" / digest(identity)[:16]
     dropped = Dropped()
     documents = _documents(source, files, tokenizer_folder, shards, log)

@@ -100,7 +100,10 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def load_tokenizer(folder: Path) -> tokenizers.Tokenizer:
-    """The tokenizer.json of a folder. Raises CorpusError where there is none."""
+    """The tokenizer.json of a folder. Raises CorpusError where there is none.
+
+    Text that spells a special token stays text: a file with `<s>` in it has no document border there.
+    """
     from tokenizers import Tokenizer
 
     file = folder / "tokenizer.json"
@@ -109,4 +112,6 @@ def load_tokenizer(folder: Path) -> tokenizers.Tokenizer:
             f"{folder} has no tokenizer.json. If it has a tokenizer.model, convert it once: "
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )
-    return Tokenizer.from_file(str(file))
+    tokenizer = Tokenizer.from_file(str(file))
+    tokenizer.encode_special_tokens = True  # as text
+    return tokenizer

@@ -6,6 +6,7 @@ import io
 import json
 import math
 import random
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from yarnlab.corpus.packages import CorpusError, Document, read_packages, versions
-from yarnlab.corpus.tokenizer import BOS_ID, EOS_ID, Special, load_tokenizer
+from yarnlab.corpus.tokenizer import BOS_ID, EOS_ID, Special, load_tokenizer, special_ids
 from yarnlab.progress import Progress
 from yarnlab.provenance import write_json
 
@@ -129,21 +130,27 @@ def build_corpus(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, 
     packages = tuple(source["packages"])
     documents = read_packages(packages)
     random.Random(seed).shuffle(documents)
-    tokenizer = load_tokenizer(tokenizer_folder)
-    with CorpusWriter(folder, id_type(tokenizer_folder), Special(BOS_ID, EOS_ID)) as writer:
+    tokenizer, special = load_tokenizer(tokenizer_folder), special_ids(tokenizer_folder)
+    most_of_folder, of_folder = source.get("per_folder", math.inf), Counter[str]()
+    with CorpusWriter(folder, id_type(tokenizer_folder), special) as writer:
         for name, ids in _encode(documents, tokenizer, source, log):
-            if len(ids) < source.get("min_tokens", 0):
+            place = name.rpartition("/")[0]
+            if len(ids) < source.get("min_tokens", 0) or of_folder[place] >= most_of_folder:
                 continue
-            writer.add(name, np.array([BOS_ID, *ids, EOS_ID]))
+            of_folder[place] += 1
+            writer.add(name, np.array([special.bos, *ids, special.eos]))
             if writer.documents == source.get("documents") or writer.tokens >= source.get("max_tokens", math.inf):
                 break
         if writer.documents < source.get("documents", 1):
+            limits = [key for key in ("max_digits", "per_folder") if key in source]
             raise CorpusError(
                 f"only {writer.documents} documents of {', '.join(packages)} have {source.get('min_tokens', 0)} tokens "
-                f"or more, {source.get('documents', 1)} are asked for; lower `documents` or `min_tokens`, or name more "
-                "packages"
+                f"or more{' within ' + ' and '.join(limits) if limits else ''}, {source.get('documents', 1)} are asked "
+                f"for; lower `documents` or `min_tokens`, {'raise ' + ' or '.join(limits) + ', ' if limits else ''}or "
+                "name more packages"
             )
-    return {"tokens": writer.tokens, "documents": writer.documents, "versions": versions(packages)}
+    facts = {"tokens": writer.tokens, "documents": writer.documents, "versions": versions(packages)}
+    return facts | {"bos": special.bos, "eos": special.eos}
 
 
 def _encode(
@@ -151,10 +158,12 @@ def _encode(
 ) -> Iterator[tuple[str, list[int]]]:
     """(name, ids) of each document in order, encoded in parallel batches; lazy, so a full corpus ends the work."""
     # A token is at least one byte, so shorter texts need no encoding to be ruled out.
-    long_enough = [d for d in documents if len(d.text.encode()) >= source.get("min_tokens", 0)]
-    progress = Progress("tokenise", len(long_enough), log=log, unit="document")
-    for first in range(0, len(long_enough), BATCH):
-        batch = long_enough[first : first + BATCH]
+    kept = [d for d in documents if len(d.text.encode()) >= source.get("min_tokens", 0)]
+    if "max_digits" in source:
+        kept = [d for d in kept if sum(map(str.isdigit, d.text)) <= source["max_digits"] * len(d.text)]
+    progress = Progress("tokenise", len(kept), log=log, unit="document")
+    for first in range(0, len(kept), BATCH):
+        batch = kept[first : first + BATCH]
         encoded = tokenizer.encode_batch_fast([document.text for document in batch], add_special_tokens=False)
         for document, encoding in zip(batch, encoded, strict=True):
             yield document.name, encoding.ids

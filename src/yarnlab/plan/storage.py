@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from yarnlab.cost import parameters
 from yarnlab.plan.stages import Stage
-from yarnlab.study.data import HubText, PythonPackages
+from yarnlab.study.data import Corpus, HubText
 from yarnlab.study.schema import Study
 
 
@@ -57,7 +56,6 @@ def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
         yield Stage("corpus", name, disk=(2.0 if vocabulary <= 2**16 else 4.0) * (tokens or 0)), note
 
 
-def _reads(study: Study, arm: str, corpus: Any) -> bool:
+def _reads(study: Study, arm: str, corpus: Corpus) -> bool:
     """Whether an arm's tokenizer is the one that a corpus is tokenised with."""
-    wanted = None if isinstance(corpus, PythonPackages) else corpus.tokenizer
-    return study.tokenizer_of(arm) == wanted
+    return study.tokenizer_of(arm) == corpus.tokenizer

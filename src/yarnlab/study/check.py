@@ -101,15 +101,15 @@ def _sources(study: Study) -> Iterator[Problem]:
     for name in study.assets:
         if name not in used:
             yield ("assets", name), "is used by no corpus, model or evaluation"
-    packages = [name for name, corpus in study.corpora.items() if isinstance(corpus, PythonPackages)]
+    packages = [name for name, corpus in study.corpora.items() if corpus.tokenizer is None]
     if study.tokenizer is not None:
         source = study.tokenizer.train_on
         if source not in packages:
-            what = f"there is no corpus {source!r} of packages"
+            what = f"there is no corpus {source!r} of packages without a tokenizer of an asset"
             yield ("tokenizer", "train_on"), f"{what}{near(source, study.corpora)}"
         return
     for name in packages:
-        yield ("corpora", name), "packages are tokenised by the study's own tokenizer: `tokenizer` is missing"
+        yield ("corpora", name), "needs the `tokenizer` of an asset, or the study's own: `tokenizer` is missing"
     for arm, model in study.models.items():
         if model.pretrain is not None:
             at = ("models", arm, "pretrain")
@@ -121,6 +121,7 @@ def _assets(study: Study) -> Iterator[tuple[KeyPath, str, str]]:
     for name, corpus in study.corpora.items():
         if not isinstance(corpus, PythonPackages):
             yield ("corpora", name, "asset"), corpus.asset, "dataset"
+        if corpus.tokenizer is not None:
             yield ("corpora", name, "tokenizer"), corpus.tokenizer, "model"
     for arm, model in study.models.items():
         if model.hub is not None:

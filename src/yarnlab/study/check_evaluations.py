@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from yarnlab.evaluation.base import Evaluation
-from yarnlab.study.data import Corpus, PythonPackages
+from yarnlab.study.data import Corpus
 from yarnlab.study.fields import KeyPath, Problem
 from yarnlab.study.schema import Study
 
@@ -31,7 +31,7 @@ def _problems(study: Study, evaluation: Evaluation) -> Iterator[Problem]:
 
 def foreign(study: Study, corpus: Corpus, arm: str) -> str | None:
     """Why an arm cannot read a corpus: its ids are another tokenizer's. None if it can."""
-    own, given = study.tokenizer_of(arm), None if isinstance(corpus, PythonPackages) else corpus.tokenizer
+    own, given = study.tokenizer_of(arm), corpus.tokenizer
     if own == given:
         return None
     return f"is tokenised by {given or 'the study itself'}, the model {arm} reads ids of {own or 'the study itself'}"

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, model_validator
 
-from yarnlab.study.fields import ConfigModel, Name, Positive, each_once
+from yarnlab.study.fields import ConfigModel, Name, Positive, Share, each_once
 
 
 class Asset(ConfigModel):
@@ -62,6 +62,12 @@ class PythonPackages(_Documents):
     """Marks a corpus of packages."""
     packages: Annotated[tuple[str, ...], Field(min_length=1), AfterValidator(_different)]
     """Names of the distributions."""
+    tokenizer: Name | None = None
+    """The asset with whose tokenizer the text is tokenised, in place of the study's own."""
+    max_digits: Share | None = None
+    """Documents of which a larger share of characters are digits are left out: they are tables of numbers."""
+    per_folder: Positive | None = None
+    """At most so many documents of one folder are kept, so that documents vary."""
 
 
 class Blocks(ConfigModel):
