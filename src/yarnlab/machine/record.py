@@ -41,7 +41,10 @@ def this_machine() -> dict[str, Any]:
     if os.environ.get(VARIABLE) == "default":
         return {}
     key = _key()
-    return next((found for file in files() if (found := read_json(file).get(key))), None) or measure()
+    for file in files():
+        if found := read_json(file).get(key):
+            return dict(found)
+    return measure()
 
 
 def measure() -> dict[str, Any]:
@@ -55,7 +58,7 @@ def measure() -> dict[str, Any]:
             with _exclusive(file):
                 found = read_json(file).get(key)
                 if found and found["measured"] >= asked:  # while this process waited
-                    return found
+                    return dict(found)
                 write_json(file, read_json(file))  # that it can be written is known before the time is spent
                 if found := _measured():
                     write_json(file, {**read_json(file), key: found})
