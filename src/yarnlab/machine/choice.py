@@ -30,15 +30,12 @@ def choices(seconds: Seconds, default: str) -> dict[str, Any]:
             forward and backward over the longest rows, each with its kernel.
     """
     works = [attention_work(length, gradients) for length in LENGTHS for gradients in (False, True)]
-    kernels = {
-        dtype: {
-            work: faster(
-                {kernel: seconds[work].get(f"{dtype} {kernel}", math.inf) for kernel in KERNELS}, DEFAULTS[dtype]
-            )
-            for work in works
-        }
-        for dtype in DTYPES
-    }
+
+    def kernel(dtype: str, work: str) -> str:
+        timed = {name: seconds[work].get(f"{dtype} {name}", math.inf) for name in KERNELS}
+        return faster(timed, DEFAULTS[dtype])
+
+    kernels = {dtype: {work: kernel(dtype, work) for work in works} for dtype in DTYPES}
 
     def step(dtype: str) -> float:
         work = attention_work(LENGTHS[-1], True)
