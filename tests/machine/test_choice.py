@@ -41,6 +41,12 @@ def test_where_bf16_is_faster_the_default_stands_or_is_taken():
         found = choices(seconds_of(EPYC), default)
         assert found["precision"] == "bf16"
         assert set(found["kernels"]["bf16"].values()) == {"blockwise"}
+        assert set(found["kernels"]["fp32"].values()) == {"sdpa"}  # by default, at 39 to 37 GFLOP/s too
+
+
+def test_blockwise_is_taken_in_fp32_where_it_is_clearly_faster():
+    found = choices(seconds_of({"fp32": (50, (30, 40), (50, 40), (20, 20))}), "fp32")
+    assert [found["kernels"]["fp32"][work] for work in WORKS] == ["sdpa", "sdpa", "sdpa", "blockwise"]
 
 
 def test_what_was_not_timed_is_not_chosen():

@@ -135,6 +135,28 @@ def test_defaults_can_be_asked_for(made, monkeypatch):
     assert another_process() == {} and not made
 
 
+def test_the_verb_shows_the_record_or_says_that_there_is_none(monkeypatch):
+    from typer.testing import CliRunner
+
+    from yarnlab.cli import app
+
+    work = attention_work(256, False)
+    shown = {
+        "processor": "a processor", "torch": "2", "measured": "2026", "precision": "fp32", "default_precision": "bf16",
+        "kernels": {"fp32": {work: "sdpa"}}, "seconds": {PRODUCTS: {"fp32": 0.01}, work: {"fp32 sdpa": 0.004}},
+    }  # fmt: skip
+    monkeypatch.setattr(record, "_measured", lambda: shown)
+    said = CliRunner().invoke(app, ["machine"]).output
+    assert "precision auto: fp32 (by the processor's flags bf16)" in said
+    assert f"{work}: fp32 sdpa 4 ms; chosen: fp32 sdpa" in said
+    monkeypatch.setattr(record, "_measured", lambda: {**shown, "measured": "0", "processor": "another"})
+    assert "a processor" in CliRunner().invoke(app, ["machine"]).output
+    assert "another" in CliRunner().invoke(app, ["machine", "--measure"]).output
+    record.this_machine.cache_clear()
+    monkeypatch.setenv(record.VARIABLE, "default")
+    assert "nothing is measured" in CliRunner().invoke(app, ["machine"]).output
+
+
 def test_the_manifest_of_what_a_gpu_computed_names_no_cpu(made):
     assert record.facts("cuda") == {} and not made
     assert record.facts("cpu")["measured"]["number"] == 1

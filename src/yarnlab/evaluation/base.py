@@ -59,7 +59,7 @@ class Evaluation(ConfigModel):
     models: tuple[Name, ...] = Field(min_length=1)
     """The models that are evaluated."""
     precision: Literal["auto", "bf16", "fp32"]
-    """How the forward pass computes; `auto` is bf16 where the machine multiplies it and fp32 elsewhere."""
+    """How the forward pass computes; `auto` is the faster of bf16 and fp32, as in training."""
     threads: Positive
     """CPU threads of a job."""
 

@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 MARGIN = 1.15  # how many times as fast as the default another candidate must be: noise makes up less
-KERNELS = ("blockwise", "sdpa")  # the first is the default: attention.py's own, and torch's
-DTYPES = ("bf16", "fp32")
+KERNELS = ("blockwise", "sdpa")  # attention.py's own, and torch's
+DEFAULTS = {"bf16": "blockwise", "fp32": "sdpa"}  # what was faster in most works of all machines so far
+DTYPES = tuple(DEFAULTS)
 LENGTHS = (256, 4096)  # tokens of a row; between them, the nearer one by ratio decides
 PRODUCTS = "products"
 
@@ -29,13 +30,12 @@ def choices(seconds: Seconds, default: str) -> dict[str, Any]:
             forward and backward over the longest rows, each with its kernel.
     """
     works = [attention_work(length, gradients) for length in LENGTHS for gradients in (False, True)]
-    kernels = {
-        dtype: {
-            work: faster({kernel: seconds[work].get(f"{dtype} {kernel}", math.inf) for kernel in KERNELS}, KERNELS[0])
-            for work in works
-        }
-        for dtype in DTYPES
-    }
+
+    def kernel(dtype: str, work: str) -> str:
+        timed = {name: seconds[work].get(f"{dtype} {name}", math.inf) for name in KERNELS}
+        return faster(timed, DEFAULTS[dtype])
+
+    kernels = {dtype: {work: kernel(dtype, work) for work in works} for dtype in DTYPES}
 
     def step(dtype: str) -> float:
         work = attention_work(LENGTHS[-1], True)
@@ -51,8 +51,8 @@ def faster(seconds: Mapping[str, float], default: str) -> str:
 
 
 def kernel_for(kernels: Mapping[str, str], length: int, gradients: bool) -> str:
-    """The kernel for rows of `length` tokens, of one dtype's `kernels`; the default where nothing was measured."""
+    """The kernel for rows of `length` tokens, of one dtype's `kernels`; blockwise where nothing was measured."""
     if not kernels:
-        return KERNELS[0]
+        return "blockwise"
     nearest = min(LENGTHS, key=lambda measured: abs(math.log(measured / length)))
     return kernels[attention_work(nearest, gradients)]

@@ -26,7 +26,7 @@ from yarnlab.provenance import cpu_name, now, read_json, write_json
 
 VARIABLE = "YARNLAB_MACHINE"  # `default`: nothing is measured; the processor's flags and the blockwise kernel decide
 VERSION = 1  # of what is timed and how choices follow: to be raised with a change of timing.py, choice.py or a kernel
-LIMIT_S = 120.0  # imports and timing take ten seconds
+LIMIT_S = 300.0  # imports and timing take ten seconds, on a machine with much else to do a minute
 # Variables that make torch's and oneDNN's kernels leave out instructions: a machine without them is another one.
 CAPABILITIES = ("ATEN_CPU_CAPABILITY", "ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA", "MKL_ENABLE_INSTRUCTIONS")
 
@@ -41,7 +41,10 @@ def this_machine() -> dict[str, Any]:
     if os.environ.get(VARIABLE) == "default":
         return {}
     key = _key()
-    return next((found for file in files() if (found := read_json(file).get(key))), None) or measure()
+    for file in files():
+        if found := read_json(file).get(key):
+            return dict(found)
+    return measure()
 
 
 def measure() -> dict[str, Any]:
@@ -55,7 +58,7 @@ def measure() -> dict[str, Any]:
             with _exclusive(file):
                 found = read_json(file).get(key)
                 if found and found["measured"] >= asked:  # while this process waited
-                    return found
+                    return dict(found)
                 write_json(file, read_json(file))  # that it can be written is known before the time is spent
                 if found := _measured():
                     write_json(file, {**read_json(file), key: found})

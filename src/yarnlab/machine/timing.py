@@ -42,7 +42,10 @@ def measure() -> Seconds:
 
 
 def interleaved(candidates: Mapping[str, Callable[[], object]]) -> dict[str, list[float]]:
-    """Seconds of each candidate, round by round: they take turns, so that all share what else the machine does."""
+    """Seconds of each candidate, round by round: of this thread's CPU time, which waiting for a core is no part of.
+
+    They take turns, so that all share what else other processes do to caches and clocks.
+    """
     found: dict[str, list[float]] = {name: [] for name in candidates}
     for work in candidates.values():
         work()
@@ -51,9 +54,9 @@ def interleaved(candidates: Mapping[str, Callable[[], object]]) -> dict[str, lis
         if done >= ROUNDS and time.perf_counter() - start > ROUNDS_S:
             break
         for name, work in candidates.items():
-            begin = time.perf_counter()
+            begin = time.thread_time()
             work()
-            found[name].append(time.perf_counter() - begin)
+            found[name].append(time.thread_time() - begin)
     return found
 
 

@@ -136,7 +136,7 @@ class Train(ConfigModel):
     """The norm to which larger gradients are scaled down."""
     precision: Literal["auto", "bf16", "fp32", "pure-bf16"]
     """`bf16` computes in bf16 with fp32 weights, `pure-bf16` also keeps the weights in bf16, as the official run did;
-    `auto` is bf16 where the machine multiplies it and fp32 elsewhere."""
+    `auto` is the faster of bf16 and fp32: on GPUs bf16 where they have it, on a CPU as was measured."""
     loss: Literal["auto", "torch", "liger"] = "auto"
     """The cross-entropy's kernel; `auto` is Liger's on GPUs where it is installed."""
     parallel: Parallel
