@@ -86,19 +86,12 @@ def test_exchanging_yarn_and_pi_flips_the_claims(found: dict[str, str], results:
     assert changed["accept-passkey-first"] in ("fails", "holds in part")
 
 
-@pytest.mark.parametrize(
-    ("claim", "arm", "slope"),
-    [("23", "yarn-s16", 0.8), ("24", "yarn-s16", -3.0), ("25", "yarn-s32", 0.8), ("26", "yarn-s32", 0.8)],
-)
-def test_tilting_one_models_curve_flips_its_claims(
-    found: dict[str, str], results: Results, claim: str, arm: str, slope: float
-) -> None:
-    """Mutation: a rising (or, for the collapse, falling) curve of one model is noticed."""
+def test_a_curve_that_rises_within_the_window_is_noticed(found: dict[str, str], results: Results) -> None:
+    """Mutation, of perplexity; those of contexts are in test_mutations.py."""
     frame = results.frame("perplexity")
-    assert found[claim] == "holds"
-    tilt = np.where(frame["arm"] == arm, slope * np.log2(frame["length"] / 256), 0.0)
-    mutant = with_frames(results, perplexity=frame.assign(nll=frame["nll"] + tilt))
-    assert status(claim, mutant) != "holds"
+    assert found["26"] == "holds"
+    rise = np.where(frame["arm"] == "yarn-s32", 0.8 * np.log2(frame["length"] / 256), 0.0)
+    assert status("26", with_frames(results, perplexity=frame.assign(nll=frame["nll"] + rise))) != "holds"
 
 
 @pytest.mark.parametrize(
@@ -135,14 +128,14 @@ def test_missing_results_are_not_run(tmp_path: Path, kind: str) -> None:
 
 def test_a_study_without_rivals_judges_no_comparison(tmp_path: Path) -> None:
     """With no ablation arms, comparisons are not run while claims on one model still are."""
-    found = statuses(load(write_study(tmp_path / "study", ablation=False)))
+    found = statuses(load(write_study(tmp_path / "study", ablation=False, further=True)))
     assert {found[c] for c in ("accept-finetuned-order", "17", "18", "19", "20", "21")} == {"not run"}
     assert found["23"] == found["25"] == "holds"
 
 
 def test_several_seeds_count_in_n(tmp_path: Path) -> None:
     """With three seeds an estimate rests on documents x seeds and says so."""
-    results = load(write_study(tmp_path / "study", seeds=(1, 2, 3)))
+    results = load(write_study(tmp_path / "study", seeds=(1, 2, 3), further=True))
     verdict = judge(next(c for c in CLAIMS if c.id == "24"), results)
     assert verdict.status == "holds"
     assert verdict.decisive is not None
@@ -333,4 +326,4 @@ def test_claims_json_is_complete_and_stable(
     assert json.loads(again) == document["claims"]
 
 
-CRITERIA_7 = "984d14c118bd992e180d10b0c360d8090b30002e694895b379db84bb004d0297"
+CRITERIA_7 = "aa763998f48b21ce218b8b7226aec79b8c7f1a33c8c8efffcc932e6a251aee2b"

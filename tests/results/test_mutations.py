@@ -53,6 +53,14 @@ def tilt(arm: str, slope: float) -> Mutation:
     return shift("perplexity", lambda f: np.where(f["arm"] == arm, slope * np.log2(f["length"] / L), 0.0))
 
 
+def lean(arm: str, slope: float) -> Mutation:
+    """Let one arm's loss on the same tokens rise by `slope` with each doubling of the context that it is given."""
+    return shift(
+        "context",
+        lambda f: np.where(f["arm"] == arm, slope * np.log2(f[["context", "segment_end"]].min(axis=1) / L), 0.0),
+    )
+
+
 def blind(arm: str, lengths: tuple[int, ...] = ()) -> Mutation:
     """Take away an arm's passkey hits, at some lengths or at all."""
 
@@ -91,13 +99,14 @@ FALLEN = {"fails", "holds in part"}
 MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
     "accept-zero-shot-order": (swap("zero_shot", "method", "yarn", "pi"), FALLEN),
     "accept-finetuned-order": (swap("perplexity", "arm", "yarn-s16", "pi-s16"), {"fails"}),
-    "accept-collapse": (tilt("yarn-s16", -5.0), {"fails"}),
-    "accept-continuation": (tilt("yarn-s32", 0.8), {"fails"}),
+    "accept-collapse": (lean("yarn-s16", -5.0), {"fails"}),
+    "accept-continuation": (lean("yarn-s32", 0.8), {"fails"}),
+    "accept-useful": (lean("yarn-s16", 0.8), FALLEN),
     "accept-passkey-base": (blind("base"), {"fails"}),
     "accept-passkey-first": (blind("yarn-s16"), {"fails"}),
     "accept-passkey-continued": (blind("yarn-s32"), {"fails"}),
     "6": (swap("key_cache", "cache", "pre-rope", "post-rope"), FALLEN),
-    "7": (tilt("base", -3.0), {"fails"}),
+    "7": (lean("base", -3.0), {"fails"}),
     "8": (swap("zero_shot", "method", "yarn", "pi"), FALLEN),
     "9": (swap("zero_shot", "method", "yarn", "ntk-by-parts"), {"fails"}),
     "10": (swap("zero_shot", "method", "ntk-aware", "pi"), FALLEN),
@@ -112,11 +121,11 @@ MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
     "19": (shift("perplexity", lambda f: by_length(f, "ntk-aware-s16", -3.0, 3.0)), {"holds"}),
     "20": (shift("perplexity", lambda f: np.where(f["arm"] == "ramp-only-s16", -0.1, 0.0)), {"holds"}),
     "21": (swap("passkey", "arm", "yarn-s16", "pi-s16"), FALLEN),
-    "23": (tilt("yarn-s16", 0.8), {"fails"}),
-    "24": (tilt("yarn-s16", -3.0), {"fails"}),
-    "25": (tilt("yarn-s32", 0.8), {"fails"}),
+    "23": (lean("yarn-s16", 0.8), {"fails"}),
+    "24": (lean("yarn-s16", -3.0), {"fails"}),
+    "25": (lean("yarn-s32", 0.8), FALLEN),
     "26": (tilt("yarn-s32", 0.8), FALLEN),
-    "27": (tilt("pi-s16", 2.0), {"holds"}),
+    "27": (lean("pi-s16", -2.0), FALLEN),
     "28": (swap("sliding_window", "arm", "yarn-s16", "ntk-aware-s16"), FALLEN),
     "29": (blind("yarn-s32"), FALLEN),
     "30": (blind("yarn-s16", (16 * L,)), {"holds"}),
@@ -212,4 +221,4 @@ def test_the_control_of_claim_26(results: Results, shifted: float, expected: str
 def test_the_claim_on_short_rows(results: Results) -> None:
     study = with_model(results, "yarn-s16", trained_length=2 * L)
     assert verdict("34", study) == "holds"
-    assert verdict("34", tilt("yarn-s16", 0.8)(study)) == "fails"
+    assert verdict("34", lean("yarn-s16", 0.8)(study)) == "fails"

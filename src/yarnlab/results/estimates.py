@@ -37,12 +37,14 @@ def nll(results: Results, arm: str, length: int, column: str = "nll") -> pd.Data
 
 def segment(results: Results, arm: str, start: int, end: int) -> pd.DataFrame:
     """Mean NLL of the tokens between two window lengths, from the two cumulative means."""
-    sums, counts = [], []
-    for length in (start, end):
-        # N tokens hold N-1 targets: the first one has no context.
-        sums.append(nll(results, arm, length) * (length - 1))
-        counts.append(length - 1)
-    return (sums[1] - sums[0]) / (counts[1] - counts[0])
+    return between((start, nll(results, arm, start)), (end, nll(results, arm, end)))
+
+
+def between(shorter: tuple[int, pd.DataFrame], longer: tuple[int, pd.DataFrame]) -> pd.DataFrame:
+    """Mean NLL of the tokens between two lengths, each with the mean over all of its targets."""
+    # N tokens hold N-1 targets: the first one has no context.
+    (start, first), (end, whole) = ((length - 1, mean) for length, mean in (shorter, longer))
+    return (whole * end - first * start) / (end - start)
 
 
 def context_nll(results: Results, arm: str, context: int, start: int, end: int) -> pd.DataFrame:

@@ -30,7 +30,7 @@ from yarnlab.results.claims.notation import (
     symbol,
 )
 from yarnlab.results.claims.parts import Part, interval
-from yarnlab.results.estimates import context_nll, gap, nll, paired, score_gap, segment, zero_shot
+from yarnlab.results.estimates import between, context_nll, gap, nll, paired, score_gap, zero_shot
 from yarnlab.results.estimates import sliding_gap as gap_of_windows
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import Estimate, mean
@@ -121,45 +121,6 @@ def perplexity_change(results: Results, of: str, at: int, against: int) -> Estim
 
 
 @quantity(
-    "that rise of {of} over that of {over}",
-    "perplexity at {at} over that at {against}: {compared}",
-    "at",
-    "against",
-)
-def perplexity_rise(results: Results, of: str, over: str, at: int, against: int) -> Estimate:
-    """How much more the perplexity of one model changes between two lengths than that of another, as a ratio."""
-    rises = (nll(results, arm, at) - nll(results, arm, against) for arm in (of, over))
-    return gap(*rises).map(math.exp, "ratio of ratios")
-
-
-@quantity(
-    "{of}, perplexity of tokens {tokens} over tokens {reference}",
-    "perplexity of the tokens in {tokens} over that of the tokens in {reference}: {compared}",
-    "tokens",
-    "reference",
-)
-def segment_change(results: Results, of: str, tokens: tuple[int, int], reference: tuple[int, int]) -> Estimate:
-    """Perplexity of one model's tokens in one segment of the text over that of its tokens in another."""
-    return gap(segment(results, of, *tokens), segment(results, of, *reference)).map(math.exp, RATIO)
-
-
-@quantity(
-    "{of}, NLL on {tokens} minus {times} × NLL on {reference} tokens",
-    "mean NLL of the tokens in {tokens} minus {times:g} times that of the tokens in {reference}: {compared}",
-    "tokens",
-    "reference",
-    "times",
-    equal=0.0,
-)
-def segment_excess(
-    results: Results, of: str, tokens: tuple[int, int], reference: tuple[int, int], times: float
-) -> Estimate:
-    """Mean NLL of one model's tokens in one segment minus `times` that of its tokens in another."""
-    inside = times * segment(results, of, *reference)
-    return mean(paired(segment(results, of, *tokens), inside), unit=NATS)
-
-
-@quantity(
     "{of} on tokens {tokens}, {at_shown} minus {against_shown} tokens of context",
     "NLL of the tokens in {tokens}, predicted from {at}, minus NLL of the same tokens predicted from {against}: "
     "{compared}",
@@ -193,6 +154,27 @@ def context_gap(results: Results, of: str, over: str, tokens: tuple[int, int], a
     With the base and its own L as the other: what extending the context is worth, against cutting the text at L.
     """
     return mean(paired(context_nll(results, of, at, *tokens), context_nll(results, over, against, *tokens)), unit=NATS)
+
+
+@quantity(
+    "tokens {tokens}, {at_shown} minus {against_shown} tokens of context: {of} minus {over}",
+    "NLL of the tokens in {tokens}, predicted from {at}, minus NLL of the same tokens predicted from {against}: "
+    "{compared}",
+    "tokens",
+    "at",
+    "against",
+    kind="context",
+    equal=0.0,
+    decided=WINDOWED,
+)
+def context_change_gap(
+    results: Results, of: str, over: str, tokens: tuple[int, int], at: int, against: int
+) -> Estimate:
+    """`context_change` of one model minus that of another: which of them more context harms more."""
+    own, other = (
+        context_nll(results, arm, at, *tokens) - context_nll(results, arm, against, *tokens) for arm in (of, over)
+    )
+    return mean(paired(own, other), unit=NATS)
 
 
 @quantity(
@@ -243,6 +225,25 @@ def zero_shot_ratio(results: Results, of: str, over: str, scale: float, at: int)
 def zero_shot_change(results: Results, of: str, scale: float, at: int, against: int) -> Estimate:
     """Perplexity of the base under one method at one length over that at another."""
     return gap(*(zero_shot(results, of, scale, length) for length in (at, against))).map(math.exp, RATIO)
+
+
+@quantity(
+    "s={scale:g}, {of} on tokens {tokens}, NLL minus the base's with {against:,} tokens of context",
+    "NLL without fine-tuning of the tokens in {tokens}{scales}, predicted from all that precedes them, minus NLL of "
+    "the same tokens predicted by the base from a window of {against}: {compared}",
+    "tokens",
+    "against",
+    "scale",
+    kind="zero_shot",
+    on_base=True,
+    equal=0.0,
+    decided=WINDOWED,
+)
+def zero_shot_cut(results: Results, of: str, scale: float, tokens: tuple[int, int], against: int) -> Estimate:
+    """Mean NLL of tokens of the base under one method minus that of the base with a sliding window, in nats."""
+    base = results.base()
+    whole = between(*((n, zero_shot(results, of, scale, n)) for n in tokens))
+    return mean(paired(whole, context_nll(results, base.arm if base else "", against, *tokens)), unit=NATS)
 
 
 @quantity(

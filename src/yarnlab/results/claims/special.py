@@ -19,7 +19,7 @@ from yarnlab.results import temperature as sweep
 from yarnlab.results.bases import compared_with
 from yarnlab.results.claims.models import Scope
 from yarnlab.results.claims.parts import Part, interval, reaches, tested
-from yarnlab.results.claims.quantities import RATIO, perplexity_change
+from yarnlab.results.claims.quantities import RATIO, context_change, perplexity_change
 from yarnlab.results.estimates import (
     REFERENCE_VARIANT,
     NotMeasured,
@@ -367,7 +367,7 @@ def small_budget(scope: Scope, *, pretraining: float, share: float, steps: int, 
 
 @special
 def short_rows(scope: Scope, *, least_scale: float, rows: str, below: float) -> Iterator[Part]:
-    """Every YaRN model trained at a large scale on short rows: perplexity at sL over that at sL/2."""
+    """Every YaRN model trained at a large scale on short rows: what it gains from the last doubling of its context."""
     longest = scope.window.tokens(rows)
     found = [
         m
@@ -379,8 +379,11 @@ def short_rows(scope: Scope, *, least_scale: float, rows: str, below: float) -> 
         raise NotMeasured(f"no YaRN model was trained at s ≥ {least_scale:g} on rows of at most {longest:,} tokens")
     for model in found:
         full, half = (scope.at_scale(model.scale).tokens(n) for n in ("sL", "sL/2"))
-        name = f"{label(model)} on rows of {model.trained_length:,}, perplexity at {full:,} over {half:,} tokens"
-        yield interval(name, perplexity_change(scope.results, model.arm, full, half), "<", below, [model.arm])
+        name = (
+            f"{label(model)} on rows of {model.trained_length:,}, tokens {half:,}–{full:,}, all minus {half:,} tokens "
+        )
+        gained = context_change(scope.results, model.arm, (half, full), full, half)
+        yield interval(f"{name}of context", gained, "<", below, [model.arm])
 
 
 @special
