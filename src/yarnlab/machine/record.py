@@ -60,9 +60,10 @@ def measure() -> dict[str, Any]:
                 if found and found["measured"] >= asked:  # while this process waited
                     return dict(found)
                 write_json(file, read_json(file))  # that it can be written is known before the time is spent
-                if found := _measured():
-                    write_json(file, {**read_json(file), key: found})
-                return found
+                measured = _measured()
+                if measured:
+                    write_json(file, {**read_json(file), key: measured})
+                return measured
         except OSError:
             continue
     return {}
