@@ -146,7 +146,7 @@ def test_another_meaning_of_a_hyperparameter_is_declared(project):
     schedule = project / "src" / "yarnlab" / "training" / "schedule.py"
     edit(schedule, "return lr * (step + 1) / warmup_steps", "return lr * step / warmup_steps")
     notice = "import sys; sys.path.insert(0, 'tests'); from bless_protocols import problem; print(problem('train'))"
-    assert "train: train@2, but training.schedule changed" in python(project, "-c", notice)
+    assert "train: train@3, but training.schedule changed" in python(project, "-c", notice)
     assert state(project) == before
     edit(project / "src" / "yarnlab" / "training" / "version.py", "VERSION = 2", "VERSION = 3")
     python(project, "tests/bless_protocols.py")

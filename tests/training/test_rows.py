@@ -11,7 +11,7 @@ from tiny_runs import phase
 
 from yarnlab.corpus.passkey import NAMES, NOUNS, TEST, TRAINING
 from yarnlab.corpus.tokenizer import load_tokenizer
-from yarnlab.study.training import Retrieval, Rows, Train
+from yarnlab.study.training import Repeats, Retrieval, Rows, Train
 from yarnlab.training.rows import RowError, RowSource
 
 
@@ -25,6 +25,25 @@ def test_rows_follow_from_order_and_number(source):
         )
     assert not np.array_equal(one.batch(0).ids, one.batch(1).ids)
     assert not np.array_equal(one.batch(0).ids, other.batch(0).ids)
+
+
+def test_a_span_begins_with_bos():
+    """As evaluation documents and retrieval rows do; the rest is the text of the place that was drawn, all of it a
+    target. BOS is the corpus's, whatever its id."""
+    tokens = np.arange(1000, 3000).astype(np.uint16)
+    corpus = SimpleNamespace(tokens=tokens, names=("all",), bos=7, eos=8)
+    batch = RowSource(corpus, None, phase(rows=Rows(), seq_len=40), (0,)).batch(0)
+    assert (batch.ids[:, 0] == 7).all() and (np.diff(batch.ids[:, 1:]) == 1).all()
+    assert batch.ids.shape == (4, 41) and batch.weights.shape == (4, 40) and (batch.weights == 1).all()
+    assert len(set(batch.ids[:, 1])) > 1 and (tokens == np.arange(1000, 3000)).all()
+
+
+def test_noise_holds_no_bos_or_eos():
+    """Whatever their ids are; every other id up to the corpus's largest may come."""
+    corpus = SimpleNamespace(tokens=np.resize(np.arange(10, dtype=np.uint16), 500), names=("all",), bos=3, eos=9)
+    repeats = Repeats(share=1.0, min_segment=200, max_segment=200, random=1.0)
+    rows = RowSource(corpus, None, phase(rows=Rows(repeats=repeats), seq_len=300), (0,)).batch(0)
+    assert set(np.unique(rows.ids)) == {0, 1, 2, 4, 5, 6, 7, 8}
 
 
 def retrieval_rows(asked: str, min_keys: int = 1, max_keys: int = 3) -> Train:

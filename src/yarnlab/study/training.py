@@ -53,8 +53,8 @@ class Rows(ConfigModel):
     """What training rows are made of; the rest, up to 1, is plain text."""
 
     text: Literal["spans", "blocks"] = "spans"
-    """`spans` cuts rows anywhere; `blocks` takes the corpus's documents or blocks as they are, in an order drawn by
-    seed, each once before any twice, cut to seq_len."""
+    """`spans` cuts rows anywhere, BOS in place of a row's first token; `blocks` takes the corpus's documents or blocks
+    as they are, in an order drawn by seed, each once before any twice, cut to seq_len."""
     retrieval: Retrieval | None = None
     """Rows that hide keys."""
     repeats: Repeats | None = None

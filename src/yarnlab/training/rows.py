@@ -1,4 +1,4 @@
-"""Training rows: spans or whole blocks of text, text that hides keys and asks for them, and repeated segments.
+"""Training rows: spans of text behind BOS, or whole blocks; text that hides keys and asks for them; repeated segments.
 
 A row follows from (order, row number) alone: every model with the same `order` sees the same rows in the same order,
 and training resumes without any saved random state.
@@ -80,7 +80,10 @@ class RowSource:
             return self._repeated(rng, length, repeats)
         if self._phase.rows.text == "blocks":
             return self._block(number)
-        return self._span(rng, length), np.ones(length, np.float32), np.zeros(length, bool)
+        # Behind BOS, as a model reads documents and prompts; what stood there was no target either.
+        ids = self._span(rng, length)
+        ids[0] = self._corpus.bos
+        return ids, np.ones(length, np.float32), np.zeros(length, bool)
 
     def _block(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """The first seq_len ids of a document; there is none behind them, so the last has no target.
@@ -109,9 +112,9 @@ class RowSource:
         return self._passkey
 
     @cached_property
-    def _vocabulary(self) -> int:
-        """One more than the largest id of the corpus; reads all of it."""
-        return int(self._tokens.max()) + 1
+    def _ordinary(self) -> np.ndarray:
+        """The ids up to the corpus's largest, without BOS and EOS; reads all of it."""
+        return np.setdiff1d(np.arange(int(self._tokens.max()) + 1), [self._corpus.bos, self._corpus.eos])
 
     def _repeated(
         self, rng: np.random.Generator, length: int, repeats: Repeats
@@ -119,7 +122,7 @@ class RowSource:
         """One segment over and over; only what can be copied counts, not its first occurrence."""
         size = int(rng.integers(repeats.min_segment, repeats.max_segment + 1))
         noise = rng.random() < repeats.random
-        segment = rng.integers(2, self._vocabulary, size) if noise else self._span(rng, size)
+        segment = self._ordinary[rng.integers(len(self._ordinary), size=size)] if noise else self._span(rng, size)
         weights = np.ones(length, np.float32)
         if noise:
             weights[:size] = 0
