@@ -22,7 +22,7 @@ class Retrieval(ConfigModel):
     min_keys: Positive
     """Keys of a row, at least."""
     max_keys: Positive
-    """Keys of a row, at most."""
+    """Keys of a row, at most; fewer where not so many fit."""
     asked: Literal["together", "apart"]
     """`together` puts all questions behind one another, at the row's end or, in two rows of five, anywhere before it; a
     row's only key has no name, as in the evaluation, and is asked for twice. `apart` puts every question somewhere

@@ -132,17 +132,20 @@ class RowSource:
         self, rng: np.random.Generator, length: int, retrieval: Retrieval
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Keys hidden anywhere in text and asked for after that."""
-        count = int(rng.integers(retrieval.min_keys, retrieval.max_keys + 1))
+        wanted = int(rng.integers(retrieval.min_keys, retrieval.max_keys + 1))
         about = _About(TRAINING[rng.integers(len(TRAINING))], NOUNS[rng.integers(len(NOUNS))])
         opening = self._text.wording(about.phrases, about.noun).opening
         head = np.concatenate([[self._text.bos], opening])
         asked = self._asked_together if retrieval.asked == "together" else self._asked_apart
-        pieces = asked(rng, count, about)
-        room = length - len(head) - sum(len(piece.ids) for piece in pieces)
-        if room < 0:
+        for count in range(wanted, retrieval.min_keys - 1, -1):
+            pieces = asked(rng, count, about)
+            room = length - len(head) - sum(len(piece.ids) for piece in pieces)
+            if room >= 0:
+                break
+        else:
             raise RowError(
                 f"a retrieval row of {count} keys needs {length - room - 1} tokens, seq_len is {length - 1}: "
-                "lower max_keys"
+                "lower min_keys"
             )
         filler = self._text.clean(self._span(rng, room + SPARE))[:room]
         filler = np.concatenate([filler, np.resize(self._text.end, room - len(filler))])
