@@ -124,7 +124,7 @@ def test_trials_are_the_same_questions_for_every_model(tiny_task):
         assert cell["depth"].tolist() == pytest.approx([(i + 0.5) / 10 for i in range(10)])
         assert (cell["prompt_tokens"] + 5 <= length).all()
     assert one["key"].str.fullmatch(r"\d{5}").all()
-    assert set(one["protocol"]) == {"passkey-teacher-forced@3"}
+    assert set(one["protocol"]) == {"passkey-teacher-forced@4"}
 
 
 def test_broken_weights_are_an_error_and_no_miss(tiny_task, tiny_model):

@@ -47,6 +47,8 @@ def models(seeds: tuple[int, ...] = (42,), ablation: bool = True) -> dict:
         if ablation or arm == "yarn-s16":
             arms.append((arm, method, 16, "base", 16 * L, "finetune"))
     arms.append(("yarn-s32", "yarn", 32, "yarn-s16", 16 * L, "finetune"))
+    if ablation:
+        arms.append(("plain-s32", "none", 32, "plain-s16", 16 * L, "finetune"))
     keys = ("arm", "method", "scale", "parent", "trained_length", "kind")
     out = {}
     for seed in seeds:
@@ -192,10 +194,12 @@ def _passkey(rows: dict, m: dict, trials: int, rng) -> pd.DataFrame:
         n = 128 * 2**k
         hit = rng.random(trials) < hit_rate(m["method"], m["scale"], n, m["kind"])
         depth = (np.arange(trials) + 0.5) / trials
-        frame = pd.DataFrame({"length": n, "trial": np.arange(trials), "depth": depth, "hit": hit})
+        frame = pd.DataFrame(
+            {"length": n, "trial": np.arange(trials), "filler": np.arange(trials) % 12, "depth": depth, "hit": hit}
+        )
         frame = frame.assign(key="12345", prompt_tokens=n, expected_accuracy=0.9, margin=1.0)
         out.append(frame)
-    return pd.concat(out, ignore_index=True).assign(protocol="passkey-teacher-forced@3", **rows)
+    return pd.concat(out, ignore_index=True).assign(protocol="passkey-teacher-forced@4", **rows)
 
 
 def _training(directory: Path, name: str, m: dict, rng) -> None:

@@ -164,8 +164,8 @@ def test_a_mutation_overturns_its_claim(
 def test_a_temperature_that_does_not_grow_fails(results: Results) -> None:
     """With the sweeps of small and large scales exchanged the slope is negative."""
     frame = results.frame("temperature")
-    frame = frame[frame["scale"].isin([2.0, 8.0, 32.0])]
-    flipped = frame.assign(scale=frame["scale"].map({2.0: 32.0, 8.0: 8.0, 32.0: 2.0}))
+    frame = frame[frame["scale"].isin([2.0, 4.0, 8.0, 16.0, 32.0])]
+    flipped = frame.assign(scale=frame["scale"].map({2.0: 32.0, 4.0: 16.0, 8.0: 8.0, 16.0: 4.0, 32.0: 2.0}))
     verdict = judged(with_frames(results, temperature=flipped), "15")
     assert verdict.parts[0].status == "fails" and verdict.parts[0].estimate.value == pytest.approx(-0.1, abs=0.01)
 
@@ -179,17 +179,17 @@ def test_a_sweep_without_the_papers_scale_is_not_run(results: Results) -> None:
 
 
 def test_a_proven_inversion_is_found(results: Results) -> None:
-    """With RoPE's arm retrieving everything in spite of its perplexity, claim 30 holds; the count starts there."""
+    """With RoPE's arm retrieving everything in spite of its perplexity, claim 30 holds."""
     frame = results.frame("passkey")
     perfect = frame.assign(hit=frame["hit"] | (frame["arm"] == "plain-s16"))
     nothing = perfect.assign(hit=perfect["hit"] & (perfect["arm"] == "plain-s16"))
     verdict = judged(with_frames(results, passkey=nothing), "30")
     assert verdict.status == "holds"
-    assert verdict.decisive is not None and verdict.decisive.estimate.low >= 1
+    assert verdict.decisive is not None and verdict.decisive.estimate.low > 0.9
 
 
-def test_agreement_of_all_pairs_fails_claim_30(results: Results) -> None:
-    """When the better model by perplexity provably retrieves more in every pair, no inversion is possible."""
+def test_the_best_of_both_kinds_fails_claim_30(results: Results) -> None:
+    """When the model of lowest perplexity provably retrieves as much as any, there is no inversion."""
     keep = ("yarn-s16", "pi-s16")
     study = replace(results, models={k: m for k, m in results.models.items() if k in ("base", *keep)})
     frame = study.frame("passkey")

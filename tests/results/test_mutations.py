@@ -1,4 +1,4 @@
-"""A check that cannot fail is a defect: for every claim, results that contradict it (or support it) change the verdict."""
+"""A check that cannot fail, or cannot hold, is a defect: every claim, in both of its forms, is driven both ways."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import pytest
 
 from results.light import light
 from results.synthetic import L, with_frames
+from results.test_claims_full_scale import CHANGED
 from yarnlab import rope
 from yarnlab.results.claims.criteria import load_criteria
 from yarnlab.results.claims.judge import judge
@@ -83,19 +84,50 @@ def wrong(arm: str) -> Mutation:
     return mutate
 
 
-def spread(frame: pd.DataFrame) -> object:
-    """Every document has another best factor."""
-    best = 1.0 + 0.1 * frame["document"].map({d: i % 6 for i, d in enumerate(frame["document"].unique())})
-    return 50.0 * (frame["factor"] - best) ** 2
-
-
 def by_length(frame: pd.DataFrame, arm: str, short: float, long: float) -> object:
     """Another shift for windows below 16L than from there on."""
     return np.where(frame["arm"] == arm, np.where(frame["length"] < 16 * L, short, long), 0.0)
 
 
+def unlike(factor: Callable[[pd.DataFrame], object]) -> Mutation:
+    """Let the best √(1/t) be what `factor` makes of the frame."""
+    return lambda results: with_frames(
+        results,
+        temperature=results.frame("temperature").assign(
+            nll=3.0 + (results.frame("temperature")["factor"] - factor(results.frame("temperature"))) ** 2
+        ),
+    )
+
+
+def right(arm: str, of: str, points: float) -> Mutation:
+    """Many items of one task, of which `arm` answers this many percentage points more than `of`."""
+
+    def mutate(results: Results) -> Results:
+        items = np.arange(60_000)
+        rows = []
+        for name in ("base", arm, of):
+            hit = (items % 10_000 < 5000 + 100 * points * (name == arm)).astype(float)
+            row = pd.DataFrame({"task": "brackets", "item": items, "acc": hit, "acc_norm": hit})
+            rows.append(row.assign(arm=name, model=name, seed=42))
+        return with_frames(results, **{"benchmarks.samples": pd.concat(rows)})
+
+    return mutate
+
+
+def many_tokens(results: Results) -> Results:
+    return with_frames(
+        results, training=results.frame("training").assign(tokens=lambda f: f["tokens"].astype(float) * 1e6)
+    )
+
+
+def same(results: Results) -> Results:
+    return results
+
+
 # Claim → (what is done to the study of `synthetic`, the verdicts that may follow).
 FALLEN = {"fails", "holds in part"}
+HELD = {"holds"}
+SCALE_FREE, FULL_SCALE = "scale-free", "full-scale"
 MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
     "accept-zero-shot-order": (swap("zero_shot", "method", "yarn", "pi"), FALLEN),
     "accept-finetuned-order": (swap("perplexity", "arm", "yarn-s16", "pi-s16"), {"fails"}),
@@ -113,7 +145,7 @@ MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
     "11": (swap("dynamic", "method", "dynamic-yarn", "none"), FALLEN),
     "12": (swap("dynamic", "method", "dynamic-yarn", "none"), FALLEN),
     "13": (shift("temperature", lambda f: -2 * f["nll"]), FALLEN),
-    "14": (shift("temperature", spread), FALLEN | {"undecided"}),
+    "14": (unlike(lambda f: 1.05 + 0.05 * f["segment"]), FALLEN),
     "15": (shift("temperature", lambda f: 50 * (f["factor"] - 1.5 + 0.1 * np.log(f["scale"])) ** 2), FALLEN),
     "16": (shift("entropy", lambda f: -2 * f["entropy"], "entropy"), FALLEN),
     "17": (swap("training", "arm", "yarn-s16", "pi-s16"), FALLEN),
@@ -128,31 +160,63 @@ MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
     "27": (lean("pi-s16", -2.0), FALLEN),
     "28": (swap("sliding_window", "arm", "yarn-s16", "ntk-aware-s16"), FALLEN),
     "29": (blind("yarn-s32"), FALLEN),
-    "30": (blind("yarn-s16", (16 * L,)), {"holds"}),
+    "30": (blind("yarn-s16"), {"holds"}),
     "31": (wrong("yarn-s16"), FALLEN),
     "32": (wrong("yarn-s32"), {"fails"}),
     "33": (swap("training", "arm", "yarn-s16", "pi-s16"), {"fails"}),
     "35": (shift("ramp", lambda f: np.where(f["variant"] == "official", 0.0, 0.5)), {"fails"}),
 }
+# The way that neither the study nor its mutation goes.
+OTHER_WAY: dict[str, tuple[Mutation, set[str]]] = {
+    "20": (swap("perplexity", "arm", "yarn-s16", "pi-s16"), FALLEN),
+    "35": (shift("ramp", lambda f: np.where((f["variant"] == "beta-low") & (f["length"] > L), -0.06, 0.0)), HELD),
+}
 EXACT = {"1", "2", "3", "4", "5"}
 OTHER_ARMS = {"22", "26-control", "34"}
+# Full-scale forms on the same study: to hold, to fall.
+FULL: dict[str, tuple[Mutation, Mutation]] = {
+    "7": (same, tilt("base", -3.0)),
+    "8": (same, swap("zero_shot", "method", "yarn", "temperature")),
+    "13": (same, unlike(lambda f: 1.0)),
+    "14": (same, unlike(lambda f: 1.05 + 0.05 * f["segment"])),
+    "15": (same, MUTATIONS["15"][0]),
+    "20": (MUTATIONS["20"][0], OTHER_WAY["20"][0]),
+    "31": (same, wrong("yarn-s16")),
+    "32": (right("yarn-s16", "yarn-s32", 0.49), wrong("yarn-s16")),
+    "33": (same, many_tokens),
+}
 
 
-def verdict(claim: str, results: Results) -> str:
-    return judge(next(c for c in CLAIMS if c.id == claim), results).status
+def verdict(claim: str, results: Results, form: str = SCALE_FREE) -> str:
+    return judge(next(c for c in CLAIMS if c.id == claim).in_form(form), results).status
 
 
 def test_every_claim_is_mutated() -> None:
     assert set(MUTATIONS) | EXACT | OTHER_ARMS == {claim.id for claim in CLAIMS}
+    assert set(OTHER_WAY) < set(MUTATIONS)
     assert {c.id.partition("-")[0] for c in CLAIMS if not c.id.startswith("accept")} == {str(i) for i in range(1, 36)}
+    full = {claim.id for claim in CLAIMS if claim.full_scale is not None}
+    assert set(FULL) | {name for name, *_ in CHANGED} | {"22"} == full
 
 
 @pytest.mark.parametrize("claim", MUTATIONS)
 def test_contrary_results_change_the_verdict(results: Results, claim: str) -> None:
     mutate, expected = MUTATIONS[claim]
-    before, after = verdict(claim, results), verdict(claim, mutate(results))
-    assert before not in ("not run", after)
-    assert after in expected
+    found = [verdict(claim, results), verdict(claim, mutate(results))]
+    assert found[0] not in ("not run", found[1])
+    assert found[1] in expected
+    if claim in OTHER_WAY:
+        mutate, expected = OTHER_WAY[claim]
+        found.append(verdict(claim, mutate(results)))
+        assert found[2] in expected
+    assert HELD & set(found) and FALLEN & set(found), found
+
+
+@pytest.mark.parametrize("claim", FULL)
+def test_full_scale_forms_go_both_ways(results: Results, claim: str) -> None:
+    hold, fall = FULL[claim]
+    assert verdict(claim, hold(results), FULL_SCALE) == "holds"
+    assert verdict(claim, fall(results), FULL_SCALE) in FALLEN
 
 
 @pytest.mark.parametrize("claim", sorted(EXACT))
@@ -197,7 +261,10 @@ def with_model(results: Results, name: str, **changes: object) -> Results:
 
 
 def test_the_claim_on_s_2(results: Results) -> None:
-    """YaRN and PI declared as trained at s = 2, PI's curve made YaRN's up to 2L and worse beyond; then exchanged."""
+    """YaRN and PI declared as trained at s = 2, PI's curve made YaRN's up to 2L and worse beyond; then exchanged.
+
+    At full scale NTK-aware is third, worse than YaRN and, beyond 2L, better than PI.
+    """
     study = with_model(with_model(results, "yarn-s16", scale=2.0), "pi-s16", scale=2.0)
     frame = study.frame("perplexity")
     rows = frame[frame["arm"] == "yarn-s16"]
@@ -206,6 +273,12 @@ def test_the_claim_on_s_2(results: Results) -> None:
     study = with_frames(study, perplexity=pd.concat([frame[frame["arm"] != "pi-s16"], copy]))
     assert verdict("22", study) == "holds"
     assert verdict("22", swap("perplexity", "arm", "yarn-s16", "pi-s16")(study)) in FALLEN
+    third = rows.assign(arm="ntk-aware-s16", model="ntk-aware-s16", nll=rows["nll"] + 0.1)
+    others = study.frame("perplexity")
+    full = with_model(study, "ntk-aware-s16", scale=2.0)
+    full = with_frames(full, perplexity=pd.concat([others[others["arm"] != "ntk-aware-s16"], third]))
+    assert verdict("22", full, FULL_SCALE) == "holds"
+    assert verdict("22", swap("perplexity", "arm", "yarn-s16", "pi-s16")(full), FULL_SCALE) in FALLEN
 
 
 @pytest.mark.parametrize(("shifted", "expected"), [(0.5, "holds"), (-0.5, "fails")])

@@ -16,7 +16,7 @@ from yarnlab.results.published.counterpart import text_of
 from yarnlab.results.published.data import load_reference
 from yarnlab.results.published.ours import STRICT, Ours, ours
 from yarnlab.results.published.tables import curve_table, our_text, verdict_table
-from yarnlab.results.published.verdict import NOT_COMPARABLE, NOT_RUN
+from yarnlab.results.published.verdict import NOT_COMPARABLE, NOT_EXCLUDED, NOT_RUN
 from yarnlab.results.registry import tables
 from yarnlab.results.results import Results
 
@@ -67,12 +67,12 @@ def test_a_figures_models_are_shown_by_one_passkey_test(results: Results) -> Non
 
 
 def test_a_model_not_tried_at_all_does_not_decide_the_test(exact: Results) -> None:
-    """One model without any trial is not run; the others stay official."""
+    """One model without any trial is not run; the others stay official, though 50 trials show no equality."""
     official = exact.frames["passkey_official"]
     lost = arm_of("emozilla/Linear-Llama-7b-32k")
     after = replace(exact, frames=exact.frames | {"passkey_official": official[official["arm"] != lost]})
     verdicts = verdict_table(after, FIGURE_3).groupby("model")["verdict"].unique().map(set)
-    assert verdicts.pop("emozilla/Linear-Llama-7b-32k") == {NOT_RUN} and set.union(*verdicts) == {"reproduced"}
+    assert verdicts.pop("emozilla/Linear-Llama-7b-32k") == {NOT_RUN} and set.union(*verdicts) == {NOT_EXCLUDED}
 
 
 def test_every_reason_against_a_comparison_is_kept(results: Results) -> None:

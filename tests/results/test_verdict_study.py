@@ -24,6 +24,7 @@ from yarnlab.results.published.verdict import (
     DIFFERS,
     ERRORS,
     NOT_COMPARABLE,
+    NOT_EXCLUDED,
     NOT_RUN,
     REPRODUCED,
     RETRAINED,
@@ -81,9 +82,15 @@ def grade_all(results: Results) -> tuple[Verdict, ...]:
 
 
 def test_the_published_numbers_reproduce_themselves(exact: Results, verdicts: dict[str, str]) -> None:
-    """Everything that is measured is reproduced, no order is reversed, and what is not says why."""
+    """Everything that is measured is reproduced, no order is reversed, and what is not says why.
+
+    25 shares of hits are those of too few trials to be shown equal, even to themselves.
+    """
     found = Counter(verdicts.values())
-    assert found[REPRODUCED] == 453 and found[CONTRADICTED] == 0 and found[NOT_COMPARABLE] == 0
+    assert found[REPRODUCED] == 428 and found[CONTRADICTED] == 0 and found[NOT_COMPARABLE] == 0
+    open_ = [v for v in grade_all(exact) if v.verdict == NOT_EXCLUDED]
+    assert len(open_) == 25 and all(v.tolerance is not None and v.excess <= v.tolerance.amount for v in open_)
+    assert all(v.ours is not None and v.ours.estimate.over.startswith("trials") for v in open_)
     assert {name for name, verdict in verdicts.items() if verdict == DIFFERS} == WRONG_FORMULAS
     absent = [v for v in grade_all(exact) if v.verdict == NOT_RUN]
     assert {v.reason.partition(" is taken over")[0] if "taken over" in v.reason else v.reason for v in absent} == {

@@ -1,4 +1,4 @@
-"""passkey-teacher-forced@3: the key is appended to the prompt and one forward pass scores it.
+"""passkey-teacher-forced@4: the key is appended to the prompt and one forward pass scores it.
 
 A trial is a *strict hit* if every token of the key is the model's first choice and the token after it is not a
 digit: then greedy generation gives exactly the key. *expected accuracy* is the probability that sampling as the
@@ -38,13 +38,13 @@ WORDS = 32  # of a prompt without filler, with BOS and the answer (corpus/passke
 
 
 class Passkey(Evaluation):
-    """passkey-teacher-forced@3: `trials` per length, depths spread evenly, five-digit keys; documents take turns
+    """passkey-teacher-forced@4: `trials` per length, depths spread evenly, five-digit keys; documents take turns
     as filler, without their numbers."""
 
     kind = "passkey"
     order = 3
-    PROTOCOL = "passkey-teacher-forced@3"
-    COLUMNS = "method scale length trial depth hit expected_accuracy margin"
+    PROTOCOL = "passkey-teacher-forced@4"
+    COLUMNS = "method scale length trial filler depth hit expected_accuracy margin"
 
     lengths: Annotated[Distinct[Positive], room_for(WORDS)]
     """Lengths of the prompts with their answers, in tokens."""
@@ -197,6 +197,7 @@ def draw_trial(
     prompt = text.prompt(answer, filler[start : start + length], depth, length)
     return {
         "trial": trial,
+        "filler": turn,  # trials with one filler are no independent ones
         "depth": depth,
         "key": key,
         "prompt_tokens": len(prompt),

@@ -13,8 +13,19 @@ from typing import Any
 
 from yarnlab.lazy import np, pd
 from yarnlab.results.results import Model, Results
-from yarnlab.results.statistics import Array, Estimate, Z, accuracy, mean, student_half
+from yarnlab.results.statistics import (
+    Array,
+    Estimate,
+    Significance,
+    Z,
+    accuracy,
+    geometric_mean_perplexity,
+    mean,
+    sign_flip,
+    student_half,
+)
 
+PACKAGE = 3  # parts of a document's name that name its sub-package: distribution, package, sub-package
 # How the results of these kinds are split: by these keys, documents across, into this.
 ZERO_SHOT = ("arm", "method", "scale", "length"), "document", "nll"
 CONTEXT = ("arm", "segment_start", "segment_end", "context"), "document", "nll"
@@ -74,13 +85,39 @@ def zero_shot(results: Results, method: str, scale: float, length: int) -> pd.Da
     return found
 
 
-def paired(a: pd.DataFrame, b: pd.DataFrame) -> Array:
+def paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
     """a - b, document by document and seed by seed (`of_same_seeds`)."""
     documents = a.columns.intersection(b.columns)
     if documents.empty:
         raise NotMeasured("the two models were not evaluated on the same documents")
+    index = (a if len(a) >= len(b) else b).index
+    if len(a) > 1 and len(b) > 1:
+        index = a.index.intersection(b.index)
     a, b = of_same_seeds(a[documents], b[documents])
-    return np.asarray(a.to_numpy(float) - b.to_numpy(float))
+    return pd.DataFrame(a.to_numpy(float) - b.to_numpy(float), index=index, columns=documents)
+
+
+def packages(documents: pd.Index) -> list[str]:
+    """What each document is one of: its sub-package, 'sympy/sympy/core' of 'sympy/sympy/core/add.py'.
+
+    A document whose name is no path stands for itself.
+    """
+    return ["/".join(str(name).split("/")[:PACKAGE]) for name in documents]
+
+
+def over_documents(frame: pd.DataFrame, *, weights: Array | None = None, unit: str = "nats") -> Estimate:
+    """Mean over seeds x documents, with documents of one sub-package counted together."""
+    return mean(frame.to_numpy(float), weights=weights, groups=packages(frame.columns), unit=unit)
+
+
+def perplexity(nll: pd.DataFrame, weights: Array | None = None) -> Estimate:
+    """Geometric mean of the perplexities of seeds x documents, from their mean NLL in nats."""
+    return geometric_mean_perplexity(nll.to_numpy(float), weights, packages(nll.columns))
+
+
+def tested_by_document(frame: pd.DataFrame) -> Significance:
+    """Is the mean of paired differences (seeds x documents) zero? Signs of sub-packages are flipped."""
+    return sign_flip(frame.to_numpy(float), groups=packages(frame.columns))
 
 
 def of_same_seeds(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -100,27 +137,41 @@ def of_same_seeds(a: pd.DataFrame, b: pd.DataFrame) -> tuple[pd.DataFrame, pd.Da
 
 def gap(a: pd.DataFrame, b: pd.DataFrame) -> Estimate:
     """Paired difference of mean NLL, a - b: the logarithm of the ratio of perplexities."""
-    return mean(paired(a, b), unit="difference in ln perplexity")
+    return over_documents(paired(a, b), unit="difference in ln perplexity")
 
 
-def hits(results: Results, arm: str, lengths: list[int]) -> Array:
-    """Passkey hits (0 or 1) of an arm at these prompt lengths: seeds x trials."""
-    return np.asarray(_joined(results, arm, lengths).to_numpy(float))
+def hits(results: Results, arm: str, lengths: list[int]) -> pd.DataFrame:
+    """Passkey hits (0 or 1) of an arm at these prompt lengths: seeds x trials (length, filler, trial)."""
+    return _joined(results, arm, lengths)
+
+
+def fillers(trials: pd.DataFrame) -> list[int] | None:
+    """The document that fills each passkey prompt: prompts with one filler are no independent trials.
+
+    None for the official prompt, whose filler is one and the same for all.
+    """
+    if "filler" not in trials.columns.names:
+        return None
+    return [int(filler) for filler in trials.columns.get_level_values("filler")]
+
+
+def accuracy_of(trials: pd.DataFrame) -> Estimate:
+    """Share of hits (seeds x trials), trials with one filler counted together."""
+    return accuracy(trials.to_numpy(float), groups=fillers(trials))
 
 
 def retrieval(results: Results, arm: str, lengths: list[int]) -> Estimate:
     """Passkey accuracy of an arm over these prompt lengths."""
-    return accuracy(hits(results, arm, lengths))
+    return accuracy_of(hits(results, arm, lengths))
 
 
-def paired_hits(results: Results, arm: str, rival: str, lengths: list[int]) -> tuple[Array, Array]:
+def paired_hits(results: Results, arm: str, rival: str, lengths: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Hits of two arms on the same prompts, of the trials that both have, seed by seed: seeds x trials each."""
     a, b = (_joined(results, name, lengths) for name in (arm, rival))
     trials = a.columns.intersection(b.columns)
     if trials.empty:
         raise NotMeasured(f"{arm} and {rival} have no passkey trials in common")
-    a, b = of_same_seeds(a[trials], b[trials])
-    return np.asarray(a.to_numpy(float)), np.asarray(b.to_numpy(float))
+    return of_same_seeds(a[trials], b[trials])
 
 
 def losses(results: Results, arm: str) -> pd.Series:
@@ -140,10 +191,16 @@ def paired_losses(results: Results, arm: str, rival: str) -> pd.DataFrame:
     return other.loc[seeds, steps] - own.loc[seeds, steps]
 
 
-def loss_gap(results: Results, arm: str, rival: str, window: int) -> pd.DataFrame:
-    """Mean of `paired_losses` over seeds by step, and its trailing mean over `window` steps."""
-    difference = paired_losses(results, arm, rival).mean().dropna()
-    return pd.DataFrame({"gap": difference, "smooth": difference.rolling(window).mean()})
+def warmup(results: Results, arm: str) -> int:
+    """The last step of an arm's warm-up: the one before its learning rate is highest for the first time."""
+    rows = _log(results, arm)
+    rates = rows[rows["seed"] == rows["seed"].iloc[0]].set_index("step")["lr"]
+    return int(rates.idxmax()) - 1
+
+
+def loss_gap(results: Results, arm: str, rival: str) -> pd.Series:
+    """Mean of `paired_losses` over seeds by step."""
+    return paired_losses(results, arm, rival).mean().dropna()
 
 
 def passkey_lengths(results: Results, model: Model, low: float, high: float) -> list[int]:
@@ -186,7 +243,7 @@ def present(results: Results, need: str) -> pd.DataFrame:
     return results.frame(need)
 
 
-def split(rows: pd.DataFrame, keys: list[str], columns: str, values: str) -> dict[Any, pd.DataFrame]:
+def split(rows: pd.DataFrame, keys: list[str], columns: str | list[str], values: str) -> dict[Any, pd.DataFrame]:
     """For each combination of `keys` a table of seeds by `columns`, without columns that any seed lacks."""
     # One pivot for all: thousands of small ones take seconds.
     wide = rows.pivot(index=[*keys, "seed"], columns=columns, values=values).astype(float)
@@ -416,9 +473,11 @@ def _scores(results: Results) -> dict[tuple[str, str, str], list[tuple[float, fl
     return found
 
 
+@lru_cache(maxsize=8)
 def hit_tables(results: Results, kind: str) -> dict[tuple[str, int], pd.DataFrame]:
     """(arm, length in tokens) → hits (0 or 1), seeds x trials; `kind` is passkey or passkey_official."""
-    return _tables(results, kind, ("arm", "length"), "trial", "hit")
+    columns = ["filler", "trial"] if kind == "passkey" else "trial"
+    return split(present(results, kind), ["arm", "length"], columns, "hit")
 
 
 def sliding_gap(results: Results, a: Model, b: Model, measure: str) -> Estimate:
@@ -428,7 +487,7 @@ def sliding_gap(results: Results, a: Model, b: Model, measure: str) -> Estimate:
         raise NotMeasured(f"{a.arm} and {b.arm} were not evaluated on the same windows")
     values, weights = windows_measured(own, measure)
     differences = paired(values, windows_measured(other, measure)[0])
-    return mean(differences, weights=weights, unit="difference in ln perplexity")
+    return over_documents(differences, weights=weights, unit="difference in ln perplexity")
 
 
 def windows_measured(windows: Windows, measure: str) -> tuple[pd.DataFrame, Array | None]:

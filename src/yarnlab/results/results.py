@@ -187,6 +187,19 @@ class Results:
         others = (m for m in self.arms().values() if m.method == method)
         return next((m for m in others if self.alike(m, model, as_long=as_long)), None)
 
+    def control(self, model: Model) -> Model | None:
+        """The arm trained as this one was with its RoPE unchanged; None for no such arm.
+
+        Of a continued model it is the arm that continues its parent's control alike.
+        """
+        found = self.beside(model, "none")
+        parent = self.models.get(model.parent or "")
+        if found is not None or parent is None or parent.kind != "finetune":
+            return found
+        before = self.control(parent)
+        arms = (m for m in self.arms().values() if m.method == "none" and m.budget == model.budget)
+        return next((m for m in arms if before is not None and self.parent_arm(m) == before.arm), None)
+
     def parent_arm(self, model: Model) -> str | None:
         """The arm of a model's parent."""
         parent = self.models.get(model.parent or "")

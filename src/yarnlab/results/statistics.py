@@ -2,8 +2,11 @@
 
 Wilson's interval for proportions, a bootstrap over documents (and seeds) for mean NLL. Means of NLL are compared
 *paired*: every model reads the same documents, so the document-to-document spread, which is much larger than any
-difference between methods, cancels. Seeds of an arm see the same documents and prompts. So these are the independent
-units, and every test first adds up what the seeds made of each.
+difference between methods, cancels. Seeds of an arm see the same documents and prompts. So these are the units, and
+every test first adds up what the seeds made of each.
+
+Observations of one `group` (documents of one sub-package, prompts with one filler) are no independent ones: they count
+as a single one, their mean with the sum of their weights. Steps of one training are none either (`mean_of_steps`).
 """
 
 from __future__ import annotations
@@ -11,7 +14,7 @@ from __future__ import annotations
 import math
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -32,11 +35,16 @@ LEVEL = 0.05
 ENUMERATED = 14  # documents up to which all sign patterns are tried
 
 Array: TypeAlias = "NDArray[np.float64]"
+Bounds: TypeAlias = "Callable[[float], tuple[float, float]]"
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number with its 95 % interval: `n` observations of `over`, in `unit`, by `method`."""
+    """A number with its 95 % interval: `n` observations of `over`, in `unit`, by `method`.
+
+    df: degrees of freedom of the Student's t that the interval follows; infinite where it is a normal one.
+    bounds: the interval by its confidence, where it does not simply grow with Student's quantile.
+    """
 
     value: float
     low: float
@@ -45,11 +53,25 @@ class Estimate:
     over: str
     unit: str
     method: str
+    df: float = math.inf
+    bounds: Bounds | None = field(default=None, compare=False, repr=False)
+
+    def at(self, confidence: float) -> tuple[float, float]:
+        """The two-sided interval of another confidence than 95 %."""
+        if self.bounds is not None:
+            return self.bounds(confidence)
+        grown = _growth(self.df + 1, confidence)
+        return self.value - grown * (self.value - self.low), self.value + grown * (self.high - self.value)
 
     def map(self, function: Callable[[float], float], unit: str) -> Estimate:
         """The same estimate on another scale; `function` must increase."""
+
+        def bounds(confidence: float) -> tuple[float, float]:
+            low, high = self.at(confidence)
+            return function(low), function(high)
+
         value, low, high = map(function, (self.value, self.low, self.high))
-        return replace(self, value=value, low=low, high=high, unit=unit)
+        return replace(self, value=value, low=low, high=high, unit=unit, bounds=bounds)
 
     def columns(self, name: str) -> dict[str, float]:
         """The columns of a tidy table for a further number in a row, whose low, high and n are another's."""
@@ -62,9 +84,13 @@ def proportion(hits: int, trials: int) -> Estimate:
 
     if trials < 1:
         raise ValueError("a proportion needs at least one trial")
-    share, (low, high) = hits / trials, binomtest(hits, trials).proportion_ci(CONFIDENCE, method="wilson")
-    # Rounding must not put the observed share outside.
-    return Estimate(share, min(share, float(low)), max(share, float(high)), trials, "trials", "proportion", "Wilson")
+    share, tested = hits / trials, binomtest(hits, trials)
+
+    def bounds(confidence: float) -> tuple[float, float]:
+        low, high = tested.proportion_ci(confidence, method="wilson")
+        return min(share, float(low)), max(share, float(high))  # rounding must not put the observed share outside
+
+    return Estimate(share, *bounds(CONFIDENCE), trials, "trials", "proportion", "Wilson", bounds=bounds)
 
 
 def difference_of_proportions(a: Estimate, b: Estimate) -> Estimate:
@@ -75,77 +101,187 @@ def difference_of_proportions(a: Estimate, b: Estimate) -> Estimate:
 def difference_of_means(a: Estimate, b: Estimate) -> Estimate:
     """a - b of unpaired means, the interval from both of theirs (MOVER, Zou & Donner 2008)."""
     value = a.value - b.value
-    low = value - math.hypot(a.value - a.low, b.high - b.value)
-    high = value + math.hypot(a.high - a.value, b.value - b.low)
-    return Estimate(value, low, high, min(a.n, b.n), f"{a.over} each", f"difference in {a.unit}", f"MOVER; {a.method}")
+
+    def bounds(confidence: float) -> tuple[float, float]:
+        (a_low, a_high), (b_low, b_high) = a.at(confidence), b.at(confidence)
+        below, above = math.hypot(a.value - a_low, b_high - b.value), math.hypot(a_high - a.value, b.value - b_low)
+        return value - below, value + above
+
+    unit, method = f"difference in {a.unit}", f"MOVER; {a.method}"
+    return Estimate(value, *bounds(CONFIDENCE), min(a.n, b.n), f"{a.over} each", unit, method, bounds=bounds)
 
 
-def paired_difference_of_proportions(a: Array, b: Array) -> Estimate:
+def paired_difference_of_proportions(a: Array, b: Array, *, groups: Sequence[object] | None = None) -> Estimate:
     """Share of hits in a minus that in b on the same trials (seeds x trials each).
 
     Newcombe's hybrid score interval for paired data (Newcombe 1998b, method 10, without continuity correction);
-    with several seeds never narrower than the interval of their mean over trials and seeds.
+    with several seeds, or `groups` of trials, never narrower than the interval of their mean (`mean`).
     """
     a, b = np.atleast_2d(np.asarray(a, dtype=float)), np.atleast_2d(np.asarray(b, dtype=float))
     first, second = (proportion(int(hits.sum()), hits.size) for hits in (a, b))
     value = first.value - second.value
     spread = math.sqrt(first.value * (1 - first.value) * second.value * (1 - second.value))
     agreement = (float((a * b).mean()) - first.value * second.value) / spread if spread else 0.0
-    below, above = first.value - first.low, second.high - second.value
-    low = value - math.sqrt(max(0.0, below**2 - 2 * agreement * below * above + above**2))
-    above, below = first.high - first.value, second.value - second.low
-    high = value + math.sqrt(max(0.0, above**2 - 2 * agreement * above * below + below**2))
-    method, over = "Newcombe, paired", "paired trials"
-    if len(a) > 1:
-        seeds = mean(a - b, over="paired trials")
-        low, high, over = max(-1.0, min(low, seeds.low)), min(1.0, max(high, seeds.high)), seeds.over
-        method += ", widened to the mean's over trials and seeds"
-    return Estimate(value, low, high, a.size, over, "difference of proportions", method)
+
+    def bounds(confidence: float) -> tuple[float, float]:
+        (a_low, a_high), (b_low, b_high) = first.at(confidence), second.at(confidence)
+        below, above = first.value - a_low, b_high - second.value
+        low = value - math.sqrt(max(0.0, below**2 - 2 * agreement * below * above + above**2))
+        above, below = a_high - first.value, second.value - b_low
+        return low, value + math.sqrt(max(0.0, above**2 - 2 * agreement * above * below + below**2))
+
+    unit, method = "difference of proportions", "Newcombe, paired"
+    newcombe = Estimate(value, *bounds(CONFIDENCE), a.size, "paired trials", unit, method, bounds=bounds)
+    return _no_surer(newcombe, a - b, groups, (-1.0, 1.0))
 
 
-def mean(values: Array, *, weights: Array | None = None, over: str = "documents", unit: str = "nats") -> Estimate:
+def _no_surer(found: Estimate, values: Array, groups: Sequence[object] | None, ends: tuple[float, float]) -> Estimate:
+    """`found`, of all trials alike, with an interval that holds that of the mean over groups and seeds.
+
+    values: seeds x trials. ends: the smallest and the largest possible value.
+    """
+    if len(values) == 1 and (groups is None or len(set(groups)) == values.shape[1]):
+        return found
+    whole = mean(values, groups=groups, over=found.over, unit=found.unit)
+
+    def bounds(confidence: float) -> tuple[float, float]:
+        (low, high), (least, most) = found.at(confidence), whole.at(confidence)
+        return max(ends[0], min(low, least)), min(ends[1], max(high, most))
+
+    low, high = bounds(CONFIDENCE)
+    method = f"{found.method}, widened to the mean's over {_drawn(len(values), groups, 'trials')}"
+    return replace(found, low=low, high=high, over=whole.over, method=method, bounds=bounds)
+
+
+def _drawn(seeds: int, groups: Sequence[object] | None, over: str) -> str:
+    return (f"groups of {over}" if groups is not None else over) + (" and seeds" if seeds > 1 else "")
+
+
+def mean(
+    values: Array,
+    *,
+    weights: Array | None = None,
+    groups: Sequence[object] | None = None,
+    over: str = "documents",
+    unit: str = "nats",
+) -> Estimate:
     """Mean of `values` (seeds x observations) with a bootstrap interval.
 
-    `weights`, one for each observation: a weighted mean, each observation resampled with its weight.
+    `weights`, one for each observation: a weighted mean, each observation resampled with its weight. `groups`, one
+    for each: what belongs together is resampled together (cluster bootstrap), and counts once in Student's degrees of
+    freedom (CR1). Groups of unequal weight count as the effective number of equal ones, (Σw)²/Σw²
+    (Carter, Schnepel & Steigerwald 2017).
 
     One seed: observations are resampled. Several: seeds and observations are resampled independently (the
     pigeonhole bootstrap, Owen 2007). Percentiles are widened for small n as in Hesterberg (2015), since the
     plain percentile interval of a dozen observations is too short. Below FEW observations, where no
     percentile reaches 95 %, it is at least Student's. One observation: an unbounded interval. Above LARGE, where
-    the resamples would fill the memory and change nothing, the interval is the normal one.
+    the resamples would fill the memory and change nothing, the interval is the normal one. Another confidence than
+    95 % lengthens both sides by the ratio of Student's quantiles: the resamples have no such tails.
 
     Resampled means of a few seeds stay within these seeds' range. So with several seeds the interval is at least as
     wide as Student's over the observations' means and Student's over the seeds' effects together: the root of the sum
     of their squared half-widths (MOVER for two independent effects, Zou & Donner 2008).
     """
     values = np.atleast_2d(np.asarray(values, dtype=float))
-    seeds, n = values.shape
-    weights = np.ones(n) if weights is None else np.asarray(weights, dtype=float)
-    label = over if seeds == 1 else f"{over} x seeds ({n} x {seeds})"
+    seeds, observed = values.shape
+    weights = np.ones(observed) if weights is None else np.asarray(weights, dtype=float)
     centre = float((values @ weights).sum() / (seeds * weights.sum()))
+    label = over
+    if groups is not None:
+        values, weights = _by_group(values, weights, groups)
+        label = f"{over} in {len(weights)} groups" if len(weights) < observed else over
+    n = len(weights)
+    label = label if seeds == 1 else f"{label} x seeds ({observed} x {seeds})"
     if n < 2:
-        return Estimate(centre, -math.inf, math.inf, n * seeds, label, unit, "none: one observation")
+        method = f"none: one {'group' if observed > 1 else 'observation'}"
+        return Estimate(centre, -math.inf, math.inf, observed * seeds, label, unit, method)
+    units = float(weights.sum() ** 2 / (weights**2).sum())
     residuals = weights * (values.mean(axis=0) - centre) / weights.mean()
     half_of_seeds = _half_of_seeds(values, weights) if seeds > 1 else 0.0
+    half = student_half(residuals, units)
     if n > LARGE:
-        half = math.hypot(Z * math.sqrt(float(residuals.var(ddof=1)) / n), half_of_seeds)
+        low = high = centre
         method = "normal approximation" + (", Student's t over seeds" if seeds > 1 else "")
-        return Estimate(centre, centre - half, centre + half, n * seeds, label, unit, method)
-    means = _resampled_means(values, weights)
-    method = f"bootstrap, {RESAMPLES:,} resamples of {over}" + (" and seeds" if seeds > 1 else "")
-    tail = expanded_tail(n)
-    low, high = (float(q) for q in np.quantile(means, [tail, 1 - tail]))
-    if n < FEW or seeds > 1:
-        half = math.hypot(student_half(residuals), half_of_seeds)
-        low, high = min(low, centre - half), max(high, centre + half)
-        method += widening(seeds)
-    # Summation order makes the bounds of constant values differ from their mean in the last digit.
-    return Estimate(centre, min(low, centre), max(high, centre), n * seeds, label, unit, method)
+    else:
+        tail = expanded_tail(units)
+        low, high = (float(q) for q in np.quantile(_resampled_means(values, weights), [tail, 1 - tail]))
+        method = f"bootstrap, {RESAMPLES:,} resamples of {_drawn(seeds, groups if n < observed else None, over)}"
+    widened = n > LARGE or units < FEW or seeds > 1
+    method += widening(seeds) if widened and n <= LARGE else ""
+
+    def bounds(confidence: float) -> tuple[float, float]:
+        grown = _growth(units, confidence)
+        # Summation order makes the bounds of constant values differ from their mean in the last digit.
+        below, above = max(0.0, grown * (centre - low)), max(0.0, grown * (high - centre))
+        if widened:
+            least = math.hypot(grown * half, _growth(seeds, confidence) * half_of_seeds if seeds > 1 else 0.0)
+            below, above = max(below, least), max(above, least)
+        return centre - below, centre + above
+
+    return Estimate(centre, *bounds(CONFIDENCE), observed * seeds, label, unit, method, units - 1, bounds)
 
 
-def geometric_mean_perplexity(nll: Array, weights: Array | None = None) -> Estimate:
+def _by_group(values: Array, weights: Array, groups: Sequence[object]) -> tuple[Array, Array]:
+    """Each group's mean and weight: (seeds, groups), (groups,)."""
+    if len(set(groups)) == len(weights):
+        return values, weights
+    total = _sums(weights[None], groups)[0]
+    return _sums(values * weights, groups) / total, total
+
+
+def student_mean(values: Array, groups: Sequence[object], *, over: str = "documents", unit: str = "nats") -> Estimate:
+    """`mean` of one seed's observations with Student's interval instead of the bootstrap's: where there are many."""
+    n, centre = len(values), float(values.mean())
+    own, weights = _by_group(values[None], np.ones(n), groups)
+    if len(weights) < 2:
+        return Estimate(centre, -math.inf, math.inf, n, over, unit, "none: one observation")
+    units = float(weights.sum() ** 2 / (weights**2).sum())
+    half = student_half(weights * (own[0] - centre) / weights.mean(), units)
+    return Estimate(centre, centre - half, centre + half, n, over, unit, "Student", units - 1)
+
+
+def mean_of_steps(values: Array, last: int, *, unit: str = "nats") -> Estimate:
+    """Mean of the `last` of consecutive steps of a training, or of a difference of two (seeds x steps).
+
+    Neighbouring steps are alike, so `last` of them are fewer independent ones: last·(1 − ρ)/(1 + ρ), with the lag-1
+    autocorrelation ρ of all given steps about a line in ln(step), corrected for its bias (Marriott & Pope 1954), never
+    below 0. The spread, too, is that of all steps about the line, corrected for what correlated values hide of it.
+    Student's t by the number of independent steps less the line's two parameters. Several seeds: what the steps of
+    one training are worth need not be known, the interval is Student's over the seeds' means.
+
+    Below three steps, or less than one independent one, the interval is unbounded.
+    """
+    values = np.atleast_2d(np.asarray(values, dtype=float))
+    seeds, n = values.shape
+    by_seed = values[:, -last:].mean(axis=1)
+    centre = float(by_seed.mean())
+    if seeds > 1:
+        half, over = student_half(by_seed), f"steps x seeds ({last} x {seeds})"
+        return Estimate(
+            centre, centre - half, centre + half, last * seeds, over, unit, "Student's t over seeds", seeds - 1
+        )
+    trend = np.stack([np.ones(n), np.log(np.arange(1, n + 1))], axis=1)
+    residuals = values[0] - trend @ np.linalg.lstsq(trend, values[0], rcond=None)[0]
+    square = float(residuals @ residuals)
+    if n < 3 or square == 0:
+        half = 0.0 if n >= 3 else math.inf
+        return Estimate(centre, centre - half, centre + half, last, "steps", unit, "none: no spread")
+    rho = float(residuals[1:] @ residuals[:-1]) / square
+    rho = min(0.95, max(0.0, rho + (1 + 4 * rho) / n))
+    independent = (1 - rho) / (1 + rho)
+    variance = square / (n - 1) / (1 - 1 / max(1.5, n * independent))
+    df = n * independent - 2
+    half = student_quantile(df + 1) * math.sqrt(variance / (last * independent)) if df > 0 else math.inf
+    method = f"Student's t, {last * independent:.1f} independent steps (lag-1 autocorrelation {rho:.2f})"
+    return Estimate(centre, centre - half, centre + half, last, "steps", unit, method, df if df > 0 else 1.0)
+
+
+def geometric_mean_perplexity(
+    nll: Array, weights: Array | None = None, groups: Sequence[object] | None = None
+) -> Estimate:
     """exp(mean NLL) over documents (and seeds): the paper's aggregate for documents cut to equal length."""
-    return mean(nll, weights=weights).map(_exp, "perplexity")
+    return mean(nll, weights=weights, groups=groups).map(_exp, "perplexity")
 
 
 def resampled(values: Array, statistic: Callable[[Array], Array], *, unit: str, over: str = "documents") -> Estimate:
@@ -167,25 +303,20 @@ def resampled(values: Array, statistic: Callable[[Array], Array], *, unit: str, 
     tail = expanded_tail(n)
     low, high = (float(q) for q in np.quantile(found, [tail, 1 - tail]))
     method = f"bootstrap, {RESAMPLES:,} resamples of {over}"
-    return Estimate(centre, min(low, centre), max(high, centre), n, over, unit, method)
+    return Estimate(centre, min(low, centre), max(high, centre), n, over, unit, method, n - 1)
 
 
-def accuracy(hits: Array) -> Estimate:
-    """Share of hits (seeds x trials): Wilson; with several seeds never narrower than the interval of their mean."""
+def accuracy(hits: Array, *, groups: Sequence[object] | None = None) -> Estimate:
+    """Share of hits (seeds x trials): Wilson's interval; with several seeds, or `groups` of trials, never narrower than
+    the interval of their mean (`mean`)."""
     hits = np.atleast_2d(np.asarray(hits, dtype=float))
-    wilson = proportion(int(hits.sum()), hits.size)
-    if hits.shape[0] == 1:
-        return wilson
-    seeds = mean(hits, over="trials", unit="proportion")
-    low, high = max(0.0, min(wilson.low, seeds.low)), min(1.0, max(wilson.high, seeds.high))
-    method = "Wilson, widened to the mean's over trials and seeds"
-    return replace(wilson, low=low, high=high, over=seeds.over, method=method)
+    return _no_surer(proportion(int(hits.sum()), hits.size), hits, groups, (0.0, 1.0))
 
 
 def share(values: Array) -> Estimate:
     """Mean of probabilities of trials (seeds x trials), its interval within 0 and 1."""
     e = mean(values, over="trials", unit="proportion")
-    return replace(e, low=max(0.0, e.low), high=min(1.0, e.high))
+    return replace(e, low=max(0.0, e.low), high=min(1.0, e.high), bounds=None)
 
 
 def _resampled_means(values: Array, weights: Array) -> Array:
@@ -226,16 +357,21 @@ def draws(axis: str, n: int) -> Array:
 
 
 @cache
-def student_quantile(n: int) -> float:
-    """Student's 97.5 % quantile for the mean of n observations."""
+def student_quantile(n: float, confidence: float = CONFIDENCE) -> float:
+    """Student's two-sided quantile (97.5 % for a confidence of 95 %) for the mean of n observations."""
     from scipy.stats import t
 
-    return float(t.ppf((1 + CONFIDENCE) / 2, n - 1))
+    return float(t.ppf((1 + confidence) / 2, n - 1))
 
 
-def student_half(means: Array) -> float:
-    """Half of Student's 95 % interval for the mean of these numbers."""
-    return student_quantile(len(means)) * float(means.std(ddof=1)) / math.sqrt(len(means))
+def _growth(n: float, confidence: float) -> float:
+    """How much longer than a 95 % interval one of this confidence is, for the mean of n observations."""
+    return student_quantile(n, confidence) / student_quantile(n)
+
+
+def student_half(means: Array, units: float | None = None) -> float:
+    """Half of Student's 95 % interval for the mean of these numbers, which count as `units` (or all of them)."""
+    return student_quantile(units or len(means)) * float(means.std(ddof=1)) / math.sqrt(len(means))
 
 
 def widening(seeds: int) -> str:
@@ -244,7 +380,7 @@ def widening(seeds: int) -> str:
 
 
 @cache
-def expanded_tail(n: int) -> float:
+def expanded_tail(n: float) -> float:
     """The tail to cut off on each side so that a percentile interval of n observations is as wide as Student's."""
     from scipy.stats import norm
 
@@ -268,21 +404,25 @@ class Significance:
         return {"p": self.p, "test": self.method}
 
 
-def mcnemar(a: Array, b: Array) -> Significance:
+def mcnemar(a: Array, b: Array, *, groups: Sequence[object] | None = None) -> Significance:
     """Do two models hit the same trials equally often? McNemar's exact test (binomial on the discordant trials).
 
-    a, b: hits (0 or 1) on the same trials (seeds x trials), of one shape. Several seeds: the exact test that flips the
-    sign of each trial's difference in hits over seeds, of which McNemar's is the case of one seed. Raises ValueError
-    when the shapes differ.
+    a, b: hits (0 or 1) on the same trials (seeds x trials), of one shape. Several seeds, or `groups` of trials: the
+    exact test that flips the sign of each trial's (or group's) difference in hits over seeds, of which McNemar's is the
+    case of one seed and trials that share nothing. Raises ValueError when the shapes differ.
     """
     from scipy.stats import binomtest
 
     if np.shape(a) != np.shape(b):
         raise ValueError(f"paired trials need equal shapes, got {np.shape(a)} and {np.shape(b)}")
     difference = np.atleast_2d(np.asarray(a, dtype=int) - np.asarray(b, dtype=int))
-    if len(difference) > 1:
+    units = "trials"
+    if groups is not None and len(set(groups)) < difference.shape[1]:
+        difference, units = _sums(difference, groups), "groups"
+    if len(difference) > 1 or units == "groups":
         sums = difference.sum(axis=0)
-        return Significance(_by_flipped_signs(sums), len(sums), "exact sign-flip test of the trials' sums over seeds")
+        method = f"exact sign-flip test of the {units}' sums" + (" over seeds" if len(difference) > 1 else "")
+        return Significance(_by_flipped_signs(sums), len(sums), method)
     only_a, only_b = int((difference > 0).sum()), int((difference < 0).sum())
     discordant = only_a + only_b
     p = float(binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
@@ -309,13 +449,14 @@ def fisher(a: Array, b: Array) -> Significance:
     return Significance(p, a.shape[1] + b.shape[1], method)
 
 
-def sign_flip(differences: Array) -> Significance:
+def sign_flip(differences: Array, *, groups: Sequence[object] | None = None) -> Significance:
     """Is the mean of paired differences (seeds x documents) zero? The randomisation test that flips signs.
 
-    Seeds are averaged first: documents are what is exchangeable. Exact up to ENUMERATED documents, above that
-    RESAMPLES random sign patterns from a fixed seed.
+    Seeds are averaged first: documents, or `groups` of them, are what is exchangeable. Exact up to ENUMERATED of them,
+    above that RESAMPLES random sign patterns from a fixed seed.
     """
-    values = np.atleast_2d(np.asarray(differences, dtype=float)).mean(axis=0)
+    whole = np.atleast_2d(np.asarray(differences, dtype=float)).mean(axis=0, keepdims=True)
+    values = (whole if groups is None else _sums(whole, groups))[0]
     n = len(values)
     if n <= ENUMERATED:
         signs = np.array(list(product((1.0, -1.0), repeat=n)))
@@ -326,6 +467,14 @@ def sign_flip(differences: Array) -> Significance:
     # The observed pattern must count as equal to itself whatever the order of summation.
     reached = np.abs(signs @ values) >= abs(values.sum()) * (1 - 1e-9) - 1e-12
     return Significance(float((reached.sum() + extra) / (len(signs) + extra)), n, "sign-flip test")
+
+
+def _sums(values: NDArray[Any], groups: Sequence[object]) -> NDArray[Any]:
+    """Each group's sum, groups in the order in which they appear: (seeds, observations) -> (seeds, groups)."""
+    places: dict[object, list[int]] = {}
+    for place, group in enumerate(groups):
+        places.setdefault(group, []).append(place)
+    return np.stack([values[:, at].sum(axis=1) for at in places.values()], axis=1)
 
 
 def _by_flipped_signs(sums: NDArray[np.int_]) -> float:

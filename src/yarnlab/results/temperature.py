@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
 
 from yarnlab.lazy import np, pd
 from yarnlab.results.estimates import NotMeasured, present
@@ -54,6 +53,9 @@ class Best:
 class Fit:
     """Best factors by scale, and slope a and intercept b of factor = a·ln s + b by least squares.
 
+    bend: what the line leaves out, the height of the parabola by least squares over its chord, halfway between the
+    smallest and the largest ln s; None for fewer than three scales.
+
     Scales whose minimum is at an edge, or whose documents are cut off, are not fitted (`scales` are the fitted ones);
     fewer than two leave no line, and slope and intercept are None.
     """
@@ -62,6 +64,7 @@ class Fit:
     scales: tuple[float, ...]
     slope: Estimate | None
     intercept: Estimate | None
+    bend: Estimate | None
 
 
 def perplexity_by_factor(table: pd.DataFrame) -> pd.DataFrame:
@@ -154,19 +157,23 @@ def fit(table: pd.DataFrame, original_context: int = 0) -> Fit:
     used = ~np.isin(found, ends) & ~cut
     fitted = tuple(float(scale) for scale in scales[used])
     if len(fitted) < 2:
-        return Fit(best, fitted, None, None)
-    inverse = np.linalg.pinv(np.stack([np.log(scales[used]), np.ones(len(fitted))], axis=1))
+        return Fit(best, fitted, None, None, None)
+    places = np.log(scales[used])
+    inverse = list(np.linalg.pinv(np.stack([places, np.ones(len(fitted))], axis=1)))
+    if len(fitted) > 2:  # −c·(half of the width)² for the parabola a + b·x + c·x²
+        inverse.append(-np.linalg.pinv(np.vander(places, 3))[0] * (np.ptp(places) / 2) ** 2)
     found, by_seed, documents_alone, least, most = (
         values[used] for values in (found, by_seed, documents_alone, least, most)
     )
     coefficients = []
-    for weights, unit in zip(inverse, ("√(1/t) per ln s", "√(1/t)"), strict=True):
+    for weights, unit in zip(inverse, ("√(1/t) per ln s", "√(1/t)", "√(1/t)"), strict=False):
         up, down = weights > _ZERO, weights < -_ZERO
         low = weights[up] @ least[up] + weights[down] @ most[down]
         high = weights[up] @ most[up] + weights[down] @ least[down]
         value, alone = float(weights @ found), weights @ documents_alone
         coefficients.append(_estimate(value, weights @ by_seed, alone, low, high, documents, unit))
-    return Fit(best, fitted, *coefficients)
+    slope, intercept, *bend = coefficients
+    return Fit(best, fitted, slope, intercept, bend[0] if bend else None)
 
 
 def _lowest(curves: Array, factors: Array) -> Array:
@@ -202,7 +209,8 @@ def _estimate(
         half = math.hypot(half, student_half(by_seed) if seeds > 1 else 0.0)
         low, high = min(low, value - half), max(high, value + half)
         method += widening(seeds)
-    return Estimate(float(value), min(low, float(value)), max(high, float(value)), n, over, unit, method)
+    bounds = min(low, float(value)), max(high, float(value))
+    return Estimate(float(value), *bounds, n, over, unit, method, documents - 1)
 
 
 def _curves(table: pd.DataFrame) -> tuple[Array, Array, Array]:
@@ -256,12 +264,12 @@ def fitted(results: Results) -> Fit:
         raise NotMeasured(str(unfit)) from unfit
 
 
-def line(results: Results) -> tuple[Estimate, Estimate, int]:
-    """Slope and intercept of the best factors over ln s, and how many scales it is fitted through; or NotMeasured."""
+def line(results: Results) -> tuple[Estimate, Estimate, Estimate, int]:
+    """Slope, intercept and bend of the best factors over ln s, and how many scales they are from; or NotMeasured."""
     fit = fitted(results)
-    if fit.slope is None or fit.intercept is None:
-        raise NotMeasured("fewer than two scales have documents read to s·L tokens and the best factor inside the grid")
-    return fit.slope, fit.intercept, len(fit.scales)
+    if fit.slope is None or fit.intercept is None or fit.bend is None:
+        raise NotMeasured("fewer than three scales have documents read to s·L tokens and the best factor in the grid")
+    return fit.slope, fit.intercept, fit.bend, len(fit.scales)
 
 
 def document_nll(
@@ -285,10 +293,10 @@ def document_nll(
     return (sums["total"] / sums["tokens"]).unstack("document")
 
 
-def spread_of_best(results: Results, scale: float) -> tuple[Any, Any]:
+def spread_of_best(results: Results, scale: float) -> tuple[pd.Series, pd.DataFrame]:
     """Best grid factor of each document, and of each document's segments (documents x segments), at one scale."""
     frame = sweep_of_base(results)
     frame = frame[frame["scale"] == scale]
-    whole = best_by_document(frame)["factor"].to_numpy(float)
+    whole = best_by_document(frame).set_index("document")["factor"].astype(float)
     parts = best_by_document(frame, by_segment=True)
-    return whole, parts.pivot(index="document", columns="segment", values="factor").to_numpy(float)
+    return whole, parts.pivot(index="document", columns="segment", values="factor").astype(float)

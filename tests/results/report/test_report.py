@@ -209,6 +209,7 @@ def test_marked_claims_carry_the_mark_on_the_page(reported: Path) -> None:
     [
         ("14.7 [13.1, 16.4]", "14.7", "13.1, 16.4]", ""),
         ("3.53 reproduced", "3.53", "reproduced", "holds"),
+        ("3.53 [3.1, 4.0] not excluded", "3.53 [3.1, 4.0]", "not excluded", "undecided"),
         ("3.99 contradicted", "3.99", "contradicted", "fails"),
         ("not run", "", "not run", "not-run"),
         ("19.3 at 512 (analogue)", "19.3 at 512 (analogue)", "", ""),

@@ -44,15 +44,26 @@ PAPER_DATA = {
 }
 
 
+# What is judged, and the words by which its counts are shown.
+GROUPS = {
+    "paper": "claims of the paper",
+    "identity": "identities and arithmetic",
+    "acceptance": "this study's own lines",
+}
+
+
 class Form(ConfigModel):
     """How a claim is judged: by parts that are quantities, or by a function of `special.py`.
 
+    group: a claim of the paper; an identity, which holds by the formulas or the settings whatever is measured; or this
+    study's own line of acceptance or control. They are counted apart.
     needs: kinds of results. models: those it is about (models.py), in the order in which they are looked for; tuned
     alike, at the ablation's scale or at `alike_at`, for as many steps unless `any_steps`. rows: models that must have
     been trained on rows of at most so many tokens. in_turn: the key whose values are gone through one by one, each
     with all parts that have it. judged_on: the base, where this form is about another one. note: what is added.
     """
 
+    group: Literal["paper", "identity", "acceptance"] = "paper"
     needs: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     alike_at: float | None = None
@@ -159,7 +170,7 @@ class Form(ConfigModel):
 
 
 class Claim(Form):
-    """A claim of the paper, or a line of acceptance of this study's own, in the scale-free form.
+    """A claim of the paper, an identity, or a line of acceptance of this study's own, in the scale-free form.
 
     base: which of the study's bases it is about (bases.py). paper_data: what the paper's own data say of it;
     paper_note: the same in more words. full_scale: the form for the paper's own models, where it differs.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.results.bases import of_base
-from yarnlab.results.claims.criteria import Claim, Criteria, load_criteria
+from yarnlab.results.claims.criteria import GROUPS, Claim, Criteria, load_criteria
 from yarnlab.results.claims.parts import NOT_RUN, STATUSES, Part, Verdict, combine, describe
 from yarnlab.results.display import manifests_of
 from yarnlab.results.estimates import NotMeasured
@@ -17,7 +17,7 @@ from yarnlab.results.missing import command_for
 from yarnlab.results.output import write
 from yarnlab.results.results import Results
 
-FORMAT = 2
+FORMAT = 3
 
 
 def judge(claim: Claim, results: Results) -> Verdict:
@@ -36,6 +36,14 @@ def evaluate(results: Results, criteria: Criteria | None = None) -> list[tuple[C
     return [(claim, judge(claim, results)) for claim in claims]
 
 
+def counted(verdicts: list[tuple[Claim, Verdict]]) -> dict[str, dict[str, int]]:
+    """How many of each group (criteria.py: GROUPS) have each verdict: claims of the paper, identities, own lines."""
+    return {
+        group: {s: sum((claim.group, v.status) == (group, s) for claim, v in verdicts) for s in STATUSES}
+        for group in GROUPS
+    }
+
+
 def write_claims(results: Results, command: str, criteria: Criteria | None = None) -> list[Path]:
     """Judge every claim and write `claims.json`; `command` is what a reader runs to fill in what is missing."""
     criteria = criteria or load_criteria()
@@ -48,7 +56,7 @@ def write_claims(results: Results, command: str, criteria: Criteria | None = Non
         "form": results.form,
         "criteria_version": criteria.version,
         "criteria_sha256": criteria.sha256,
-        "counts": {s: sum(v.status == s for _, v in verdicts) for s in STATUSES},
+        "counts": counted(verdicts),
         "claims": [entry(results, claim, verdict, command) for claim, verdict in verdicts],
     }
     text = json.dumps(document, indent=1, ensure_ascii=False) + "\n"
@@ -58,9 +66,10 @@ def write_claims(results: Results, command: str, criteria: Criteria | None = Non
 def entry(results: Results, claim: Claim, verdict: Verdict, command: str) -> dict[str, Any]:
     """A claim in `claims.json`.
 
-    paper_data: what the paper's own data say of it, in words; paper_support: the same as one of five words, null for
-    this study's own lines; paper_mark: what the report sets beside the verdict. sources: the manifests of what was
-    compared. command: what would fill in a claim that is not run; '' where nothing that is planned is missing.
+    group: what it is counted with (criteria.py: GROUPS). paper_data: what the paper's own data say of it, in words;
+    paper_support: the same as one of five words, null for this study's own lines; paper_mark: what the report sets
+    beside the verdict. sources: the manifests of what was compared. command: what would fill in a claim that is not
+    run; '' where nothing that is planned is missing.
     """
     decisive = verdict.decisive
     return {
@@ -68,6 +77,7 @@ def entry(results: Results, claim: Claim, verdict: Verdict, command: str) -> dic
         "title": claim.title,
         "source": claim.source,
         "criterion": claim.criterion,
+        "group": claim.group,
         "role": claim.base,
         "paper_data": claim.reference,
         "paper_support": claim.paper_data,
@@ -89,7 +99,8 @@ def entry(results: Results, claim: Claim, verdict: Verdict, command: str) -> dic
 
 def _part(part: Part) -> dict[str, Any]:
     found = asdict(part)
-    found["estimate"] = {k: _finite(v) if isinstance(v, float) else v for k, v in found["estimate"].items()}
+    estimate = {key: value for key, value in found["estimate"].items() if key != "bounds"}
+    found["estimate"] = {k: _finite(v) if isinstance(v, float) else v for k, v in estimate.items()}
     return found | {"text": describe(part)}
 
 

@@ -1,6 +1,8 @@
 """One comparison of a claim, and the verdict that its comparisons make together.
 
-A part compares one estimate with one threshold; parts make a verdict the same way in every claim (`combine`).
+A part compares one estimate with one threshold; parts make a verdict the same way in every claim (`combine`). A claim
+holds where all of its parts do, each at 2.5 % on one side: an intersection-union test, which needs no correction. One
+part of many is enough for it to fail, so failures are corrected over all parts (Holm 1979).
 """
 
 from __future__ import annotations
@@ -8,7 +10,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.statistics import LEVEL, Estimate
@@ -26,6 +28,7 @@ class Part:
     """One comparison: `estimate` against `threshold`, in the direction `sign`, read from `models`.
 
     models: arms, each as `kind:arm` where the kind of results is not the first that the claim needs.
+    p: two-sided, where an exact test decides beside the interval. note: why the status is not what the interval says.
     """
 
     name: str
@@ -34,6 +37,8 @@ class Part:
     threshold: float
     status: str
     models: tuple[str, ...] = ()
+    p: float | None = None
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,30 +62,23 @@ def interval(name: str, estimate: Estimate, sign: str, threshold: float = 0.0, m
     return Part(name, estimate, sign, float(threshold), status, tuple(models))
 
 
-def reaches(name: str, estimate: Estimate, threshold: float, models: Iterable[str] = ()) -> Part:
-    """A part that holds when the observed share is at least `threshold`.
-
-    It fails when even the upper end of the interval is below it, and is undecided in between: with 50
-    trials no interval can exclude 95 %, so asking that of the interval would make a claim undecidable.
-    """
-    status = HOLDS if estimate.value >= threshold else FAILS if estimate.high < threshold else UNDECIDED
-    return Part(name, estimate, ">=", float(threshold), status, tuple(models))
-
-
 def tested(name: str, estimate: Estimate, p: float, models: Iterable[str] = (), *, level: float = LEVEL) -> Part:
-    """A part on a difference that should be above 0, decided by a test whose p-value is corrected already.
+    """A part on a difference that should be above 0, decided by a test and its interval together.
 
     It holds when the difference is above 0 and fails when it is below, each only where p is below `level` and the
     interval excludes 0; otherwise it is undecided, a tie included.
     """
     sure = p < level and (estimate.low > 0 or estimate.high < 0)
     status = UNDECIDED if not sure else HOLDS if estimate.value > 0 else FAILS
-    return Part(name, estimate, ">", 0.0, status, tuple(models))
+    return Part(name, estimate, ">", 0.0, status, tuple(models), p)
 
 
 def combine(parts: Iterable[Part]) -> Verdict:
-    """All hold: holds. One fails: fails, or holds in part where others hold. Otherwise undecided."""
-    parts = tuple(parts)
+    """All hold: holds. One fails: fails, or holds in part where others hold. Otherwise undecided.
+
+    A part that fails by itself but not after Holm's correction over all parts counts as undecided.
+    """
+    parts = _corrected(tuple(parts))
     if not parts:
         raise NotMeasured("nothing to compare in this study")
     found = {part.status for part in parts}
@@ -100,6 +98,29 @@ def combine(parts: Iterable[Part]) -> Verdict:
     return Verdict(status, text, decisive, parts)
 
 
+def _corrected(parts: tuple[Part, ...]) -> tuple[Part, ...]:
+    """The parts, with those undecided that fail without Holm's correction only.
+
+    Holm's step-down in terms of intervals: what fails at LEVEL / k of k parts is proven, the rest is tried at LEVEL
+    over the number that is left, until nothing more is proven.
+    """
+    failing = {i for i, part in enumerate(parts) if part.status == FAILS}
+    proven: set[int] = set()
+    while more := {i for i in failing - proven if _fails_at(parts[i], LEVEL / (len(parts) - len(proven)))}:
+        proven |= more
+    note = f"beyond it, but not after Holm's correction over {len(parts)} comparisons"
+    return tuple(
+        replace(part, status=UNDECIDED, note=note) if i in failing - proven else part for i, part in enumerate(parts)
+    )
+
+
+def _fails_at(part: Part, level: float) -> bool:
+    """Does the part fail with the interval of this level (two-sided), and its test, if it has one?"""
+    low, high = part.estimate.at(1 - level)
+    better = low if part.sign in ("<", "<=") else high
+    return not COMPARE[part.sign](better, part.threshold) and (part.p is None or part.p < level)
+
+
 def describe(part: Part) -> str:
     """One line: what was compared, the number with its interval, the threshold, n."""
     e = part.estimate
@@ -109,6 +130,7 @@ def describe(part: Part) -> str:
     return (
         f"{part.name}: {value} [{low}, {high}]{points}, "
         f"expected {SIGNS[part.sign]} {_threshold(part.threshold, e.unit)} (n = {e.n:,} {e.over})"
+        f"{', ' if part.note else ''}{part.note}"
     )
 
 

@@ -29,11 +29,21 @@ from yarnlab.results.claims.notation import (
     shown,
     symbol,
 )
-from yarnlab.results.claims.parts import Part, interval
-from yarnlab.results.estimates import between, context_nll, gap, nll, paired, score_gap, zero_shot
+from yarnlab.results.claims.parts import Part, interval, number
+from yarnlab.results.estimates import (
+    NotMeasured,
+    between,
+    context_nll,
+    gap,
+    nll,
+    over_documents,
+    paired,
+    score_gap,
+    zero_shot,
+)
 from yarnlab.results.estimates import sliding_gap as gap_of_windows
 from yarnlab.results.results import Results
-from yarnlab.results.statistics import Estimate, mean
+from yarnlab.results.statistics import Estimate
 from yarnlab.results.style import method_label
 from yarnlab.study.fields import ConfigModel, near
 
@@ -53,6 +63,7 @@ class Quantity:
 
     estimate: takes the results, `of` (and `over`) as arms, or methods where it is measured `on_base`, and its `keys`.
     name: of a part; words: in a criterion. kind: the results it reads. equal: its value for two models that are alike.
+    raw: the same quantity without taking off what fine-tuning alone changes; shown beside it, not judged.
     """
 
     estimate: Callable[..., Estimate]
@@ -63,6 +74,7 @@ class Quantity:
     on_base: bool
     equal: float
     decided: str
+    raw: Callable[..., Estimate] | None = None
 
 
 QUANTITIES: dict[str, Quantity] = {}
@@ -76,11 +88,13 @@ def quantity(
     on_base: bool = False,
     equal: float = 1.0,
     decided: str = PAIRED,
+    raw: Callable[..., Estimate] | None = None,
 ) -> Callable[[Callable[..., Estimate]], Callable[..., Estimate]]:
     """Register the decorated function as the quantity of its name."""
 
     def register(estimate: Callable[..., Estimate]) -> Callable[..., Estimate]:
-        QUANTITIES[estimate.__name__] = Quantity(estimate, name, words, kind, frozenset(keys), on_base, equal, decided)
+        found = Quantity(estimate, name, words, kind, frozenset(keys), on_base, equal, decided, raw)
+        QUANTITIES[estimate.__name__] = found
         return estimate
 
     return register
@@ -103,10 +117,46 @@ def nll_change(results: Results, of: str, over: str, at: int) -> Estimate:
     return gap(nll(results, of, at), nll(results, over, at))
 
 
+@quantity(
+    "{of} / {over} at {at:,} tokens, net of fine-tuning",
+    "perplexity at {at}, net of what such fine-tuning changes with RoPE unchanged: {compared}",
+    "at",
+    raw=perplexity_ratio,
+)
+def perplexity_ratio_net(results: Results, of: str, over: str, at: int) -> Estimate:
+    """`perplexity_ratio` over the ratio of the two models' controls, which were trained alike with RoPE unchanged."""
+    return nll_change_net(results, of, over, at).map(math.exp, RATIO)
+
+
+@quantity(
+    "{of} minus {over}, NLL of held-out text of {at:,} tokens, net of fine-tuning",
+    "mean NLL of held-out text of {at} in nats, net of what such fine-tuning changes with RoPE unchanged: {compared}",
+    "at",
+    equal=0.0,
+    raw=nll_change,
+)
+def nll_change_net(results: Results, of: str, over: str, at: int) -> Estimate:
+    """`nll_change` minus that of the two models' controls, which were trained alike with RoPE unchanged."""
+    pairs = (of, over), _controls(results, of, over)
+    change, plain = (paired(nll(results, a, at), nll(results, b, at)) for a, b in pairs)
+    return over_documents(paired(change, plain), unit="difference in ln perplexity")
+
+
+def _controls(results: Results, *arms: str) -> tuple[str, ...]:
+    """For each arm the one trained alike with RoPE unchanged, for a base itself; NotMeasured where there is none."""
+    found = []
+    for model in (results.arms()[arm] for arm in arms):
+        control = results.control(model) if model.kind == "finetune" else model
+        if control is None:
+            raise NotMeasured(f"this study has no arm trained like {model.arm} with its RoPE unchanged")
+        found.append(control.arm)
+    return tuple(found)
+
+
 @quantity("{of}, perplexity at {at:,} tokens", "perplexity at {at}: {compared}", "at", decided="95 % intervals.")
 def perplexity(results: Results, of: str, at: int) -> Estimate:
     """Perplexity of one model at one length."""
-    return mean(nll(results, of, at).to_numpy()).map(math.exp, "perplexity")
+    return over_documents(nll(results, of, at)).map(math.exp, "perplexity")
 
 
 @quantity(
@@ -134,7 +184,7 @@ def perplexity_change(results: Results, of: str, at: int, against: int) -> Estim
 def context_change(results: Results, of: str, tokens: tuple[int, int], at: int, against: int) -> Estimate:
     """Mean NLL of one model's tokens in a segment of the text under one context minus that under another."""
     own, other = (context_nll(results, of, context, *tokens) for context in (at, against))
-    return mean(paired(own, other), unit=NATS)
+    return over_documents(paired(own, other), unit=NATS)
 
 
 @quantity(
@@ -153,7 +203,8 @@ def context_gap(results: Results, of: str, over: str, tokens: tuple[int, int], a
 
     With the base and its own L as the other: what extending the context is worth, against cutting the text at L.
     """
-    return mean(paired(context_nll(results, of, at, *tokens), context_nll(results, over, against, *tokens)), unit=NATS)
+    own, other = context_nll(results, of, at, *tokens), context_nll(results, over, against, *tokens)
+    return over_documents(paired(own, other), unit=NATS)
 
 
 @quantity(
@@ -174,7 +225,7 @@ def context_change_gap(
     own, other = (
         context_nll(results, arm, at, *tokens) - context_nll(results, arm, against, *tokens) for arm in (of, over)
     )
-    return mean(paired(own, other), unit=NATS)
+    return over_documents(paired(own, other), unit=NATS)
 
 
 @quantity(
@@ -197,7 +248,7 @@ def context_harm_over_gain(
     `reference`: above 0 where the harm is larger than the gain."""
     harm = context_nll(results, of, tokens[1], *tokens) - context_nll(results, of, against, *tokens)
     gain = context_nll(results, of, at, *reference) - context_nll(results, of, reference[1], *reference)
-    return mean(paired(harm, gain), unit=NATS)
+    return over_documents(paired(harm, gain), unit=NATS)
 
 
 @quantity(
@@ -243,7 +294,7 @@ def zero_shot_cut(results: Results, of: str, scale: float, tokens: tuple[int, in
     """Mean NLL of tokens of the base under one method minus that of the base with a sliding window, in nats."""
     base = results.base()
     whole = between(*((n, zero_shot(results, of, scale, n)) for n in tokens))
-    return mean(paired(whole, context_nll(results, base.arm if base else "", against, *tokens)), unit=NATS)
+    return over_documents(paired(whole, context_nll(results, base.arm if base else "", against, *tokens)), unit=NATS)
 
 
 @quantity(
@@ -260,7 +311,7 @@ def zero_shot_gap_growth(results: Results, of: str, over: str, step: tuple[float
     for scale in reversed(step):
         length = int(scale * results.original_context)
         gaps.append(zero_shot(results, of, scale, length) - zero_shot(results, over, scale, length))
-    return mean(paired(*gaps), unit="difference in ln perplexity")
+    return over_documents(paired(*gaps), unit="difference in ln perplexity")
 
 
 @quantity(
@@ -363,8 +414,14 @@ class Comparison(ConfigModel):
                     for key in ("at", "against"):
                         texts[f"{key}_shown"] = ALL if case[key] >= case["tokens"][1] else f"{case[key]:,}"
                 name = (self.name or measured.name).format(**texts, **dict(zip(("of", "over"), labels, strict=False)))
+                read = scope.sources(measured.kind, *sources)
+                if measured.raw is not None:
+                    before = measured.raw(scope.results, *compared, **case)
+                    value, low, high = (number(x, before.unit) for x in (before.value, before.low, before.high))
+                    name += f" (with it: {value} [{low}, {high}])"
+                    controls = _controls(scope.results, *compared)
+                    read += [f"{measured.kind}:{arm}" if scope.several else arm for arm in controls]
                 for bound in bounds:
-                    read = scope.sources(measured.kind, *sources)
                     yield interval(name, estimate, bound.sign, bound.threshold, read)
 
     def _pairs(self) -> list[tuple[list[str], tuple[Bound, ...]]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from itertools import islice, pairwise, permutations
+from itertools import islice, pairwise
 from typing import TypeAlias
 
 from yarnlab.evaluation.perplexity import doublings
@@ -18,39 +18,43 @@ from yarnlab.lazy import np, pd
 from yarnlab.results import temperature as sweep
 from yarnlab.results.bases import compared_with
 from yarnlab.results.claims.models import Scope
-from yarnlab.results.claims.parts import Part, interval, reaches, tested
+from yarnlab.results.claims.parts import Part, interval, tested
 from yarnlab.results.claims.quantities import RATIO, context_change, perplexity_change
 from yarnlab.results.estimates import (
     REFERENCE_VARIANT,
     NotMeasured,
+    accuracy_of,
     beyond,
     cell,
     cells,
+    fillers,
     gap,
     hits,
     hits_by_length,
-    loss_gap,
     losses,
     losses_by_seed,
     nll,
+    over_documents,
+    packages,
     paired,
     paired_hits,
     paired_losses,
     passkey_lengths,
     present,
     retrieval,
+    warmup,
 )
 from yarnlab.results.results import Model, Results
 from yarnlab.results.statistics import (
+    CONFIDENCE,
     Array,
     Estimate,
     accuracy,
     difference_of_means,
-    holm,
     mcnemar,
     mean,
+    mean_of_steps,
     paired_difference_of_proportions,
-    proportion,
     resampled,
 )
 from yarnlab.results.style import label, labels, method_label
@@ -58,6 +62,7 @@ from yarnlab.results.temperature import document_nll, line, spread_of_best, swee
 
 Judge: TypeAlias = Callable[..., Iterator[Part]]
 SPECIAL: dict[str, Judge] = {}
+FEWEST_STEPS = 8  # after the warm-up, below which an autocorrelation is anybody's guess
 
 
 def special(judge: Judge) -> Judge:
@@ -79,22 +84,14 @@ def blow_up(scope: Scope, *, multiple: float, above: float) -> Iterator[Part]:
 
 
 @special
-def retrieves_at_each(scope: Scope, *, of: str, between: list[int | str], share: float) -> Iterator[Part]:
-    """Passkeys that a model finds at each tested length between two."""
-    model, (low, high) = scope.model(of), (scope.window.tokens(end) for end in between)
-    for length in passkey_lengths(scope.results, model, low, high):
-        name = f"{label(model)}, passkey accuracy at {length:,} tokens"
-        yield reaches(name, retrieval(scope.results, model.arm, [length]), share, [f"passkey:{model.arm}"])
-
-
-@special
-def retrieves_overall(scope: Scope, *, start: str, ends: dict[str, str], shares: dict[str, float]) -> Iterator[Part]:
-    """Passkeys that models find at all tested lengths from `start` to the end of each."""
+def retrieves(scope: Scope, *, start: int | str, ends: dict[str, str], shares: dict[str, float]) -> Iterator[Part]:
+    """Passkeys that models find at all tested lengths from `start` to the end of each, pooled."""
     for name, end in ends.items():
         model, (low, high) = scope.model(name), (scope.window.tokens(n) for n in (start, end))
         lengths = passkey_lengths(scope.results, model, low, high)
-        text = f"{label(model)}, passkey accuracy over {lengths[0]:,} to {lengths[-1]:,} tokens"
-        yield reaches(text, retrieval(scope.results, model.arm, lengths), shares[name], [f"passkey:{model.arm}"])
+        over = f"over {lengths[0]:,} to {lengths[-1]:,} tokens" if len(lengths) > 1 else f"at {lengths[0]:,} tokens"
+        found = retrieval(scope.results, model.arm, lengths)
+        yield interval(f"{label(model)}, passkey accuracy {over}", found, ">=", shares[name], [f"passkey:{model.arm}"])
 
 
 @special
@@ -153,8 +150,8 @@ def temperature_helps(scope: Scope, *, scale: float, share: float) -> Iterator[P
         )
         name = f"s={scale:g}, segment {segment + 1} of {parts.shape[1]}, ln perplexity with the formula's factor minus"
         yield interval(f"{name} without", change, "<", 0.0, [base.arm])
-    above = replace(proportion(int((whole > 1.0).sum()), len(whole)), over="documents")
-    yield reaches(f"s={scale:g}, share of documents whose best factor is above 1", above, share, [base.arm])
+    above = replace(accuracy(whole > 1.0, groups=packages(whole.index)), over="documents")
+    yield interval(f"s={scale:g}, share of documents whose best factor is above 1", above, ">", share, [base.arm])
 
 
 @special
@@ -178,10 +175,10 @@ def same_temperature(scope: Scope, *, scale: float, spread: float) -> Iterator[P
     """How far the best factors of documents, and the most frequent ones of segments, lie apart."""
     base = scope.model("base")
     whole, parts = spread_of_best(scope.results, _swept(scope.results, scale))
-    quartiles = resampled(whole, interquartile_range, unit="√(1/t)")
+    quartiles = resampled(whole.to_numpy(), interquartile_range, unit="√(1/t)")
     name = f"s={scale:g}, interquartile range of the documents' best factors"
     yield interval(name, quartiles, "<=", spread, [base.arm])
-    modes = resampled(parts, range_of_modes, unit="√(1/t)")
+    modes = resampled(parts.to_numpy(), range_of_modes, unit="√(1/t)")
     yield interval(f"s={scale:g}, range of the segments' modal best factors", modes, "<=", spread, [base.arm])
 
 
@@ -195,7 +192,8 @@ def one_temperature(
     if rows["segment"].nunique() < of_segments:
         raise NotMeasured(f"the temperature sweep has not {of_segments} segments at s={scale:g}")
     best = sweep.best_by_document(rows, by_segment=True)
-    wide = best.pivot_table(index="document", columns="segment", values="factor").to_numpy()
+    table = best.pivot_table(index="document", columns="segment", values="factor")
+    wide = table.to_numpy()
 
     def at_factor(factors: Array) -> Array:
         """(resamples, documents, segments) -> (resamples,)."""
@@ -204,27 +202,32 @@ def one_temperature(
     count = resampled(wide, at_factor, unit="segments")
     name = f"segments (of {wide.shape[1]}) whose most frequent best factor is {factor:g}"
     yield interval(name, count, ">=", float(segments), [base.arm])
-    near = mean((np.abs(wide - factor) <= within + 1e-9).mean(axis=1), unit="proportion")
+    near = (np.abs(wide - factor) <= within + 1e-9).mean(axis=1)
+    near = mean(near, groups=packages(table.index), unit="proportion")
     name = f"share of documents × segments whose best factor is within {within:g} of {factor:g}"
-    yield reaches(name, near, share, [base.arm])
+    yield interval(name, near, ">=", share, [base.arm])
 
 
 @special
-def temperature_line(scope: Scope, *, slope_above: float, intercept: list[float], paper: list[float]) -> Iterator[Part]:
-    """Slope and intercept of the best factors over ln s; the slope is set beside the paper's, not judged against it."""
-    base, (slope, constant, scales) = scope.model("base"), line(scope.results)
+def temperature_line(
+    scope: Scope, *, slope_above: float, intercept: list[float], bend: list[float], paper: list[float]
+) -> Iterator[Part]:
+    """Slope, intercept and bend of the best factors over ln s; the slope is not judged against the paper's."""
+    base, (slope, constant, arch, scales) = scope.model("base"), line(scope.results)
     name = f"slope of the best √(1/t) over ln s ({scales} scales; paper: {paper[0]:g})"
     yield interval(name, slope, ">", slope_above, [base.arm])
     name = f"intercept of that line ({scales} scales; paper: {paper[1]:g})"
     yield from _between(name, constant, intercept, base)
+    yield from _between(f"height of the best √(1/t) over a chord, in the middle ({scales} scales)", arch, bend, base)
 
 
 @special
-def papers_line(scope: Scope, *, slope: list[float], intercept: list[float]) -> Iterator[Part]:
-    """Slope and intercept of the best factors over ln s, both between two numbers."""
-    base, (found, constant, _) = scope.model("base"), line(scope.results)
+def papers_line(scope: Scope, *, slope: list[float], intercept: list[float], bend: list[float]) -> Iterator[Part]:
+    """Slope, intercept and bend of the best factors over ln s, each between two numbers."""
+    base, (found, constant, arch, _) = scope.model("base"), line(scope.results)
     yield from _between("slope of the best √(1/t) over ln s", found, slope, base)
     yield from _between("intercept of the best √(1/t) over ln s", constant, intercept, base)
+    yield from _between("height of the best √(1/t) over a chord, in the middle", arch, bend, base)
 
 
 @special
@@ -239,11 +242,11 @@ def attention_entropy(scope: Scope, *, raised_by: list[str]) -> Iterator[Part]:
         if not own:
             raise NotMeasured(f"the entropy under {method_label(method)} was not measured")
         for scale, found in own.items():
-            rise = mean(paired(found, plain))
+            rise = over_documents(paired(found, plain))
             name = f"s={scale:g}, entropy under {method_label(method)} minus the base's"
             yield interval(name, rise, ">", 0.0, [base.arm])
         for small, large in pairwise(own):
-            growth = mean(paired(own[large], own[small]))
+            growth = over_documents(paired(own[large], own[small]))
             name = f"entropy under {method_label(method)}, s={large:g} minus s={small:g}"
             yield interval(name, growth, ">", 0.0, [base.arm])
     for scale in scales:
@@ -251,24 +254,23 @@ def attention_entropy(scope: Scope, *, raised_by: list[str]) -> Iterator[Part]:
             continue
         with_it, without = (np.abs(paired(tables[m, scale], plain)) for m in ("yarn", "ntk-by-parts"))
         name = f"s={scale:g}, distance from the base's entropy, with the temperature minus without"
-        yield interval(name, mean(with_it - without), "<", 0.0, [base.arm])
+        yield interval(name, over_documents(with_it - without), "<", 0.0, [base.arm])
 
 
 @special
-def lowest_loss(scope: Scope, *, steps: int) -> Iterator[Part]:
-    """Training loss of every other method minus YaRN's on the same batches, over the stretch that is worst for YaRN."""
+def lowest_loss(scope: Scope, *, last: float) -> Iterator[Part]:
+    """Training loss of every other method minus YaRN's on the same batches, after the warm-up: all steps, the last."""
     yarn, *rivals = scope.models.values()
     for rival in rivals:
-        gaps = loss_gap(scope.results, yarn.arm, rival.arm, steps)
-        if len(gaps) < steps:
-            raise NotMeasured(f"{rival.arm} and {yarn.arm} share {len(gaps)} steps; {steps} are needed")
-        end = int(gaps["smooth"].argmin())
-        chosen = gaps.index[end - steps + 1 : end + 1]
-        stretch = paired_losses(scope.results, yarn.arm, rival.arm)[chosen].to_numpy()
-        where = f"smallest {steps}-step mean (steps {chosen[0]}–{chosen[-1]})"
-        name = f"training loss, {label(rival)} minus YaRN, {where}"
-        found = mean(stretch, over="steps", unit="nats")
-        yield interval(name, found, ">", 0.0, [f"training:{yarn.arm}", f"training:{rival.arm}"])
+        gaps = paired_losses(scope.results, yarn.arm, rival.arm)
+        gaps = gaps.loc[:, gaps.columns > warmup(scope.results, yarn.arm)]
+        steps = [int(step) for step in gaps.columns]
+        if len(steps) < FEWEST_STEPS:
+            raise NotMeasured(f"{rival.arm} and {yarn.arm} share {len(steps)} steps after the warm-up: too few")
+        for count, what in ((len(steps), "all"), (math.ceil(last * len(steps)), "last")):
+            name = f"training loss, {label(rival)} minus YaRN, {what} steps {steps[-count]:,}–{steps[-1]:,}"
+            found = mean_of_steps(gaps.to_numpy(float), count)
+            yield interval(name, found, ">", 0.0, [f"training:{yarn.arm}", f"training:{rival.arm}"])
 
 
 @special
@@ -277,11 +279,11 @@ def best_retrieval(scope: Scope, *, up_to: str, level: float) -> Iterator[Part]:
     results, (yarn, *rivals) = scope.results, scope.models.values()
     lengths = passkey_lengths(results, yarn, 0, scope.window.tokens(up_to))
     trials = [paired_hits(results, yarn.arm, rival.arm, lengths) for rival in rivals]
-    p_values = holm([mcnemar(own, other).p for own, other in trials])
-    for rival, (own, other), p in zip(rivals, trials, p_values, strict=True):
+    for rival, (own, other) in zip(rivals, trials, strict=True):
+        p = mcnemar(own.to_numpy(), other.to_numpy(), groups=fillers(own)).p
         chance = f"{p:.2g}".replace("-", "−")
         name = f"passkey accuracy up to {lengths[-1]:,} tokens, YaRN minus {label(rival)} (p = {chance})"
-        found = paired_difference_of_proportions(own, other)
+        found = paired_difference_of_proportions(own.to_numpy(), other.to_numpy(), groups=fillers(own))
         yield tested(name, found, p, [f"passkey:{yarn.arm}", f"passkey:{rival.arm}"], level=level)
 
 
@@ -301,37 +303,43 @@ def moved_on(scope: Scope, *, method: str, above: float) -> Iterator[Part]:
         name = f"{label(moved)} / {label(own)} over {label(second)} / {label(first)} at {length:,} tokens"
         lost = nll(results, moved.arm, length) - nll(results, own.arm, length)
         kept = nll(results, second.arm, length) - nll(results, first.arm, length)
-        excess = mean(paired(lost, kept), unit="difference in ln perplexity").map(math.exp, "ratio of ratios")
+        excess = over_documents(paired(lost, kept), unit="difference in ln perplexity").map(math.exp, "ratio of ratios")
         yield interval(name, excess, ">", above, [moved.arm, own.arm, second.arm, first.arm])
 
 
 @special
-def inversion(scope: Scope, *, level: float, pairs_at_least: int) -> Iterator[Part]:
-    """Pairs of fine-tuned models at the first's sL in which the one with the higher perplexity retrieves better."""
+def inversion(scope: Scope, *, start: str, above: float) -> Iterator[Part]:
+    """Does a fine-tuned model retrieve more than the one of lowest perplexity at the first's sL?
+
+    Its advantage is the largest of all models': at least as large as the lower bound of any whose perplexity is proven
+    to be higher, each at the confidence that makes all bounds hold together (Bonferroni); at most as large as the
+    largest upper bound of all, also of those whose perplexity may be the same.
+    """
     results, length = scope.results, scope.window.tokens("sL")
     models = [m for m in results.arms().values() if m.kind == "finetune" and _measured(results, m, length)]
     if len(models) < 2:
         raise NotMeasured(f"fewer than two fine-tuned models have perplexity and passkey trials at {length:,} tokens")
-    gaps = {
-        (a.arm, b.arm): gap(nll(results, a.arm, length), nll(results, b.arm, length))
-        for a, b in permutations(models, 2)
-    }
-    worse = {pair: found for pair, found in gaps.items() if found.value > 0}
-    if not worse:
-        raise NotMeasured(f"all fine-tuned models have the same perplexity at {length:,} tokens")
-    trials = [paired_hits(results, a, b, [length]) for a, b in worse]
-    better_hits = [float((a - b).mean()) for a, b in trials]
-    p_values = holm([mcnemar(a, b).p for a, b in trials])
-    proven = [e.low > 0 and p < level for e, p in zip(worse.values(), p_values, strict=True)]
-    observed = sum(d > 0 for d in better_hits)
-    sure = sum(good and d > 0 for good, d in zip(proven, better_hits, strict=True))
-    excluded = sum(good and d < 0 for good, d in zip(proven, better_hits, strict=True))
-    name = f"pairs of {len(models)} models at {length:,} tokens in which the one with the higher perplexity retrieves "
-    name += f"more (rank correlation of perplexity and retrieval: {_rank_correlation(results, models, length)})"
-    method = "proven pairs … pairs not excluded (paired bootstrap; sign-flip test over prompts, Holm over all pairs)"
-    found = Estimate(observed, sure, len(worse) - excluded, len(worse), "pairs of models", "pairs", method)
+    means = {m.arm: float(nll(results, m.arm, length).to_numpy().mean()) for m in models}
+    lowest, *rivals = sorted(models, key=lambda m: means[m.arm])
+    lengths = passkey_lengths(results, lowest, scope.window.tokens(start), length)
+    worse, better = [], []
+    for rival in rivals:
+        worse.append(gap(nll(results, rival.arm, length), nll(results, lowest.arm, length)))
+        own, other = paired_hits(results, rival.arm, lowest.arm, lengths)
+        better.append(paired_difference_of_proportions(own.to_numpy(), other.to_numpy(), groups=fillers(own)))
+
+    def bounds(confidence: float) -> tuple[float, float]:
+        together = 1 - (1 - confidence) / len(rivals)
+        proven = [b.at(together)[0] for w, b in zip(worse, better, strict=True) if w.at(together)[0] > 0]
+        return max(proven, default=-1.0), max(b.at(confidence)[1] for b in better)
+
+    name = f"passkey accuracy over {lengths[0]:,} to {length:,} tokens, best of the other {len(rivals)} models minus "
+    name += f"{label(lowest)}, whose perplexity is lowest (rank correlation of perplexity and retrieval over the "
+    name += f"models: {_rank_correlation(results, models, lengths, means)})"
+    best = max(better, key=lambda e: e.value)
+    found = replace(best, low=bounds(CONFIDENCE)[0], high=bounds(CONFIDENCE)[1], bounds=bounds)
     sources = [f"{kind}:{m.arm}" for m in models for kind in ("perplexity", "passkey")]
-    yield interval(name, found, ">=", float(pairs_at_least), sources)
+    yield interval(name, found, ">", above, sources)
 
 
 @special
@@ -345,10 +353,10 @@ def fewer_steps(scope: Scope, *, times: float, steps: int) -> Iterator[Part]:
         raise NotMeasured(f"{pi.arm} trained {last} steps; {math.ceil(steps * times)} are needed")
     if (done := int(own.columns.max())) < early:
         raise NotMeasured(f"{yarn.arm} has trained {done} steps so far; {early} are needed")
-    reached, final = (mean(_stretch(log, end, steps), over="steps") for log, end in ((own, early), (other, last)))
+    reached, final = (log.loc[:, log.columns <= end] for log, end in ((own, early), (other, last)))
     name = f"training loss of YaRN up to step {early} minus that of {label(pi)} up to step {last} ({steps}-step means)"
     sources = [f"training:{yarn.arm}", f"training:{pi.arm}"]
-    yield interval(name, difference_of_means(reached, final), "<=", 0.0, sources)
+    yield interval(name, _later_and_earlier(reached, final, steps), "<=", 0.0, sources)
 
 
 @special
@@ -396,7 +404,7 @@ def papers_short_rows(scope: Scope, *, rows: str, at_most: float, base_above: fl
     name = f"{label(second)}, perplexity at {full:,} over {half:,} tokens"
     yield interval(name, perplexity_change(results, second.arm, full, half), "<=", at_most, [second.arm])
     name = f"ln perplexity of the base at {full:,} tokens"
-    yield interval(name, mean(nll(results, base.arm, full).to_numpy()), ">", math.log(base_above), [base.arm])
+    yield interval(name, over_documents(nll(results, base.arm, full)), ">", math.log(base_above), [base.arm])
 
 
 @special
@@ -413,15 +421,15 @@ def other_ramps(scope: Scope, *, negligible: float) -> Iterator[Part]:
 
 
 @special
-def official_passkeys(scope: Scope, *, models: dict[str, str], found: int, of: int) -> Iterator[Part]:
+def official_passkeys(scope: Scope, *, models: dict[str, str], share: float) -> Iterator[Part]:
     """The share of passkeys that published models find by the official protocol; models: name of a part → model."""
     present(scope.results, "passkey_official")
     for who, published in models.items():
         model = scope.model(published)
         own = hits_by_length(scope.results, "passkey_official", model.arm)
-        share = accuracy(pd.concat(own, axis=1, join="inner").to_numpy(float))
+        found = accuracy_of(pd.concat(own, axis=1, join="inner"))
         name = f"{who}, passkeys found by the official protocol from {min(own):,} to {max(own):,} tokens"
-        yield reaches(name, share, found / of, [f"passkey_official:{model.arm}"])
+        yield interval(name, found, ">=", share, [f"passkey_official:{model.arm}"])
 
 
 def interquartile_range(factors: Array) -> Array:
@@ -473,20 +481,22 @@ def _measured(results: Results, model: Model, length: int) -> bool:
     )
 
 
-def _rank_correlation(results: Results, models: list[Model], length: int) -> str:
+def _rank_correlation(results: Results, models: list[Model], lengths: list[int], means: dict[str, float]) -> str:
     from scipy.stats import spearmanr
 
-    means = [float(nll(results, model.arm, length).to_numpy().mean()) for model in models]
-    rates = [float(hits(results, model.arm, [length]).mean()) for model in models]
+    rates = [float(hits(results, model.arm, lengths).to_numpy().mean()) for model in models]
     if len(set(rates)) < 2:
         return "–"
-    return f"{spearmanr(means, rates).statistic:.2f}".replace("-", "−")
+    return f"{spearmanr([means[model.arm] for model in models], rates).statistic:.2f}".replace("-", "−")
 
 
-def _stretch(log: pd.DataFrame, end: int, steps: int) -> Array:
-    """The losses of the last `steps` steps up to `end`: seeds x steps."""
-    numbers = log.columns.to_numpy(int)
-    return log.to_numpy(float)[:, (numbers > end - steps) & (numbers <= end)]
+def _later_and_earlier(a: pd.DataFrame, b: pd.DataFrame, last: int) -> Estimate:
+    """Mean of the last steps of one training minus that of another up to another step (seeds x steps), seed by seed."""
+    seeds = a.index.intersection(b.index)
+    if len(seeds) > 1:
+        ends = [log.loc[seeds].to_numpy(float)[:, -last:] for log in (a, b)]
+        return mean_of_steps(ends[0] - ends[1], last, unit="difference in nats")
+    return difference_of_means(*(mean_of_steps(log.loc[seeds].to_numpy(float), last) for log in (a, b)))
 
 
 def _counted(value: float, unit: str) -> Estimate:

@@ -23,13 +23,12 @@ from yarnlab.results.charts import (
     window_axis,
 )
 from yarnlab.results.display import windows
-from yarnlab.results.estimates import NotMeasured, nll
+from yarnlab.results.estimates import NotMeasured, nll, over_documents, perplexity
 from yarnlab.results.published.data import load_reference
 from yarnlab.results.published.overlay import background, in_tokens, overlaid, relative
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import named_arms
-from yarnlab.results.statistics import geometric_mean_perplexity, mean
 from yarnlab.results.style import QUIET, labels, style_of
 
 
@@ -53,13 +52,13 @@ def figure_1(results: Results) -> Any:
     marked = doublings_of(results.original_context)
     for model, name in named_arms(results):
         for length in lengths_of(results, model):
-            table = nll(results, model.arm, length).to_numpy()
+            table = nll(results, model.arm, length)
             row = {"model": name, "N": length, "n": table.size}
             if length in marked:  # only markers show an interval
-                e = geometric_mean_perplexity(table)
+                e = perplexity(table)
                 rows.append(row | {"perplexity": e.value, "interval": bounds(e.low, e.high)})
             else:
-                rows.append(row | {"perplexity": math.exp(min(table.mean(), 700.0))})
+                rows.append(row | {"perplexity": math.exp(min(table.to_numpy().mean(), 700.0))})
     title = "perplexity (geometric mean over documents)"
     return curves(results, rounded(rows), "perplexity", title, log=True, published=in_tokens(results))
 
@@ -81,10 +80,10 @@ def bucket_nll(results: Results) -> Any:
     marked = doublings_of(results.original_context)
     for model, name in named_arms(results):
         for length in lengths_of(results, model):
-            table = nll(results, model.arm, length, "bucket_nll").to_numpy()
-            row = {"model": name, "N": length, "nll": float(table.mean()), "n": table.size}
+            table = nll(results, model.arm, length, "bucket_nll")
+            row = {"model": name, "N": length, "nll": float(table.to_numpy().mean()), "n": table.size}
             if length in marked:  # only markers show an interval
-                e = mean(table)
+                e = over_documents(table)
                 row |= {"interval": bounds(e.low, e.high)}
             rows.append(row)
     return curves(results, rounded(rows), "nll", "mean NLL of the stretch that ends here (nats/token)", log=False)

@@ -40,7 +40,7 @@ def training_loss(results: Results) -> Any:
         rows += _smoothed(names[model.arm], "loss (nats/token)", losses(results, model.arm))
         paired = results.alike(model, first, as_long=False) and first.arm in {m.arm for m in arms}
         if paired and model.arm != first.arm:
-            gaps = loss_gap(results, first.arm, model.arm, 1)["gap"]
+            gaps = loss_gap(results, first.arm, model.arm)
             rows += _smoothed(names[model.arm], f"loss minus that of {names[first.arm]} (nats/token)", gaps)
     if not rows:
         raise NotMeasured("no training log of an ablation arm")

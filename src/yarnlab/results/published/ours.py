@@ -20,7 +20,7 @@ from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.published.counterpart import Counterpart, Text, counterpart_of, text_of
 from yarnlab.results.published.data import Cell, Point, Protocol, load_reference
 from yarnlab.results.results import Model, Results
-from yarnlab.results.statistics import Array, Estimate, Z, accuracy, proportion
+from yarnlab.results.statistics import Array, Estimate, Z, proportion
 from yarnlab.rope import METHODS, YaRN, make_rope
 
 ENOUGH = 0.8  # the paper's passkey context is the largest size with at least this accuracy (v2 p.17)
@@ -177,12 +177,12 @@ def _over_documents(
 ) -> Ours:
     """Perplexity over documents (NLL in nats, seeds x documents); `reasons` why it is no other's beside the text's."""
     text = of.text(kind, documents.shape[1])
-    values = np.ascontiguousarray(documents.to_numpy(float))
+    values, packages = np.ascontiguousarray(documents.to_numpy(float)), tuple(estimates.packages(documents.columns))
     if isinstance(of.cell, Point) and weights is None:
-        estimate = _by_student(values)
+        estimate = _by_student(values, packages)
     else:
         shares = None if weights is None else np.asarray(weights, dtype=float).tobytes()
-        estimate = _bootstrapped(values.tobytes(), values.shape[0], shares)
+        estimate = _bootstrapped(values.tobytes(), values.shape[0], shares, packages)
     return Ours(
         estimate,
         sources=of.sources(kind),
@@ -195,19 +195,15 @@ def _over_documents(
 
 
 @lru_cache(maxsize=4096)
-def _bootstrapped(values: bytes, seeds: int, weights: bytes | None) -> Estimate:
+def _bootstrapped(values: bytes, seeds: int, weights: bytes | None, packages: tuple[str, ...]) -> Estimate:
     """Perplexity with its bootstrap interval, once for all cells that one measurement stands beside."""
     nll = np.frombuffer(values).reshape(seeds, -1)
-    return statistics.geometric_mean_perplexity(nll, None if weights is None else np.frombuffer(weights))
+    return statistics.geometric_mean_perplexity(nll, None if weights is None else np.frombuffer(weights), packages)
 
 
-def _by_student(values: Array) -> Estimate:
+def _by_student(values: Array, packages: tuple[str, ...]) -> Estimate:
     """Perplexity with Student's interval over documents: points are many, and a bootstrap of each is slow."""
-    means = values.mean(axis=0)
-    centre, n = float(means.mean()), len(means)
-    half = statistics.student_quantile(n) * float(means.std(ddof=1)) / math.sqrt(n) if n > 1 else math.inf
-    logarithm = Estimate(centre, centre - half, centre + half, n, "documents", "nats", "Student")
-    return logarithm.map(lambda x: math.exp(min(x, 700.0)), "perplexity")
+    return statistics.student_mean(values.mean(axis=0), packages).map(lambda x: math.exp(min(x, 700.0)), "perplexity")
 
 
 def _passkey(of: Comparison) -> Ours:
@@ -219,7 +215,7 @@ def _passkey(of: Comparison) -> Ours:
         length = of.length
         if length not in found:
             raise NotMeasured(f"no {kind.replace('_', '-')} trials of {of.arm} at {length:,} tokens")
-        estimate = accuracy(found[length].to_numpy(float))
+        estimate = estimates.accuracy_of(found[length])
     else:
         estimate, length, grid = _passkey_context(of, found)
     strict = STRICT if kind == "passkey" else None
@@ -256,7 +252,7 @@ def _passkey_context(of: Comparison, found: dict[int, pd.DataFrame]) -> tuple[Es
     if not passed:
         raise NotMeasured(f"{of.arm} has no size with at least 80 %")
     tried = pd.concat({n: hits for n, hits in found.items() if n <= context}, axis=1, join="inner")
-    return accuracy(tried.to_numpy(float)).map(lambda share: 100 * share, "percent"), context, grid
+    return estimates.accuracy_of(tried).map(lambda share: 100 * share, "percent"), context, grid
 
 
 def _benchmark(of: Comparison) -> Ours:

@@ -18,6 +18,7 @@ from yarnlab.results.published.ours import STRICT
 from yarnlab.results.published.verdict import (
     DIFFERS,
     NOT_COMPARABLE,
+    NOT_EXCLUDED,
     NOT_RUN,
     REPRODUCED,
     VERDICTS,
@@ -72,8 +73,9 @@ QUANTITIES = {
 }
 XS = {"ntk_scale": "base", "ntk_context": "base"}
 LEGEND = (
-    "Ours is reproduced when it is within the tolerance of the rule in docs/deviations.md, contradicted "
-    "when it is not and an order of the paper's table is reversed as well"
+    "Ours is reproduced when its whole interval is within the tolerance of the rule in docs/deviations.md, differs "
+    "when the whole is outside, contradicted when an order of the paper's table is reversed as well, and not excluded "
+    "when the interval is too wide to tell"
 )
 ANALOGUE = (
     "Analogues (same method and s, at the same multiple of L) are not comparable in value; the length named is its own"
@@ -148,9 +150,9 @@ def overlay(results: Results, *artifacts: str) -> pd.DataFrame:
 def curve_table(results: Results) -> pd.DataFrame:
     """One row a published curve: points, how many of them this study measured, how many are within tolerance.
 
-    A curve is reproduced when SHARE of its comparable points are. n_least, n_most: documents (steps of a loss) behind a
-    measured point. largest: the largest relative difference of a compared point. blank: points without a value in the
-    authors' file.
+    A curve is reproduced when SHARE of its comparable points are, and differs when more than the rest do. n_least,
+    n_most: documents (steps of a loss) behind a measured point. largest: the largest relative difference of a compared
+    point. blank: points without a value in the authors' file.
     """
     reference = load_reference()
     frame = overlay(results, *dict.fromkeys(curve.artifact for curve in reference.curves))
@@ -159,6 +161,7 @@ def curve_table(results: Results) -> pd.DataFrame:
         "measured": frame["ours"].notna(),
         "compared": compared,
         "within": compared & (frame["verdict"] == REPRODUCED),
+        "apart": compared & (frame["verdict"] == DIFFERS),
         "largest": (frame["difference"] / frame["target"]).abs().where(compared),
     }
     found = frame.assign(**columns).groupby("curve", sort=False)
@@ -169,7 +172,9 @@ def curve_table(results: Results) -> pd.DataFrame:
     table["n_least"], table["n_most"], table["largest"] = found["n"].min(), found["n"].max(), found["largest"].max()
     table["reason"] = found["reason"].agg(lambda reasons: next((text for text in reasons if text), ""))
     table["verdict"] = REPRODUCED
-    table.loc[table["within"] < SHARE * table["compared"], "verdict"] = DIFFERS
+    table.loc[table["within"] < SHARE * table["compared"], "verdict"] = NOT_EXCLUDED
+    apart = found["apart"].sum()
+    table.loc[apart > (1 - SHARE) * table["compared"], "verdict"] = DIFFERS
     table.loc[table["compared"] == 0, "verdict"] = NOT_COMPARABLE
     table.loc[table["measured"] == 0, "verdict"] = NOT_RUN
     return table[list(CURVE_COLUMNS)].reset_index(drop=True)

@@ -2,9 +2,14 @@
 
 * **not run**: the study has no model that stands for the published one, or has not measured it; the reason says which.
 * **not comparable**: there is a number of ours, but of an analogue, other text or another protocol.
-* **reproduced**: our value is within the tolerance of what the published number can have been; for '>10^n', above it.
-* **contradicted**: it is not, and an order that the paper's table shows is reversed.
-* **differs**: anything else outside the tolerance.
+* **reproduced**: our whole interval is within the tolerance of what the published number can have been (an equivalence
+  test: two one-sided ones at 2.5 %); for '>10^n', above it.
+* **contradicted**: our whole interval is outside, and an order that the paper's table shows is reversed.
+* **differs**: our whole interval is outside.
+* **not excluded**: it is neither; so few documents or trials can't tell.
+
+The interval is that of the difference to the published number. What both sides share leaves none: the same documents
+with the same weights, or the same questions, differ by no sampling, and our value alone is judged.
 
 What a published number can have been (its rounding, truncation or reading error) is no tolerance but a range
 (`Cell.range`, `Point.range`), and the distance is measured from its nearer end.
@@ -23,14 +28,18 @@ from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.published.data import Cell, Curve, Point, load_reference
 from yarnlab.results.published.ours import PASSKEY_STEP, Ours, ours
 from yarnlab.results.results import Results
-from yarnlab.results.statistics import Array, Z, difference_of_proportions, proportion, student_quantile
+from yarnlab.results.statistics import Array, Z, difference_of_proportions, proportion, student_half, student_quantile
 
-REPRODUCED, DIFFERS, CONTRADICTED = "reproduced", "differs", "contradicted"
+REPRODUCED, DIFFERS, CONTRADICTED, NOT_EXCLUDED = "reproduced", "differs", "contradicted", "not excluded"
 NOT_RUN, NOT_COMPARABLE = "not run", "not comparable"
-VERDICTS = (REPRODUCED, DIFFERS, CONTRADICTED, NOT_RUN, NOT_COMPARABLE)
+VERDICTS = (REPRODUCED, DIFFERS, CONTRADICTED, NOT_EXCLUDED, NOT_RUN, NOT_COMPARABLE)
 
 SAME_WEIGHTS = 0.005  # of a perplexity: other kernels and bfloat16 sums
 RETRAINED = 0.02  # of a perplexity: the paper calls its s=32 model, up to 1.8 % above s=16, equivalent (v2 p.8)
+OTHER_TEXT = 0.05  # of a perplexity: what makes no difference where the documents are others
+HITS = 0.05  # of a share of hits: what makes no difference between two samples of trials
+DROP = 0.5  # percentage points: what the paper itself calls negligible (v2 §4.3.3)
+CHANGE = 2.0  # percentage points of a change of perplexity: RETRAINED, for both sides of the change
 COST = 0.25  # of GPU-hours: the throughput of another cluster
 ERRORS = 0.05  # of a standard error
 CLEAR = 0.02  # of the ratio of two published perplexities: from here on they are in order
@@ -40,10 +49,14 @@ ORDERED = {"perplexity": False, "accuracy": True, "passkey_accuracy": True, "acc
 
 @dataclass(frozen=True)
 class Tolerance:
-    """`amount` in the cell's unit, beyond the range of what the published number can have been."""
+    """`amount` in the cell's unit, beyond the range of what the published number can have been.
+
+    interval: where our number lies beside the published one, as far as samples tell; None: at our value.
+    """
 
     amount: float
     reason: str
+    interval: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,7 +75,7 @@ class Verdict:
     difference: ours minus published, in the cell's unit; relative: that over the published value. Both NaN where there
     is nothing to subtract ('>10^n', no number of ours).
     excess: how far our value is outside of what the published number can have been; at most the tolerance where it is
-        reproduced.
+        reproduced, and the whole interval with it.
     reason: why it is not run or not comparable, or which order is reversed; empty otherwise.
     """
 
@@ -110,16 +123,15 @@ def grade(cell: Cell | Point, kind: str, found: Ours | str, orders: Orders) -> V
     value, target = found.estimate.value, cell.target
     if target is None:
         return Verdict(cell, NOT_COMPARABLE, found, orders=orders, reason="the paper gives no number")
-    low, high = cell.range
-    excess = max(low - value, value - high, 0.0)
+    excess = _excess(cell, value)
     difference = math.nan if cell.relation == ">" else value - target
     relative = difference / target if target else math.nan
     allowed = tolerance(cell, kind, found)
     reason = found.incomparable or ""
     if reason:
         verdict = NOT_COMPARABLE
-    elif excess <= allowed.amount and (cell.relation == "=" or value > low):
-        verdict = REPRODUCED
+    elif (place := _place(cell, allowed, allowed.interval or (value, value))) != DIFFERS:
+        verdict = place
     elif orders.reversed:
         verdict = CONTRADICTED
         reason = f"order reversed against {', '.join(orders.reversed[:3])}"
@@ -129,6 +141,23 @@ def grade(cell: Cell | Point, kind: str, found: Ours | str, orders: Orders) -> V
     return Verdict(cell, verdict, found, difference, relative, excess, allowed, orders, reason)
 
 
+def _excess(cell: Cell | Point, value: float) -> float:
+    """How far a value is outside of what the published number can have been."""
+    low, high = cell.range
+    return max(low - value, value - high, 0.0)
+
+
+def _place(cell: Cell | Point, allowed: Tolerance, interval: tuple[float, float]) -> str:
+    """Is the whole interval within the tolerance, outside or neither? For '>10^n': above it, below or neither."""
+    least, most = interval
+    low, high = cell.range
+    if cell.relation == ">":
+        return REPRODUCED if least > low else DIFFERS if most <= low else NOT_EXCLUDED
+    if max(_excess(cell, least), _excess(cell, most)) <= allowed.amount:
+        return REPRODUCED
+    return DIFFERS if most < low - allowed.amount or least > high + allowed.amount else NOT_EXCLUDED
+
+
 def tolerance(cell: Cell | Point, kind: str, found: Ours) -> Tolerance:
     """How far our number for a cell of this kind may be from the published one and still count as the same."""
     target = cell.target
@@ -136,20 +165,23 @@ def tolerance(cell: Cell | Point, kind: str, found: Ours) -> Tolerance:
     if isinstance(cell, Point) and cell.metric == "loss":
         return Tolerance(cell.scatter, "twice the scatter of the published losses")
     if cell.relation == ">":
-        return Tolerance(0.0, "anything above it")
+        return Tolerance(0.0, "anything above it", None if found.same_documents else _ends(found))
     if cell.metric in ("perplexity", "mean_perplexity"):
         return _of_perplexity(target, found)
-    if isinstance(cell, Point):
-        return Tolerance(_half(found, target), "half width of our interval over documents")
+    if cell.metric == "mean_change":
+        return Tolerance(CHANGE, f"{CHANGE:g} percentage points, our interval over documents", _ends(found))
+    if cell.metric in ("mean_minus_sd", "mean_plus_sd"):
+        return Tolerance(OTHER_TEXT * target, f"{100 * OTHER_TEXT:g} %, our interval over documents", _ends(found))
+    if cell.metric == "documents_at_best":
+        return Tolerance(HITS * found.estimate.n, f"{100 * HITS:g} % of the documents, our interval", _ends(found))
     factor = 100.0 if cell.unit == "percent" else 1.0
     if kind == "passkey_official" and cell.metric == "passkey_context":
         return Tolerance(float(PASSKEY_STEP), "one step of the grid of sizes")
     if kind == "passkey_official":
         published = proportion(round(target / factor * (cell.n or 1)), cell.n or 1)
         between = difference_of_proportions(found.estimate.map(lambda x: x / factor, "proportion"), published)
-        half = between.value - between.low if between.value > 0 else between.high - between.value
-        reason = f"95 % interval of the difference of {found.estimate.n:,} and {cell.n:,} trials"
-        return Tolerance(factor * half, reason)
+        reason = f"{100 * HITS:g} percentage points, Newcombe's interval of {found.estimate.n:,} and {cell.n:,} trials"
+        return Tolerance(factor * HITS, reason, (target + factor * between.low, target + factor * between.high))
     if cell.metric.endswith("_stderr"):
         return Tolerance(ERRORS * target, f"{100 * ERRORS:g} % of a standard error")
     if kind == "benchmarks":
@@ -159,7 +191,7 @@ def tolerance(cell: Cell | Point, kind: str, found: Ours) -> Tolerance:
     if kind == "cost":
         return Tolerance(COST * target, f"{100 * COST:g} %: another cluster's throughput")
     if cell.metric == "mean_drop":
-        return Tolerance(_half(found, target), "half width of our interval over questions")
+        return Tolerance(DROP, f"{DROP:g} percentage points, our interval over questions", _ends(found))
     return Tolerance(1e-9 * abs(target), _AS_PRINTED[cell.rounding])
 
 
@@ -174,16 +206,27 @@ _AS_PRINTED = {
 def _of_perplexity(target: float, found: Ours) -> Tolerance:
     """By whether documents and weights are the published ones."""
     if not found.same_documents:
-        return Tolerance(_half(found, target), "half width of our interval over other documents")
+        reason = f"{100 * OTHER_TEXT:g} %: our interval over other documents"
+        return Tolerance(OTHER_TEXT * target, reason, _ends(found))
     if found.same_weights:
         return Tolerance(SAME_WEIGHTS * target, f"{100 * SAME_WEIGHTS:g} %: same weights and documents, other kernels")
-    return Tolerance(RETRAINED * target, f"{100 * RETRAINED:g} %: same documents, weights trained again")
+    reason, seeds = f"{100 * RETRAINED:g} %: same documents, weights trained again", _over_seeds(found)
+    return Tolerance(RETRAINED * target, reason + (", our interval over seeds" if seeds else ""), seeds)
 
 
-def _half(found: Ours, target: float) -> float:
-    """The half width of our interval on the side of the published value."""
-    e = found.estimate
-    return e.value - e.low if target < e.value else e.high - e.value
+def _ends(found: Ours) -> tuple[float, float]:
+    """Our interval."""
+    return found.estimate.low, found.estimate.high
+
+
+def _over_seeds(found: Ours) -> tuple[float, float] | None:
+    """Student's interval of our perplexity over seeds, on these documents; None for a single one."""
+    if found.documents is None or len(found.documents) < 2:
+        return None
+    weights = _weights(found)
+    means = found.documents.to_numpy(float) @ weights / weights.sum()
+    centre, half = float(means.mean()), student_half(means)
+    return math.exp(centre - half), math.exp(centre + half)
 
 
 def compare_orders(cells: tuple[Cell, ...], found: dict[str, Ours]) -> dict[str, Orders]:

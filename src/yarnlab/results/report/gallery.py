@@ -57,15 +57,29 @@ def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> 
 
 
 def results_block(claims: dict[str, Any], title: str, made: Origin | None) -> str:
-    """Markdown: the claims of SHOWN with their verdict, number, interval and n, then the counts of verdicts."""
+    """Markdown: the claims of SHOWN with their verdict, number, interval and n, then verdicts by group."""
     when = f"; {', '.join(filter(None, (made.commits, made.finished[:10])))}" if made else ""
     lines = [f"What one run shows ({title}{when}):", "", "| claim | verdict | number |", "|---|---|---|"]
     judged = {claim["id"]: claim for claim in claims["claims"] if claim["status"] != "not run"}
     for claim in (judged[name] for name in SHOWN if name in judged):
         lines.append(markdown_row((claim["title"], claim["status"], claim["text"])))
-    counts = claims["counts"]
-    summary = ", ".join(f"{n} {_plural(status, n)}" for status, n in counts.items())
-    return "\n".join([*lines, "", f"Of {sum(counts.values())} claims {summary}.", ""])
+    return "\n".join([*lines, "", counts_in_words(claims["counts"]), ""])
+
+
+def counts_in_words(counts: dict[str, dict[str, int]]) -> str:
+    """'Of the paper's 30 claims 8 hold, …; of 5 identities 5 hold; of …': groups without any are left out.
+
+    counts: group → verdict → number, as in `claims.json`.
+    """
+    named = {"paper": "the paper's {} claims", "identity": "{} identities"}
+    named["acceptance"] = "{} lines of this study's own"
+    told = []
+    for group, own in counts.items():
+        verdicts = ", ".join(f"{n} {_plural(status, n)}" for status, n in own.items() if n)
+        if verdicts:
+            told.append(f"of {named[group].format(sum(own.values()))} {verdicts}")
+    text = "; ".join(told)
+    return f"{text[:1].upper()}{text[1:]}."
 
 
 def embedded(text: str, block: str) -> str:

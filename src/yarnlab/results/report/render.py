@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.results.analyse import INDEX
+from yarnlab.results.claims.criteria import GROUPS
 from yarnlab.results.output import vega, write
 from yarnlab.results.registry import Artefact, figures, tables
 from yarnlab.results.report.sections import ordered
@@ -19,7 +20,8 @@ from yarnlab.tracking.store import is_server, tracking_uri, without_login
 
 DASHBOARD = "http://127.0.0.1:5000"  # where `yarnlab dashboard` serves MLflow's pages if the port is free
 TEMPLATES = Path(__file__).parent / "templates"
-VERDICTS = {"reproduced": "holds", "differs": "holds-in-part", "contradicted": "fails", "not comparable": "undecided"}
+VERDICTS = {"reproduced": "holds", "differs": "holds-in-part", "contradicted": "fails"}
+VERDICTS |= dict.fromkeys(("not excluded", "not comparable"), "undecided")
 NOT_RUN = "not run"
 
 
@@ -57,6 +59,7 @@ def write_report(study_dir: Path, *, command: str) -> Path:
         palette=DARK,
         sections=sections,
         claims=claims,
+        groups=GROUPS,
         dashboard=dashboard,
         served_here=not is_server(uri),
         tracked=any(link["run"] for link in links.values()),

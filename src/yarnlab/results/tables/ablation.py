@@ -23,11 +23,10 @@ from yarnlab.results.display import (
     rows_of,
     tested_delta_cell,
 )
-from yarnlab.results.estimates import NotMeasured, gap, hits, nll, paired
+from yarnlab.results.estimates import NotMeasured, gap, nll, paired, perplexity, retrieval, tested_by_document
 from yarnlab.results.registry import table
 from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import difference, head, numbers, with_holm
-from yarnlab.results.statistics import accuracy, geometric_mean_perplexity, sign_flip
 from yarnlab.results.style import labels
 
 
@@ -54,14 +53,14 @@ def tidy(results: Results) -> pd.DataFrame:
             try:
                 own = nll(results, model.arm, length)
                 row = head(model, names[model.arm]) | {"length": length}
-                row |= numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
+                row |= numbers("perplexity", perplexity(own))
                 rows.append(row)
             except NotMeasured:
                 continue
             if model.arm != first.arm and (model == base or results.alike(model, first)):
                 try:
                     reference = nll(results, first.arm, length)
-                    row |= difference(gap(own, reference)) | sign_flip(paired(own, reference)).columns()
+                    row |= difference(gap(own, reference)) | tested_by_document(paired(own, reference)).columns()
                 except NotMeasured:
                     pass
             if length == full:
@@ -71,7 +70,7 @@ def tidy(results: Results) -> pd.DataFrame:
 
 def _passkey_at(results: Results, model: Model, length: int) -> dict[str, Any]:
     try:
-        e = accuracy(hits(results, model.arm, [length]))
+        e = retrieval(results, model.arm, [length])
     except NotMeasured:
         return {}
     return e.columns("passkey") | {"passkey_n": e.n}

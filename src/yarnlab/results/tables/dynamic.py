@@ -18,11 +18,10 @@ from yarnlab.results.display import (
     wide,
     windows,
 )
-from yarnlab.results.estimates import cells, gap
+from yarnlab.results.estimates import cells, gap, perplexity
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, numbers
-from yarnlab.results.statistics import geometric_mean_perplexity
 
 MEASURES = {"whole length": "nll", "tail": "tail_nll"}
 
@@ -37,7 +36,7 @@ def tidy(results: Results) -> pd.DataFrame:
         for (method, length), own in tables.items():
             row = {"method": method, "length": int(length), "measure": measure}
             row |= {"scale": float(scales[method, length].to_numpy()[0, 0])}
-            row |= numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
+            row |= numbers("perplexity", perplexity(own))
             plain = tables.get(("none", length))
             if plain is not None and method != "none":
                 row |= difference(gap(own, plain))

@@ -20,11 +20,10 @@ from yarnlab.results.display import (
     wide,
     with_interval,
 )
-from yarnlab.results.estimates import NotMeasured, cells, paired, present, split
+from yarnlab.results.estimates import NotMeasured, cells, over_documents, paired, present, split
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, numbers
-from yarnlab.results.statistics import mean
 from yarnlab.results.style import METHOD_LABELS, method_label
 
 
@@ -36,10 +35,10 @@ def tidy(results: Results) -> pd.DataFrame:
     rows = []
     for (method, scale), own in tables.items():
         row: dict[str, Any] = {"method": method, "scale": float(scale)}
-        row |= numbers("entropy", mean(own.to_numpy()))
-        row |= mean(shares[method, scale].to_numpy(), unit="share").columns("normalised")
+        row |= numbers("entropy", over_documents(own))
+        row |= over_documents(shares[method, scale], unit="share").columns("normalised")
         if reference is not None and (method, scale) != ("none", 1.0):
-            row |= difference(mean(paired(own, reference)))
+            row |= difference(over_documents(paired(own, reference)))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -82,10 +81,10 @@ def by_layer(results: Results) -> pd.DataFrame:
     rows = []
     for (method, scale, layer, head), own in tables.items():
         row: dict[str, Any] = {"method": method, "scale": float(scale), "layer": int(layer), "head": head}
-        row |= numbers("entropy", mean(own.to_numpy()))
+        row |= numbers("entropy", over_documents(own))
         reference = tables.get(("none", 1.0, layer, head))
         if reference is not None and (method, scale) != ("none", 1.0):
-            row |= difference(mean(paired(own, reference)))
+            row |= difference(over_documents(paired(own, reference)))
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -23,11 +23,11 @@ from yarnlab.results.display import (
     same_base,
     signed,
 )
-from yarnlab.results.estimates import NotMeasured, hits, paired_hits, split
+from yarnlab.results.estimates import NotMeasured, accuracy_of, fillers, paired_hits, retrieval, split
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import head, named_arms, numbers, with_base, with_holm
-from yarnlab.results.statistics import Array, accuracy, mcnemar, paired_difference_of_proportions, resampled, share
+from yarnlab.results.statistics import Array, mcnemar, paired_difference_of_proportions, resampled, share
 
 
 @lru_cache(maxsize=4)
@@ -35,11 +35,11 @@ def tidy(results: Results) -> pd.DataFrame:
     frame = results.frame("passkey")
     expected, margins = (split(frame, ["arm", "length"], "trial", name) for name in ("expected_accuracy", "margin"))
     tenth = np.minimum((frame["depth"].to_numpy(float) * 10).astype(int), 9)
-    tables = split(frame.assign(tenth=tenth), ["arm", "length", "tenth"], "trial", "hit")
+    tables = split(frame.assign(tenth=tenth), ["arm", "length", "tenth"], ["filler", "trial"], "hit")
     rows = []
     for model, name in named_arms(results):
         for length in sorted({n for arm, n, _ in tables if arm == model.arm}):
-            overall = accuracy(hits(results, model.arm, [int(length)]))
+            overall = retrieval(results, model.arm, [int(length)])
             row = head(model, name) | {"length": int(length)}
             whole = row | {"depth_low": 0.0, "depth_high": 1.0} | numbers("accuracy", overall)
             whole |= share(expected[model.arm, length].to_numpy()).columns("expected")
@@ -49,7 +49,7 @@ def tidy(results: Results) -> pd.DataFrame:
                 part = tables.get((model.arm, length, k))
                 if part is not None and part.size:
                     depth = {"depth_low": k / 10, "depth_high": (k + 1) / 10}
-                    rows.append(row | depth | numbers("accuracy", accuracy(part.to_numpy())))
+                    rows.append(row | depth | numbers("accuracy", accuracy_of(part)))
     return with_base(results, pd.DataFrame(rows))
 
 
@@ -93,9 +93,10 @@ def compared(results: Results) -> pd.DataFrame:
                 own, reference = paired_hits(results, model.arm, first.arm, [int(length)])
             except NotMeasured:
                 continue
+            both, same = (own.to_numpy(), reference.to_numpy()), fillers(own)
             row = head(model, name) | {"length": int(length)}
-            row |= numbers("delta", paired_difference_of_proportions(own, reference))
-            rows.append(row | mcnemar(own, reference).columns())
+            row |= numbers("delta", paired_difference_of_proportions(*both, groups=same))
+            rows.append(row | mcnemar(*both, groups=same).columns())
     return with_base(results, with_holm(pd.DataFrame(rows)))
 
 

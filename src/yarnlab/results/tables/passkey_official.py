@@ -23,11 +23,11 @@ from yarnlab.results.display import (
     percent_points,
     rows_of,
 )
-from yarnlab.results.estimates import hit_tables
+from yarnlab.results.estimates import accuracy_of, hit_tables
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, head, named_arms, numbers, with_base, with_holm
-from yarnlab.results.statistics import Array, accuracy, difference_of_proportions, fisher
+from yarnlab.results.statistics import difference_of_proportions, fisher
 
 FOUND = 0.8  # a window counts as usable from this passkey accuracy on (caption of the paper's Table 5)
 
@@ -41,19 +41,21 @@ def tidy(results: Results) -> pd.DataFrame:
     for model, name in named_arms(results):
         for length in sorted(length for arm, length in tables if arm == model.arm):
             own = tables[model.arm, length]
-            row = head(model, name) | {"length": int(length)} | numbers("accuracy", accuracy(own.to_numpy()))
+            row = head(model, name) | {"length": int(length)} | numbers("accuracy", accuracy_of(own))
             forced = other.get((model.arm, length))
             if forced is not None and len(seeds := own.index.intersection(forced.index)):
-                row |= _protocols(own.loc[seeds].to_numpy(), forced.loc[seeds].to_numpy())
+                row |= _protocols(own.loc[seeds], forced.loc[seeds])
             rows.append(row)
     return with_base(results, with_holm(pd.DataFrame(rows)))
 
 
-def _protocols(hits: Array, forced: Array) -> dict[str, Any]:
+def _protocols(hits: pd.DataFrame, forced: pd.DataFrame) -> dict[str, Any]:
     """Teacher-forced accuracy and what the official one is above it, from hits of the same seeds (seeds x trials)."""
-    own, other = accuracy(hits), accuracy(forced)
+    own, other = accuracy_of(hits), accuracy_of(forced)
     row = other.columns("teacher_forced") | {"teacher_forced_n": other.n}
-    return row | difference(difference_of_proportions(own, other)) | fisher(hits, forced).columns()
+    return (
+        row | difference(difference_of_proportions(own, other)) | fisher(hits.to_numpy(), forced.to_numpy()).columns()
+    )
 
 
 def passkey_context(results: Results) -> pd.DataFrame:
@@ -68,7 +70,7 @@ def passkey_context(results: Results) -> pd.DataFrame:
         row |= {"accuracy": math.nan, "low": math.nan, "high": math.nan, "n": 0, "over": "trials"}
         if context:
             upto = pd.concat({n: hits for n, hits in own.items() if n <= context}, axis=1, join="inner")
-            row |= numbers("accuracy", accuracy(upto.to_numpy()))
+            row |= numbers("accuracy", accuracy_of(upto))
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -6,10 +6,10 @@ from yarnlab.lazy import pd
 from yarnlab.results.bases import by_base
 from yarnlab.results.display import INTERVAL, DisplayTable, by_length, count, perplexity_cell
 from yarnlab.results.estimates import NotMeasured, nll
+from yarnlab.results.estimates import perplexity as perplexity_of
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import head, named_arms, numbers, with_base
-from yarnlab.results.statistics import geometric_mean_perplexity
 
 MULTIPLES = (0.5, 1, 2, 4, 8, 16, 24, 32)
 
@@ -22,7 +22,7 @@ def tidy(results: Results) -> pd.DataFrame:
         for length in sorted({int(multiple * context) for multiple in MULTIPLES for context in contexts} & present):
             for measure, column in (("cumulative", "nll"), ("last bucket", "bucket_nll")):
                 try:
-                    estimate = geometric_mean_perplexity(nll(results, model.arm, length, column).to_numpy())
+                    estimate = perplexity_of(nll(results, model.arm, length, column))
                 except NotMeasured:
                     continue
                 row = head(model, name) | {"length": length, "measure": measure}

@@ -20,11 +20,10 @@ from yarnlab.results.display import (
     tested_delta_cell,
     wide,
 )
-from yarnlab.results.estimates import REFERENCE_VARIANT, cells, gap, paired
+from yarnlab.results.estimates import REFERENCE_VARIANT, cells, gap, paired, perplexity, tested_by_document
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, numbers, with_holm
-from yarnlab.results.statistics import geometric_mean_perplexity, sign_flip
 
 
 @lru_cache(maxsize=4)
@@ -34,10 +33,10 @@ def tidy(results: Results) -> pd.DataFrame:
     for (variant, scale, length), own in tables.items():
         row: dict[str, Any] = {"variant": variant, "scale": float(scale), "length": int(length)}
         row |= {"at_full_window": length == scale * results.original_context}
-        row |= numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
+        row |= numbers("perplexity", perplexity(own))
         reference = tables.get((REFERENCE_VARIANT, scale, length))
         if reference is not None and variant != REFERENCE_VARIANT:
-            row |= difference(gap(own, reference)) | sign_flip(paired(own, reference)).columns()
+            row |= difference(gap(own, reference)) | tested_by_document(paired(own, reference)).columns()
         rows.append(row)
     return with_holm(pd.DataFrame(rows))
 

@@ -22,11 +22,10 @@ from yarnlab.results.display import (
     signed,
     with_interval,
 )
-from yarnlab.results.estimates import sliding_gap, windows_measured, windows_of
+from yarnlab.results.estimates import perplexity, sliding_gap, windows_measured, windows_of
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, head, named_arms, numbers, with_base
-from yarnlab.results.statistics import geometric_mean_perplexity
 
 
 @lru_cache(maxsize=4)
@@ -41,7 +40,7 @@ def tidy(results: Results) -> pd.DataFrame:
         for measure in ("windows pooled", "documents"):
             values, weights = windows_measured(own, measure)
             row = head(model, name) | {"measure": measure, "windows": int(own.count.sum())}
-            row |= numbers("perplexity", geometric_mean_perplexity(values.to_numpy(), weights))
+            row |= numbers("perplexity", perplexity(values, weights))
             if first is not None and first.arm in present and model.arm != first.arm:
                 row |= difference(sliding_gap(results, model, first, measure))
             rows.append(row)

@@ -1,4 +1,4 @@
-"""One row per trained model: budget, speed, and mean losses over its last steps, resampled by step."""
+"""One row per trained model: budget, speed, and mean losses over its last steps."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from yarnlab.lazy import np, pd
 from yarnlab.results.display import INTERVAL, DisplayTable, duration, percent, rows_of, value, with_interval
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
-from yarnlab.results.statistics import mean
+from yarnlab.results.statistics import mean_of_steps
 from yarnlab.results.style import labels
 
 LAST_STEPS = 20
@@ -38,16 +38,16 @@ def tidy(results: Results) -> pd.DataFrame:
                 "peak_memory_gib": float(log["peak_memory_gib"].max()),
                 "averaged_steps": len(last),
             }
-            | _final(last, "loss")
-            | _final(last, "text_loss")
-            | _final(last, "answer_loss")
+            | _final(log, len(last), "loss")
+            | _final(log, len(last), "text_loss")
+            | _final(log, len(last), "answer_loss")
         )
     return pd.DataFrame(rows)
 
 
-def _final(last: pd.DataFrame, column: str) -> dict[str, float]:
-    values = last[column].dropna().to_numpy(np.float64)
-    return mean(values, over="steps").columns(f"final_{column}") if len(values) else {f"final_{column}": math.nan}
+def _final(log: pd.DataFrame, last: int, column: str) -> dict[str, float]:
+    values = log[column].dropna().to_numpy(np.float64)
+    return mean_of_steps(values, last).columns(f"final_{column}") if len(values) else {f"final_{column}": math.nan}
 
 
 @table("Training", tidy, needs=("training",), section="training", place=20)
@@ -71,8 +71,8 @@ def training(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         for r in rows_of(frame)
     ]
     steps = int(frame["averaged_steps"].min()) if len(frame) else 0
-    caption = f"Training by model. Losses: nats/token, mean of the last {steps} steps, resampled by step. Speed: "
-    caption += f"median step. {INTERVAL}."
+    caption = f"Training by model. Losses: nats/token, mean of the last {steps} steps, corrected for how "
+    caption += f"alike neighbouring steps are. Speed: median step. {INTERVAL}."
     return [DisplayTable(caption, pd.DataFrame(rows), [[f"models/{m}/manifest.json"] for m in frame["model"]])]
 
 

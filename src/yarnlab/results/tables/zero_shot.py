@@ -21,12 +21,11 @@ from yarnlab.results.display import (
     tested_delta_cell,
     wide,
 )
-from yarnlab.results.estimates import NotMeasured, paired
+from yarnlab.results.estimates import NotMeasured, over_documents, paired, perplexity, tested_by_document
 from yarnlab.results.estimates import zero_shot as zero_shot_nll
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, numbers, with_holm
-from yarnlab.results.statistics import geometric_mean_perplexity, mean, sign_flip
 
 
 @lru_cache(maxsize=4)
@@ -41,13 +40,13 @@ def tidy(results: Results) -> pd.DataFrame:
             continue
         row = {"arm": base.arm if base else "", "method": method, "scale": float(scale), "length": int(length)}
         row |= {"at_full_window": length == scale * results.original_context}
-        row |= numbers("perplexity", geometric_mean_perplexity(own.to_numpy()))
+        row |= numbers("perplexity", perplexity(own))
         if method != "yarn":
             with suppress(NotMeasured):
                 differences = paired(own, zero_shot_nll(results, "yarn", scale, length))
-                row |= difference(mean(differences))
+                row |= difference(over_documents(differences))
                 if row["at_full_window"]:
-                    row |= sign_flip(differences).columns()
+                    row |= tested_by_document(differences).columns()
         rows.append(row)
     return with_holm(pd.DataFrame(rows))
 
