@@ -184,7 +184,7 @@ def test_the_displayed_tables_have_the_truncation_and_a_row_per_context(results:
     _, (cut, gain, plain) = built(results, TABLES["context"])
     stretches = ["256–512", "512–1,024", "1,024–2,048", "2,048–4,096", "4,096–8,192"]
     assert all(list(shown.frame) == ["model", "context", *stretches] for shown in (cut, gain, plain))
-    assert set(cut.frame["context"]) == {"all"} and len(cut.frame) == 8
+    assert set(cut.frame["context"]) == {"all"} and len(cut.frame) == 9
     own = plain.frame[plain.frame["model"] == "base"]["context"].tolist()
     assert own == ["all", "256 (L)", "512 (2L)", "1,024 (4L)", "2,048 (8L)", "4,096 (16L)"]
     assert [c for c in own if c != "256 (L)"] == gain.frame[gain.frame["model"] == "base"]["context"].tolist()
@@ -210,7 +210,7 @@ def test_the_figure_draws_every_model_against_the_line_of_cutting(results: Resul
     drawn = [row for rows in spec["datasets"].values() for row in rows if "cut" in row]
     frame = table.tidy(results)
     whole = frame[frame["whole"]]
-    assert len(drawn) == len(whole) == 8 * 5
+    assert len(drawn) == len(whole) == 9 * 5
     found = {(row["model"], row["end"]): row for row in drawn}
     for row in whole.to_dict("records"):
         own = found[row["label"], row["segment_end"]]

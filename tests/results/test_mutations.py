@@ -168,7 +168,9 @@ MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
 }
 # The way that neither the study nor its mutation goes.
 OTHER_WAY: dict[str, tuple[Mutation, set[str]]] = {
+    "27": (lean("pi-s16", 2.0), {"holds"}),
     "20": (swap("perplexity", "arm", "yarn-s16", "pi-s16"), FALLEN),
+    "33": (shift("training", lambda f: np.where(f["arm"] == "pi-s16", 1.0, 0.0), "loss"), {"holds"}),
     "35": (shift("ramp", lambda f: np.where((f["variant"] == "beta-low") & (f["length"] > L), -0.06, 0.0)), HELD),
 }
 EXACT = {"1", "2", "3", "4", "5"}
