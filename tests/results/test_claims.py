@@ -320,4 +320,4 @@ def test_claims_json_is_complete_and_stable(
     assert json.loads(again) == document["claims"]
 
 
-CRITERIA_7 = "2ddca363cb71f1490432bb4e0dd14efef818548bad6c9cf3e19ab5c979a4a53d"
+CRITERIA_7 = "eb3b213adc782a977d58ee2cf4b77f2f66ee99bf70d5f3bdee6eb6c2a869cfbf"

@@ -208,6 +208,7 @@ class Claim(Form):
 
 class _File(ConfigModel):
     version: int
+    headline: tuple[str, ...]
     claims: tuple[Claim, ...]
 
     @model_validator(mode="after")
@@ -216,15 +217,22 @@ class _File(ConfigModel):
         twice = next((name for i, name in enumerate(ids) if name in ids[:i]), None)
         if twice is not None:
             raise ValueError(f"two claims are called {twice!r}")
+        unknown = next((name for name in self.headline if name not in ids), None)
+        if unknown is not None:
+            raise ValueError(f"headline: there is no claim {unknown!r}{near(unknown, ids)}")
         return self
 
 
 @dataclass(frozen=True)
 class Criteria:
-    """All claims, their version, and the hash of everything that the file says, comments excepted."""
+    """All claims, their version, and the hash of everything that the file says, comments excepted.
+
+    headline: ids of those that a reader sees first.
+    """
 
     version: str
     sha256: str
+    headline: tuple[str, ...]
     claims: tuple[Claim, ...]
 
     def claim(self, name: str) -> Claim:
@@ -242,7 +250,7 @@ def load_criteria(file: Path | None = None) -> Criteria:
     except ValidationError as error:
         raise StudyError("\n".join(_mistake(item, content, lines, file) for item in error.errors())) from None
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    return Criteria(str(found.version), hashlib.sha256(canonical.encode()).hexdigest(), found.claims)
+    return Criteria(str(found.version), hashlib.sha256(canonical.encode()).hexdigest(), found.headline, found.claims)
 
 
 def _mistake(item: Any, content: Any, lines: dict[tuple[str | int, ...], str], file: Path) -> str:

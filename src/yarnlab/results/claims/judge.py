@@ -17,7 +17,7 @@ from yarnlab.results.missing import command_for
 from yarnlab.results.output import write
 from yarnlab.results.results import Results
 
-FORMAT = 3
+FORMAT = 4
 
 
 def judge(claim: Claim, results: Results) -> Verdict:
@@ -56,6 +56,7 @@ def write_claims(results: Results, command: str, criteria: Criteria | None = Non
         "form": results.form,
         "criteria_version": criteria.version,
         "criteria_sha256": criteria.sha256,
+        "headline": list(criteria.headline),
         "counts": counted(verdicts),
         "claims": [entry(results, claim, verdict, command) for claim, verdict in verdicts],
     }

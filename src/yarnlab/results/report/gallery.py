@@ -25,9 +25,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PAGE = (1200, 1000)  # pixels of the report's head
 # The two pictures, and the figure that each shows; the first only where there is no browser for the report's head.
 HEAD, FIGURE = "micro-report.png", "micro-figure.png"
-FIGURES = {HEAD: "ablation", FIGURE: "figure_1"}
-# The claims that the README shows, by id, in this order; those that a study did not judge are left out.
-SHOWN = ("accept-zero-shot-order", "accept-finetuned-order", "8", "15", "11", "23", "24", "25", "29", "31")
+FIGURES = {HEAD: "context_gain", FIGURE: "figure_1"}
 
 
 def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> Path:
@@ -57,11 +55,12 @@ def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> 
 
 
 def results_block(claims: dict[str, Any], title: str, made: Origin | None) -> str:
-    """Markdown: the claims of SHOWN with their verdict, number, interval and n, then verdicts by group."""
-    when = f"; {', '.join(filter(None, (made.commits, made.finished[:10])))}" if made else ""
+    """Markdown: the headline claims with their verdict, number, interval and n, then verdicts by group."""
+    facts = (made.commits, made.finished[:10], made.machines, f"{made.compute} of compute") if made else ()
+    when = f"; {', '.join(filter(None, facts))}" if made else ""
     lines = [f"What one run shows ({title}{when}):", "", "| claim | verdict | number |", "|---|---|---|"]
     judged = {claim["id"]: claim for claim in claims["claims"] if claim["status"] != "not run"}
-    for claim in (judged[name] for name in SHOWN if name in judged):
+    for claim in (judged[name] for name in claims["headline"] if name in judged):
         lines.append(markdown_row((claim["title"], claim["status"], claim["text"])))
     return "\n".join([*lines, "", counts_in_words(claims["counts"]), ""])
 

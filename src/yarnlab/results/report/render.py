@@ -23,6 +23,7 @@ TEMPLATES = Path(__file__).parent / "templates"
 VERDICTS = {"reproduced": "holds", "differs": "holds-in-part", "contradicted": "fails"}
 VERDICTS |= dict.fromkeys(("not excluded", "not comparable"), "undecided")
 NOT_RUN = "not run"
+ANSWERS = ("context_gain", "figure_1")  # the figure that stands above everything else: the first that was drawn
 
 
 def write_report(study_dir: Path, *, command: str) -> Path:
@@ -37,7 +38,9 @@ def write_report(study_dir: Path, *, command: str) -> Path:
     uri = tracking_uri(study_dir.parent)
     dashboard = (without_login(uri) if is_server(uri) else DASHBOARD).rstrip("/") + "/"
     links = _links(study_dir, index["manifests"], dashboard)
-    shown = [*_figures(study_dir, index, links, command), *_tables(study_dir, index, links, command)]
+    drawn = _figures(study_dir, index, links, command)
+    answer = next((f for name in ANSWERS for f in drawn if f["name"] == name and f["spec"]), None)
+    shown = [*(f for f in drawn if f is not answer), *_tables(study_dir, index, links, command)]
     sections = []
     for section in ordered(entry["artefact"].section for entry in shown):
         own = sorted((entry for entry in shown if entry["artefact"].section == section.id), key=_place)
@@ -59,6 +62,8 @@ def write_report(study_dir: Path, *, command: str) -> Path:
         palette=DARK,
         sections=sections,
         claims=claims,
+        headline=[claim for name in claims["headline"] for claim in claims["claims"] if claim["id"] == name],
+        answer=answer,
         groups=GROUPS,
         dashboard=dashboard,
         served_here=not is_server(uri),
