@@ -128,7 +128,7 @@ def followed(study, monkeypatch, **options):
     """`follow` in a thread, beside a parent process that ends with the block; yields what it prints."""
     monkeypatch.setattr(mirror, "_NICENESS", os.nice(0))
     output = io.StringIO()
-    parent = subprocess.Popen(["sleep", "100"])
+    parent = subprocess.Popen(["sleep", "1000"])
     options = {"parent_pid": parent.pid, "interval_s": 0.1} | options
     follower = threading.Thread(target=tracking.follow, args=(study.directory,), kwargs=options)
     with redirect_stdout(output):

@@ -91,7 +91,7 @@ def run_entities(study_dir: Path, run: StudyRun, sent: Sent) -> RunEntities:
         machine = metric_lines(study_dir, system_file(study_dir, name), samples)
         new.metrics += _step_metrics(record, steps) + _system_metrics(run, machine)
         new.params |= _params(stage, record)
-        new.tags |= _record_tags(record) | {f"status.{stage}": record["status"]}
+        new.tags |= _record_tags(stage, record) | {f"status.{stage}": record["status"]}
         if record["status"] == "failed":
             errors.append(f"{stage}: {record['error']}")
         manifest = load_manifest(study_dir, record)
@@ -164,10 +164,10 @@ def _ended_ms(records: list[Record]) -> int | None:
     return max((milliseconds(record["ended"]) for record in records if record["ended"]), default=None)
 
 
-def _record_tags(record: Record) -> dict[str, str]:
+def _record_tags(stage: str, record: Record) -> dict[str, str]:
     """What a run is searched by."""
     tags = {"parent_model" if key == "parent" else key: str(value) for key, value in record["tags"].items()}
-    tags |= {"study": record["study"], f"execution.{record['stage']}": record["run"]}
+    tags |= {"study": record["study"], f"execution.{stage}": record["run"]}
     if record["stage"] == "train":
         tags |= {"stage": str(record["spec"].get("kind", "")), "manifest": record["manifest"]}
     return tags | {"mlflow.source.name": f"yarnlab {record['stage']} {record['name']}", "mlflow.source.type": "LOCAL"}
