@@ -1,16 +1,19 @@
 """A small study on disk with its tracking files, and a migrated MLflow database to publish it to."""
 
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from yarnlab import tracking
+from yarnlab.tracking.executions import start_execution
 
 
 @dataclass
@@ -64,6 +67,15 @@ class StudyOnDisk:
         self.write_manifest(path, metrics=metrics, **manifest)
         tracking.record_end(self.directory, kind, name)
         return run
+
+    def execute(self, started: str | None = None) -> None:
+        """An execution of the study that started then, or with this process."""
+        start_execution(self.directory, os.getpid())
+        if started:
+            (file,) = (self.directory / "tracking" / "executions").glob(f"{date.today().year}*")
+            execution = json.loads(file.read_text()) | {"id": started.replace(":", ""), "started": started}
+            file.with_name(f"{execution['id']}.json").write_text(json.dumps(execution))
+            file.unlink()
 
     def write_manifest(self, path: str, **manifest: Any) -> None:
         file = self.directory / path

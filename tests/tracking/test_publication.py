@@ -135,10 +135,8 @@ def test_executions_are_the_parents_of_what_started_in_them(study, store, monkey
     def at(moment: str) -> None:
         monkeypatch.setattr(executions, "now", lambda: moment)
 
-    at("2020-01-01T00:00:00.000Z")
-    executions.start_execution(study.directory)  # killed: nobody notes its end
-    at("2020-01-02T00:00:00.000Z")
-    executions.start_execution(study.directory)
+    study.execute("2020-01-01T00:00:00.000Z")  # killed: nobody notes its end
+    study.execute("2020-01-02T00:00:00.000Z")
     study.start()
     study.end()
     (study.directory / "analysis.json").write_text(json.dumps({"ended": "2090-01-01T00:00:00.000Z"}))

@@ -1,11 +1,11 @@
 """Executions of a study: one file for each `snakemake` call that runs something, tracking/executions/<id>.json."""
 
-import getpass
 import os
 import shlex
 import socket
-import sys
 from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,26 @@ Execution = dict[str, Any]
 """id, started, ended (None while it runs), user, host, command, git, hardware; `killed` where nobody noted its end."""
 
 
-def start_execution(study_dir: Path) -> None:
-    """Note that the calling process runs the study now: who, when, where, with which commit."""
-    started = now()
-    execution = {
-        "id": started.replace(":", ""),
-        "started": started,
-        "ended": None,
-        "user": getpass.getuser(),
-        "host": socket.gethostname(),
-        "command": shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]]),
-        "git": git_state(),
-        "hardware": hardware(),
-    }
-    write_json(_file(study_dir, execution), execution)
+def start_execution(study_dir: Path, pid: int) -> None:
+    """Note that the process `pid` runs the study: who, since when, where, with which command and commit."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess, OSError):
+        process = psutil.Process(pid)
+        started = datetime.fromtimestamp(process.create_time(), UTC).isoformat(timespec="milliseconds")
+        started = started.replace("+00:00", "Z")
+        program, *arguments = [part for part in process.cmdline() if not part.endswith(("/python", "/python3"))]
+        execution = {
+            "id": started.replace(":", ""),
+            "started": started,
+            "ended": None,
+            "user": process.username(),
+            "host": socket.gethostname(),
+            "command": shlex.join([os.path.basename(program), *arguments]),
+            "git": git_state(),
+            "hardware": hardware(),
+        }
+        write_json(_file(study_dir, execution), execution)
 
 
 def end_execution(study_dir: Path) -> None:

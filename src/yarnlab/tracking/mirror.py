@@ -32,7 +32,6 @@ def start_mirror(study_dir: Path, planned: Iterable[tuple[str, str]]) -> None:
     python_path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     try:
         write_plan(study_dir, planned)
-        start_execution(study_dir)
         with open(log, "ab") as output:
             subprocess.Popen(
                 command,
@@ -61,14 +60,15 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
     with exclusive(study_dir / "tracking" / "mirror.lock", parent_lives) as held:
         if not held:
             return
-        warned, failures, published = False, 0, set[tuple[str, int, int]]()
+        warned, failures, published = False, 0, None
+        start_execution(study_dir, parent_pid)
         last = False
         while not last:
             if last := not parent_lives():  # asked before publishing, so that what the parent did last is seen
                 end_execution(study_dir)
             found = _files(study_dir)
             result = _attempt(study_dir) if found != published else PublishResult()
-            published = found if not result.pending else set()
+            published = None if result.pending else found
             failures = failures + 1 if result.warning and not result.published else 0
             if result.warning and not warned:
                 _log(f"{result.warning} Trying again until the study ends; what is missing stays on disk.")
