@@ -358,7 +358,7 @@ def publish(study_dir: StudyDir) -> None:
     from yarnlab import tracking
 
     result = tracking.publish(study_dir)
-    tracking.write_runs(study_dir)
+    tracking.write_runs(study_dir, result)
     if result.warning:
         print(f"warning: {result.warning}", file=sys.stderr)
     print(f"MLflow: {result.published} runs published, {result.pending} pending")
@@ -374,7 +374,7 @@ def mirror(study_dir: StudyDir, parent: Annotated[int, typer.Option(help="Stop w
 
 @app.command()
 def dashboard(results: Results = Path("results"), port: int = 5000) -> None:
-    """Serve the MLflow dashboard on 127.0.0.1 and print its link."""
+    """Serve the MLflow dashboard on 127.0.0.1 and print links to the runs of every study."""
     from yarnlab import tracking
 
     tracking.serve(results, port=port)

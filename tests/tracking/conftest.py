@@ -1,16 +1,19 @@
 """A small study on disk with its tracking files, and a migrated MLflow database to publish it to."""
 
 import json
+import os
 import shutil
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from yarnlab import tracking
+from yarnlab.tracking.executions import start_execution
 
 
 @dataclass
@@ -50,14 +53,34 @@ class StudyOnDisk:
 
     def end(self, name: str = "base", *, error: str | None = None, **manifest: Any) -> None:
         if error is None:
-            path = self.directory / "models" / name / "manifest.json"
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(json.dumps({"git": {"commit": "c0ffee", "dirty": False}} | manifest))
+            self.write_manifest(f"models/{name}/manifest.json", **manifest)
+            config = {"architectures": ["LlamaForCausalLM"]}
+            (self.directory / "models" / name / "config.json").write_text(json.dumps(config))
         tracking.record_end(self.directory, "train", name, error=error)
 
-    def published(self) -> dict[str, Any]:
-        (entries,) = json.loads((self.directory / "tracking" / "published.json").read_text()).values()
-        return dict(entries)
+    def evaluate(self, kind: str, metrics: dict[str, float], name: str = "base", **manifest: Any) -> str:
+        """One evaluation from start to end; its settings decide whether it is another execution."""
+        spec = {"architecture": {"original_context": 64}, "rope": {"scale": 4}, "evaluation": {"lengths": [64, 256]}}
+        path = f"evaluations/{kind}/{name}.manifest.json"
+        tags = {"model": name, "arm": name, "method": "yarn", "scale": "4.0", "parent": "root"}
+        run = self.start(name, stage=kind, spec=spec, manifest=path, metrics_file=None, tags=tags)
+        self.write_manifest(path, metrics=metrics, **manifest)
+        tracking.record_end(self.directory, kind, name)
+        return run
+
+    def execute(self, started: str | None = None) -> None:
+        """An execution of the study that started then, or with this process."""
+        start_execution(self.directory, os.getpid())
+        if started:
+            (file,) = (self.directory / "tracking" / "executions").glob(f"{date.today().year}*")
+            execution = json.loads(file.read_text()) | {"id": started.replace(":", ""), "started": started}
+            file.with_name(f"{execution['id']}.json").write_text(json.dumps(execution))
+            file.unlink()
+
+    def write_manifest(self, path: str, **manifest: Any) -> None:
+        file = self.directory / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps({"git": {"commit": "c0ffee", "dirty": False}} | manifest))
 
 
 @dataclass
@@ -72,13 +95,28 @@ class Store:
 
         return MlflowClient(self.uri)
 
-    def runs(self) -> list[Any]:
-        experiment = self.client.get_experiment_by_name("yarnlab/micro")
-        return list(self.client.search_runs([experiment.experiment_id])) if experiment else []
+    @property
+    def experiment(self) -> Any:
+        return self.client.get_experiment_by_name("yarnlab/micro")
 
-    def run(self) -> Any:
-        (run,) = self.runs()
+    def runs(self) -> list[Any]:
+        return list(self.client.search_runs([self.experiment.experiment_id])) if self.experiment else []
+
+    def run(self, name: str = "base") -> Any:
+        """The run of that name that holds."""
+        (run,) = (r for r in self.runs() if r.info.run_name == name and "yarnlab.superseded" not in r.data.tags)
         return run
+
+    def models(self) -> dict[str, Any]:
+        """By name, one for each: superseded ones are gone."""
+        found = self.client.search_logged_models([self.experiment.experiment_id])
+        assert len({model.name for model in found}) == len(found)
+        return {model.name: model for model in found}
+
+    def curve(self, metric: str, name: str = "base") -> dict[int, float]:
+        history = self.client.get_metric_history(self.run(name).info.run_id, metric)
+        assert len({point.step for point in history}) == len(history)
+        return {point.step: point.value for point in history}
 
     def artifacts(self, run: Any) -> Path:
         """The folder of the run's artifacts, beside the database: the dashboard is started with it."""
@@ -88,6 +126,11 @@ class Store:
 
     def steps(self, metric: str = "loss") -> list[int]:
         return sorted(point.step for point in self.client.get_metric_history(self.run().info.run_id, metric))
+
+
+def done(result: tracking.PublishResult) -> tuple[int, int, str | None]:
+    """Runs that a publication brought up to date, runs that it did not, and why."""
+    return result.published, result.pending, result.warning
 
 
 @pytest.fixture(scope="session")

@@ -1,13 +1,11 @@
 """MLflow after something happened to it or to the study: a lost store, stages made again or dropped, a moved folder."""
 
 import shutil
-import subprocess
-import sys
 
 import pytest
+from tracking.conftest import done
 
 from yarnlab import tracking
-from yarnlab.tracking.database import experiment_created
 
 
 def hidden_by_the_filter(store):
@@ -44,21 +42,22 @@ def test_only_a_loss_or_a_failure_changes_what_is_published_for(study, store, us
 
 @pytest.mark.parametrize("loss", ["deleted", "replaced", "experiment"])
 def test_a_lost_store_is_noticed_and_filled_again(study, store, migrated, loss):
-    """Noticed at the next start, published by whoever is first (mirror or rule), and then nothing is left to do."""
+    """By whoever publishes first (mirror or rule); a database that is gone also has the rule run, once."""
     finish(study)
-    tracking.publish(study.directory)
+    tracking.write_runs(study.directory, tracking.publish(study.directory))
     database = study.directory.parent / "mlflow.db"
     if loss == "deleted":
         database.unlink()
     elif loss == "replaced":
         shutil.copy(migrated, database)
     else:
-        store.client.delete_experiment(store.run().info.experiment_id)
-    assert tracking.publication_state(study.directory) == "mlflow.db 1"
-    assert tracking.mirror._attempt(study.directory).published == 1
+        store.client.delete_experiment(store.experiment.experiment_id)
+    state = "mlflow.db 1" if loss == "deleted" else "mlflow.db 0"
+    assert tracking.publication_state(study.directory) == state
+    assert tracking.mirror._attempt(study.directory).published == (loss != "experiment")  # runs come back with it
     assert store.run().info.status == "FINISHED"
-    assert tracking.publish(study.directory) == tracking.PublishResult(0, 0, 1, None)
-    assert tracking.publication_state(study.directory) == "mlflow.db 1"
+    assert done(tracking.publish(study.directory)) == (0, 0, None)
+    assert tracking.publication_state(study.directory) == state
 
 
 @pytest.mark.slow
@@ -71,62 +70,64 @@ def test_publishing_upgrades_an_old_database(study, migrated):
     Base.metadata.create_all(engine)
     engine.dispose()
     finish(study)
-    assert tracking.publish(study.directory) == tracking.PublishResult(1, 0, 1, None)
-
-
-def test_the_dashboard_names_what_makes_its_database_again(study, store):
-    finish(study)
-    (study.directory.parent / "mlflow.db").unlink()
-    with pytest.raises(SystemExit) as end:
-        tracking.serve(study.directory.parent)
-    assert f"yarnlab publish --study-dir '{study.directory}'" in str(end.value)
+    assert done(tracking.publish(study.directory)) == (1, 0, None)
 
 
 def test_a_stage_made_again_is_told_from_its_earlier_runs(study, store):
-    """`-R` and `--force`: two finished runs of one name, of which the filter shows the one that holds."""
-    first = finish(study)
+    """`-R` and `--force`: two finished runs of one name, of which the filter shows the one that holds, with its model."""
+    finish(study)
     tracking.publish(study.directory)
     assert hidden_by_the_filter(store) == []
-    second = finish(study)
+    first = store.run().info.run_id
+    study.start()
     tracking.publish(study.directory)
-    superseded = {run.data.tags["yarnlab.run"]: run.data.tags.get("yarnlab.superseded") for run in store.runs()}
-    assert superseded == {first: "true", second: None}
-    (study.directory / "tracking" / "published.json").unlink()
+    assert (store.client.get_run(first).data.tags["yarnlab.superseded"], store.models()) == ("true", {})
+    study.end()
     tracking.publish(study.directory)
     assert hidden_by_the_filter(store) == ["FINISHED"]
+    assert store.models()["base"].source_run_id == store.run().info.run_id != first
+
+
+def test_evaluations_follow_the_weights_that_they_are_about(study, store):
+    """Those of earlier weights go with these, unless they are put back; one made again takes the place of the old."""
+    finish(study)
+    study.evaluate("perplexity", {"nll/64": 3.0})
+    kept = tracking.read_record(study.directory, "perplexity", "base")
+    tracking.publish(study.directory)
+    study.evaluate("perplexity", {"nll/64": 2.5})
+    tracking.publish(study.directory)
+    assert store.curve("perplexity/nll") == {64: 2.5}
+    finish(study)
+    tracking.publish(study.directory)
+    assert "perplexity/nll" not in store.run().data.metrics
+    tracking.restore_record(study.directory, kept)
+    tracking.publish(study.directory)
+    assert store.curve("perplexity/nll") == {64: 2.5}  # the manifest on disk
+    assert len(hidden_by_the_filter(store)) == 2
 
 
 def test_an_execution_that_is_put_back_holds_again(study, store):
-    """The record of an earlier execution stands for its stage again: its run is shown, and the later one is not."""
+    """The record of an earlier execution stands for its stage again: what it said is shown, and the later one is not."""
     first = finish(study)
     tracking.publish(study.directory)
-    kept = record_file(study).read_text()
-    second = study.start(spec={"changed": True})
+    kept = tracking.read_record(study.directory, "train", "base")
+    study.start(spec={"changed": True})
     tracking.publish(study.directory)
-    record_file(study).write_text(kept)
+    tracking.restore_record(study.directory, kept)
     tracking.publish(study.directory)
-    found = {
-        run.data.tags["yarnlab.run"]: (run.info.status, run.data.tags.get("yarnlab.superseded")) for run in store.runs()
-    }
-    assert found == {first: ("FINISHED", None), second: ("KILLED", "true")}
+    assert (store.run().data.tags["execution.train"], store.run().info.status) == (first, "FINISHED")
+    assert sorted(hidden_by_the_filter(store)) == ["FINISHED", "KILLED"]
 
 
-def test_what_a_dead_server_was_not_told_is_told_later(study, store, monkeypatch):
-    """A superseded run is not forgotten while the server does not answer."""
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
+def test_two_folders_share_a_server_and_leave_each_other_alone(study, store, use_uri):
+    """Two checkouts' studies of one name: an experiment, and runs of each."""
     finish(study)
     tracking.publish(study.directory)
-    finish(study)
-    with monkeypatch.context() as patch:
-        patch.setattr("yarnlab.tracking.publication.is_server", lambda uri: True)
-        patch.setattr(MlflowClient, "set_tag", lambda *_: (_ for _ in ()).throw(MlflowException("no answer")))
-        tracking.publish(study.directory)
-    assert hidden_by_the_filter(store) == []
+    use_uri(store.uri)
+    study.directory = study.directory.parent.with_name("other results") / "micro"
     finish(study)
     tracking.publish(study.directory)
-    assert hidden_by_the_filter(store) == ["FINISHED", "FINISHED"]
+    assert (len(store.runs()), hidden_by_the_filter(store)) == (2, [])
 
 
 def test_an_arm_that_was_killed_and_renamed_runs_no_more(study, store):
@@ -135,22 +136,22 @@ def test_an_arm_that_was_killed_and_renamed_runs_no_more(study, store):
     study.step(1, "old")
     tracking.write_plan(study.directory, [("train", "old")])
     tracking.publish(study.directory)
-    assert store.run().info.status == "RUNNING"
+    assert store.run("old").info.status == "RUNNING"
     tracking.write_plan(study.directory, [("train", "new")])
     assert tracking.publish(study.directory).published == 1
-    assert store.run().info.status == "KILLED"
-    assert tracking.publish(study.directory) == tracking.PublishResult(0, 0, 1, None)
+    assert store.run("old").info.status == "KILLED"
+    assert done(tracking.publish(study.directory)) == (0, 0, None)
     tracking.write_plan(study.directory, [("train", "old")])
     study.start("old")
     tracking.publish(study.directory)
-    assert (store.run().info.status, store.steps()) == ("RUNNING", [1])
+    assert (store.run("old").info.status, store.curve("loss", "old")) == ("RUNNING", {1: 1.0})
 
 
 def test_a_finished_arm_that_was_dropped_stays_as_it_is(study, store):
     finish(study, "old")
     tracking.write_plan(study.directory, [])
     tracking.publish(study.directory)
-    assert (store.run().info.status, hidden_by_the_filter(store)) == ("FINISHED", [])
+    assert (store.run("old").info.status, hidden_by_the_filter(store)) == ("FINISHED", [])
 
 
 def move(study, store, name="moved"):
@@ -169,40 +170,14 @@ def test_a_moved_folder_keeps_its_runs_and_artifacts(study, store):
     old = study.directory.parent
     move(study, store)
 
-    assert tracking.publish(study.directory) == tracking.PublishResult(0, 0, 2, None)
-    (base,) = (run for run in store.runs() if run.info.status == "FINISHED")
-    assert "c0ffee" in (store.artifacts(base) / "manifest.json").read_text()
+    assert done(tracking.publish(study.directory)) == (0, 0, None)
+    assert "c0ffee" in (store.artifacts(store.run()) / "models/base/manifest.json").read_text()
     study.end("running")
     assert tracking.publish(study.directory).published == 1
     assert {run.info.run_id for run in store.runs()} == ids
     assert not old.exists()
-    assert all((store.artifacts(run) / "manifest.json").is_file() for run in store.runs())
+    assert all((store.artifacts(r) / f"models/{r.info.run_name}/manifest.json").is_file() for r in store.runs())
     assert tracking.publication_state(study.directory) == "mlflow.db 0"
-
-
-def test_a_folder_with_absolute_addresses_is_published_anew_when_it_moves(study, store, capsys, monkeypatch):
-    """An earlier yarnlab's experiment is used where it lies; after a move it keeps all it has under another name."""
-    address = (study.directory.parent / "mlartifacts" / "micro").as_uri()
-    earlier = store.client.create_experiment("yarnlab/micro", artifact_location=address)
-    finish(study)
-    tracking.publish(study.directory)
-    before = store.run()
-    assert store.client.download_artifacts(before.info.run_id, "manifest.json")
-
-    move(study, store)
-    assert tracking.publication_state(study.directory) == "mlflow.db 1"
-    with monkeypatch.context() as patch:
-        patch.setattr(subprocess, "Popen", lambda *_, **__: sys.exit())
-        with pytest.raises(SystemExit):
-            tracking.serve(study.directory.parent)
-    assert f"This makes it again: envs/run yarnlab publish --study-dir {study.directory}" in capsys.readouterr().out
-    assert tracking.publish(study.directory).published == 1
-    assert "made from the records on disk" in capsys.readouterr().err
-    assert (store.artifacts(store.run()) / "manifest.json").is_file()
-    assert store.client.get_experiment(earlier).name.startswith("yarnlab/micro before ")
-    assert store.client.get_run(before.info.run_id).info.experiment_id == earlier
-    assert tracking.publish(study.directory) == tracking.PublishResult(0, 0, 1, None)
-    assert tracking.publication_state(study.directory) == "mlflow.db 1"
 
 
 @pytest.mark.parametrize("place", ["s3://bucket/mlartifacts/micro", "file:///elsewhere/artifacts/micro"])
@@ -213,36 +188,13 @@ def test_an_experiment_that_is_kept_elsewhere_on_purpose_is_left_alone(study, st
     assert store.run().info.artifact_uri.startswith(place)
 
 
-def test_a_database_that_is_named_by_its_address_is_left_alone(study, store, use_uri):
-    """It does not belong to this results folder, so nobody knows where its artifacts were."""
-    store.client.create_experiment("yarnlab/micro", artifact_location="file:///elsewhere/mlartifacts/micro")
-    study.directory = study.directory.parent.with_name("other results") / "micro"
-    use_uri(store.uri)
-    study.start()
-    tracking.publish(study.directory)
-    assert store.run().info.artifact_uri.startswith("file:///elsewhere/mlartifacts/micro")
-
-
 def test_a_database_that_cannot_be_read_is_no_reason_to_stop(study, capsys):
     """The study goes on, is told what to do, and publishes once the file is out of the way."""
     database = study.directory.parent / "mlflow.db"
     database.write_text("no database, but long enough to be looked at as if it were one")
     finish(study)
-    assert experiment_created(study.directory, tracking.tracking_uri(study.directory.parent)) == 0
     tracking.initialise(study.directory.parent)
     assert "not a database" in capsys.readouterr().err
     result = tracking.publish(study.directory)
     assert (result.pending, "not a database" in result.warning) == (1, True)
     assert database.read_text().startswith("no database")
-
-
-def test_a_database_that_did_not_change_is_not_asked_again(study, store):
-    """What a study's start wants to know of a mirror that is up to date costs no import of MLflow."""
-    finish(study)
-    tracking.publish(study.directory)
-    code = f"""if True:
-        import sys; from pathlib import Path; from yarnlab import tracking
-        study = Path({str(study.directory)!r})
-        print(tracking.publication_state(study), tracking.publish(study).runs, "mlflow" in sys.modules)"""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "mlflow.db 0 1 False\n"

@@ -7,6 +7,7 @@ what precedes it alone, so one pass over the longest prefix yields them all.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -63,7 +64,9 @@ class Perplexity(Evaluation):
         columns = {**task.columns, "corpus": self.corpus}
         table = pd.DataFrame(perplexity_rows(nll, task.corpus.names, lengths, columns))
         at = table.groupby("length")["nll"].mean()
-        return Outcome(table, {f"nll/{length}": float(at[length]) for length in _powers(lengths)}, nll)
+        curves = {f"nll/{length}": float(at[length]) for length in lengths}
+        curves |= {f"perplexity/{length}": math.exp(at[length]) for length in lengths}
+        return Outcome(table, curves, nll)
 
 
 def document_nll(
@@ -134,8 +137,3 @@ def rows_under(
 def doublings(first: int, last: float) -> list[int]:
     """first, 2·first, 4·first, … up to `last`."""
     return [first * 2**i for i in range(int(last // first).bit_length())]
-
-
-def _powers(lengths: tuple[int, ...]) -> list[int]:
-    """The shortest length and its doublings: enough for a glance in the dashboard."""
-    return [length for length in doublings(lengths[0], lengths[-1]) if length in lengths]

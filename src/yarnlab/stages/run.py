@@ -96,7 +96,8 @@ def stage_run(run: StageRun) -> Iterator[StageRun]:
     )
     try:
         inputs = {_shown(path): sha256_of(path) for path in run.inputs}
-        yield run
+        with tracking.sampled(run.study_dir, f"{run.stage}.{run.name}"):
+            yield run
         write_json(run.manifest, _manifest(run, inputs, started, time.monotonic() - clock))
     except BaseException as error:
         with suppress(OSError):

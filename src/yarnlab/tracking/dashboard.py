@@ -1,7 +1,6 @@
 """MLflow's own pages on this machine."""
 
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -11,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from yarnlab.tracking.artifacts import ARTIFACTS
-from yarnlab.tracking.published import is_lost
+from yarnlab.tracking.publication import publish
 from yarnlab.tracking.store import (
     SETTINGS,
     database_file,
@@ -27,25 +26,25 @@ _START_S = 120.0
 
 
 def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
-    """Run `mlflow server` over the studies of `results` until Ctrl-C, and print its link once it answers.
+    """Run `mlflow server` over the studies of `results` until Ctrl-C, and print links to their runs once it answers.
 
-    Takes the next free port when `port` is in use. Where MLFLOW_TRACKING_URI names a server, only prints that
-    link. SystemExit, with what to do, when there is no database yet or MLflow does not start.
+    Publishes first what MLflow lacks. Takes the next free port when `port` is in use. Where MLFLOW_TRACKING_URI names a
+    server, only prints the links. SystemExit, with what to do, when there is nothing to show or MLflow does not start.
     """
     results = Path(results)
     uri = tracking_uri(results)
-    if is_server(uri):
-        print(f"MLflow: {without_login(uri)}")
-        return
+    studies = sorted(folder.parent.parent for folder in results.glob("*/tracking/records"))
     database = database_file(uri)
-    if database is not None and not database.exists():
-        raise SystemExit(f"There is no MLflow database: {database} does not exist. {_what_makes_it(results)}")
+    if not studies and (database is None or not database.exists()):
+        raise SystemExit("There is nothing to show yet: run a study first (envs/run snakemake --cores all).")
+    views = {study.name: _view(study) for study in studies}
+    if is_server(uri):
+        _print_links(without_login(uri), views)
+        return
     free = _free_port(host, port)
     link = f"http://{host}:{free}"
     if free != port:
         print(f"Port {port} is in use. Run links of reports lead there: give them {link} at the end of the page.")
-    if gone := [study for study in _studies(results) if is_lost(study, uri)]:
-        print(f"MLflow lacks what was published before. This makes it again: {_publishing(gone)}")
     print(f"Starting MLflow on {link} …", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(free), "--workers", "1"]
     command += ["--backend-store-uri", uri, "--artifacts-destination", (results.resolve() / ARTIFACTS).as_uri()]
@@ -66,7 +65,8 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
         )
         try:
             _wait_until_ready(server, link, log)
-            print(f"MLflow: {link}  (database {redacted(uri)}; Ctrl-C stops it)", flush=True)
+            _print_links(link, views)
+            print(f"Database {redacted(uri)}; Ctrl-C stops MLflow.", flush=True)
             server.wait()
             raise SystemExit(f"MLflow stopped by itself with status {server.returncode}; see {log}.")
         except KeyboardInterrupt:
@@ -75,18 +75,19 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
             _stop(server)
 
 
-def _what_makes_it(results: Path) -> str:
-    if not (studies := _studies(results)):
-        return "Run a study first (envs/run snakemake --cores all); its first job makes it."
-    return f"All that it held is on disk; this makes it again: {_publishing(studies)}"
+def _view(study_dir: Path) -> str:
+    """Where in MLflow the study's runs are; '' where it does not answer."""
+    result = publish(study_dir)
+    if result.warning:
+        print(f"{study_dir.name}: not all is in MLflow. {result.warning}", file=sys.stderr)
+    return result.view
 
 
-def _studies(results: Path) -> list[Path]:
-    return sorted(folder.parent.parent for folder in results.glob("*/tracking/records"))
-
-
-def _publishing(studies: list[Path]) -> str:
-    return " && ".join(f"envs/run yarnlab publish --study-dir {shlex.quote(str(study))}" for study in studies)
+def _print_links(link: str, views: dict[str, str]) -> None:
+    print(f"MLflow: {link}")
+    for study, view in views.items():
+        if view:
+            print(f"  {study}: {link.rstrip('/')}/{view}", flush=True)
 
 
 def _free_port(host: str, port: int) -> int:

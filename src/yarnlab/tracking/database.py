@@ -1,8 +1,7 @@
-"""The sqlite database of a results folder: made, upgraded, opened by one process at a time, and known when it is lost.
+"""The sqlite database of a results folder: made, upgraded, and opened by one process at a time.
 
 `mlflow db upgrade` is MLflow's one public way to make or upgrade a database: a process of five seconds, so it runs
-only before a study and where a client can't open the database. A client's answer costs four seconds of imports, so
-one is kept with the database file's time and size, and is asked for again when these change.
+only before a study and where a client can't open the database.
 """
 
 import os
@@ -13,21 +12,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager, suppress
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yarnlab.provenance import read_json, replacing, sha256_of, write_json
-from yarnlab.tracking.artifacts import were_left_behind
-from yarnlab.tracking.store import (
-    SETTINGS,
-    database_file,
-    experiment_name,
-    mlflow_settings,
-    redacted,
-    tracking_uri,
-    unreachable,
-)
+from yarnlab.provenance import replacing, sha256_of
+from yarnlab.tracking.store import SETTINGS, database_file, redacted, tracking_uri, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -132,40 +122,3 @@ def _is_sqlite(database: Path) -> bool:
             return file.read(16) == b"SQLite format 3\0"
     except OSError:
         return False
-
-
-def experiment_created(study_dir: Path, uri: str) -> int | None:
-    """When the study's experiment was created (ms); 0 if an sqlite database has none that can be published to.
-
-    Tells whether the database is still the one that was published to. None where only a server can tell, or a
-    database does not.
-    """
-    database = database_file(uri)
-    if database is None:
-        return None
-    if not _is_sqlite(database):
-        return 0
-    kept = study_dir / "tracking" / "database.json"
-    status = database.stat()
-    file = {"path": str(database.resolve()), "modified_ns": status.st_mtime_ns, "bytes": status.st_size}
-    answer = read_json(kept)
-    if answer.get("file") != file:
-        answer = {"file": file, "experiment_created": _ask(study_dir, uri)}
-        with suppress(OSError):
-            write_json(kept, answer)
-    created: int | None = answer["experiment_created"]
-    return created
-
-
-def _ask(study_dir: Path, uri: str) -> int | None:
-    try:
-        with mlflow_settings():
-            from mlflow import MlflowClient
-
-            experiment = MlflowClient(uri).get_experiment_by_name(experiment_name(study_dir))
-    except Exception:  # locked, or the schema of another MLflow, which `initialise` sees to
-        return None
-    if experiment is None or experiment.lifecycle_stage != "active" or were_left_behind(study_dir, uri, experiment):
-        return 0
-    created: int | None = experiment.creation_time
-    return created

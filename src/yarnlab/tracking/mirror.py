@@ -11,6 +11,7 @@ from pathlib import Path
 from yarnlab.processes import watch
 from yarnlab.provenance import now
 from yarnlab.tracking.database import exclusive
+from yarnlab.tracking.executions import end_execution, start_execution
 from yarnlab.tracking.publication import PublishResult, mirror
 from yarnlab.tracking.records import write_plan
 
@@ -49,7 +50,8 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
     """Publish every `interval_s` seconds until the process `parent_pid` is gone, then once more.
 
     One follower per study at a time: a second one waits for the first, which ends with its own parent. While
-    nothing gets through to MLflow the intervals double up to five minutes, and the log says so once.
+    nothing gets through to MLflow the intervals double up to five minutes, and the log says so once. Where nothing on
+    disk has changed since all was published, MLflow is not asked.
     """
     study_dir = Path(study_dir)
     with suppress(OSError):
@@ -58,20 +60,24 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
     with exclusive(study_dir / "tracking" / "mirror.lock", parent_lives) as held:
         if not held:
             return
-        warned, failures = False, 0
+        warned, failures, published = False, 0, None
+        start_execution(study_dir, parent_pid)
         last = False
         while not last:
-            last = not parent_lives()  # asked before publishing, so that what the parent did last is seen
-            result = _attempt(study_dir)
+            if last := not parent_lives():  # asked before publishing, so that what the parent did last is seen
+                end_execution(study_dir)
+            found = _files(study_dir)
+            result = _attempt(study_dir) if found != published else PublishResult()
+            published = None if result.pending else found
             failures = failures + 1 if result.warning and not result.published else 0
             if result.warning and not warned:
                 _log(f"{result.warning} Trying again until the study ends; what is missing stays on disk.")
                 warned = True
             elif warned and not result.warning:
-                _log(f"MLflow is up to date again ({result.published} stages).")
+                _log(f"MLflow is up to date again ({result.published} runs).")
                 warned = False
             if last and result.pending:
-                _log(f"{result.pending} stages are not published; the next start of the study does it.")
+                _log(f"{result.pending} runs are not published; the next start of the study does it.")
             wake = time.monotonic() + min(interval_s * 2**failures, _LONGEST_WAIT_S)
             while not last and time.monotonic() < wake and parent_lives():
                 time.sleep(min(0.5, interval_s))
@@ -81,7 +87,17 @@ def _attempt(study_dir: Path) -> PublishResult:
     try:
         return mirror(study_dir, deadline_s=5.0)
     except Exception as error:  # an odd file in tracking/ must not end the mirror of all the others
-        return PublishResult(0, 1, 0, f"{type(error).__name__}: {error}.")
+        return PublishResult(pending=1, warning=f"{type(error).__name__}: {error}.")
+
+
+def _files(study_dir: Path) -> set[tuple[str, int, int]]:
+    """Name, time and size of all that is mirrored while a study runs."""
+    found = set()
+    for pattern in ("tracking/*/*.json*", "tracking/planned.json", "training/*.jsonl", "analysis.json"):
+        for path in study_dir.glob(pattern):
+            with suppress(OSError):
+                found.add((str(path), path.stat().st_mtime_ns, path.stat().st_size))
+    return found
 
 
 def _log(message: str) -> None:

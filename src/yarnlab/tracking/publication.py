@@ -1,49 +1,66 @@
 """Send MLflow what is on disk and not there yet.
 
-One experiment per study, one run per record, found again by its tag `yarnlab.run`; so publishing twice, or
-after losing tracking/published.json, changes nothing. A step metric that is sent again has the same timestamp
-and value, and MLflow's store keeps it once. MLflow's asynchronous logging was tried and left: it took 1.2 s for 200
-values that one batch sends in 0.2 s, and a batch must have arrived before it is noted as published.
+One experiment per study. A run is found again by two tags: the id of the study's folder, and the run's name. What it
+has is its tag `yarnlab.published`, set after all else has arrived: whatever happens to a server or to a database, what
+it lacks is seen there and sent. A metric that is sent again has the same time, step and value, and MLflow keeps it
+once. A run of executions that were made again since is left as it is, tagged as superseded, and another one is made.
+
+Metrics go through MLflow's asynchronous queue, all runs at once, and are waited for: a batch that has not arrived must
+not count, and MLflow drops one that a server did not take.
 """
 
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
+import json
+import uuid
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yarnlab.provenance import now
-from yarnlab.tracking.artifacts import keep_file, new_location, were_left_behind
+from yarnlab.provenance import read_json, write_json
+from yarnlab.tracking.artifacts import keep_file
 from yarnlab.tracking.database import connect, database_lock
-from yarnlab.tracking.entities import PASSING_TAGS, SUPERSEDED, new_run, run_entities
-from yarnlab.tracking.published import count_failed_publication, is_lost, load_published, save_published
-from yarnlab.tracking.records import Record, load_records, metric_lines
-from yarnlab.tracking.store import experiment_name, is_server, mlflow_settings, redacted, tracking_uri, unreachable
+from yarnlab.tracking.entities import RunEntities, Sent, StudyRun, run_entities, study_runs
+from yarnlab.tracking.experiment import SUPERSEDED, study_experiment, view_path
+from yarnlab.tracking.models import known_models, logged_model, register_best
+from yarnlab.tracking.records import record_name
+from yarnlab.tracking.store import (
+    database_file,
+    is_server,
+    mlflow_settings,
+    redacted,
+    store_name,
+    tracking_uri,
+    unreachable,
+)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment, Run
+    from mlflow.entities import LoggedModel, Metric, Run
 
+_PUBLISHED, _FOLDER, _NAME = "yarnlab.published", "yarnlab.folder", "yarnlab.name"
+_PASSING = ("error",)  # tags that a run loses when there is nothing to say any more
 _MAX_METRICS, _MAX_PARAMS = 1000, 100  # what MLflow takes in one batch
 _LOCK_WAIT_S = 60.0
 
 
-@dataclass(frozen=True)
+@dataclass
 class PublishResult:
     """What one publication did.
 
-    published: records brought up to date by this call; pending: records with something that MLflow lacks;
-    runs: records that have a run in MLflow; warning: why something is pending.
+    published: runs brought up to date by this call; pending: runs with something that MLflow lacks, at least 1 where
+    it cannot be asked; warning: why; view: what follows the dashboard's address in the link to the study's runs;
+    runs: where every record is: {"<stage>.<name>": {"experiment_id", "run_id", "url_path"}}.
     """
 
-    published: int
-    pending: int
-    runs: int
-    warning: str | None
+    published: int = 0
+    pending: int = 0
+    warning: str | None = None
+    view: str = ""
+    runs: dict[str, dict[str, str]] = field(default_factory=dict)
 
 
 def publish(study_dir: Path, *, deadline_s: float = 3.5) -> PublishResult:
-    """Bring MLflow up to date with the study's records; never raises over a server or a database.
+    """Bring MLflow up to date with what the study has on disk; never raises over a server or a database.
 
     A server that does not answer costs at most `deadline_s` seconds, and together with `initialise` five.
     When something stays unpublished, `failed_publications` grows by one and `warning` says why; nothing is
@@ -52,148 +69,197 @@ def publish(study_dir: Path, *, deadline_s: float = 3.5) -> PublishResult:
     study_dir = Path(study_dir)
     result = mirror(study_dir, deadline_s)
     if result.pending:
-        count_failed_publication(study_dir)
+        _count_failed_publication(study_dir)
     return result
 
 
 def mirror(study_dir: Path, deadline_s: float) -> PublishResult:
-    """One pass of `publish` that counts no failures; imports MLflow only when there is something to send."""
+    """One pass of `publish` that counts no failures."""
     uri = tracking_uri(study_dir.parent)
-    records = load_records(study_dir)
-    entries = {} if is_lost(study_dir, uri) else load_published(study_dir, uri)
-    behind, runs = _behind(study_dir, records, entries), _runs(records, entries)
-    if not behind:
-        return PublishResult(0, 0, runs, None)
+    if not study_runs(study_dir):
+        return PublishResult()
     problem = unreachable(uri, deadline_s)
     try:
         if not problem:
-            with database_lock(study_dir.parent, _LOCK_WAIT_S) as held, mlflow_settings():
+            with database_lock(study_dir.parent, _LOCK_WAIT_S) as held, mlflow_settings(uri):
                 if held:
+                    if _is_lost(study_dir):
+                        _count_failed_publication(study_dir)  # `publication_state` has, and it stays so
                     return _publish_all(study_dir, uri)
                 problem = "Another process is still publishing to MLflow."
     except Exception as error:
         problem = _sentence(uri, error)
-    return PublishResult(0, len(behind), runs, problem)
+    return PublishResult(pending=1, warning=problem)
 
 
-def _behind(study_dir: Path, records: list[Record], entries: Mapping[str, Mapping[str, Any]]) -> list[Record]:
-    """The records MLflow is behind on, if it has what `entries` say."""
-
-    def is_up_to_date(record: Record, entry: Mapping[str, Any]) -> bool:
-        if record["status"] != "running":
-            return bool(entry["finished"]) and entry["ended"] == record["ended"]
-        return not entry["finished"] and not metric_lines(study_dir, record, entry["lines"])
-
-    return [r for r in records if r["run"] not in entries or not is_up_to_date(r, entries[r["run"]])]
+def write_runs(study_dir: Path, result: PublishResult) -> None:
+    """Write where every record is to tracking/runs.json, where the report looks for it."""
+    write_json(Path(study_dir) / "tracking" / "runs.json", result.runs)
 
 
-def _runs(records: list[Record], entries: Mapping[str, object]) -> int:
-    return sum(record["run"] in entries for record in records)
+def publication_state(study_dir: Path) -> str:
+    """Which MLflow is published to, and how often something was missing there: a parameter of the rule that publishes.
+
+    A lost database counts from the moment that it is, and stays counted when it is filled again; so the rule runs once
+    more after a loss or a failure, and never after a success.
+    """
+    study_dir = Path(study_dir)
+    missed = failed_publications(study_dir) + _is_lost(study_dir)
+    return f"{store_name(study_dir.parent, tracking_uri(study_dir.parent))} {missed}"
+
+
+def failed_publications(study_dir: Path) -> int:
+    """How many times something stayed unpublished or was lost, ever."""
+    try:
+        return int((Path(study_dir) / "tracking" / "failures").read_text())
+    except (OSError, ValueError):
+        return 0
+
+
+def _count_failed_publication(study_dir: Path) -> None:
+    write_json(study_dir / "tracking" / "failures", failed_publications(study_dir) + 1)
+
+
+def _is_lost(study_dir: Path) -> bool:
+    """Whether what was published is gone with its database. One that was replaced is filled by the next publication."""
+    database = database_file(tracking_uri(study_dir.parent))
+    return database is not None and not database.exists() and (study_dir / "tracking" / "runs.json").exists()
 
 
 def _publish_all(study_dir: Path, uri: str) -> PublishResult:
-    """Send everything that is behind; the caller holds the lock."""
-    if is_lost(study_dir, uri):
-        count_failed_publication(study_dir)  # `publication_state` has counted it; it stays so when it is lost no more
-        save_published(study_dir, uri, {})
+    """Send everything that is missing; the caller holds the lock."""
     client = connect(uri)
-    experiment = _experiment(client, study_dir, uri)
-    known = {"experiment_id": experiment.experiment_id, "experiment_created": experiment.creation_time}
-    # Where another database or server answers at this address now, every run is found or made again.
-    entries = {run: entry for run, entry in load_published(study_dir, uri).items() if entry | known == entry}
-    records = load_records(study_dir)
-    _mark_superseded(client, uri, records, entries)
-    behind = _behind(study_dir, records, entries)
-    published, warning = 0, None
-    for record in behind:
-        unpublished = {**known, "run_id": "", "lines": 0, "finished": False, "ended": None}
-        entry = entries.get(record["run"], unpublished)
+    experiment_id = study_experiment(client, study_dir, uri).experiment_id
+    folder = _folder_id(study_dir)
+    there = _runs_of(client, experiment_id, folder)
+    models = known_models(client, experiment_id)
+    result = PublishResult(view=view_path(experiment_id))
+    for wanted in study_runs(study_dir):
         try:
-            _publish_record(client, study_dir, uri, record, entry)
-            published += 1
+            run = there.get(wanted.name)
+            new = run_entities(study_dir, wanted, _sent(run))
+            if run is not None and _is_superseded(_sent(run), new.sent):
+                _supersede(client, run, models)
+                run = None
+                new = run_entities(study_dir, wanted, {})
+            if run is None:
+                run = _create(client, experiment_id, folder, wanted, there.get(wanted.parent))
+            there[wanted.name] = run
+            if _send(client, study_dir, uri, run, new, models):
+                result.published += 1
         except Exception as error:
-            warning = warning or f"{record['stage']}.{record['name']}: {_sentence(uri, error)}"
+            result.pending += 1
+            result.warning = result.warning or f"{wanted.name}: {_sentence(uri, error)}"
             if _is_unanswered(uri, error):
-                break  # the other records would each wait for it in vain
-        finally:
-            if entry["run_id"]:
-                entries[record["run"]] = entry
-                save_published(study_dir, uri, entries)
-    is_lost(study_dir, uri)  # asked while MLflow is imported, so that the next process need not
-    return PublishResult(published, len(behind) - published, _runs(records, entries), warning)
+                break  # the other runs would each wait for it in vain
+            continue
+        path = {"experiment_id": experiment_id, "run_id": run.info.run_id}
+        path["url_path"] = f"#/experiments/{experiment_id}/runs/{run.info.run_id}"
+        if wanted.execution is None:
+            result.runs |= {record_name(record["stage"], record["name"]): path for record in wanted.records}
+    if not result.pending:
+        register_best(client, study_dir, _runs_of(client, experiment_id, folder))
+    result.runs = dict(sorted(result.runs.items()))
+    return result
 
 
-def _publish_record(client: "MlflowClient", study_dir: Path, uri: str, record: Record, entry: dict[str, Any]) -> None:
-    """Send what `entry` says is missing of this record, and note in it what has been sent."""
-    from mlflow.entities import Param, RunTag
-
-    run = _run(client, record, entry)
-    run_id, there = run.info.run_id, run.data
-    if entry["run_id"] != run_id:
-        entry.update(run_id=run_id, lines=0, finished=False, ended=None)
-    new = run_entities(study_dir, record, entry["lines"])
-    if new.status is None and run.info.status != "RUNNING":
-        client.update_run(run_id, status="RUNNING")  # a failed stage that was started again
-    for key in PASSING_TAGS:
+def _send(
+    client: "MlflowClient", study_dir: Path, uri: str, run: "Run", new: RunEntities, models: dict[str, "LoggedModel"]
+) -> bool:
+    """Send what the run lacks, and note in it that it has it; says whether there was anything."""
+    run_id, there, sent = run.info.run_id, run.data, _sent(run)
+    tags = {key: value for key, value in new.tags.items() if there.tags.get(key) != value}
+    if sent == new.sent and not tags:
+        return False
+    for key in _PASSING:
         if key in there.tags and key not in new.tags:
             client.delete_tag(run_id, key)
-
-    tags = [RunTag(key, value) for key, value in new.tags.items() if there.tags.get(key) != value]
-    params = [Param(key, value) for key, value in new.params.items() if key not in there.params]
-    for at in range(0, max(len(tags), len(params)), _MAX_PARAMS):
-        client.log_batch(run_id, tags=tags[at : at + _MAX_PARAMS], params=params[at : at + _MAX_PARAMS])
-    for at in range(0, len(new.metrics), _MAX_METRICS):
-        client.log_batch(run_id, metrics=new.metrics[at : at + _MAX_METRICS])
-    entry["lines"] += new.lines
-    if new.datasets and not (run.inputs and run.inputs.dataset_inputs):
-        client.log_inputs(run_id, datasets=new.datasets)
+    if new.status == "RUNNING" and run.info.status != "RUNNING":
+        client.update_run(run_id, status="RUNNING")  # a stage that failed, or another one, was started
+    params = {key: value for key, value in new.params.items() if key not in there.params}
+    model = logged_model(client, study_dir, uri, run, new, models) if new.model else None
+    metrics = [*new.metrics, *_of_model(new.measured, model.model_id if model else None)]
+    _log(client, run_id, metrics, params, tags)
+    known = {(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs} if run.inputs else set()
+    datasets = [data for data in new.datasets if (data.dataset.name, data.dataset.digest) not in known]
+    if datasets:
+        client.log_inputs(run_id, datasets=datasets)
     for file, folder in new.files:
         keep_file(client, study_dir.parent, uri, run, file, folder)
-    if new.status:
+    if new.status != "RUNNING":
         client.set_terminated(run_id, new.status, end_time=new.ended_ms)
-        entry.update(finished=True, ended=record["ended"])
+    client.set_tag(run_id, _PUBLISHED, json.dumps(new.sent))
+    return True
 
 
-def _run(client: "MlflowClient", record: Record, entry: Mapping[str, Any]) -> "Run":
-    """The record's run in MLflow; a new one when there is none, or when somebody deleted it."""
-    tag = f"tags.`yarnlab.run` = '{record['run']}'"
-    if found := client.search_runs([entry["experiment_id"]], filter_string=tag, max_results=1):
-        return found[0]
-    return client.create_run(entry["experiment_id"], **new_run(record))
+def _log(
+    client: "MlflowClient", run_id: str, metrics: list["Metric"], params: Mapping[str, str], tags: Mapping[str, str]
+) -> None:
+    """All batches of the run, side by side; the first one that does not arrive is an error."""
+    from mlflow.entities import Param, RunTag
+
+    all_params, all_tags = [Param(*item) for item in params.items()], [RunTag(*item) for item in tags.items()]
+    operations = []
+    for part in _parts(all_params, all_tags):
+        client.log_batch(run_id, params=part[0], tags=part[1])
+    for at in range(0, len(metrics), _MAX_METRICS):
+        operations.append(client.log_batch(run_id, metrics=metrics[at : at + _MAX_METRICS], synchronous=False))
+    for operation in operations:
+        operation.wait()
 
 
-def _experiment(client: "MlflowClient", study_dir: Path, uri: str) -> "Experiment":
-    """The study's experiment, made or brought back from MLflow's trash when needed.
-
-    One whose artifacts were left behind keeps all it has under another name: MLflow changes no address that it noted.
-    """
-    name = experiment_name(study_dir)
-    experiment = client.get_experiment_by_name(name)
-    if experiment is not None and experiment.lifecycle_stage == "deleted":
-        client.restore_experiment(experiment.experiment_id)
-    if experiment is not None and were_left_behind(study_dir, uri, experiment):
-        aside = f"{name} before {now()}"
-        client.rename_experiment(experiment.experiment_id, aside)
-        old = f"MLflow's {name} has its files at {experiment.artifact_location}, where this folder was before."
-        print(f"{old} It is called {aside!r} now, and a new one is made from the records on disk.", file=sys.stderr)
-        experiment = None
-    if experiment is None:
-        made = client.create_experiment(name, artifact_location=new_location(study_dir, uri))
-        experiment = client.get_experiment(made)
-    return experiment
+def _parts(*lists: list[Any]) -> Iterator[list[list[Any]]]:
+    for at in range(0, max(map(len, lists)), _MAX_PARAMS):
+        yield [items[at : at + _MAX_PARAMS] for items in lists]
 
 
-def _mark_superseded(client: "MlflowClient", uri: str, records: list[Record], entries: dict[str, Any]) -> None:
-    """Tag the runs whose stage was started anew under another id, and end those that died; `entries` lose them."""
-    for run in entries.keys() - {record["run"] for record in records}:
-        try:
-            if not entries[run]["finished"]:
-                client.set_terminated(entries[run]["run_id"], "KILLED")
-            client.set_tag(entries[run]["run_id"], SUPERSEDED, "true")
-        except Exception as error:
-            if _is_unanswered(uri, error):
-                break
-        del entries[run]  # also one that was deleted there: it is history, and nothing is lost
+def _of_model(metrics: list["Metric"], model_id: str | None) -> Iterator["Metric"]:
+    """The metrics as those of a model, too."""
+    from mlflow.entities import Metric
+
+    for m in metrics:
+        named = {"model_id": model_id, "dataset_name": m.dataset_name, "dataset_digest": m.dataset_digest}
+        yield Metric(m.key, m.value, m.timestamp, m.step, **named)
+
+
+def _sent(run: "Run | None") -> Sent:
+    return dict(json.loads(run.data.tags.get(_PUBLISHED, "{}"))) if run is not None else {}
+
+
+def _is_superseded(sent: Sent, new: Sent) -> bool:
+    """Whether the run shows an execution of a stage that another one has taken the place of."""
+    return any(record in sent and sent[record][0] != entry[0] for record, entry in new.items() if len(entry) > 2)
+
+
+def _runs_of(client: "MlflowClient", experiment_id: str, folder: str) -> dict[str, "Run"]:
+    """The runs of this folder that hold, by name."""
+    holds = f"tags.`{_FOLDER}` = '{folder}' AND tags.`{SUPERSEDED}` IS NULL"
+    found = client.search_runs([experiment_id], filter_string=holds, max_results=1000)
+    return {run.data.tags[_NAME]: run for run in found}
+
+
+def _create(client: "MlflowClient", experiment_id: str, folder: str, wanted: StudyRun, parent: "Run | None") -> "Run":
+    tags = {_FOLDER: folder, _NAME: wanted.name} | ({"mlflow.parentRunId": parent.info.run_id} if parent else {})
+    return client.create_run(experiment_id, start_time=wanted.started_ms, run_name=wanted.title, tags=tags)
+
+
+def _supersede(client: "MlflowClient", run: "Run", models: dict[str, "LoggedModel"]) -> None:
+    """Take a run out of sight, and its checkpoint out of the list of models."""
+    for execution, model in list(models.items()):
+        if model.source_run_id == run.info.run_id:
+            client.delete_logged_model(model.model_id)
+            del models[execution]
+    if run.info.status == "RUNNING":
+        client.set_terminated(run.info.run_id, "KILLED")
+    client.set_tag(run.info.run_id, SUPERSEDED, "true")
+
+
+def _folder_id(study_dir: Path) -> str:
+    """What tells this study from others of its name on the same server; it moves with the folder."""
+    file = study_dir / "tracking" / "folder.json"
+    if "id" not in read_json(file):
+        write_json(file, {"id": uuid.uuid4().hex})
+    return str(read_json(file)["id"])
 
 
 def _is_unanswered(uri: str, error: Exception) -> bool:

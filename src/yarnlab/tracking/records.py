@@ -93,8 +93,11 @@ def read_record(study_dir: Path, stage: str, name: str) -> Record:
 
 
 def restore_record(study_dir: Path, record: Record) -> None:
-    """Have an earlier execution, with the record that `read_record` gave then, stand for its stage again."""
-    write_json(_record_path(Path(study_dir), record["stage"], record["name"]), record)
+    """Have an earlier execution, with the record that `read_record` gave then, stand for its stage again.
+
+    `restored` says that it is about what the stage would now compute with, though it started earlier.
+    """
+    write_json(_record_path(Path(study_dir), record["stage"], record["name"]), record | {"restored": now()})
 
 
 def write_plan(study_dir: Path, executions: Iterable[tuple[str, str]]) -> None:
@@ -115,18 +118,23 @@ def load_records(study_dir: Path) -> list[Record]:
     return records
 
 
-def metric_lines(study_dir: Path, record: Record, skip: int) -> list[dict[str, Any] | None]:
-    """The complete lines of the record's JSONL after the first `skip`; None stands for an unreadable one.
+def metric_lines(study_dir: Path, file: str | None, skip: int) -> list[dict[str, Any] | None]:
+    """The complete lines of a JSONL file of results/ after the first `skip`; None stands for an unreadable one.
 
     The last line may be half-written: it counts once its newline is there.
     """
-    if record["metrics_file"] is None:
+    if file is None:
         return []
     try:
-        text = (study_dir.resolve().parent / record["metrics_file"]).read_bytes()
+        text = (study_dir.resolve().parent / file).read_bytes()
     except OSError:
         return []
     return [_parsed(line) for line in text.split(b"\n")[:-1][skip:]]
+
+
+def system_file(study_dir: Path, record: str) -> str:
+    """Where a record's samples of the machine are, in results/."""
+    return f"{study_dir.resolve().name}/tracking/system/{record}.jsonl"
 
 
 def load_manifest(study_dir: Path, record: Record) -> dict[str, Any]:

@@ -102,9 +102,13 @@ def _probe(uri: str, timeout_s: float) -> str | None:
 
 
 @contextmanager
-def mlflow_settings() -> Iterator[None]:
-    """Settings of MLflow's client in this process, for the time of a `with`; the user's own ones win."""
-    added = {name: value for name, value in _CLIENT_SETTINGS.items() if name not in os.environ}
+def mlflow_settings(uri: str) -> Iterator[None]:
+    """Settings of MLflow's client in this process, for the time of a `with`; the user's own ones win.
+
+    Registering a model looks at the environment's tracking URI, not at the client's.
+    """
+    settings = _CLIENT_SETTINGS | {"MLFLOW_TRACKING_URI": uri}
+    added = {name: value for name, value in settings.items() if name not in os.environ}
     os.environ.update(added)
     try:
         yield

@@ -1,0 +1,74 @@
+"""Executions of a study: one file for each `snakemake` call that runs something, tracking/executions/<id>.json."""
+
+import os
+import shlex
+import socket
+from collections.abc import Iterator
+from contextlib import suppress
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from yarnlab.provenance import git_state, hardware, now, read_json, write_json
+
+Execution = dict[str, Any]
+"""id, started, ended (None while it runs), user, host, command, git, hardware; `killed` where nobody noted its end."""
+
+
+def start_execution(study_dir: Path, pid: int) -> None:
+    """Note that the process `pid` runs the study: who, since when, where, with which command and commit."""
+    import psutil
+
+    with suppress(psutil.NoSuchProcess, OSError):
+        process = psutil.Process(pid)
+        started = datetime.fromtimestamp(process.create_time(), UTC).isoformat(timespec="milliseconds")
+        started = started.replace("+00:00", "Z")
+        program, *arguments = [part for part in process.cmdline() if not part.endswith(("/python", "/python3"))]
+        execution = {
+            "id": started.replace(":", ""),
+            "started": started,
+            "ended": None,
+            "user": process.username(),
+            "host": socket.gethostname(),
+            "command": shlex.join([os.path.basename(program), *arguments]),
+            "git": git_state(),
+            "hardware": hardware(),
+        }
+        write_json(_file(study_dir, execution), execution)
+
+
+def end_execution(study_dir: Path) -> None:
+    """Note the end of the newest execution."""
+    for execution in load_executions(study_dir)[-1:]:
+        if execution["ended"] is None:
+            write_json(_file(study_dir, execution), execution | {"ended": now()})
+
+
+def load_executions(study_dir: Path) -> list[Execution]:
+    """All executions, oldest first. One that another follows has ended, even if it was killed with its mirror."""
+    found = [read_json(path) for path in sorted((study_dir / "tracking" / "executions").glob("*.json"))]
+    executions = [execution for execution in found if execution.keys() >= {"id", "started", "ended"}]
+    for earlier, later in pairwise(executions):
+        if earlier["ended"] is None:
+            earlier |= {"ended": later["started"], "killed": True}
+    return executions
+
+
+def of_moment(executions: list[Execution], moment: str) -> str:
+    """The id of the execution in which something started; '' before the first one."""
+    return max((execution["id"] for execution in executions if execution["started"] <= moment), default="")
+
+
+def report_files(study_dir: Path) -> Iterator[tuple[Path, str]]:
+    """What a person reads of a study, each with its folder: page, figures, tables (MLflow shows HTML, PNG, CSV inline).
+
+    MLflow's `log_table` was left: it appends to what is there, so that sending a table twice doubles it.
+    """
+    for pattern in ("report.html", "figures/*.png", "tables/*.csv"):
+        for path in sorted(study_dir.glob(pattern)):
+            yield path, path.parent.relative_to(study_dir).as_posix().strip(".")
+
+
+def _file(study_dir: Path, execution: Execution) -> Path:
+    return study_dir / "tracking" / "executions" / f"{execution['id']}.json"

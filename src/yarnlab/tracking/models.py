@@ -1,0 +1,110 @@
+"""Checkpoints as MLflow's models: each with its run, its parent and its data, the best one under an alias.
+
+A model's artifacts are its tokenizer and a description that names the checkpoint's folder: weights are never copied,
+`mlflow.transformers.load_model` reads them where they are. Where the folder was moved, or is seen at another path, its
+argument `base_model_path` says so.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from yarnlab.provenance import read_json
+from yarnlab.tracking.artifacts import place_of
+from yarnlab.tracking.entities import RunEntities
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import LoggedModel, Run
+
+BEST = "best"
+"""The alias of a study's model with the lowest NLL at the longest length."""
+_NLL = "perplexity/nll at longest"
+_EXECUTION = "execution"
+
+
+def known_models(client: "MlflowClient", experiment_id: str) -> dict[str, "LoggedModel"]:
+    """{execution of the training: its model} of all checkpoints that MLflow has."""
+    found = client.search_logged_models([experiment_id], max_results=1000)
+    return {model.tags[_EXECUTION]: model for model in found if _EXECUTION in model.tags}
+
+
+def logged_model(
+    client: "MlflowClient", study_dir: Path, uri: str, run: "Run", new: RunEntities, models: dict[str, "LoggedModel"]
+) -> "LoggedModel":
+    """The run's checkpoint in MLflow, made when it is not there; its parent becomes an input of the run."""
+    from mlflow.entities import LoggedModelInput, LoggedModelOutput
+
+    own, name, experiment = new.model["run"], str(new.model["name"]), run.info.experiment_id
+    parent = next((model for model in models.values() if model.name == new.tags.get("parent_model")), None)
+    if own not in models:
+        tags = {_EXECUTION: own, "path": f"models/{name}", "mlflow.note.content": _lineage(experiment, parent, new)}
+        models[own] = client.create_logged_model(experiment, name, run.info.run_id, tags, new.params, "checkpoint")
+    model = models[own]
+    if str(model.status) != "READY":
+        with tempfile.TemporaryDirectory() as folder:
+            _describe(Path(folder), study_dir / "models" / name, model.model_id)
+            place = place_of(study_dir.parent, uri, model.artifact_location)
+            if place is None:
+                client.log_model_artifacts(model.model_id, folder)
+            else:
+                shutil.copytree(folder, place, dirs_exist_ok=True)
+        models[own] = client.finalize_logged_model(model.model_id, "READY")
+    if parent and not (run.inputs and run.inputs.model_inputs):
+        client.log_inputs(run.info.run_id, models=[LoggedModelInput(parent.model_id)])
+    if not (run.outputs and run.outputs.model_outputs):
+        client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, 0)])
+    return model
+
+
+def _lineage(experiment_id: str, parent: "LoggedModel | None", new: RunEntities) -> str:
+    """A model's description: what it was made from, with links."""
+    data = ", ".join(f"{data['name']} ({data['source']})" for data in new.model.get("datasets", [])) or "nothing"
+    if parent is None:
+        return f"Trained on {data}."
+    link = f"[{parent.name}](#/experiments/{experiment_id}/models/{parent.model_id})"
+    earlier = parent.tags.get("mlflow.note.content", "").partition("Made from ")[2].partition(";")[0]
+    return f"Made from {link}{' ← ' + earlier if earlier else ''}; trained on {data}."
+
+
+def register_best(client: "MlflowClient", study_dir: Path, runs: Mapping[str, "Run"]) -> None:
+    """Have the alias `best` of the study's registered model name the checkpoint with the lowest NLL."""
+    from mlflow.exceptions import MlflowException
+
+    scored = {run.data.metrics[_NLL]: run for run in runs.values() if _NLL in run.data.metrics and run.outputs}
+    if not scored:
+        return
+    model_id = scored[min(scored)].outputs.model_outputs[0].model_id
+    name = f"yarnlab-{study_dir.resolve().name}"
+    with suppress(MlflowException):  # there is none yet
+        if client.get_model_version_by_alias(name, BEST).source == f"models:/{model_id}":
+            return
+    with suppress(MlflowException):  # it is there
+        client.create_registered_model(name, description=f"The study's models with the lowest {_NLL} tokens.")
+    version = client.create_model_version(name, f"models:/{model_id}", model_id=model_id)
+    client.set_registered_model_alias(name, BEST, version.version)
+
+
+def _describe(folder: Path, checkpoint: Path, model_id: str) -> None:
+    """Write what MLflow's transformers flavor loads: MLmodel, and the tokenizer as its component."""
+    from mlflow.models import Model
+
+    tokenizer = folder / "components" / "tokenizer"
+    tokenizer.mkdir(parents=True)
+    for file in checkpoint.glob("*token*.*"):
+        shutil.copy(file, tokenizer)
+    model = Model(model_id=model_id)
+    model.add_flavor(
+        "transformers",
+        framework="pt",
+        task="text-generation",
+        instance_type="TextGenerationPipeline",
+        pipeline_model_type=read_json(checkpoint / "config.json").get("architectures", [""])[0],
+        local_base_model_path=str(checkpoint.resolve()),
+        components=["tokenizer"],
+        tokenizer_type="PreTrainedTokenizerFast",
+    )
+    model.save(str(folder / "MLmodel"))
