@@ -190,7 +190,7 @@ def test_an_evaluation_that_does_not_fit_is_refused(paper):
 
 
 def test_processes_of_a_cpu_share_the_machines_memory():
-    study = load_study(STUDIES / "micro.yaml")
+    study = load_study(STUDIES / "micro-base.yaml")
     assert not plan_study(study, CORE).problems
     small = Device("cpu", 1e11, 5e10, 1.2e9, "assumed")
     problems = plan_study(study, small).problems
@@ -198,7 +198,7 @@ def test_processes_of_a_cpu_share_the_machines_memory():
 
 
 def test_children_wait_for_their_parents_and_seeds_for_nobody():
-    study = load_study(STUDIES / "micro-seeds.yaml")
+    study = load_study(STUDIES / "micro.yaml")
     plan = plan_study(study, CORE)
     chain = ("base", "yarn-s16", "yarn-s32")
     seed = study.seeds[0]

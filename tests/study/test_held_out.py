@@ -23,11 +23,11 @@ def test_a_package_has_many_spellings(spelling):
     study = load_study(STUDIES / "smoke.yaml")
     corpora = {
         "train": PythonPackages(source="python-packages", packages=("ruamel.yaml",)),
-        "math": PythonPackages(source="python-packages", packages=(spelling,), min_tokens=8192, documents=99),
+        "held-out": PythonPackages(source="python-packages", packages=(spelling,), min_tokens=8192, documents=99),
     }
     found = find_problems(study.model_copy(update={"corpora": study.corpora | corpora}))
     expected = f"{spelling} is training text too (corpus train); evaluate on held-out text"
-    assert (("corpora", "math", "packages"), expected) in found
+    assert (("corpora", "held-out", "packages"), expected) in found
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ STUDIES = ROOT / "config" / "studies"
     [
         ("smoke", "train", "yarn-s17", "study smoke has no model 'yarn-s17'; did you mean 'yarn-s16'?"),
         ("smoke", "perplexity", "nope", "study smoke has no model 'nope'; known: base, yarn-s16"),
-        ("smoke", "corpus", "maths", "study smoke has no corpus 'maths'; did you mean 'math'?"),
+        ("smoke", "corpus", "held-outs", "study smoke has no corpus 'held-outs'; did you mean 'held-out'?"),
         ("smoke", "asset", "llama", "study smoke has no asset 'llama'; known: none"),
         ("released", "tokenizer", "tokenizer", "study released trains no tokenizer"),
         ("template", "entropy", "base", "study template has no evaluation 'entropy'"),
