@@ -1,6 +1,6 @@
 """Passkey by teacher forcing beside generation, on the same prompts, with the same threads and precision.
 
-    envs/run python benchmarks/passkey.py --study-dir results/micro --model yarn-s16
+    envs/run python benchmarks/passkey.py --study-dir results/micro --model yarn-s16-seed42
 
 Generation is the official loop (eval/passkey.py): one prompt at a time through transformers' `generate` with a
 key-value cache and torch's sdpa attention, greedy, up to ten new tokens; tokenising and decoding are not counted.
@@ -20,7 +20,6 @@ import numpy as np
 import torch
 
 from yarnlab.corpus.passkey import PasskeyText
-from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.passkey import TOKENS_PER_BATCH, batches, document_fillers, draw_trial, score_answers
 from yarnlab.evaluation.passkey_official import continuation
@@ -37,7 +36,7 @@ def main() -> None:
     folder = layout.model(arguments.model)
     rope = rope_of(json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["spec"])
     model = load_model(folder, rope)
-    text = PasskeyText(load_tokenizer(layout.tokenizer))
+    text = PasskeyText.load(folder)
     fillers = document_fillers(text, TokenisedCorpus.open(layout.corpus(arguments.corpus)))
     digits = torch.from_numpy(text.digit_ids())
 
@@ -78,9 +77,9 @@ def main() -> None:
 def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--study-dir", type=Path, default=Path("results/micro"), help="a study's results folder")
-    parser.add_argument("--model", default="yarn-s16", help="one of its models with a static rope")
-    parser.add_argument("--corpus", default="math", help="the corpus that the filler is cut from")
-    parser.add_argument("--lengths", type=int, nargs="+", default=[128, 256, 512, 1024, 2048, 4096, 8192])
+    parser.add_argument("--model", default="yarn-s16-seed42", help="one of its models with a static rope")
+    parser.add_argument("--corpus", default="held-out", help="the corpus that the filler is cut from")
+    parser.add_argument("--lengths", type=int, nargs="+", default=[128, 256, 512, 1024, 2048, 4096])
     parser.add_argument("--trials", type=int, default=10, help="per length")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--threads", type=int, default=1)

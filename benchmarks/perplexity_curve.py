@@ -73,10 +73,10 @@ def main() -> None:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--study-dir", type=Path, default=Path("results/micro"), help="a study with trained models")
-    parser.add_argument("--model", default="yarn-s16", help="one of the study's models (default: %(default)s)")
-    parser.add_argument("--corpus", default="math", help="one of the study's corpora (default: %(default)s)")
+    parser.add_argument("--model", default="yarn-s16-seed42", help="one of the study's models (default: %(default)s)")
+    parser.add_argument("--corpus", default="held-out", help="one of the study's corpora (default: %(default)s)")
     parser.add_argument("--documents", type=int, default=4, help="how many, from the first (default: %(default)s)")
-    parser.add_argument("--longest", type=int, default=8192, help="longest length in tokens (default: %(default)s)")
+    parser.add_argument("--longest", type=int, default=4096, help="longest length in tokens (default: %(default)s)")
     parser.add_argument("--precision", choices=("bf16", "fp32"), default="bf16")
     parser.add_argument("--threads", type=int, default=1, help="torch's threads (default: %(default)s)")
     parser.add_argument("--output", type=Path, default=Path(__file__).with_suffix(".json"), help="the JSON file")
