@@ -15,6 +15,8 @@ from pathlib import Path
 import pytest
 from how_tos import ROOT, add_kind, add_method, add_model, block, copy_project, edit, guide, python, write_modules
 
+from yarnlab.training.version import VERSION
+
 JOBS = """
 import json, sys
 from pathlib import Path
@@ -34,6 +36,11 @@ def project(tmp_path: Path) -> Path:
 def state(project: Path, study: str = "micro") -> dict:
     """What each job of a study is valid by, and the artefacts that it has."""
     return json.loads(python(project, "-c", JOBS, study))
+
+
+def of_each_seed(arm: str) -> set[str]:
+    """The names of an arm's models in the micro study, which trains every arm for three seeds."""
+    return {f"{arm}-seed{seed}" for seed in (42, 43, 44)}
 
 
 def finished(project: Path, study_dir: Path) -> Path:
@@ -63,11 +70,13 @@ def test_a_method_is_one_class_and_retrains_nothing(project):
     after = state(project)
     new = after["jobs"].keys() - before["jobs"].keys()
     assert {re.sub(r"results/micro/(evaluations/)?", "", path) for path in new} == {
-        "models/power-s16/manifest.json",
-        "sliding_window/power-s16.manifest.json",
+        path.format(model)
+        for model in of_each_seed("power-s16")
+        for path in ("models/{}/manifest.json", "sliding_window/{}.manifest.json")
     }
     assert before["jobs"] == {path: job for path, job in after["jobs"].items() if path not in new}
-    assert after["jobs"]["results/micro/models/power-s16/manifest.json"][1]["rope"]["power"] == 2.0
+    for model in of_each_seed("power-s16"):
+        assert after["jobs"][f"results/micro/models/{model}/manifest.json"][1]["rope"]["power"] == 2.0
     python(project, "-m", "yarnlab", "check", str(study))
 
 
@@ -96,7 +105,9 @@ def test_an_evaluation_is_one_module_and_one_that_shows_it(project, study_dir, t
     add_kind(project, "micro.yaml")
     after = state(project)
     new = after["jobs"].keys() - before["jobs"].keys()
-    assert new == {f"results/micro/evaluations/echo/{model}.manifest.json" for model in ("base", "yarn-s16")}
+    assert new == {
+        f"results/micro/evaluations/echo/{model}.manifest.json" for model in {"base", *of_each_seed("yarn-s16")}
+    }
     assert all(after["jobs"][path][0].startswith("echo@1 rope:") for path in new)
     assert before["jobs"] == {path: job for path, job in after["jobs"].items() if path not in new}
     assert {*after["tables"]} - {*before["tables"]} == {"echo"} and after["figures"] == before["figures"]
@@ -146,15 +157,15 @@ def test_another_meaning_of_a_hyperparameter_is_declared(project):
     schedule = project / "src" / "yarnlab" / "training" / "schedule.py"
     edit(schedule, "return lr * (step + 1) / warmup_steps", "return lr * step / warmup_steps")
     notice = "import sys; sys.path.insert(0, 'tests'); from bless_protocols import problem; print(problem('train'))"
-    assert "train: train@3, but training.schedule changed" in python(project, "-c", notice)
+    assert f"train: train@{VERSION}, but training.schedule changed" in python(project, "-c", notice)
     assert state(project) == before
-    edit(project / "src" / "yarnlab" / "training" / "version.py", "VERSION = 2", "VERSION = 3")
+    edit(project / "src" / "yarnlab" / "training" / "version.py", f"VERSION = {VERSION}", f"VERSION = {VERSION + 1}")
     python(project, "tests/bless_protocols.py")
     assert python(project, "-c", notice).strip() == ""
     jobs = state(project)["jobs"]
     changed = {path for path, job in jobs.items() if job != before["jobs"][path]}
     assert changed == {path for path in jobs if path.startswith("results/micro/models/")}
-    assert all("train@3 " in jobs[path][0] for path in changed)
+    assert all(f"train@{VERSION + 1} " in jobs[path][0] for path in changed)
 
 
 def test_the_page_on_hyperparameters_names_modules_that_decide():

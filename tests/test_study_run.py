@@ -122,7 +122,7 @@ def test_everything_is_there(finished):
         "perplexity.base",
         "passkey.pi-s16",
         "zero_shot.base",
-        "corpus.math",
+        "corpus.held-out",
     } <= set(runs)
     assert set(KINDS) <= {name.split(".")[0] for name in runs}  # every kind of evaluation has run
     steps = [json.loads(line) for line in (root / "training" / "base.jsonl").read_text().splitlines()]

@@ -117,10 +117,10 @@ def test_arms_are_alike_by_parent_scale_batches_and_budget(results: Results, cha
 @pytest.mark.parametrize("key", ["global_batch", "corpus", "rows"])
 def test_arms_on_other_batches_are_not_compared(tmp_path: Path, key: str) -> None:
     """From a study file on: PI on larger batches, another corpus or other rows has no gap and judges no claim."""
-    study = load_study(STUDIES / "micro.yaml")
+    study = load_study(STUDIES / "micro.yaml").model_copy(update={"replicates": 1})  # as the invented results
     train = study.models["pi-s16"].train
     assert train is not None
-    other = {"global_batch": 4, "corpus": "math", "rows": train.rows.model_copy(update={"text": "blocks"})}
+    other = {"global_batch": 4, "corpus": "held-out", "rows": train.rows.model_copy(update={"text": "blocks"})}
     arm = study.models["pi-s16"].model_copy(update={"train": train.model_copy(update={key: other[key]})})
     folder = write_study(tmp_path / "study", skip=("zero_shot",))
     plan = json.loads((folder / "study.json").read_text())
@@ -153,7 +153,7 @@ def test_an_own_methods_factor_may_be_any_scalar(monkeypatch: pytest.MonkeyPatch
     """study.json is written whatever kind of number a method's attention factor is."""
     monkeypatch.setattr(YaRN, "attention_factor", property(lambda _: Scalar()))
     models = summarise(load_study(STUDIES / "micro.yaml"))["models"]
-    assert json.loads(json.dumps(models))["yarn-s16"]["attention_factor"] == 1.25
+    assert json.loads(json.dumps(models))["yarn-s16-seed42"]["attention_factor"] == 1.25
 
 
 def test_the_compared_yarn_arm_is_the_one_that_others_were_trained_like(results: Results) -> None:
