@@ -22,7 +22,8 @@ KILLS = 10
 def everything(store):
     """All that MLflow has of the study, by names: its own ids, of runs, models and folders, are left out."""
     client, runs = store.client, {}
-    for run in store.runs():
+    for found in store.runs():
+        run = client.get_run(found.info.run_id)
         data, own = run.data, {"yarnlab.published", "mlflow.parentRunId"}
         history = {key: client.get_metric_history(run.info.run_id, key) for key in data.metrics}
         inputs = run.inputs.dataset_inputs if run.inputs else []
@@ -52,8 +53,9 @@ def serve(folder, port):
     command += ["--artifacts-destination", (folder / "artifacts").as_uri()]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     output = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-    server = subprocess.Popen(command, env=os.environ | quiet, start_new_session=True, **output)
-    give_up = time.monotonic() + 120
+    env = {key: value for key, value in (os.environ | quiet).items() if key != "MLFLOW_TRACKING_URI"}
+    server = subprocess.Popen(command, env=env, start_new_session=True, **output)
+    give_up = time.monotonic() + 300
     while time.monotonic() < give_up:
         try:
             urlopen(f"http://127.0.0.1:{port}/health", timeout=2).close()
