@@ -62,7 +62,7 @@ class StudyOnDisk:
         """One evaluation from start to end; its settings decide whether it is another execution."""
         spec = {"architecture": {"original_context": 64}, "rope": {"scale": 4}, "evaluation": {"lengths": [64, 256]}}
         path = f"evaluations/{kind}/{name}.manifest.json"
-        tags = {"model": name, "arm": name, "method": "yarn", "scale": "4.0", "parent": "root"}
+        tags = {"model": name, "arm": name, "method": "yarn", "scale": "4.0"}
         run = self.start(name, stage=kind, spec=spec, manifest=path, metrics_file=None, tags=tags)
         self.write_manifest(path, metrics=metrics, **manifest)
         tracking.record_end(self.directory, kind, name)

@@ -22,7 +22,7 @@ def test_a_model_has_its_lineage_data_and_metrics(study, store):
     tracking.publish(study.directory)
     models = store.models()
     for name, parent in (("s16", "base"), ("s32", "s16")):
-        run = store.run(name)
+        run = store.client.get_run(store.run(name).info.run_id)
         assert [model.model_id for model in run.inputs.model_inputs] == [models[parent].model_id]
         assert [model.model_id for model in run.outputs.model_outputs] == [models[name].model_id]
     note = models["s32"].tags["mlflow.note.content"]

@@ -53,7 +53,7 @@ def logged_model(
             else:
                 shutil.copytree(folder, place, dirs_exist_ok=True)
         models[own] = client.finalize_logged_model(model.model_id, "READY")
-    if parent and not (run.inputs and run.inputs.model_inputs):
+    if parent:  # `search_runs` leaves such inputs out, so `run` does not say; MLflow keeps one that is sent again once
         client.log_inputs(run.info.run_id, models=[LoggedModelInput(parent.model_id)])
     if not (run.outputs and run.outputs.model_outputs):
         client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, 0)])

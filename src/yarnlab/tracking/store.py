@@ -17,6 +17,7 @@ _CLIENT_SETTINGS = SETTINGS | {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "4",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     "MLFLOW_LOGGING_LEVEL": "CRITICAL",  # a message may hold the URI with its password
     # A connection that is kept open goes on to write into a file that was deleted or replaced.
     "MLFLOW_SQLALCHEMYSTORE_POOLCLASS": "NullPool",
