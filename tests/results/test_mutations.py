@@ -160,6 +160,7 @@ MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
 # The way that neither the study nor its mutation goes.
 OTHER_WAY: dict[str, tuple[Mutation, set[str]]] = {
     "20": (swap("perplexity", "arm", "yarn-s16", "pi-s16"), FALLEN),
+    "33": (shift("training", lambda f: np.where(f["arm"] == "yarn-s16", -0.5, 0.0), "loss"), HELD),
     "35": (shift("ramp", lambda f: np.where((f["variant"] == "beta-low") & (f["length"] > L), -0.06, 0.0)), HELD),
 }
 EXACT = {"1", "2", "3", "4", "5"}
