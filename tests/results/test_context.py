@@ -18,7 +18,7 @@ from yarnlab.results.claims.criteria import Claim
 from yarnlab.results.claims.judge import judge
 from yarnlab.results.claims.parts import Verdict
 from yarnlab.results.claims.quantities import Comparison, context_change
-from yarnlab.results.estimates import NotMeasured, context_nll
+from yarnlab.results.estimates import NotMeasured, context_nll, over_documents
 from yarnlab.results.registry import figures, tables
 from yarnlab.results.results import Results
 from yarnlab.results.tables import context as table
@@ -178,6 +178,20 @@ def test_the_table_has_what_was_planted(results: Results) -> None:
     assert pd.isna(frame.loc[("base", 8 * L, L)][["delta", "cut"]]).all()
     base = frame.loc[("base", 8 * L, 32 * L)]
     assert base["delta"] == base["cut"] == pytest.approx(4 * CONTEXT_HARM, abs=0.006)
+
+
+def test_the_tables_intervals_count_a_sub_package_once(results: Results) -> None:
+    """As those of the claims do: documents that lie in one folder are no independent ones."""
+    frame = results.frame("context")
+    names = {name: f"package/package/{i // 4}/{name}" for i, name in enumerate(sorted(set(frame["document"])))}
+    grouped = with_frames(results, context=frame.assign(document=frame["document"].map(names)))
+    row = table.tidy(grouped).set_index(["arm", "segment_start", "context"]).loc[("pi-s16", 8 * L, 32 * L)]
+    change = context_change(grouped, "pi-s16", (8 * L, 16 * L), 16 * L, L)
+    level = over_documents(context_nll(grouped, "pi-s16", 32 * L, 8 * L, 16 * L))
+    assert (row["delta"], row["delta_low"], row["delta_high"]) == (change.value, change.low, change.high)
+    assert (row["nll"], row["low"], row["high"], row["n"]) == (level.value, level.low, level.high, level.n)
+    alone = table.tidy(results).set_index(["arm", "segment_start", "context"]).loc[("pi-s16", 8 * L, 32 * L)]
+    assert (row["low"], row["high"]) != (alone["low"], alone["high"])
 
 
 def test_the_displayed_tables_have_the_truncation_and_a_row_per_context(results: Results) -> None:

@@ -121,8 +121,8 @@ class Context(Evaluation):
             for context, (first, nll) in measured.items():
                 if first <= start < first + len(nll):
                     row = {"context": context, "segment_start": start, "segment_end": end, "tokens": end - start}
-                    row["nll"] = float(nll[start - first : end - first].mean(dtype="float64"))
-                    rows.append(columns | row | {"protocol": self.PROTOCOL})
+                    mean = float(nll[start - first : end - first].mean(dtype="float64"))
+                    rows.append(columns | row | {"nll": mean, "protocol": self.PROTOCOL})
             start = end
         progress.advance(note=name)
         return rows

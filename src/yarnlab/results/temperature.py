@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from yarnlab.lazy import np, pd
-from yarnlab.results.estimates import NotMeasured, present
+from yarnlab.results.estimates import NotMeasured, over_documents, present
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import (
     FEW,
@@ -21,7 +21,6 @@ from yarnlab.results.statistics import (
     Estimate,
     draws,
     expanded_tail,
-    mean,
     student_half,
     student_quantile,
     widening,
@@ -91,7 +90,7 @@ def relative_change(table: pd.DataFrame, baseline: float = 1.0) -> pd.DataFrame:
     change = (nll - reference).map(math.expm1)  # pandas pairs the cells of the same document
     rows = []
     for cell, values in change.groupby([*_RUN, "segment"]):
-        estimate = mean(values.unstack("document").to_numpy(), unit="relative change of perplexity")
+        estimate = over_documents(values.unstack("document"), unit="relative change of perplexity")
         numbers = {"change": estimate.value, "low": estimate.low, "high": estimate.high, "n": estimate.n}
         rows.append(dict(zip([*_RUN, "segment"], cell, strict=True)) | numbers)
     return pd.DataFrame(rows)

@@ -442,9 +442,10 @@ class Comparison(ConfigModel):
                 if span := getattr(self, key):
                     same[key] = tuple(window.tokens(end) for end in span)
             # A context as long as the text up to its last token is all of it.
-            lengths = [same["tokens"][1] if length == ALL else length for length in (self.against, *self.at)]
-            same |= {} if self.against is None else {"against": window.tokens(lengths[0])}
-            for length in [{"at": n} for n in window.all(lengths[1:])] or [{}]:
+            whole: int = same.get("tokens", (0, 0))[1]
+            if self.against is not None:
+                same["against"] = whole if self.against == ALL else window.tokens(self.against)
+            for length in [{"at": n} for n in window.all(whole if n == ALL else n for n in self.at)] or [{}]:
                 yield case | length | same
 
     def words(self) -> str:

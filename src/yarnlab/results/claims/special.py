@@ -150,7 +150,7 @@ def temperature_helps(scope: Scope, *, scale: float, share: float) -> Iterator[P
         )
         name = f"s={scale:g}, segment {segment + 1} of {parts.shape[1]}, ln perplexity with the formula's factor minus"
         yield interval(f"{name} without", change, "<", 0.0, [base.arm])
-    above = replace(accuracy(whole > 1.0, groups=packages(whole.index)), over="documents")
+    above = replace(accuracy((whole > 1.0).to_numpy(float), groups=packages(whole.index)), over="documents")
     yield interval(f"s={scale:g}, share of documents whose best factor is above 1", above, ">", share, [base.arm])
 
 
@@ -252,7 +252,7 @@ def attention_entropy(scope: Scope, *, raised_by: list[str]) -> Iterator[Part]:
     for scale in scales:
         if ("yarn", scale) not in tables or ("ntk-by-parts", scale) not in tables:
             continue
-        with_it, without = (np.abs(paired(tables[m, scale], plain)) for m in ("yarn", "ntk-by-parts"))
+        with_it, without = (paired(tables[m, scale], plain).abs() for m in ("yarn", "ntk-by-parts"))
         name = f"s={scale:g}, distance from the base's entropy, with the temperature minus without"
         yield interval(name, over_documents(with_it - without), "<", 0.0, [base.arm])
 
@@ -263,13 +263,13 @@ def lowest_loss(scope: Scope, *, last: float) -> Iterator[Part]:
     yarn, *rivals = scope.models.values()
     for rival in rivals:
         gaps = paired_losses(scope.results, yarn.arm, rival.arm)
-        gaps = gaps.loc[:, gaps.columns > warmup(scope.results, yarn.arm)]
-        steps = [int(step) for step in gaps.columns]
+        start = warmup(scope.results, yarn.arm)
+        steps = [int(step) for step in gaps.columns if int(step) > start]
         if len(steps) < FEWEST_STEPS:
             raise NotMeasured(f"{rival.arm} and {yarn.arm} share {len(steps)} steps after the warm-up: too few")
         for count, what in ((len(steps), "all"), (math.ceil(last * len(steps)), "last")):
             name = f"training loss, {label(rival)} minus YaRN, {what} steps {steps[-count]:,}–{steps[-1]:,}"
-            found = mean_of_steps(gaps.to_numpy(float), count)
+            found = mean_of_steps(gaps[steps].to_numpy(float), count)
             yield interval(name, found, ">", 0.0, [f"training:{yarn.arm}", f"training:{rival.arm}"])
 
 
@@ -353,7 +353,7 @@ def fewer_steps(scope: Scope, *, times: float, steps: int) -> Iterator[Part]:
         raise NotMeasured(f"{pi.arm} trained {last} steps; {math.ceil(steps * times)} are needed")
     if (done := int(own.columns.max())) < early:
         raise NotMeasured(f"{yarn.arm} has trained {done} steps so far; {early} are needed")
-    reached, final = (log.loc[:, log.columns <= end] for log, end in ((own, early), (other, last)))
+    reached, final = (log[[step for step in log.columns if int(step) <= end]] for log, end in ((own, early), (other, last)))
     name = f"training loss of YaRN up to step {early} minus that of {label(pi)} up to step {last} ({steps}-step means)"
     sources = [f"training:{yarn.arm}", f"training:{pi.arm}"]
     yield interval(name, _later_and_earlier(reached, final, steps), "<=", 0.0, sources)

@@ -7,7 +7,7 @@ from typing import Any
 from yarnlab.lazy import alt, pd
 from yarnlab.results import temperature as sweep
 from yarnlab.results.charts import WIDE, best_factor_axis, bounds, factor_axis, rounded
-from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.estimates import NotMeasured, packages
 from yarnlab.results.published.data import load_reference
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Results
@@ -83,7 +83,7 @@ def _best(frame: pd.DataFrame) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for factor in sorted(found["factor"].unique()):
         share = (found["factor"] == factor).groupby(found["document"]).mean()
-        e = mean(share.to_numpy(float), unit="share")
+        e = mean(share.to_numpy(float), groups=packages(share.index), unit="share")
         row = {"who": OURS, "factor": float(factor), "value": e.value, "n": e.n}
         rows.append(row | {"interval": bounds(max(0.0, e.low), min(1.0, e.high))})
     paper = load_reference().figure("Figure 4").groupby("x")["value"].sum()

@@ -174,6 +174,7 @@ def tolerance(cell: Cell | Point, kind: str, found: Ours) -> Tolerance:
         return Tolerance(OTHER_TEXT * target, f"{100 * OTHER_TEXT:g} %, our interval over documents", _ends(found))
     if cell.metric == "documents_at_best":
         return Tolerance(HITS * found.estimate.n, f"{100 * HITS:g} % of the documents, our interval", _ends(found))
+    assert isinstance(cell, Cell)  # no curve shows anything else
     factor = 100.0 if cell.unit == "percent" else 1.0
     if kind == "passkey_official" and cell.metric == "passkey_context":
         return Tolerance(float(PASSKEY_STEP), "one step of the grid of sizes")

@@ -22,11 +22,11 @@ from yarnlab.results.display import (
     windows,
     with_interval,
 )
-from yarnlab.results.estimates import NotMeasured, context_nll, paired
+from yarnlab.results.estimates import NotMeasured, context_nll, over_documents, paired
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import head, named_arms, numbers
-from yarnlab.results.statistics import Estimate, mean
+from yarnlab.results.statistics import Estimate
 
 
 @lru_cache(maxsize=4)
@@ -39,7 +39,7 @@ def tidy(results: Results) -> pd.DataFrame:
         for start, end, context in sorted(own.itertuples(index=False)):
             nll = context_nll(results, model.arm, context, start, end)
             row = head(model, name) | {"segment_start": start, "segment_end": end, "context": context}
-            row |= {"whole": context >= end} | numbers("nll", mean(nll.to_numpy()))
+            row |= {"whole": context >= end} | numbers("nll", over_documents(nll))
             for column, arm in (("delta", model.arm), ("cut", base.arm if base else "")):
                 difference = _to_window(results, nll, arm, start, end)
                 if difference is not None and (model.arm, context) != (arm, window):
@@ -83,7 +83,7 @@ def _to_window(results: Results, nll: pd.DataFrame, arm: str, start: int, end: i
         cut = context_nll(results, arm, results.original_context, start, end)
     except NotMeasured:
         return None
-    return mean(paired(nll, cut), unit="nats per token")
+    return over_documents(paired(nll, cut), unit="nats per token")
 
 
 def _shown(results: Results, caption: str, frame: pd.DataFrame, cell: Callable[[Any], str]) -> DisplayTable:
