@@ -150,8 +150,8 @@ def _model(record: Record) -> str:
 
 def _of_these_weights(records: list[Record]) -> list[Record]:
     """A model's records without the evaluations of earlier weights of it."""
-    trained = next((record["started"] for record in records if record["stage"] == "train"), "")
-    return [record for record in records if record.get("restored", record["started"]) >= trained]
+    trained = next((str(record["started"]) for record in records if record["stage"] == "train"), "")
+    return [record for record in records if str(record.get("restored", record["started"])) >= trained]
 
 
 def _status(records: list[Record]) -> str:
@@ -184,7 +184,7 @@ def _params(stage: str, record: Record) -> dict[str, str]:
     """Settings by flat names: those of a training as they are, of the last phase without its name; others by stage."""
     spec = dict(record["spec"])
     if stage != "train":
-        leaves = _leaves(spec.get("evaluation", spec), stage)
+        leaves = [*_leaves(spec.get("evaluation", spec), stage)]
     else:
         *earlier, last = spec.pop("phases", []) or [{}]
         leaves = [*_leaves(spec, ""), *_leaves(last, "")]

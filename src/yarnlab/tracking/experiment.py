@@ -71,7 +71,7 @@ def view_path(experiment_id: str) -> str:
     return f"#/experiments/{experiment_id}/runs?workflowType=machine_learning&viewStateShareKey={_VIEW}"
 
 
-def _tags(study_dir: Path, created_ms: int) -> dict[str, str]:
+def _tags(study_dir: Path, created_ms: int | None) -> dict[str, str]:
     study = read_json(study_dir / "study.json")
     description = [f"**{study.get('title', study_dir.resolve().name)}**", *study.get("notes", [])]
     description += [

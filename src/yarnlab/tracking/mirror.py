@@ -60,7 +60,8 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
     with exclusive(study_dir / "tracking" / "mirror.lock", parent_lives) as held:
         if not held:
             return
-        warned, failures, published = False, 0, None
+        warned, failures = False, 0
+        published: set[tuple[str, int, int]] | None = None  # what lay there when nothing was missing
         start_execution(study_dir, parent_pid)
         last = False
         while not last:

@@ -74,10 +74,14 @@ def register_best(client: "MlflowClient", study_dir: Path, runs: Mapping[str, "R
     """Have the alias `best` of the study's registered model name the checkpoint with the lowest NLL."""
     from mlflow.exceptions import MlflowException
 
-    scored = {run.data.metrics[_NLL]: run for run in runs.values() if _NLL in run.data.metrics and run.outputs}
+    scored = {
+        run.data.metrics[_NLL]: run.outputs.model_outputs[0].model_id
+        for run in runs.values()
+        if _NLL in run.data.metrics and run.outputs and run.outputs.model_outputs
+    }
     if not scored:
         return
-    model_id = scored[min(scored)].outputs.model_outputs[0].model_id
+    model_id = scored[min(scored)]
     name = f"yarnlab-{study_dir.resolve().name}"
     with suppress(MlflowException):  # there is none yet
         if client.get_model_version_by_alias(name, BEST).source == f"models:/{model_id}":

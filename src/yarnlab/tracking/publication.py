@@ -204,7 +204,7 @@ def _log(
         client.log_batch(run_id, params=part[0], tags=part[1])
     for at in range(0, len(metrics), _MAX_METRICS):
         operations.append(client.log_batch(run_id, metrics=metrics[at : at + _MAX_METRICS], synchronous=False))
-    for operation in operations:
+    for operation in filter(None, operations):
         operation.wait()
 
 

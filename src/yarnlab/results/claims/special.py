@@ -353,7 +353,7 @@ def fewer_steps(scope: Scope, *, times: float, steps: int) -> Iterator[Part]:
         raise NotMeasured(f"{pi.arm} trained {last} steps; {math.ceil(steps * times)} are needed")
     if (done := int(own.columns.max())) < early:
         raise NotMeasured(f"{yarn.arm} has trained {done} steps so far; {early} are needed")
-    reached, final = (log[[step for step in log.columns if int(step) <= end]] for log, end in ((own, early), (other, last)))
+    reached, final = (log.loc[:, :end] for log, end in ((own, early), (other, last)))
     name = f"training loss of YaRN up to step {early} minus that of {label(pi)} up to step {last} ({steps}-step means)"
     sources = [f"training:{yarn.arm}", f"training:{pi.arm}"]
     yield interval(name, _later_and_earlier(reached, final, steps), "<=", 0.0, sources)
