@@ -122,7 +122,7 @@ def test_a_commit_that_left_the_hub_keeps_the_lock_and_says_how_to_go_on(hub, ge
 def test_an_index_that_names_a_shard_which_is_not_there(hub, get):
     index = FILES["model.safetensors.index.json"]
     hub.push("models", NAME, {"model.safetensors.index.json": index, "model.safetensors": b"1"})
-    with pytest.raises(HubError, match=rf"index.json names {BIG}, {SECOND}, which the lock does not have"):
+    with pytest.raises(HubError, match=rf"index.json names {BIG}, {SECOND}, which are not among its files"):
         get()
 
 
@@ -201,7 +201,7 @@ def test_a_mirror_that_is_no_hub(hub, get, monkeypatch, tmp_path):
 
 def test_a_disk_that_is_too_small_is_foreseen(hub, get, monkeypatch):
     usage = shutil.disk_usage("/")
-    monkeypatch.setattr("yarnlab.hub.fetch.shutil.disk_usage", lambda _: usage._replace(free=1_000))
+    monkeypatch.setattr("yarnlab.hub.record.shutil.disk_usage", lambda _: usage._replace(free=1_000))
     with pytest.raises(HubError, match=rf"is full: {NAME} needs 0.0 GB more and 0.0 GB are free"):
         get()
     assert hub.downloads() == []
