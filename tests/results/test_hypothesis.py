@@ -4,7 +4,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
+from scipy.stats import binomtest, hypergeom
 
 from yarnlab.results import statistics
 
@@ -43,6 +43,17 @@ def test_a_seed_repeated_is_no_evidence() -> None:
         one, three = test(a, b), test(np.tile(a, (3, 1)), np.tile(b, (3, 1)))
         assert three.p == pytest.approx(one.p, abs=1e-12) and three.n == one.n
         assert one.p < 0.05 and "over seeds" in three.method
+
+
+def test_a_seed_repeated_is_no_evidence_on_sides_of_unequal_size() -> None:
+    """18 of 20 against 43 of 50: far from both tails, where definitions of two-sided differ most."""
+    a, b = np.arange(20) < 18, np.arange(50) < 43
+    one, three = statistics.fisher(a, b), statistics.fisher(np.tile(a, (3, 1)), np.tile(b, (3, 1)))
+    assert three.p == pytest.approx(one.p, abs=1e-12)
+    table = hypergeom(70, 61, 20)
+    hits = np.arange(21)
+    far = abs(hits - 20 * 61 / 70) >= abs(18 - 20 * 61 / 70) - 1e-9
+    assert one.p == pytest.approx(table.pmf(hits)[far].sum())
 
 
 def test_tests_over_seeds_by_hand() -> None:

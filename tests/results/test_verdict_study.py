@@ -84,13 +84,16 @@ def grade_all(results: Results) -> tuple[Verdict, ...]:
 def test_the_published_numbers_reproduce_themselves(exact: Results, verdicts: dict[str, str]) -> None:
     """Everything that is measured is reproduced, no order is reversed, and what is not says why.
 
-    25 shares of hits are those of too few trials to be shown equal, even to themselves.
+    24 shares of hits are those of too few trials to be shown equal, even to themselves; the mean drop in benchmarks
+    has an interval from their printed errors, which know of no pairing.
     """
     found = Counter(verdicts.values())
     assert found[REPRODUCED] == 428 and found[CONTRADICTED] == 0 and found[NOT_COMPARABLE] == 0
     open_ = [v for v in grade_all(exact) if v.verdict == NOT_EXCLUDED]
-    assert len(open_) == 25 and all(v.tolerance is not None and v.excess <= v.tolerance.amount for v in open_)
-    assert all(v.ours is not None and v.ours.estimate.over.startswith("trials") for v in open_)
+    assert all(v.tolerance is not None and v.excess <= v.tolerance.amount for v in open_)
+    over = {v.cell.cell: v.ours.estimate.over for v in open_ if v.ours is not None}
+    assert over.pop("stated.yarn-llama-2-7b-128k.mean_drop") == "scores"
+    assert list(over.values()) == ["trials"] * 24
     assert {name for name, verdict in verdicts.items() if verdict == DIFFERS} == WRONG_FORMULAS
     absent = [v for v in grade_all(exact) if v.verdict == NOT_RUN]
     assert {v.reason.partition(" is taken over")[0] if "taken over" in v.reason else v.reason for v in absent} == {
