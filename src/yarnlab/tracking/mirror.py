@@ -74,7 +74,7 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
             if result.warning and not warned:
                 _log(f"{result.warning} Trying again until the study ends; what is missing stays on disk.")
                 warned = True
-            if warned and not result.warning:
+            elif warned and not result.warning:
                 _log(f"MLflow is up to date again ({result.published} runs).")
                 warned = False
             if last and result.pending:

@@ -150,7 +150,7 @@ def temperature_helps(scope: Scope, *, scale: float, share: float) -> Iterator[P
         )
         name = f"s={scale:g}, segment {segment + 1} of {parts.shape[1]}, ln perplexity with the formula's factor minus"
         yield interval(f"{name} without", change, "<", 0.0, [base.arm])
-    above = replace(accuracy((whole > 1.0).to_numpy(float), groups=packages(whole.index)), over="documents")
+    above = replace(accuracy(np.asarray(whole > 1.0, dtype=float), groups=packages(whole.index)), over="documents")
     yield interval(f"s={scale:g}, share of documents whose best factor is above 1", above, ">", share, [base.arm])
 
 
