@@ -15,7 +15,8 @@ import pytest
 
 from results.light import light
 from yarnlab.results import statistics
-from yarnlab.results.claims.parts import FAILS, HOLDS, combine, interval, tested
+from yarnlab.results.claims import parts as claim_parts
+from yarnlab.results.claims.parts import FAILS, HOLDS, combine, interval
 from yarnlab.results.statistics import Estimate
 
 ONE_SIDED = statistics.LEVEL / 2
@@ -170,7 +171,7 @@ def test_the_best_of_equals_at_retrieval_is_none(draws: int) -> None:
             for other in rivals:
                 p = statistics.mcnemar(own, other, groups=FILLERS).p
                 e = statistics.paired_difference_of_proportions(own, other, groups=FILLERS)
-                parts.append(tested("x", e, p))
+                parts.append(claim_parts.tested("x", e, p))
             found.append(combine(parts).status)
     assert found.count("holds") / draws <= allowed(ONE_SIDED, draws)
     assert (found.count("fails") + found.count("holds in part")) / draws <= allowed(ONE_SIDED, draws)
