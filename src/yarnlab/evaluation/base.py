@@ -204,7 +204,7 @@ class Task:
             method,
             scale=scale,
             original_context=shape.original_context,
-            head_dim=shape.head_dim,
+            head_dim=shape.rotary_dim,
             base=shape.rope_theta,
             **options,
         )

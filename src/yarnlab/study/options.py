@@ -30,7 +30,7 @@ def rope_problem(
             method,
             scale=scale,
             original_context=shape.original_context,
-            head_dim=shape.head_dim,
+            head_dim=shape.rotary_dim,
             base=shape.rope_theta,
             **options,
         )

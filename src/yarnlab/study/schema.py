@@ -38,6 +38,13 @@ class Architecture(ConfigModel):
     """The base b of the rotary frequencies."""
     tie_word_embeddings: bool
     """Whether input and output embeddings are the same weights."""
+    partial_rotary_factor: float | None = Field(default=None, gt=0, le=1)
+    """The share of a head's dimensions that turn, where it is not all of them (GLM, Phi, StableLM)."""
+
+    @property
+    def rotary_dim(self) -> int:
+        """D: the dimensions of a head that turn, as transformers counts them."""
+        return int(self.head_dim * (self.partial_rotary_factor or 1.0))
 
 
 class Pretrain(ConfigModel):
@@ -71,6 +78,8 @@ class Published(ConfigModel):
     """Rows of its embedding."""
     drop_sliding_window: bool = False
     """Attend to the whole context although the config says otherwise (Mistral 7B v0.1)."""
+    ignored_config: tuple[str, ...] = ()
+    """Keys of config.json to leave out: those that mean nothing to the stock class, and dropout, to have none."""
 
 
 class RopeChoice(ConfigModel):
@@ -101,7 +110,7 @@ class RopeChoice(ConfigModel):
             self.method,
             scale=self.scale,
             original_context=architecture.original_context,
-            head_dim=architecture.head_dim,
+            head_dim=architecture.rotary_dim,
             base=architecture.rope_theta,
             **self.options,
         )

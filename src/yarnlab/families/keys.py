@@ -1,0 +1,27 @@
+"""Keys of a config that would be passed over: those that its class does not read, and dropout."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+
+def unread_keys(config: Any, values: Mapping[str, Any]) -> list[str]:
+    """Keys that `config`, which was made of `values`, does not know; those that are off (false, 0, empty) are none.
+
+    A config class keeps what it does not know as an attribute, which no model reads.
+    """
+    known = {field.name for field in fields(type(config))} | set(config.attribute_map)
+    kept = vars(config)
+    return sorted(key for key, value in values.items() if key not in known and key in kept and value)
+
+
+def dropout(config: Any) -> list[str]:
+    """Keys of a config by which training would drop values at random."""
+    return sorted(
+        key
+        for key, value in vars(config).items()
+        if ("drop" in key or key.endswith("pdrop")) and not key.startswith(("classifier", "_"))
+        and isinstance(value, float) and value > 0
+    )  # fmt: skip
