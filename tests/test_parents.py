@@ -24,7 +24,16 @@ def stock(block: dict, *, length: int | None = None, head_dim: int = 128):
 
 
 # transformers 5.23's tables of Llama 3.1 (s = 8) and 3.2 (s = 32): pair → inv_freq.
-LLAMA3: dict[int, dict[int, float]] = {}
+LLAMA3: dict[int, dict[int, float]] = {
+    8: {
+        0: 1.0, 20: 0.0165604409, 28: 0.00321144611, 29: 0.00216657063, 31: 0.00085675146, 33: 0.00031269365,
+        35: 9.55621217e-05, 36: 7.78465546e-05, 63: 3.06892588e-07,
+    },
+    32: {
+        0: 1.0, 20: 0.0165604409, 28: 0.00321144611, 29: 0.00211840682, 31: 0.000762541255, 33: 0.00022276341,
+        35: 2.38905304e-05, 36: 1.94616387e-05, 63: 7.67231469e-08,
+    },
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("scale", LLAMA3)

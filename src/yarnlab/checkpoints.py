@@ -62,7 +62,7 @@ def adopt_published(
     if rope.method in ("llama3", "longrope"):  # whose window is not s·L by definition: 131,072 for Llama 3.1's 8 × 8192
         written.max_position_embeddings = config.max_position_embeddings
     check_parity(config, written, rope, where=str(source))
-    return _write(source, written, rope, folder)
+    return _write(source, written, folder)
 
 
 def stock_config(translated: dict[str, Any], ignored: Sequence[str], where: Path) -> Any:
@@ -81,6 +81,7 @@ def stock_config(translated: dict[str, Any], ignored: Sequence[str], where: Path
     file = where / "config.json"
     try:
         config = AutoConfig.for_model(family, **values)
+        unread = unread_keys(config, values)
     except Exception as error:  # each family checks its values by itself
         reason = " ".join(str(error).split())
         raise UnsupportedModel(f"{file}: family {family} refuses its settings: {reason}") from error
@@ -91,7 +92,7 @@ def stock_config(translated: dict[str, Any], ignored: Sequence[str], where: Path
                 "the `ignored_config` of the model's `hub` to have it as 0"
             )
         setattr(config, key, 0.0)
-    if unread := unread_keys(config, values):
+    if unread:
         raise UnsupportedModel(
             f"{file}: `{unread[0]}: {values[unread[0]]}` is not read by transformers' {type(config).__name__}, so the "
             f"model may be another than its code would make. If it means nothing, add {', '.join(unread)} to the "
@@ -137,12 +138,13 @@ def link_weights(source: Path, rope: Rope, folder: Path) -> list[Path]:
     """
     from transformers import AutoConfig
 
-    return _write(source, AutoConfig.from_pretrained(source), rope, folder)
-
-
-def _write(source: Path, config: Any, rope: Rope, folder: Path) -> list[Path]:
-    with suppress(ValueError):  # no stock form: the config stays as it is
+    config = AutoConfig.from_pretrained(source)
+    with suppress(ValueError):
         declare(config, rope)
+    return _write(source, config, folder)
+
+
+def _write(source: Path, config: Any, folder: Path) -> list[Path]:
     found = [*source.glob("*.safetensors"), *source.glob("*.safetensors.index.json")]
     weights = [file for file in found if not file.name.startswith(".")]  # what a killed process left half written
     if not weights:

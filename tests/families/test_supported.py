@@ -81,8 +81,9 @@ def test_every_family_computes_as_stock(name, form, tmp_path):
 @pytest.mark.parametrize("name", REFUSED)
 def test_others_are_refused_in_one_line(name, tmp_path):
     settings, word = REFUSED[name]
-    config = tiny.stock_config(name, settings)
-    asset = tiny.publish(tmp_path / "asset", config)
+    from transformers import AutoConfig
+
+    asset = tiny.publish(tmp_path / "asset", AutoConfig.for_model(name, vocab_size=VOCABULARY, **settings))
     shape = tiny.shape(tiny.stock_config("llama")).model_copy(update={"family": name})
     with pytest.raises(UserError, match=word) as caught:
         adopt_published(asset, shape, VOCABULARY, tiny.rope(shape, "none"), tmp_path / "m", drop_sliding_window=False)
@@ -127,10 +128,10 @@ def test_yarn_is_put_on_full_attention_alone(family, form, tmp_path):
         old |= {"rope_theta": 5e5} if family == "olmo3" else {"rope_theta": 1e6, "rope_local_base_freq": 10000.0}
         file.write_text(json.dumps(old))
         shape = shape.model_copy(update={"rope_theta": old["rope_theta"]})
-    adopt_published(
-        asset, shape, VOCABULARY, tiny.rope(shape, "none"), tmp_path / "base", drop_sliding_window=False
-    )
+    adopt_published(asset, shape, VOCABULARY, tiny.rope(shape, "none"), tmp_path / "base", drop_sliding_window=False)
     link_weights(tmp_path / "base", tiny.rope(shape, "yarn", 4), tmp_path / "yarn")
-    before, after = (json.loads((tmp_path / m / "config.json").read_text())["rope_parameters"] for m in ("base", "yarn"))
+    before, after = (
+        json.loads((tmp_path / m / "config.json").read_text())["rope_parameters"] for m in ("base", "yarn")
+    )
     assert after["sliding_attention"] == before["sliding_attention"]
     assert after["full_attention"]["rope_type"] == "yarn" and after["full_attention"]["factor"] == 4.0

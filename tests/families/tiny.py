@@ -79,11 +79,12 @@ SUPPORTED: dict[str, dict[str, Any]] = {
         },
     },
 }  # fmt: skip
+UNDROPPED = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "summary_first_dropout": 0.0}
 # name → (settings, a word of the message that refuses it).
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "gptj": ({"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 64}, "rope"),
-    "falcon": ({"num_kv_heads": 4, "new_decoder_architecture": True}, "intermediate_size"),
-    "gpt2": ({"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64}, "rope"),
+    "gptj": ({"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 64, **UNDROPPED}, "rope"),
+    "falcon": ({"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}, "intermediate_size"),
+    "gpt2": ({"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, **UNDROPPED}, "rope"),
 }
 SIZES = {
     "hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4,

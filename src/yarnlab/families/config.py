@@ -38,8 +38,8 @@ def stock_block(config: Any) -> dict[str, Any]:
 
     Raises UnsupportedModel where there is none.
     """
-    blocks: Any = config.rope_parameters or {}
-    if config.nested_rope_parameter_keys(blocks):
+    blocks: Any = getattr(config, "rope_parameters", None) or {}
+    if blocks and config.nested_rope_parameter_keys(blocks):
         blocks = blocks.get(FULL)
     if not blocks or blocks.get("rope_theta") is None:
         raise UnsupportedModel(

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import fields
 from typing import Any
+
+# Read by transformers of every config with a rope.
+ROPE_KEYS = ("original_max_position_embeddings", "partial_rotary_factor", "rope_local_base_freq", "rope_theta")
 
 
 def unread_keys(config: Any, values: Mapping[str, Any]) -> list[str]:
@@ -12,9 +14,12 @@ def unread_keys(config: Any, values: Mapping[str, Any]) -> list[str]:
 
     A config class keeps what it does not know as an attribute, which no model reads.
     """
-    known = {field.name for field in fields(type(config))} | set(config.attribute_map)
+    kind = type(config)
+    known = {*ROPE_KEYS, *config.attribute_map, *vars(kind())}  # what the class sets by itself, it knows
     kept = vars(config)
-    return sorted(key for key, value in values.items() if key not in known and key in kept and value)
+    return sorted(
+        key for key, value in values.items() if value and key in kept and key not in known and not hasattr(kind, key)
+    )
 
 
 def dropout(config: Any) -> list[str]:
