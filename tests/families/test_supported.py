@@ -24,7 +24,7 @@ def as_of_transformers_4(folder):
     file = folder / "config.json"
     config = json.loads(file.read_text())
     rope = config.pop("rope_parameters", {}) or {}
-    if rope.get("rope_type") != "default":
+    if rope.get("rope_type") != "default" or config["model_type"] == "gpt_oss":  # which is YaRN where nothing is said
         return None
     config["rope_theta"] = rope["rope_theta"]
     if "partial_rotary_factor" in rope:
@@ -88,6 +88,19 @@ def test_others_are_refused_in_one_line(name, tmp_path):
     with pytest.raises(UserError, match=word) as caught:
         adopt_published(asset, shape, VOCABULARY, tiny.rope(shape, "none"), tmp_path / "m", drop_sliding_window=False)
     assert "\n" not in str(caught.value) and not (tmp_path / "m").exists()
+
+
+def test_what_a_family_does_unless_told_is_not_taken_for_plain(tmp_path):
+    """gpt-oss has YaRN where config.json is silent; declared as plain it is refused."""
+    settings = {key: value for key, value in SUPPORTED["gpt_oss"].items() if key != "rope_parameters"}
+    config = tiny.stock_config("gpt_oss", settings)
+    asset, shape = tiny.publish(tmp_path / "asset", config), tiny.shape(config)
+    file = asset / "config.json"
+    old = json.loads(file.read_text())
+    old["rope_theta"] = old.pop("rope_parameters")["rope_theta"]
+    file.write_text(json.dumps(old))
+    with pytest.raises(UserError, match="yarn"):
+        adopt_published(asset, shape, VOCABULARY, tiny.rope(shape, "none"), tmp_path / "m", drop_sliding_window=False)
 
 
 @pytest.mark.parametrize("mscale", [1.0, 0.707])

@@ -55,8 +55,8 @@ SUPPORTED: dict[str, dict[str, Any]] = {
     "ernie4_5": {**GROUPED, "head_dim": 8, "tie_word_embeddings": True},
     "helium": {"head_dim": 8},
     "exaone4": {**GROUPED, **MIXED},
-    "seed_oss": {"head_dim": 8},
-    "nanochat": {"final_logit_softcapping": 1.0, "head_dim": 8},
+    "seed_oss": {"head_dim": 8, "attention_dropout": 0.0, "residual_dropout": 0.0},
+    "nanochat": {"final_logit_softcapping": 1.0},
     "mixtral": {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": None},
     "qwen2_moe": {**EXPERTS, "shared_expert_intermediate_size": 16},
     "qwen3_moe": {**EXPERTS, "head_dim": 8},
@@ -96,8 +96,10 @@ SIZES = {
 def stock_config(name: str, settings: dict[str, Any] | None = None) -> Any:
     from transformers import AutoConfig
 
-    settings = SUPPORTED[name] if settings is None else settings
-    return AutoConfig.for_model(name.partition(" ")[0], **{"tie_word_embeddings": False, **SIZES, **settings})
+    settings, family = SUPPORTED[name] if settings is None else settings, name.partition(" ")[0]
+    default = AutoConfig.for_model(family)
+    sizes = {key: value for key, value in SIZES.items() if hasattr(default, key)}
+    return AutoConfig.for_model(family, **{"tie_word_embeddings": False, **sizes, **settings})
 
 
 def publish(folder: Path, config: Any) -> Path:

@@ -1,25 +1,33 @@
-"""Keys of a config that would be passed over: those that its class does not read, and dropout."""
+"""Keys of a config that would be passed over: those that nobody reads, and dropout."""
 
 from __future__ import annotations
 
+import inspect
+import re
+import sys
 from collections.abc import Mapping
 from typing import Any
 
-# Read by transformers of every config with a rope.
-ROPE_KEYS = ("original_max_position_embeddings", "partial_rotary_factor", "rope_local_base_freq", "rope_theta")
-
 
 def unread_keys(config: Any, values: Mapping[str, Any]) -> list[str]:
-    """Keys that `config`, which was made of `values`, does not know; those that are off (false, 0, empty) are none.
+    """Keys of `values`, of which `config` was made, that neither its class nor its family's code mentions.
 
-    A config class keeps what it does not know as an attribute, which no model reads.
+    A config class keeps what it does not know as an attribute, which no model reads. Keys that are off (false, 0,
+    empty) are none of them.
     """
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, modeling_rope_utils
+
     kind = type(config)
-    known = {*ROPE_KEYS, *config.attribute_map, *vars(kind())}  # what the class sets by itself, it knows
-    kept = vars(config)
+    own, kept = vars(kind()), vars(config)  # what the class sets by itself, it knows
+    code = inspect.getsource(modeling_rope_utils)
+    if kind in MODEL_FOR_CAUSAL_LM_MAPPING:  # a model may ask for a key that its config class does not declare
+        code += inspect.getsource(sys.modules[MODEL_FOR_CAUSAL_LM_MAPPING[kind].__module__])
     return sorted(
-        key for key, value in values.items() if value and key in kept and key not in known and not hasattr(kind, key)
-    )
+        key
+        for key, value in values.items()
+        if value and key in kept and key not in own and not hasattr(kind, key) and key not in config.attribute_map
+        and not re.search(rf"\b{re.escape(key)}\b", code)
+    )  # fmt: skip
 
 
 def dropout(config: Any) -> list[str]:
@@ -27,6 +35,5 @@ def dropout(config: Any) -> list[str]:
     return sorted(
         key
         for key, value in vars(config).items()
-        if ("drop" in key or key.endswith("pdrop")) and not key.startswith(("classifier", "_"))
-        and isinstance(value, float) and value > 0
-    )  # fmt: skip
+        if "drop" in key and not key.startswith(("classifier", "_")) and isinstance(value, float) and value > 0
+    )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from yarnlab.errors import UserError
 from yarnlab.families.config import stock_block
+from yarnlab.families.keys import dropout
 from yarnlab.families.parity import apart, check_parity, small_model
 from yarnlab.families.parts import UnsupportedModel, experts
 from yarnlab.rope import Rope, make_rope
@@ -74,8 +75,9 @@ def try_family(family: str, root: Path) -> Fare:
         published.save_pretrained(root / "asset")
         shape = architecture_of(published.config, rope.original_context)
         size = published.config.vocab_size
+        settings: dict[str, Any] = {"drop_sliding_window": False, "ignored_config": dropout(config)}
         compared = check_parity(published.config, published.config, rope, where=family)
-        adopt_published(root / "asset", shape, size, rope, root / "base", drop_sliding_window=False)
+        adopt_published(root / "asset", shape, size, rope, root / "base", **settings)
         trained = not experts(config)
         reason = "" if trained else "trained: the router loss of experts is not part of it"
         fare = Fare(family, True, False, trained, max(compared.values()), reason)

@@ -94,8 +94,10 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     stock = {key: value for key, value in config.items() if key not in dropped}
     if config.get("rope_parameters"):
         _check_one_rope(config, family, name)
-    elif rope := _rope(config, family, name):
-        stock["rope_parameters"] = rope
+    elif config.get("rope_scaling") or family in OFFICIAL:
+        stock["rope_parameters"] = _rope(config, family, name)
+    elif config.get("rope_theta") is not None:  # the class knows what else its family's rope is (gpt-oss: YaRN)
+        stock["rope_theta"] = float(config["rope_theta"])
     if dtype := config.get("dtype") or config.get("torch_dtype"):
         stock["dtype"] = dtype
     if family == "mistral" and _is_official(config):
@@ -103,11 +105,9 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return stock
 
 
-def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any] | None:
-    """Stock `rope_parameters`, or None where the config leaves everything to the class."""
+def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any]:
+    """Stock `rope_parameters`."""
     scaling = config.get("rope_scaling")
-    if not scaling and config.get("rope_theta") is None and family not in OFFICIAL:
-        return None
     # Some writers copy the base into the block.
     theta = float((scaling or {}).get("rope_theta") or config.get("rope_theta") or DEFAULT_THETA)
     if not scaling:

@@ -41,6 +41,14 @@ class Architecture(ConfigModel):
     partial_rotary_factor: float | None = Field(default=None, gt=0, le=1)
     """The share of a head's dimensions that turn, where it is not all of them (GLM, Phi, StableLM)."""
 
+    @model_validator(mode="after")
+    def _turns(self) -> Architecture:
+        if self.rotary_dim < 4 or self.rotary_dim % 2:
+            raise ValueError(
+                f"head_dim x partial_rotary_factor must be an even number of 4 or more, got {self.rotary_dim}"
+            )
+        return self
+
     @property
     def rotary_dim(self) -> int:
         """D: the dimensions of a head that turn, as transformers counts them."""
