@@ -100,9 +100,9 @@ def config_of(published: dict):
 
 
 def inv_freq_of(config):
-    from yarnlab.modeling import _stock_rotary
+    from yarnlab.families.config import stock_rotary
 
-    rotary = _stock_rotary(config)
+    rotary = stock_rotary(config)
     return rotary.inv_freq, rotary.attention_scaling
 
 
