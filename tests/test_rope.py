@@ -9,13 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yarnlab.rope import METHODS, Head, Temperature, make_rope, options
+from yarnlab.rope import METHODS, Dynamic, Head, Temperature, make_rope, options
 from yarnlab.study.schema import RopeChoice
 
 LLAMA2 = {"original_context": 4096, "head_dim": 128}
 SCALES = (2, 4, 8, 16, 32)
 STATIC = [name for name, cls in METHODS.items() if not cls.dynamic]
-DYNAMIC = [name for name, cls in METHODS.items() if cls.dynamic]
+DYNAMIC = [name for name, cls in METHODS.items() if issubclass(cls, Dynamic)]
 
 # Values of the official LlamaYaRNScaledRotaryEmbedding (jquesnelle/yarn @995db5b), head_dim 128, base 10,000.
 OFFICIAL = [

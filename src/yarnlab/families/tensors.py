@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 # Tables that older checkpoints store; they follow from the config.
-TABLES = ("rotary_emb.inv_freq", "masked_bias", "attn.bias", "attention.bias")
+TABLES = ("rotary_emb.inv_freq",)
 SHOWN = 5  # names in a message
 
 
