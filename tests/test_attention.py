@@ -32,11 +32,12 @@ WORKS = [attention_work(length, gradients) for length in (256, 4096) for gradien
 
 
 @pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("width", [16, 24])  # of values; latent attention's are of another than keys
 @pytest.mark.parametrize("kernel", ["blockwise", "sdpa"])
-def test_both_kernels_of_a_cpu_give_the_same(monkeypatch, kernel, half):
+def test_both_kernels_of_a_cpu_give_the_same(monkeypatch, kernel, width, half):
     """Whichever was measured to be faster: output and gradients of a row with grouped heads, to rounding."""
     torch.manual_seed(0)
-    q, k, v = torch.randn(2, 4, 600, 16), torch.randn(2, 2, 600, 16), torch.randn(2, 2, 600, 16)
+    q, k, v = torch.randn(2, 4, 600, 16), torch.randn(2, 2, 600, 16), torch.randn(2, 2, 600, width)
     if half:
         v = v.bfloat16()
     found = []
@@ -79,8 +80,14 @@ def test_neither_kernel_takes_what_it_would_leave_out(monkeypatch, kernel):
     by = {"kernels": {"fp32": dict.fromkeys(WORKS, kernel)}}
     monkeypatch.setattr(attention, "this_machine", lambda: by)
     q = torch.zeros(1, 1, 8, 4)
-    for given in ({"dropout": 0.1}, {"sliding_window": 4}, {"softcap": 1.0}, {"is_causal": False}):
-        with pytest.raises(attention.AttentionError, match="YARNLAB_ATTENTION=sdpa"):
+    for word, given in (
+        ("trained without", {"dropout": 0.1}),
+        ("YARNLAB_ATTENTION=sdpa", {"sliding_window": 4}),
+        ("YARNLAB_ATTENTION=sdpa", {"is_causal": False}),
+        ("YARNLAB_ATTENTION=eager", {"softcap": 1.0}),
+        ("YARNLAB_ATTENTION=eager", {"s_aux": torch.zeros(1)}),
+    ):
+        with pytest.raises(attention.AttentionError, match=word):
             attention.measured_attention(None, q, q, q, None, **given)
     with pytest.raises(attention.AttentionError, match="1 queries to 8 keys"):
         attention.measured_attention(None, q[:, :, :1], q, q, None)

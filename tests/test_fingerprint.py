@@ -141,7 +141,11 @@ def test_a_new_rope_class_changes_no_key(copy):
         ("rotations * 2 * math.pi", "rotations * math.pi * 2", "ntk-by-parts yarn dynamic-yarn"),
         ("super().inv_freq() / self.scale", "super().inv_freq() * (1 / self.scale)", "pi dynamic-pi"),
         ("return self.theta\n", "return +self.theta\n", "ntk-aware dynamic-ntk"),
-        ("self.slope * math.log(scale) + 1.0", "1.0 + self.slope * math.log(scale)", "temperature yarn dynamic-yarn"),
+        (
+            "self.slope * math.log(scale) + 1.0",
+            "1.0 + self.slope * math.log(scale)",
+            "temperature yarn dynamic-yarn longrope",
+        ),
         ('RAMPS = ("dimension", "rotations")', 'RAMPS = ("rotations", "dimension")', "ntk-by-parts yarn dynamic-yarn"),
         ("length / self.original_context", "(length) / self.original_context", "dynamic-pi dynamic-ntk dynamic-yarn"),
     ],

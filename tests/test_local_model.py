@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
+from yarnlab.families.parts import UnsupportedModel
 from yarnlab.hub.errors import HubError
 from yarnlab.plan import plan_study
 from yarnlab.stages.data import fetch_asset, make_corpus
@@ -104,6 +106,20 @@ def test_an_edited_folder_makes_the_asset_again(flow, folder) -> None:
     assert flow().section("asset", "mine") == before and len(before["content"]) == 64
     (folder / "config.json").write_text((folder / "config.json").read_text() + "\n")
     assert flow().section("asset", "mine")["content"] != before["content"]
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_model_of_a_folder_is_compared_with_stock_transformers(tmp_path, flow, monkeypatch, known) -> None:
+    """As a published one is: what a family does to its logits and is not known here keeps it from being adopted."""
+    from yarnlab.families import logits
+
+    if not known:
+        monkeypatch.setattr(logits, "transform_of", lambda config: logits.LogitTransform(multiplier=0.5))
+    study, layout = flow(), Layout(tmp_path / "results" / "mine")
+    fetch_asset(layout, "mine", study.section("asset", "mine"), "0", None)
+    with nullcontext() if known else pytest.raises(UnsupportedModel, match=r"stock transformers are .* apart"):
+        make_model(layout, "base", study.section("train", "base"), "0", None, execution=[])
+    assert (layout.model("base") / "model.safetensors").exists() == known
 
 
 def test_a_folder_that_is_no_model_ends_the_start_with_one_message(flow, folder) -> None:

@@ -14,9 +14,9 @@ import torch
 
 from yarnlab import attention
 from yarnlab.attention import AttentionError, causal_tail
+from yarnlab.families.rotary import RotaryEmbedding
 from yarnlab.modeling import (
     RopeMismatch,
-    RotaryEmbedding,
     check_active_rope,
     load_model,
     save_model,
@@ -119,8 +119,6 @@ def test_a_checkpoint_with_another_rope_is_refused(tiny_model, architecture, tin
 
 def test_positions_stay_distinct_and_tables_fp32_at_131072():
     """No rounding of positions: 131,072 of them give as many distinct angles in the fastest pair (mod nothing)."""
-    from yarnlab.modeling import RotaryEmbedding
-
     rope = make_rope("none", original_context=4096, head_dim=128)
     positions = torch.arange(131072)[None]
     angles = positions[..., None].float() * rope.inv_freq()
@@ -239,7 +237,7 @@ def test_gpus_take_the_fastest_kernel_that_is_installed(monkeypatch, installed, 
     monkeypatch.setattr("importlib.util.find_spec", lambda name: name if name in installed else None)
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     config = SimpleNamespace(sliding_window=window)
-    model = SimpleNamespace(config=config, device=torch.device("cuda"), dtype=torch.float32)
+    model = SimpleNamespace(config=config, _supports_sdpa=True, device=torch.device("cuda"), dtype=torch.float32)
     assert attention.choose(model, length=8192, half=half, environment={}) == expected
     assert attention.choose(model, length=8192, half=half, environment={attention.VARIABLE: "eager"}) == "eager"
 

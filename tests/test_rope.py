@@ -9,12 +9,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from yarnlab.rope import METHODS, Head, Temperature, make_rope, options
+from yarnlab.rope import METHODS, Dynamic, Head, Temperature, make_rope, options
+from yarnlab.study.schema import RopeChoice
 
 LLAMA2 = {"original_context": 4096, "head_dim": 128}
 SCALES = (2, 4, 8, 16, 32)
 STATIC = [name for name, cls in METHODS.items() if not cls.dynamic]
-DYNAMIC = [name for name, cls in METHODS.items() if cls.dynamic]
+DYNAMIC = [name for name, cls in METHODS.items() if issubclass(cls, Dynamic)]
 
 # Values of the official LlamaYaRNScaledRotaryEmbedding (jquesnelle/yarn @995db5b), head_dim 128, base 10,000.
 OFFICIAL = [
@@ -318,6 +319,12 @@ def test_a_ramp_is_the_familys_unless_an_option_says_otherwise(method, own, expe
     assert (rope.alpha, rope.beta) == expected
     fixed = rope.at(1024)
     assert (fixed.alpha, fixed.beta) == expected
+
+
+def test_a_head_that_turns_in_part_has_the_familys_ramp_too(architecture):
+    shape = architecture.model_copy(update={"partial_rotary_factor": 0.5, "alpha": 2.0, "beta": 8.0})
+    rope = RopeChoice(method="yarn", scale=4).make(shape)
+    assert (rope.head_dim, rope.alpha, rope.beta) == (8, 2, 8) and rope == shape.head.make_rope("yarn", 4)
 
 
 def test_a_method_without_a_ramp_takes_nothing_of_the_family():

@@ -51,7 +51,7 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, lis
     """
     length, block = q.shape[1], min(BLOCK, q.shape[1])
     before = k.shape[1] - length
-    out = torch.empty_like(q)
+    out = q.new_empty(*q.shape[:2], v.shape[2])
     space = q.new_empty(0 if keep else len(q) * block * k.shape[1])
     hidden = torch.full((block, block), -torch.inf, dtype=q.dtype).triu(1)
     kept = []
@@ -81,7 +81,7 @@ def _operation() -> tuple[Any, torch.library.Library]:
 
 
 class _BlockwiseAttention(torch.autograd.Function):
-    """q (scaled): (batch·heads, queries, head_dim), k, v: (batch·heads, keys, head_dim) → q's shape.
+    """q (scaled): (batch·heads, queries, head_dim), k, v: (batch·heads, keys, head_dim) → q's shape, as wide as v.
 
     The queries are the last of the keys' positions.
     """
@@ -115,14 +115,15 @@ class _BlockwiseAttention(torch.autograd.Function):
 def causal_tail(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
     """Attention of the last positions of a sequence to all before them: (batch, heads, positions, head_dim) each.
 
-    The queries are the positions with which the keys end; key and value may have fewer heads. Returns query's shape.
+    The queries are the positions with which the keys end; key and value may have fewer heads. Returns query's shape,
+    as wide as value.
     """
     if query.device.type != "cpu":
         return _fused_tail(query, key, value, scaling)
     batch, heads, length, dim = query.shape
     scaled = _alike(query * (scaling or dim**-0.5), key, value)
-    q, k, v = (t.reshape(batch * heads, -1, dim) for t in scaled)
-    return _BlockwiseAttention.apply(q, k, v).view(batch, heads, length, dim)
+    q, k, v = (t.reshape(batch * heads, t.shape[2], t.shape[3]) for t in scaled)
+    return _BlockwiseAttention.apply(q, k, v).view(batch, heads, length, value.shape[3])
 
 
 def torch_causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
@@ -236,12 +237,18 @@ def refuse(mask: Tensor | None, dropout: float, options: Mapping[str, Any], *, l
         length: keys of the sequence; a sliding window of at least that many hides nothing.
     """
     window = options.get("sliding_window")
-    asked = {
-        "an attention mask": mask is not None,
-        "dropout": bool(dropout),
-        f"a sliding window of {window} in a sequence of {length} tokens": window is not None and window < length,
+    if dropout:
+        raise AttentionError("the model's config asks for dropout in attention, and models are trained without here")
+    changed = {
         "soft-capped scores": options.get("softcap") is not None,
         "attention sinks": options.get("s_aux") is not None,
+    }
+    if any(changed.values()):
+        what = " and ".join(name for name, present in changed.items() if present)
+        raise AttentionError(f"this attention has no {what}: use {VARIABLE}=eager, for inputs that its memory allows")
+    asked = {
+        "an attention mask": mask is not None,
+        f"a sliding window of {window} in a sequence of {length} tokens": window is not None and window < length,
         "attention to later positions": options.get("is_causal") is False,
     }
     if any(asked.values()):
@@ -264,6 +271,12 @@ def register(name: str) -> str:
     return name
 
 
+def masked(model: PreTrainedModel) -> str:
+    """The name of an attention with masks, for windows, padding and key caches: torch's own, or transformers' plain one
+    for a family whose scores are changed on the way (attention sinks, a soft-cap), in memory of seq_len²."""
+    return "sdpa" if model._supports_sdpa else "eager"
+
+
 def choose(
     model: PreTrainedModel,
     *,
@@ -273,8 +286,9 @@ def choose(
 ) -> str:
     """The name of the fastest exact attention for the model, its device and what is installed.
 
-    YARNLAB_ATTENTION overrides. A model with a sliding window shorter than `length` (or with any, where no length is
-    given) needs masks, or flash-attn. On GPUs: FlashAttention 3, then cuDNN's kernel or torch's own FlashAttention 2
+    YARNLAB_ATTENTION overrides. A family whose scores no fused kernel computes gets transformers' plain one. A model
+    with a sliding window shorter than `length` (or with any, where no length is given) needs masks, or flash-attn. On
+    GPUs: FlashAttention 3, then cuDNN's kernel or torch's own FlashAttention 2
     (on an H100 648, 595 and 370 TFLOP/s forward at 16k, head dimension 128, by the FlashAttention-3 paper).
 
     Args:
@@ -282,14 +296,16 @@ def choose(
     """
     if (given := environment.get(VARIABLE)) is not None:
         return register(given) if given in (MEASURED, NAME, FUSED) else given
+    if not model._supports_sdpa:
+        return masked(model)
     window = getattr(model.config, "sliding_window", None)
-    masked = window is not None and (length is None or window < length)
+    windowed = window is not None and (length is None or window < length)
     if model.device.type == "cpu":
-        return "sdpa" if masked else register(MEASURED)
+        return "sdpa" if windowed else register(MEASURED)
     half = model.dtype in (torch.bfloat16, torch.float16) if half is None else half
     major = torch.cuda.get_device_capability(model.device)[0]
     if half and major == 9 and importlib.util.find_spec("flash_attn_interface"):
         return "flash_attention_3"
-    if masked:
+    if windowed:
         return "flash_attention_2" if half and importlib.util.find_spec("flash_attn") else "sdpa"
     return register(FUSED)

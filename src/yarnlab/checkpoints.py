@@ -5,12 +5,19 @@ Weights are hard links (symbolic ones across file systems), so a zero-shot node 
 
 from __future__ import annotations
 
+import copy
 import json
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from yarnlab.errors import UserError
+from yarnlab.families.config import declare, stock_block
+from yarnlab.families.keys import dropout, unread_keys
+from yarnlab.families.parts import UnsupportedModel, experts
+from yarnlab.families.tensors import check_files, check_loaded, check_tied
 from yarnlab.rope import Rope
 from yarnlab.study.schema import Architecture
 from yarnlab.weights import TOKENIZER_FILES, checkpoint_files, replacing_checkpoint
@@ -21,23 +28,107 @@ class ArchitectureMismatch(UserError):
 
 
 def adopt_published(
-    source: Path, architecture: Architecture, vocab_size: int, rope: Rope, folder: Path, *, drop_sliding_window: bool
+    source: Path,
+    architecture: Architecture,
+    vocab_size: int,
+    rope: Rope,
+    folder: Path,
+    *,
+    drop_sliding_window: bool,
+    ignored_config: Sequence[str] = (),
 ) -> list[Path]:
     """Make a model folder of a published checkpoint: stock config, `rope` in it, weights linked; returns its files.
 
-    Raises ArchitectureMismatch if its config.json differs from what the study declares.
-    """
-    from transformers import AutoConfig
+    Args:
+        drop_sliding_window: attend to the whole context whatever the config says.
+        ignored_config: keys of config.json that are left out; of dropout, that count as 0.
 
+    Raises ArchitectureMismatch if its config.json differs from what the study declares, HubError, RopeMismatch,
+    WrongWeights or UnsupportedModel if it can't be computed with as stock transformers does; nothing is written then.
+    """
+    from yarnlab.families.parity import check_parity
     from yarnlab.hub.published import translate_config
 
-    translated = translate_config(json.loads((source / "config.json").read_text(encoding="utf-8")))
-    config = AutoConfig.for_model(translated.pop("model_type"), **translated)
+    published = json.loads((source / "config.json").read_text(encoding="utf-8"))
+    config = stock_config(translate_config(published), ignored_config, source)
     _check_architecture(config, architecture, vocab_size, rope, source)
     _check_declared_rope(config, rope, source)
     if drop_sliding_window:
         config.sliding_window = None
-    return _write(source, config, rope, folder)
+    check_weights(source, config)
+    written = copy.deepcopy(config)
+    with suppress(ValueError):  # no stock form: the config stays as it is
+        declare(written, rope)
+    if rope.method in ("llama3", "longrope"):  # whose window is not s·L by definition: 131,072 for Llama 3.1's 8 × 8192
+        written.max_position_embeddings = config.max_position_embeddings
+    check_parity(config, written, rope, where=str(source))
+    return _write(source, written, folder)
+
+
+def stock_config(translated: dict[str, Any], ignored: Sequence[str], where: Path) -> Any:
+    """The stock config of what `translate_config` gives, without the `ignored` keys.
+
+    Raises UnsupportedModel, in one line, if the installed transformers can't make it, if its class does not read a key
+    that is set, or if it has dropout.
+    """
+    from transformers import CONFIG_MAPPING, AutoConfig, PreTrainedConfig
+
+    values = PreTrainedConfig._decode_special_floats(translated)  # infinity, as transformers writes it
+    family = values.pop("model_type")
+    if family not in CONFIG_MAPPING:
+        raise UnsupportedModel(f"{where}: the installed transformers has no family {family}")
+    values = {key: value for key, value in values.items() if key not in ignored}
+    file = where / "config.json"
+    try:
+        config = AutoConfig.for_model(family, **values)
+        unread = unread_keys(config, values)
+    except Exception as error:  # each family checks its values by itself
+        reason = " ".join(str(error).split())
+        raise UnsupportedModel(f"{file}: family {family} refuses its settings: {reason}") from error
+    for key in dropout(config):
+        if key not in ignored:
+            raise UnsupportedModel(
+                f"{file}: `{key}: {getattr(config, key)}`, and models are trained without dropout here: add {key} to "
+                "the `ignored_config` of the model's `hub` to have it as 0"
+            )
+        setattr(config, key, 0.0)
+    if unread:
+        raise UnsupportedModel(
+            f"{file}: `{unread[0]}: {values[unread[0]]}` is not read by transformers' {type(config).__name__}, so the "
+            f"model may be another than its code would make. If it means nothing, add {', '.join(unread)} to the "
+            "`ignored_config` of the model's `hub`"
+        )
+    return config
+
+
+def check_weights(folder: Path, config: Any) -> None:
+    """WrongWeights unless the folder's files hold the weights of a model of this config; reads their headers alone."""
+    from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    check_files(folder)
+    check_tied(folder, config)
+    _, info = AutoModelForCausalLM.from_pretrained(
+        folder, config=config, device_map="meta", use_safetensors=True, output_loading_info=True
+    )
+    check_loaded(info, folder)
+
+
+def check_trainable(folder: Path) -> None:
+    """UnsupportedModel for a checkpoint that can be evaluated and extended, but not trained: of a mixture of experts.
+
+    Their routers are trained with a loss of their own, whose means over parts of a batch are not those of the whole, so
+    that the result would depend on who computes it; and the plan knows no operations of layers that are left out.
+    """
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(folder)
+    if key := experts(config):
+        raise UnsupportedModel(
+            f"{folder}: family {config.model_type} has experts (`{key}: {getattr(config, key)}`), whose router loss is "
+            "no part of the training here: evaluate it, or extend it without `train`"
+        )
 
 
 def link_weights(source: Path, rope: Rope, folder: Path) -> list[Path]:
@@ -47,15 +138,13 @@ def link_weights(source: Path, rope: Rope, folder: Path) -> list[Path]:
     """
     from transformers import AutoConfig
 
-    return _write(source, AutoConfig.from_pretrained(source), rope, folder)
+    config = AutoConfig.from_pretrained(source)
+    with suppress(ValueError):
+        declare(config, rope)
+    return _write(source, config, folder)
 
 
-def _write(source: Path, config: Any, rope: Rope, folder: Path) -> list[Path]:
-    try:
-        config.rope_parameters = rope.to_hf()
-        config.max_position_embeddings = rope.context
-    except ValueError:
-        pass
+def _write(source: Path, config: Any, folder: Path) -> list[Path]:
     found = [*source.glob("*.safetensors"), *source.glob("*.safetensors.index.json")]
     weights = [file for file in found if not file.name.startswith(".")]  # what a killed process left half written
     if not weights:
@@ -77,26 +166,42 @@ def _link(source: Path, target: Path) -> None:
         target.symlink_to(source.resolve())
 
 
+def architecture_of(config: Any, original_context: int) -> Architecture:
+    """The shape that a stock config describes; `original_context` is not in every one.
+
+    Raises UnsupportedModel for a config that lacks a part of it.
+    """
+    block, heads = stock_block(config), config.num_attention_heads
+    share = block.get("partial_rotary_factor") or 1.0
+    try:
+        return Architecture(
+            family=config.model_type,
+            hidden_size=config.hidden_size,
+            intermediate_size=config.intermediate_size,
+            num_hidden_layers=config.num_hidden_layers,
+            num_attention_heads=heads,
+            num_key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
+            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            original_context=original_context,
+            rope_theta=float(block["rope_theta"]),
+            tie_word_embeddings=config.tie_word_embeddings,
+            partial_rotary_factor=None if share == 1 else share,
+        )
+    except (AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise UnsupportedModel(
+            f"family {config.model_type}: its config is not that of one decoder: {reason}"
+        ) from error
+
+
 def _check_architecture(config: Any, declared: Architecture, vocab_size: int, rope: Rope, where: Path) -> None:
-    heads = config.num_attention_heads
-    found = {
-        "family": config.model_type,
-        "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size,
-        "num_hidden_layers": config.num_hidden_layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": getattr(config, "num_key_value_heads", None) or heads,
-        "head_dim": getattr(config, "head_dim", None) or config.hidden_size // heads,
-        "rope_theta": float(config.rope_parameters["rope_theta"]),
-        "tie_word_embeddings": config.tie_word_embeddings,
-        "vocab_size": config.vocab_size,
-    }
+    # Fields that a config does not have (how far the weights were trained, what methods take by default) stay declared.
+    found = declared.model_dump() | architecture_of(config, declared.original_context).model_dump(exclude_unset=True)
     if rope.method == "ntk-aware":  # which is nothing but another base: the frequencies are compared
-        del found["rope_theta"]
+        found["rope_theta"] = declared.rope_theta
     expected = declared.model_dump() | {"vocab_size": vocab_size}
-    wrong = [
-        f"{key} is {value}, the study says {expected[key]}" for key, value in found.items() if value != expected[key]
-    ]
+    found["vocab_size"] = config.vocab_size
+    wrong = [f"{key} is {found[key]}, the study says {value}" for key, value in expected.items() if value != found[key]]
     if wrong:
         raise ArchitectureMismatch(f"{where / 'config.json'}: {'; '.join(wrong)}. Correct the model's `architecture`")
 

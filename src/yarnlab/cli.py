@@ -110,6 +110,24 @@ def _study_named(chosen: str) -> Study:
 
 
 @app.command()
+def families(
+    names: Annotated[list[str] | None, typer.Argument(help="Families to try; default: all.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="One JSON object a family.")] = False,
+) -> None:
+    """Try each model family of the installed transformers on a small random model: evaluated, extended, trained, or why
+    not."""
+    from dataclasses import asdict
+
+    from yarnlab.families.survey import COLUMNS, survey
+    from yarnlab.families.survey import families as known
+
+    if not json_:
+        print("\t".join(COLUMNS), flush=True)
+    for fare in survey(names or known()):
+        print(json.dumps(asdict(fare)) if json_ else "\t".join(fare.row), flush=True)
+
+
+@app.command()
 def asset(name: str, study_dir: StudyDir, spec: Spec = None, code: Code = None, log: Log = None) -> None:
     """Fetch one pinned repository of the hub and verify every byte."""
     _stage("asset", name, study_dir, spec, code, log)

@@ -26,7 +26,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from yarnlab.modeling import RotaryEmbedding, set_rope
+from yarnlab.attention import masked
+from yarnlab.families.parts import UnsupportedModel, decoder
+from yarnlab.families.rotary import Form, RotaryEmbedding
+from yarnlab.modeling import set_rope
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -53,19 +56,21 @@ def key_cache(model: PreTrainedModel, rope: Rope, cache: str = "pre-rope", *, ro
     """
     if cache not in CACHES:
         raise ValueError(f"cache must be one of {', '.join(CACHES)}, got {cache!r}")
-    rotary, attention = model.model.rotary_emb, model.config._attn_implementation
+    base = decoder(model)
+    rotary, attention = base.rotary_emb, model.config._attn_implementation
     set_rope(model, rope)
     if cache == "pre-rope":
-        model.model.rotary_emb = _Unrotated()
-        for layer in model.model.layers:
+        _check_can_rotate_late(model, rope)
+        base.rotary_emb = _Unrotated()
+        for layer in base.layers:
             layer.self_attn.late_rope, layer.self_attn.row_wise = rope, row_wise
     elif row_wise:
-        model.model.rotary_emb = _RowWise(rope)
-    model.set_attn_implementation(_register() if cache == "pre-rope" else "sdpa")
+        base.rotary_emb = _RowWise(rope, base.rotary_emb.form)
+    model.set_attn_implementation(_register() if cache == "pre-rope" else masked(model))
     try:
         yield
     finally:
-        model.model.rotary_emb = rotary
+        base.rotary_emb = rotary
         model.set_attn_implementation(attention)
 
 
@@ -114,6 +119,18 @@ def logits_of_every_step(
     return torch.cat(parts, dim=1)
 
 
+def _check_can_rotate_late(model: PreTrainedModel, rope: Rope) -> None:
+    """UnsupportedModel unless attention rotates whole heads as Llama's does, and does nothing else to the scores."""
+    attention = decoder(model).layers[0].self_attn
+    whole = getattr(attention, "head_dim", None) == rope.head_dim
+    form: Form = decoder(model).rotary_emb.form
+    if not whole or form.columns is not None or form.others or not model._supports_sdpa:
+        raise UnsupportedModel(
+            f"a cache of unrotated keys is not known for family {model.config.model_type}: it rotates otherwise than "
+            "Llama's whole heads, or changes the scores of its attention"
+        )
+
+
 class _Unrotated(nn.Module):
     """cos 1 and sin 0: transformers hands queries and keys on, and caches keys, as they were projected."""
 
@@ -124,8 +141,8 @@ class _Unrotated(nn.Module):
 class _RowWise(RotaryEmbedding):
     """Position i under the rope at length i + 1: what a cache of rotated keys holds after decoding token by token."""
 
-    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        tables = [super(_RowWise, self).forward(x, position) for position in position_ids.split(1, dim=1)]
+    def forward(self, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, Tensor]:
+        tables = [super(_RowWise, self).forward(x, position, layer_type) for position in position_ids.split(1, dim=1)]
         cos, sin = (torch.cat(table, dim=1) for table in zip(*tables, strict=True))
         return cos, sin
 

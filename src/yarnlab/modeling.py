@@ -16,9 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from yarnlab.errors import UserError
+from yarnlab.families.config import check_softmax_scale, declare, stock_block, stock_rotary
+from yarnlab.families.parts import decoder
+from yarnlab.families.rotary import RotaryEmbedding, form_of, long_table, stock_tables
+from yarnlab.families.tensors import check_loaded
 from yarnlab.processes import ON_GPU
 from yarnlab.rope import Rope
 from yarnlab.study.schema import Architecture, RopeChoice
@@ -33,40 +37,6 @@ SHARD_SIZE = "5GB"  # of the files that a model is saved in
 
 class RopeMismatch(UserError):
     """The frequencies that a model would use are not those of its declared method."""
-
-
-class RotaryEmbedding(nn.Module):
-    """cos and sin for any `Rope`, in fp32; stateless, so a dynamic rope depends on this input's length alone.
-
-    It holds no parameter and no buffer: casting or sharding a model can't change its frequencies.
-    """
-
-    def __init__(self, rope: Rope) -> None:
-        super().__init__()
-        self.rope = rope
-        self._static: dict[torch.device, Tensor] = {}  # a static rope's frequencies by device
-
-    @torch.no_grad()
-    def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        """(cos, sin), each (batch, seq_len, head_dim) in x's dtype, scaled by the attention factor."""
-        # Only a dynamic rope asks for the length: reading it makes the host wait for a GPU.
-        rope = self.rope.at(int(position_ids.max()) + 1) if self.rope.dynamic else self.rope
-        angles = self.angles(rope, position_ids.to(x.device))
-        angles = torch.cat((angles, angles), dim=-1)
-        factor = rope.attention_factor
-        return (angles.cos() * factor).to(x.dtype), (angles.sin() * factor).to(x.dtype)
-
-    def angles(self, rope: Rope, position_ids: Tensor) -> Tensor:
-        """fp32, (batch, seq_len, head_dim / 2): what each pair is turned by."""
-        return position_ids[..., None].float() * self._frequencies(rope, position_ids.device)
-
-    def _frequencies(self, rope: Rope, device: torch.device) -> Tensor:
-        if rope.dynamic or rope is not self.rope:
-            return rope.inv_freq().to(device)
-        if device not in self._static:
-            with torch.inference_mode(False):  # or later training could not use it
-                self._static[device] = rope.inv_freq().to(device)
-        return self._static[device]
 
 
 def rope_of(spec: dict[str, Any]) -> Rope:
@@ -122,7 +92,7 @@ def load_model(folder: Path, declared: Rope, *, precision: str = "fp32") -> PreT
     autocast).
 
     Raises RopeMismatch if the checkpoint's own config yields other frequencies than `declared`: then either the
-    checkpoint or the study file is wrong.
+    checkpoint or the study file is wrong. WrongWeights if its files do not hold the model's weights.
     """
     from transformers import AutoModelForCausalLM
     from transformers.utils import logging
@@ -130,7 +100,11 @@ def load_model(folder: Path, declared: Rope, *, precision: str = "fp32") -> PreT
     logging.disable_progress_bar()  # a bar for every tensor of a study's many small models
     device = compute_device()
     dtype = torch.bfloat16 if precision == "bf16" and device.type == "cuda" else torch.float32
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, use_safetensors=True)
+    model: Any
+    model, info = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=dtype, use_safetensors=True, output_loading_info=True
+    )
+    check_loaded(info, folder)
     check_rope(model, declared, where=str(folder))
     model.to(device)
     set_rope(model, declared)
@@ -147,10 +121,15 @@ def meta_model(folder: Path) -> PreTrainedModel:
 
 
 def set_rope(model: PreTrainedModel, rope: Rope) -> None:
-    """Put `rope` in force: same weights, other tables. Works for every model with one `model.rotary_emb`."""
-    if not hasattr(getattr(model, "model", None), "rotary_emb"):
-        raise ValueError(f"{type(model).__name__} keeps its rotary embedding elsewhere; it can't be extended here")
-    model.model.rotary_emb = RotaryEmbedding(rope)
+    """Put `rope` in force: same weights, other tables, in the family's own layout.
+
+    Raises UnsupportedModel where that is not known, or where more than tables depends on the rope.
+    """
+    base = decoder(model)
+    present: Any = base.rotary_emb
+    form = present.form if isinstance(present, RotaryEmbedding) else form_of(present)
+    check_softmax_scale(model.config, rope)
+    base.rotary_emb = RotaryEmbedding(rope, form)
 
 
 def check_rope(model: PreTrainedModel, declared: Rope, *, where: str) -> None:
@@ -164,7 +143,7 @@ def check_active_rope(model: PreTrainedModel, rope: Rope, length: int, *, where:
     To be asserted wherever something could have changed it: after loading, sharding, resuming, before saving. A cast
     of positions or frequencies to bf16, for example, makes most positions beyond 256 equal to a neighbour.
     """
-    rotary: Any = model.model.rotary_emb
+    rotary: Any = decoder(model).rotary_emb
     if not isinstance(rotary, RotaryEmbedding) or rotary.rope != rope:
         raise RopeMismatch(f"{where}: the model's rotary embedding is {rotary!r}, not the declared {rope.method}")
     fixed = rope.at(length)
@@ -185,7 +164,7 @@ def check_config(config: Any, declared: Rope, *, where: str) -> None:
         return
     if difference := _difference(config, declared):
         raise RopeMismatch(
-            f"{where}: the checkpoint's config gives {difference}. In config.json: {config.rope_parameters}; declared: "
+            f"{where}: the checkpoint's config gives {difference}. In config.json: {stock_block(config)}; declared: "
             f"{expected_parameters}. Correct the study's `rope` or retrain the model."
         )
 
@@ -198,7 +177,7 @@ def check_can_be_saved(config: Any, rope: Rope, *, where: str) -> None:
     """
     config, cause = copy.deepcopy(config), None
     try:
-        _declare(config, rope)
+        declare(config, rope)
         why = _difference(config, rope)
     except Exception as error:
         why, cause = f"{type(error).__name__}: {error}", error
@@ -209,24 +188,30 @@ def check_can_be_saved(config: Any, rope: Rope, *, where: str) -> None:
         ) from cause
 
 
-def _declare(config: Any, rope: Rope) -> None:
-    config.rope_parameters = rope.to_hf()
-    config.max_position_embeddings = rope.context
-
-
 def _difference(config: Any, declared: Rope) -> str:
     """How the tables that stock transformers builds from `config` differ from the declared ones; empty if equal."""
-    module: Any = _stock_rotary(config)
+    rotary = stock_rotary(config)
+    inv_freq, factor = stock_tables(rotary)
     expected = declared.inv_freq()
-    smallest = torch.finfo(torch.float32).tiny  # a pair that does not turn has frequency 0
-    worst = ((module.inv_freq.cpu() - expected).abs() / expected.abs().clamp_min(smallest)).max().item()
-    factor = float(module.attention_scaling)
+    if inv_freq.shape != expected.shape:
+        return (
+            f"{2 * len(inv_freq)} rotated dimensions in each head, the study's `architecture` "
+            f"{2 * len(expected)} (`head_dim` × `partial_rotary_factor`)"
+        )
+    worst = _relative(inv_freq.cpu(), expected)
+    if (long := long_table(rotary)) is not None:
+        worst = max(worst, _relative(long, declared.at(declared.original_context + 1).inv_freq()))
     if worst <= TOLERANCE and abs(factor - declared.attention_factor) <= TOLERANCE:
         return ""
     return (
         f"rope frequencies up to {worst:.1e} (relative) away from the declared {declared.method} at scale "
         f"{declared.scale:g}, attention factor {factor:.6f} against {declared.attention_factor:.6f}"
     )
+
+
+def _relative(found: Tensor, expected: Tensor) -> float:
+    smallest = torch.finfo(torch.float32).tiny  # a pair that does not turn has frequency 0
+    return ((found - expected).abs() / expected.abs().clamp_min(smallest)).max().item()
 
 
 def save_model(
@@ -245,7 +230,7 @@ def save_model(
     Args:
         tensors: whole weights by name, all of one dtype, to write instead of the model's own (which may be sharded).
     """
-    _declare(model.config, rope)
+    declare(model.config, rope)
     check_rope(model, rope, where=f"saving to {folder}")
     with replacing_checkpoint(folder) as temporary:
         model.save_pretrained(
@@ -276,19 +261,13 @@ def use_fast_attention(model: PreTrainedModel, *, length: int | None = None, pre
     from yarnlab import attention
 
     name = attention.choose(model, length=length, half=None if precision is None else precision != "fp32")
-    model.set_attn_implementation(name)
-    return name
+    try:
+        model.set_attn_implementation(name)
+    except (ImportError, ValueError) as error:
+        raise attention.AttentionError(f"{type(model).__name__} can't use attention {name}: {error}") from error
+    return str(model.config._attn_implementation)  # which a family without an interface does not change
 
 
 def autocast(precision: str) -> AbstractContextManager[Any]:
     """bf16 autocast on this process's device, or nothing for fp32."""
     return torch.autocast(compute_device().type, dtype=torch.bfloat16) if precision == "bf16" else nullcontext()
-
-
-def _stock_rotary(config: Any) -> nn.Module:
-    """The rotary module that transformers itself builds for this config."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        module = type(AutoModelForCausalLM.from_config(config).model.rotary_emb)
-    return module(config)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -121,7 +121,7 @@ class Rope:
             raise ValueError(f"stock transformers has no {self.method}: evaluate it with yarnlab's own rotary module")
         if type(self) is Rope:
             return {"rope_type": "default", "rope_theta": self.base}
-        return self._as_factors(self._factors())
+        return self.as_factors()
 
     def _wavenumbers(self, base: float) -> Tensor:
         """1/θ_d = base^(2d/D), float32; the order of operations is that of transformers and the official code."""
@@ -139,8 +139,9 @@ class Rope:
             )
         return (1.0 / (frequencies * self._wavenumbers(self.base))).tolist()
 
-    def _as_factors(self, factors: list[float]) -> dict[str, Any]:
+    def as_factors(self, factors: list[float] | None = None) -> dict[str, Any]:
         """Any static frequencies in stock transformers: `longrope` divides θ_d by factors[d] (short = long)."""
+        factors = self._factors() if factors is None else factors
         return {
             "rope_type": "longrope",
             "rope_theta": self.base,
@@ -219,7 +220,7 @@ class TemperatureOnly(Rope):
         return self.temperature.at(self.scale)
 
     def to_hf(self) -> dict[str, Any]:
-        return self._as_factors([1.0] * (self.head_dim // 2))
+        return self.as_factors([1.0] * (self.head_dim // 2))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -279,7 +280,7 @@ class NTKByParts(Rope):
 
     def to_hf(self) -> dict[str, Any]:
         if self.ramp == "rotations":
-            return self._as_factors(self._factors())
+            return self.as_factors()
         return {
             "rope_type": "yarn",
             "rope_theta": self.base,
@@ -298,6 +299,94 @@ class YaRN(NTKByParts, TemperatureOnly):
     """YaRN: NTK-by-parts with the attention temperature (paper Definition 3)."""
 
     method = "yarn"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Llama3(Rope):
+    """Llama 3.1's ramp over wavelengths, as stock transformers has it (_compute_llama3_parameters).
+
+    NTK-by-parts linear in r = L·θ/2π with α = low_freq_factor and β = high_freq_factor, so γ = (r − α)/(β − α) within
+    [0, 1]: the paper's own ramp (Eq. 18) with other bounds and without a temperature. For parents that have it.
+
+    Raises ValueError unless 0 < low_freq_factor < high_freq_factor.
+    """
+
+    method = "llama3"
+
+    low_freq_factor: float = 1.0
+    high_freq_factor: float = 4.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        low, high = self.low_freq_factor, self.high_freq_factor
+        if not (_is_number(low) and _is_number(high) and 0 < low < high):
+            raise ValueError(f"low_freq_factor must be above 0 and below high_freq_factor, got {low!r}, {high!r}")
+
+    def inv_freq(self) -> Tensor:
+        import torch
+
+        frequencies = Rope.inv_freq(self)
+        rotations = self.original_context * frequencies / (2 * math.pi)
+        kept = torch.clamp((rotations - self.low_freq_factor) / (self.high_freq_factor - self.low_freq_factor), 0, 1)
+        return (1 - kept) * frequencies / self.scale + kept * frequencies
+
+    def to_hf(self) -> dict[str, Any]:
+        return {
+            "rope_type": "llama3",
+            "rope_theta": self.base,
+            "factor": float(self.scale),
+            "original_max_position_embeddings": self.original_context,
+            "low_freq_factor": float(self.low_freq_factor),
+            "high_freq_factor": float(self.high_freq_factor),
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class LongRoPE(Rope):
+    """LongRoPE (arXiv 2402.13753) as Phi-3 and its kin have it, in stock transformers' form: θ_d is divided by one list
+    of factors for inputs of up to L tokens and by another for longer ones (_compute_longrope_parameters).
+
+    The attention factor is √(1 + ln s / ln L) at every length, or that of `temperature`. For parents that have it.
+
+    Raises ValueError unless both lists have one number above 0 for each pair.
+    """
+
+    method = "longrope"
+    dynamic = True
+
+    short_factor: tuple[float, ...] = ()
+    long_factor: tuple[float, ...] = ()
+    temperature: Temperature | Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in ("short_factor", "long_factor"):
+            factors = getattr(self, name)
+            if not isinstance(factors, list | tuple) or len(factors) != self.head_dim // 2:
+                raise ValueError(f"{name} must be a list of {self.head_dim // 2} numbers, one for each pair")
+            if not all(_is_number(factor) and factor > 0 for factor in factors):
+                raise ValueError(f"{name} must hold numbers above 0, got {factors!r}")
+            object.__setattr__(self, name, tuple(map(float, factors)))
+        if self.temperature is not None:
+            object.__setattr__(self, "temperature", _temperature(self.temperature))
+
+    def at(self, length: int) -> Rope:
+        return self if length <= self.original_context else replace(self, short_factor=self.long_factor)
+
+    @property
+    def attention_factor(self) -> float:
+        if isinstance(self.temperature, Temperature):
+            return self.temperature.at(self.scale)
+        return math.sqrt(1 + math.log(self.scale) / math.log(self.original_context))
+
+    def inv_freq(self) -> Tensor:
+        """The frequencies within the original context; `at(length)` gives those of a longer input."""
+        import torch
+
+        return 1.0 / (torch.tensor(self.short_factor) * self._wavenumbers(self.base))
+
+    def to_hf(self) -> dict[str, Any]:
+        return {**self.as_factors(list(self.short_factor)), "long_factor": list(self.long_factor)}
 
 
 class Dynamic(Rope):
@@ -361,6 +450,8 @@ METHODS: dict[str, type[Rope]] = {
         NTKByParts,
         TemperatureOnly,
         YaRN,
+        Llama3,
+        LongRoPE,
         DynamicPI,
         DynamicNTK,
         DynamicYaRN,
@@ -404,10 +495,10 @@ def make_rope(
 
 @dataclass(frozen=True)
 class Head:
-    """What a model gives to its rope: an attention head of dimension D and base b, its window, its family's ramp.
+    """What a model gives to its rope: D dimensions of a head that turn, base b, its window, its family's ramp.
 
-    original_context: L in tokens. alpha, beta: rotations within L at the ramp's borders that suit the family (paper
-    §3.2: 1 and 32 for Llama).
+    original_context: L in tokens. head_dim: D, below the head's own width in families that turn a part of it. alpha,
+    beta: rotations within L at the ramp's borders that suit the family (paper §3.2: 1 and 32 for Llama).
     """
 
     original_context: int

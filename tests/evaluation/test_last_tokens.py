@@ -46,7 +46,8 @@ def attend(model, implementation):
 @pytest.mark.parametrize("method", METHODS)
 def test_equals_the_whole_forward_pass(model, ids, method, implementation):
     """Every method, any sharing of keys between heads, each attention: equal to 1e-5 of the largest logit in fp32."""
-    set_rope(model, make_rope(method, scale=4.0, original_context=64, head_dim=16))
+    options = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8} if method == "longrope" else {}
+    set_rope(model, make_rope(method, scale=4.0, original_context=64, head_dim=16, **options))
     attend(model, implementation)
     for count in (1, 6):
         expected = whole(model, ids, count)

@@ -12,7 +12,8 @@ from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
 from yarnlab.evaluation.perplexity import document_nll, perplexity_rows
 from yarnlab.evaluation.zero_shot import grid_lengths
-from yarnlab.modeling import RotaryEmbedding, set_rope
+from yarnlab.families.rotary import RotaryEmbedding
+from yarnlab.modeling import set_rope
 from yarnlab.progress import Progress
 from yarnlab.rope import make_rope
 

@@ -15,7 +15,7 @@ from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import LOGIT_CHUNK
 from yarnlab.evaluation.sliding_window import TOKENS_PER_BATCH, SlidingWindow, document_means, pooled_nll
 from yarnlab.modeling import set_rope, use_fast_attention
-from yarnlab.rope import METHODS, make_rope
+from yarnlab.rope import METHODS, Dynamic, make_rope
 
 
 def evaluate(task):
@@ -24,7 +24,7 @@ def evaluate(task):
 
 BOS, EOS = 0, 1
 STATIC = [name for name, rope in METHODS.items() if not rope.dynamic]
-DYNAMIC = [name for name, rope in METHODS.items() if rope.dynamic]
+DYNAMIC = [name for name, rope in METHODS.items() if issubclass(rope, Dynamic)]
 
 
 def official(model, ids: np.ndarray, window: int, stride: int, *, last_token: bool = True) -> list[tuple[float, int]]:

@@ -11,7 +11,8 @@ import torch
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.perplexity import document_nll
 from yarnlab.evaluation.temperature import Temperature, factors_at, segment_means, tempered
-from yarnlab.modeling import RopeMismatch, RotaryEmbedding, check_rope, set_rope
+from yarnlab.families.rotary import RotaryEmbedding
+from yarnlab.modeling import RopeMismatch, check_rope, set_rope
 from yarnlab.progress import Progress
 from yarnlab.rope import make_rope
 

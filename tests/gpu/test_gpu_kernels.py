@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from yarnlab import attention
-from yarnlab.modeling import RotaryEmbedding, create_model, set_rope, use_fast_attention
+from yarnlab.families.rotary import RotaryEmbedding
+from yarnlab.modeling import create_model, set_rope, use_fast_attention
 from yarnlab.rope import make_rope
 from yarnlab.study.schema import Architecture
 from yarnlab.training.loss import linear_cross_entropy

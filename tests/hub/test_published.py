@@ -100,9 +100,9 @@ def config_of(published: dict):
 
 
 def inv_freq_of(config):
-    from yarnlab.modeling import _stock_rotary
+    from yarnlab.families.config import stock_rotary
 
-    rotary = _stock_rotary(config)
+    rotary = stock_rotary(config)
     return rotary.inv_freq, rotary.attention_scaling
 
 
@@ -157,8 +157,9 @@ def test_the_official_classes_ignore_the_base():
 
 def test_other_families_keep_what_their_class_says():
     assert "rope_parameters" not in translate_config({"model_type": "gpt2", "n_embd": 8})
-    theta = translate_config({"model_type": "qwen2", "rope_theta": 1e6})["rope_parameters"]
-    assert theta == {"rope_type": "default", "rope_theta": 1e6}
+    qwen = {"model_type": "qwen2", "rope_theta": 1e6}
+    assert "rope_parameters" not in translate_config(qwen)
+    assert config_of(qwen).rope_parameters == {"rope_type": "default", "rope_theta": 1e6}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_other_families_keep_what_their_class_says():
     [
         (
             {"rope_scaling": {"type": "part-ntk", "factor": 2.0}},
-            r"x/y: `rope_scaling.type: part-ntk` has no stock form",
+            r"x/y: `rope_scaling.type: part-ntk` is not supported",
         ),
         ({"rope_scaling": {"type": "dynamic-yarn", "factor": 2.0}}, r"x/y: `rope_scaling.type: dynamic-yarn`"),
         (

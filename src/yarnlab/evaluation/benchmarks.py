@@ -216,6 +216,9 @@ def _language_model(settings: Benchmarks, task: Task, window: int, terminal: Any
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
+    from yarnlab.attention import masked
+    from yarnlab.families.logits import logits_of
+    from yarnlab.families.parts import decoder, head
     from yarnlab.modeling import autocast
 
     class LanguageModel(HFLM):
@@ -239,11 +242,10 @@ def _language_model(settings: Benchmarks, task: Task, window: int, terminal: Any
         @torch.inference_mode()
         def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
             with autocast(settings.precision):
-                hidden = self.model.model(input_ids=inps, use_cache=False)[0]
-            head = self.model.lm_head
+                hidden = decoder(self.model)(input_ids=inps, use_cache=False)[0]
             # Weights are fp32 on CPUs, where bf16 logits would be too coarse to rank close choices of small models. On
             # GPUs they are bf16, and logits are rounded as the official evaluation's are.
-            logits = head(hidden.to(head.weight.dtype)).float()
+            logits = logits_of(self.model, hidden.to(head(self.model).weight.dtype)).float()
             with redirect_stderr(terminal):
                 self._progress.advance(len(inps))
             return logits
@@ -256,7 +258,7 @@ def _language_model(settings: Benchmarks, task: Task, window: int, terminal: Any
     begins = tokenizer.encode("a", add_special_tokens=settings.add_bos)[0] == tokenizer.bos_token_id
     if begins != settings.add_bos:
         raise EvaluationError(f"add_bos is {settings.add_bos}, the tokenizer in {task.tokenizer} does otherwise")
-    task.model.set_attn_implementation("sdpa")
+    task.model.set_attn_implementation(masked(task.model))
     return LanguageModel(
         pretrained=task.model,
         tokenizer=tokenizer,

@@ -138,6 +138,8 @@ def attention_entropy(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
     import torch
     from transformers import AttentionInterface, AttentionMaskInterface
 
+    from yarnlab.families.parts import decoder
+
     AttentionInterface.register(NAME, recording_attention)
     AttentionMaskInterface.register(NAME, lambda *args, **kwargs: None)
     inputs = torch.from_numpy(ids.astype("int64")).to(model.device)
@@ -146,7 +148,7 @@ def attention_entropy(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
     model.set_attn_implementation(NAME)
     try:
         with torch.inference_mode():
-            model.model(input_ids=inputs[None], use_cache=False, record=record)
+            decoder(model)(input_ids=inputs[None], use_cache=False, record=record)
     finally:
         model.set_attn_implementation(usual)
     return torch.stack(record).cpu().numpy()
@@ -162,6 +164,8 @@ def recording_attention(
     record: list[Tensor],
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """Causal attention of one whole sequence, in transformers' interface; appends its entropies to `record`.
@@ -176,11 +180,13 @@ def recording_attention(
     import torch
 
     batch, heads, length, dim = query.shape
+    if softcap is not None or s_aux is not None:
+        raise EvaluationError(f"{NAME} knows no attention sinks and no soft-capped scores")
     if attention_mask is not None or batch != 1 or key.shape[2] != length or 0 < (sliding_window or 0) < length:
         raise EvaluationError(f"{NAME} attends causally over one whole, unpadded sequence without a sliding window")
     groups = heads // key.shape[1]
     entropy = torch.empty(heads, length, device=query.device)
-    out = torch.empty(length, heads, dim, dtype=query.dtype, device=query.device)
+    out = torch.empty(length, heads, value.shape[-1], dtype=query.dtype, device=query.device)
     block = max(1, SCORES // (heads * length))
     with torch.autocast(query.device.type, enabled=False):  # it would turn the scores into bf16
         q = query[0].float() * (scaling or dim**-0.5)

@@ -30,6 +30,9 @@ def last_logits(model: PreTrainedModel, ids: Tensor, count: int) -> Tensor:
     """
     import torch
 
+    from yarnlab.families.logits import logits_of
+    from yarnlab.families.parts import decoder
+
     if not 1 <= count <= ids.shape[1]:
         raise ValueError(f"count must be 1 to {ids.shape[1]}, the sequence's length, got {count}")
     inputs = ids.to(model.device)
@@ -37,8 +40,8 @@ def last_logits(model: PreTrainedModel, ids: Tensor, count: int) -> Tensor:
         if _is_prunable(model.config):
             hidden = _pruned(model.model, inputs, count)
         else:
-            hidden = model.model(input_ids=inputs, use_cache=False)[0][:, -count:]
-        return model.lm_head(hidden).float().to(ids.device)
+            hidden = decoder(model)(input_ids=inputs, use_cache=False)[0][:, -count:]
+        return logits_of(model, hidden).float().to(ids.device)
 
 
 def _is_prunable(config: Any) -> bool:

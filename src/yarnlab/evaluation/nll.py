@@ -22,10 +22,12 @@ def token_nll(model: PreTrainedModel, ids: np.ndarray, last: int | None = None) 
     """
     import torch
 
+    from yarnlab.families.parts import decoder
+
     inputs = torch.from_numpy(ids.astype("int64")).to(model.device)
     count = inputs.shape[1] - 1 if last is None else last
     with torch.inference_mode():
-        hidden = model.model(input_ids=inputs[:, :-1], use_cache=False)[0][:, -count:]
+        hidden = decoder(model)(input_ids=inputs[:, :-1], use_cache=False)[0][:, -count:]
         nll = target_nll(model, hidden, inputs[:, -count:])
     if not nll.isfinite().all():
         first = int((~nll.isfinite()).any(0).int().argmax())
@@ -43,8 +45,10 @@ def target_nll(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tenso
     """
     import torch
 
+    from yarnlab.families.logits import logits_of
+
     parts = [
-        torch.nn.functional.cross_entropy(model.lm_head(h).float(), t, reduction="none")
+        torch.nn.functional.cross_entropy(logits_of(model, h).float(), t, reduction="none")
         for h, t in zip(hidden.flatten(0, 1).split(LOGIT_CHUNK), targets.flatten().split(LOGIT_CHUNK), strict=True)
     ]
     return torch.cat(parts).view(targets.shape)

@@ -82,12 +82,14 @@ class PasskeyOfficial(Evaluation):
         """
         import pandas as pd
 
+        from yarnlab.attention import masked
+
         if task.rope.dynamic:
             raise EvaluationError(
                 f"passkey_official generates with a cache of rotated keys, which {task.rope.method} would have to "
                 "rotate anew at every token: give it models with static methods, or use the evaluation `passkey`"
             )
-        task.model.set_attn_implementation("sdpa")  # takes a cache
+        task.model.set_attn_implementation(masked(task.model))  # takes a cache
         cells = [Cell(f"{length}", self.trials, partial(self._rows, task, length)) for length in self.lengths]
         rows = task.rows(cells, "trial")
         table = pd.DataFrame(rows).assign(found=pd.array([row["found"] for row in rows], dtype="Int64"))

@@ -190,9 +190,11 @@ def window_nll(model: PreTrainedModel, inputs: np.ndarray, scored: int) -> np.nd
     """
     import torch
 
+    from yarnlab.families.parts import decoder
+
     ids = torch.from_numpy(inputs.astype("int64")).to(model.device)
     with torch.inference_mode():
-        hidden = model.model(input_ids=ids, use_cache=False)[0][:, -scored - 1 : -1]
+        hidden = decoder(model)(input_ids=ids, use_cache=False)[0][:, -scored - 1 : -1]
         return target_nll(model, hidden, ids[:, -scored:]).cpu().numpy()
 
 

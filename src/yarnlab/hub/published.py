@@ -19,16 +19,22 @@ DEFAULT_THETA = 10000.0
 # Of the repositories' own code or of one machine, without a meaning for the stock classes.
 DROPPED = (
     "_flash_attn_2_enabled",
+    "_attn_implementation_autoset",
+    "_commit_hash",
     "_name_or_path",
     "auto_map",
+    "is_llama_config",
     "max_sequence_length",
     "pretraining_tp",
     "rope_scaling",
     "rope_theta",
     "torch_dtype",
     "transformer_engine",
+    "transformers.js_config",
     "transformers_version",
     "use_cache",
+    "unsloth_fixed",
+    "unsloth_version",
     "use_flash_attention",
 )
 # Switches of LLongMA's own code, harmless only as published: (key, the values that change nothing).
@@ -39,7 +45,10 @@ OLD_SWITCHES: tuple[tuple[str, tuple[object, ...]], ...] = (
     ("use_xpos", (None, False)),
 )
 # rope_scaling blocks of today's transformers, which mean the same there.
-STOCK = ("llama3", "longrope", "proportional")
+STOCK = {
+    "llama3": {"factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings"},
+    "longrope": {"attention_factor", "factor", "long_factor", "original_max_position_embeddings", "short_factor"},
+}
 # The official finetune.py writes these into every block, whatever its type; a linear or larger base needs neither.
 WRITTEN_ALWAYS = {"original_max_position_embeddings", "finetuned"}
 STOCK_YARN_KEYS = {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
@@ -83,9 +92,12 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
             raise HubError(f"{name}: `{key}: {config[key]}` has no stock form; this checkpoint can't be evaluated")
     dropped = {*DROPPED, *(key for key, _ in OLD_SWITCHES)}
     stock = {key: value for key, value in config.items() if key not in dropped}
-    if not config.get("rope_parameters"):
-        rope = _rope(config, family, name)
-        stock |= {"rope_parameters": rope} if rope else {}
+    if config.get("rope_parameters"):
+        _check_one_rope(config, family, name)
+    elif config.get("rope_scaling") or family in OFFICIAL:
+        stock["rope_parameters"] = _rope(config, family, name)
+    elif config.get("rope_theta") is not None:  # the class knows what else its family's rope is (gpt-oss: YaRN)
+        stock["rope_theta"] = float(config["rope_theta"])
     if dtype := config.get("dtype") or config.get("torch_dtype"):
         stock["dtype"] = dtype
     if family == "mistral" and _is_official(config):
@@ -93,17 +105,16 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return stock
 
 
-def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any] | None:
-    """Stock `rope_parameters`, or None where the config leaves everything to the class."""
+def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any]:
+    """Stock `rope_parameters`."""
     scaling = config.get("rope_scaling")
-    if not scaling and config.get("rope_theta") is None and family not in OFFICIAL:
-        return None
     # Some writers copy the base into the block.
     theta = float((scaling or {}).get("rope_theta") or config.get("rope_theta") or DEFAULT_THETA)
     if not scaling:
         return {"rope_type": "default", "rope_theta": theta}
     kind = scaling.get("rope_type") or scaling.get("type")
     if kind in STOCK:
+        _only(scaling, STOCK[kind], name)
         return {**{k: v for k, v in scaling.items() if k != "type"}, "rope_type": kind, "rope_theta": theta}
     if kind == "yarn":
         return _yarn(scaling, theta, family, name, official=_is_official(config))
@@ -118,9 +129,28 @@ def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any] |
     if kind == "default":
         return {"rope_type": "default", "rope_theta": theta}
     raise HubError(
-        f"{name}: `rope_scaling.type: {kind}` has no stock form that yarnlab knows. Declare the model that it was made "
-        "from, with a `rope` of this method"
+        f"{name}: `rope_scaling.type: {kind}` is not supported: no method of `rope` has these frequencies. Declare the "
+        "model that it was made from"
     )
+
+
+def _check_one_rope(config: Mapping[str, Any], family: str, name: str) -> None:
+    """HubError if the older keys say something else than `rope_parameters`, which the stock class would read alone."""
+    blocks = config["rope_parameters"]
+    block = blocks.get("full_attention", blocks)
+    older: dict[str, Any] = dict(config.get("rope_scaling") or {})
+    if "type" in older or "rope_type" in older:
+        older["rope_type"] = older.get("rope_type") or older["type"]
+    if config.get("rope_theta") is not None:
+        older.setdefault("rope_theta", config["rope_theta"])
+    for key, value in older.items():
+        if key != "type" and value is not None and block.get(key, value) != value:
+            raise HubError(
+                f"{name}: `rope_parameters` has {key}: {block[key]}, the older keys (`rope_scaling`, `rope_theta`) "
+                f"have {value}. Keep the one that the model was trained with"
+            )
+    if "rope_type" in older and "rope_type" not in block and older["rope_type"] != "default":
+        raise HubError(f"{name}: `rope_scaling` is of type {older['rope_type']}, `rope_parameters` of none")
 
 
 def _is_official(config: Mapping[str, Any]) -> bool:

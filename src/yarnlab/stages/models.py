@@ -168,7 +168,13 @@ def _link(run: StageRun, layout: Layout, rope: Rope) -> None:
         return
     architecture = Architecture(**spec["architecture"])
     run.outputs = adopt_published(
-        source, architecture, spec["vocab_size"], rope, folder, drop_sliding_window=spec["drop_sliding_window"]
+        source,
+        architecture,
+        spec["vocab_size"],
+        rope,
+        folder,
+        drop_sliding_window=spec["drop_sliding_window"],
+        ignored_config=spec.get("ignored_config", ()),
     )
 
 
@@ -220,6 +226,7 @@ def _initial_model(
     layout: Layout, spec: dict[str, Any], rope: Rope, phases: tuple[Train, ...], group: Group
 ) -> Objective:
     """A new model, or the parent's weights, with this model's rope in force, sharded as the phases ask."""
+    from yarnlab.checkpoints import check_trainable
     from yarnlab.modeling import check_config, create_model, load_model, meta_model, rope_of, set_rope
     from yarnlab.study.schema import Architecture
     from yarnlab.training.initialisation import build_induction_circuit
@@ -234,6 +241,7 @@ def _initial_model(
             build_induction_circuit(model, rope, seed=spec["seed"])
         model.to(group.device)
     else:
+        check_trainable(parent)
         declared = rope_of(json.loads((parent / "manifest.json").read_text(encoding="utf-8"))["spec"])
         if phases[0].parallel.sharding == "replicate":
             model = load_model(parent, declared)

@@ -43,6 +43,8 @@ class Architecture(ConfigModel):
     """β: pairs that turn more often than this within the original context keep their frequency; as `alpha`."""
     tie_word_embeddings: bool
     """Whether input and output embeddings are the same weights."""
+    partial_rotary_factor: float | None = Field(default=None, gt=0, le=1)
+    """The share of a head's dimensions that turn, where it is not all of them (GLM, Phi, StableLM)."""
 
     @model_validator(mode="after")
     def _ramp(self) -> Architecture:
@@ -50,10 +52,23 @@ class Architecture(ConfigModel):
             raise ValueError(f"alpha must be below beta, got {self.alpha:g} and {self.beta:g}")
         return self
 
+    @model_validator(mode="after")
+    def _turns(self) -> Architecture:
+        if self.rotary_dim < 4 or self.rotary_dim % 2:
+            raise ValueError(
+                f"head_dim x partial_rotary_factor must be an even number of 4 or more, got {self.rotary_dim}"
+            )
+        return self
+
+    @property
+    def rotary_dim(self) -> int:
+        """D: the dimensions of a head that turn, as transformers counts them."""
+        return int(self.head_dim * (self.partial_rotary_factor or 1.0))
+
     @property
     def head(self) -> Head:
         """What ropes are made for."""
-        return Head(self.original_context, self.head_dim, self.rope_theta, self.alpha, self.beta)
+        return Head(self.original_context, self.rotary_dim, self.rope_theta, self.alpha, self.beta)
 
 
 class Pretrain(ConfigModel):
@@ -87,6 +102,8 @@ class Published(ConfigModel):
     """Rows of its embedding."""
     drop_sliding_window: bool = False
     """Attend to the whole context although the config says otherwise (Mistral 7B v0.1)."""
+    ignored_config: tuple[str, ...] = ()
+    """Keys of config.json to leave out: those that mean nothing to the stock class, and dropout, to have none."""
 
 
 class RopeChoice(ConfigModel):

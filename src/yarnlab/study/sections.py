@@ -102,6 +102,7 @@ def _origin(study: Study, arm: str, seed: int) -> dict[str, Any]:
         "parent": study.name(model.parent, seed) if model.parent is not None else None,
         "asset": model.hub.asset if model.hub is not None else None,
         "drop_sliding_window": model.hub.drop_sliding_window if model.hub is not None else False,
+        **({"ignored_config": list(model.hub.ignored_config)} if model.hub and model.hub.ignored_config else {}),
         "initialisation": model.pretrain.initialisation if model.pretrain is not None else None,
         "depth": _depth(study, arm),
         "vocab_size": study.vocab_size(arm),

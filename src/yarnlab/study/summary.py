@@ -31,7 +31,7 @@ def summarise(study: Study) -> dict[str, Any]:
             "tokens": sum(phase.steps * phase.global_batch * phase.seq_len for phase in model.phases),
             "batches": [phase.model_dump(mode="json", include=BATCH) for phase in model.phases],
             "original_context": study.architecture(arm).original_context,
-            "head_dim": study.architecture(arm).head_dim,
+            "head_dim": study.architecture(arm).rotary_dim,
             "rope_theta": study.architecture(arm).rope_theta,
             "family_alpha": study.architecture(arm).alpha,
             "family_beta": study.architecture(arm).beta,

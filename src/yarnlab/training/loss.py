@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from yarnlab.errors import UserError
+from yarnlab.families.logits import LogitTransform
 
+PLAIN = LogitTransform()
 CHUNK = 1024  # positions whose logits exist at once
 
 # Logits (tokens, vocabulary), which it may overwrite, and targets → NLL in fp32, d NLL/d logits.
@@ -97,31 +99,57 @@ def choose(asked: str, device: torch.device) -> str:
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, dtype: torch.dtype, kernel: str
+        ctx: Any,
+        hidden: Tensor,
+        head: Tensor,
+        bias: Tensor | None,
+        targets: Tensor,
+        weights: Tensor,
+        dtype: torch.dtype,
+        kernel: str,
+        transform: LogitTransform,
     ) -> tuple[Tensor, Tensor]:
         low = head.to(dtype)
         nll = torch.empty_like(weights)
         grad_hidden = torch.empty_like(hidden)
         grad_head = torch.zeros_like(head, dtype=torch.float32)
+        grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         for first in range(0, len(hidden), CHUNK):
             part = slice(first, first + CHUNK)
             h, y, w = hidden[part].to(dtype), targets[part], weights[part]
-            nll[part], gradient = KERNELS[kernel](h @ low.T, y)
-            gradient = gradient.mul_(w[:, None]).to(dtype)  # of Σ w·nll
+            logits = h @ low.T
+            if bias is not None:
+                logits += bias.to(dtype)
+            logits = transform(logits)
+            # The kernel may overwrite the logits, which a cap's derivative is made of.
+            capped = logits.float().clone() if transform.softcap else logits
+            nll[part], gradient = KERNELS[kernel](logits, y)
+            gradient = transform.chain(gradient, capped).mul_(w[:, None]).to(dtype)  # of Σ w·nll
+            if grad_bias is not None:
+                grad_bias += gradient.sum(0)
             grad_hidden[part] = gradient @ low
             grad_head += gradient.T @ h
-        ctx.save_for_backward(grad_hidden, grad_head)
+        ctx.save_for_backward(grad_hidden, grad_head, grad_bias)
         ctx.mark_non_differentiable(nll)
         return (nll * weights).sum(), nll
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, Tensor, None, None, None, None]:
-        grad_hidden, grad_head = ctx.saved_tensors
-        return grad_hidden * grad, grad_head * grad, None, None, None, None
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        grad_hidden, grad_head, grad_bias = ctx.saved_tensors
+        by_bias = None if grad_bias is None else grad_bias * grad
+        return grad_hidden * grad, grad_head * grad, by_bias, None, None, None, None, None
 
 
 def linear_cross_entropy(
-    hidden: Tensor, head: Tensor, targets: Tensor, weights: Tensor, *, dtype: torch.dtype, kernel: str = "torch"
+    hidden: Tensor,
+    head: Tensor,
+    targets: Tensor,
+    weights: Tensor,
+    *,
+    dtype: torch.dtype,
+    kernel: str = "torch",
+    bias: Tensor | None = None,
+    transform: LogitTransform = PLAIN,
 ) -> tuple[Tensor, Tensor]:
     """(Σ w·NLL, NLL of each target) of next-token prediction through a linear head.
 
@@ -132,7 +160,9 @@ def linear_cross_entropy(
         weights: (tokens,) float32; they take part in the gradient of the sum.
         dtype: of the matrix products; log-sum-exp, losses and the head's gradient are in fp32.
         kernel: of KERNELS, see `choose`.
+        bias: (vocabulary,), the head's, where it has one.
+        transform: what the model does to the head's output.
 
-    Returns: the weighted sum (differentiable in hidden and head) and the unweighted NLL (a plain record), fp32.
+    Returns: the weighted sum (differentiable in hidden, head and bias) and the unweighted NLL (a plain record), fp32.
     """
-    return _LinearCrossEntropy.apply(hidden, head, targets, weights, dtype, kernel)
+    return _LinearCrossEntropy.apply(hidden, head, bias, targets, weights, dtype, kernel, transform)

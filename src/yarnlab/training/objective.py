@@ -14,6 +14,8 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 
 from yarnlab import attention
+from yarnlab.families.logits import transform_of
+from yarnlab.families.parts import decoder, head
 from yarnlab.modeling import autocast
 from yarnlab.study.training import Train
 from yarnlab.training.loss import choose, linear_cross_entropy
@@ -52,14 +54,16 @@ class Objective(nn.Module):
         mixed = "fp32" if self.sharded else self.precision
         with autocast("bf16" if mixed == "bf16" else "fp32"):
             placed = {} if positions is None else {"position_ids": positions}
-            hidden = self.model.model(input_ids=ids, use_cache=False, **placed)[0]
+            hidden = decoder(self.model)(input_ids=ids, use_cache=False, **placed)[0]
         return linear_cross_entropy(
             hidden.flatten(0, 1),
-            self.model.lm_head.weight,
+            head(self.model).weight,
             targets.reshape(-1),
             weights.flatten(),
             dtype=torch.float32 if self.precision == "fp32" else torch.bfloat16,
             kernel=self.loss,
+            bias=head(self.model).bias,
+            transform=transform_of(self.model.config),
         )
 
     @property
@@ -73,7 +77,7 @@ def build_objective(model: PreTrainedModel, phase: Train, group: Group) -> Objec
     Weights on the meta device stay there as shards: `materialise` gives them memory. Whole ones must be equal in all
     processes. Raises NotInForce if torch did something else than what was asked for.
     """
-    layers = model.model.layers
+    layers = decoder(model).layers
     recompute_layers(layers, phase.parallel.activation_checkpointing)
     objective = Objective(model, phase.precision, choose(phase.loss, group.device))
     if phase.parallel.sharding == "fsdp":
@@ -132,7 +136,7 @@ def check(objective: Objective, phase: Train, group: Group) -> None:
         if parameter.dtype != kept:
             raise NotInForce(f"{name} is kept in {parameter.dtype}, precision {phase.precision} means {kept}")
     if sharded:
-        modules = [objective, *objective.model.model.layers]
+        modules = [objective, *decoder(objective.model).layers]
         whole = [type(module).__name__ for module in modules if not isinstance(module, FSDPModule)]
         if whole:
             raise NotInForce(f"{len(whole)} modules are not sharded by themselves: {whole[0]}, …")
@@ -141,7 +145,7 @@ def check(objective: Objective, phase: Train, group: Group) -> None:
 
 def _watch_dtype(objective: Objective, expected: torch.dtype) -> None:
     """In the next forward pass, NotInForce if the first layer does not compute in the dtype that is expected."""
-    layer = objective.model.model.layers[0]
+    layer = decoder(objective.model).layers[0]
 
     def look(module: nn.Module, arguments: tuple[Any, ...]) -> None:
         handle.remove()

@@ -1,0 +1,46 @@
+"""The parts of a causal model that this project computes with, wherever a family keeps them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from yarnlab.errors import UserError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedModel
+
+
+class UnsupportedModel(UserError):
+    """A model that can't be computed with here as stock transformers does; the message names the reason."""
+
+
+def decoder(model: PreTrainedModel) -> Any:
+    """Embeddings, `layers`, final norm and the one `rotary_emb`: token ids → hidden states.
+
+    Raises UnsupportedModel for a family without one of the two.
+    """
+    found = model.base_model
+    for part in ("rotary_emb", "layers"):
+        if getattr(found, part, None) is None:
+            raise UnsupportedModel(
+                f"family {model.config.model_type} can't be extended here: {type(found).__name__} has no `{part}`, so "
+                "its rotary embedding, if it has one, is not one table for the layers of a decoder"
+            )
+    return found
+
+
+def experts(config: Any) -> str:
+    """The key of a config by which layers have several MLPs that a router chooses from; empty if they have one."""
+    keys = ("num_local_experts", "num_experts", "n_routed_experts", "moe_num_experts")
+    return next((key for key in keys if isinstance(n := getattr(config, key, None), int) and n > 1), "")
+
+
+def head(model: PreTrainedModel) -> nn.Linear:
+    """The linear map from hidden states to logits. Raises UnsupportedModel for a family without one."""
+    from torch import nn
+
+    found = model.get_output_embeddings()
+    if not isinstance(found, nn.Linear):
+        raise UnsupportedModel(f"family {model.config.model_type}: its head is {type(found).__name__}, not one matrix")
+    return found
