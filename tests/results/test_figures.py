@@ -211,7 +211,7 @@ def test_a_curves_marker_says_how_sure_it_is(results: Results, specs: dict[str, 
     marked = [row for row in rows_of(specs["bucket_nll"]) if "interval" in row]
     row = next(row for row in marked if (row["model"], row["N"]) == ("YaRN s=16", 4096))
     e = mean(nll(results, "yarn-s16", 4096, "bucket_nll").to_numpy())
-    assert row["interval"] == f"{e.low:.3f} to {e.high:.3f}" and len(marked) == 8 * 7
+    assert row["interval"] == f"{e.low:.3f} to {e.high:.3f}" and len(marked) == 9 * 7
     assert '"field": "interval"' in json.dumps(specs["bucket_nll"])
     assert bounds(1.0718, math.inf) == "1.072 to ∞" and bounds(-0.1, 0.2, "+.1%") == "−10.0% to +20.0%"
     assert bounds(-math.inf, math.inf) == bounds(0.0, math.inf) == bounds(math.nan, 1.0) == "none"
@@ -222,7 +222,7 @@ def test_a_smoothed_loss_says_how_sure_it_is(results: Results, specs: dict[str, 
     rows = [row for row in rows_of(specs["training_loss"]) if row["model"] == "PI s=16" and "minus" in row["panel"]]
     marked = {row["step"]: row["interval"] for row in rows if "interval" in row}
     assert list(marked) == list(range(10, 101, 10)) and len(rows) == 100
-    ten = loss_gap(results, "yarn-s16", "pi-s16", 1)["gap"].to_numpy()[10:20]
+    ten = loss_gap(results, "yarn-s16", "pi-s16").to_numpy()[10:20]
     half = 2.262 * ten.std(ddof=1) / 10**0.5  # Student's 97.5 % quantile with 9 degrees of freedom
     low, high = (float(x) for x in marked[20].split(" to "))
     assert (low, high) == (pytest.approx(ten.mean() - half, abs=2e-4), pytest.approx(ten.mean() + half, abs=2e-4))

@@ -18,14 +18,14 @@ from yarnlab.provenance import replacing, write_json
 from yarnlab.results.display import markdown_row
 from yarnlab.results.origin import Origin, origin
 from yarnlab.results.output import write
+from yarnlab.results.report.render import ANSWERS
 from yarnlab.results.results import ResultsError, load
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PAGE = (1200, 1000)  # pixels of the report's head
-# The two pictures, and the figure that each shows; the first only where there is no browser for the report's head.
+# The two pictures: the report's head, or without a browser the figure that stands there; and Figure 1.
 HEAD, FIGURE = "micro-report.png", "micro-figure.png"
-FIGURES = {HEAD: "context_gain", FIGURE: "figure_1"}
 
 
 def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> Path:
@@ -38,7 +38,7 @@ def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> 
     _made(study_dir, "report.html")
     made = origin(load(study_dir))
     text = embedded(readme.read_text(encoding="utf-8"), results_block(claims, study["title"], made)) if readme else ""
-    taken = {HEAD: _head(study_dir, images / HEAD), FIGURE: _figure(study_dir, images / FIGURE)}
+    taken = {HEAD: _head(study_dir, images / HEAD), FIGURE: _figure(study_dir, images / FIGURE, "figure_1")}
     if readme is not None:
         write(readme, text)
     record = {
@@ -116,19 +116,20 @@ def _head(study_dir: Path, picture: Path) -> str:
     """Write the picture of the report's head; returns what it was taken from."""
     binary = next(filter(None, map(shutil.which, BROWSERS)), None)
     if binary is None:
+        answer = next((name for name in ANSWERS if (study_dir / f"figures/{name}.png").is_file()), ANSWERS[-1])
         print(
-            f"No Chromium here ({', '.join(BROWSERS)}): {picture.name} shows the figure {FIGURES[HEAD]} instead of the "
+            f"No Chromium here ({', '.join(BROWSERS)}): {picture.name} shows the figure {answer} instead of the "
             "report's head. Install Debian's package chromium and repeat.",
             file=sys.stderr,
         )
-        return _figure(study_dir, picture)
+        return _figure(study_dir, picture, answer)
     screenshot(binary, study_dir / "report.html", picture)
     return f"the top of report.html, {Path(binary).name}"
 
 
-def _figure(study_dir: Path, picture: Path) -> str:
-    """Write the picture as the figure that it shows; returns what it was taken from."""
-    name = f"figures/{FIGURES[picture.name]}.png"
+def _figure(study_dir: Path, picture: Path, figure: str) -> str:
+    """Write the picture as a figure; returns what it was taken from."""
+    name = f"figures/{figure}.png"
     write(picture, _made(study_dir, name).read_bytes())
     return name
 
