@@ -140,7 +140,7 @@ def test_executions_are_the_parents_of_what_started_in_them(study, store, monkey
     study.start()
     study.end()
     (study.directory / "analysis.json").write_text(json.dumps({"ended": "2090-01-01T00:00:00.000Z"}))
-    (study.directory / "claims.json").write_text(json.dumps({"counts": {"holds": 3, "holds in part": 1}}))
+    (study.directory / "claims.json").write_text(json.dumps({"counts": {"paper": {"holds": 3, "holds in part": 1}}}))
     (study.directory / "report.html").write_text("<p>held</p>")
     assert done(tracking.publish(study.directory)) == (3, 0, None)
     killed, running = (store.run(f"micro 2020-01-0{day} 00:00") for day in (1, 2))
@@ -151,7 +151,8 @@ def test_executions_are_the_parents_of_what_started_in_them(study, store, monkey
     executions.end_execution(study.directory)
     assert done(tracking.publish(study.directory)) == (1, 0, None)
     ended = store.run("micro 2020-01-02 00:00")
-    assert (ended.info.status, ended.data.metrics) == ("FINISHED", {"verdicts/holds": 3, "verdicts/holds in part": 1})
+    counts = {"verdicts/paper/holds": 3, "verdicts/paper/holds in part": 1}
+    assert (ended.info.status, ended.data.metrics) == ("FINISHED", counts)
     assert (store.artifacts(ended) / "report.html").read_text() == "<p>held</p>"
     assert done(tracking.publish(study.directory)) == (0, 0, None)
 

@@ -133,7 +133,11 @@ def _of_execution(study_dir: Path, run: StudyRun, execution: Execution, sent: Se
     if is_newest and analysed and execution["started"] <= analysed != reported:
         counts = read_json(study_dir / "claims.json").get("counts", {})
         at_ms = milliseconds(analysed)
-        new.metrics = [Metric(_name(f"verdicts/{key}"), float(n), at_ms, 0) for key, n in counts.items()]
+        new.metrics = [
+            Metric(_name(f"verdicts/{group}/{verdict}"), float(n), at_ms, 0)
+            for group, own in counts.items()
+            for verdict, n in own.items()
+        ]
         new.files = list(report_files(study_dir))
         new.sent = {execution["id"]: [execution["ended"], analysed]}
     return new
