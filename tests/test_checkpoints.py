@@ -49,7 +49,7 @@ def publish(folder: Path, family: str, **more) -> Path:
     from transformers import AutoConfig, AutoModelForCausalLM
 
     declared = shape(family)
-    keys = declared.model_dump(exclude={"family", "original_context"})
+    keys = declared.model_dump(exclude={"family", "original_context", "alpha", "beta", "partial_rotary_factor"})
     config = {**keys, "vocab_size": VOCABULARY, "max_position_embeddings": CONTEXT, **FAMILIES[family], **more}
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(AutoConfig.for_model(family, **config))
