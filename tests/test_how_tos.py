@@ -40,7 +40,7 @@ def state(project: Path, study: str = "micro") -> dict:
 
 def of_each_seed(arm: str) -> set[str]:
     """The names of an arm's models in the micro study, which trains every arm for three seeds."""
-    return {f"{arm}-seed{seed}" for seed in (42, 43, 44)}
+    return {f"{arm}-seed{seed}" for seed in (11, 12, 13)}
 
 
 def finished(project: Path, study_dir: Path) -> Path:
