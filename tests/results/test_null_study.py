@@ -36,9 +36,8 @@ def null(results: Results, seed: int) -> Results:
 
     frames = {}
     for kind, frame in results.frames.items():
-        changed = {
-            c: noisy(frame, c, 0.05) for c in ("nll", "tail_nll", "entropy") if c in frame and "document" in frame
-        }
+        columns = ("nll", "tail_nll", "truncated_nll", "entropy")
+        changed = {c: noisy(frame, c, 0.05) for c in columns if c in frame and "document" in frame}
         if kind == "passkey":
             changed = {"hit": rng.random(len(frame)) < 0.7}
         elif kind == "benchmarks.samples":

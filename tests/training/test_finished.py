@@ -15,6 +15,7 @@ from yarnlab.errors import EXIT_INTERRUPTED
 from yarnlab.provenance import sha256_of
 from yarnlab.stages.finished import FORCED
 from yarnlab.stages.layout import Layout
+from yarnlab.tracking.records import read_record
 
 
 @pytest.fixture
@@ -70,10 +71,11 @@ def as_snakemake(layout: Layout, job, function, *arguments, code: int = 0, asked
 
 
 def everything(layout: Layout) -> dict[str, bytes]:
-    """What a reader sees of a finished model."""
+    """What a reader sees of a finished model; of its tracking record, all but when it was put back."""
     files = [file for file in layout.model("base").iterdir() if file.is_file()]
-    files += [layout.training("base"), layout.root / "tracking" / "records" / "train.base.json"]
-    return {str(file): file.read_bytes() for file in files}
+    files += [layout.training("base")]
+    record = {key: value for key, value in read_record(layout.root, "train", "base").items() if key != "restored"}
+    return {str(file): file.read_bytes() for file in files} | {"record": json.dumps(record).encode()}
 
 
 @pytest.mark.parametrize(
@@ -85,18 +87,21 @@ def everything(layout: Layout) -> dict[str, bytes]:
 )
 def test_an_edit_that_is_taken_back_finds_the_model_finished(layout, given, job, attempt):
     """Finished, edited, stopped, edited back: manifest, step log and tracking record are those of the first training,
-    to the byte, nothing is trained, and the weights were never touched. What the edit had trained is kept; taken up
-    again, it continues. A forced repetition of the unchanged model trains."""
+    to the byte (the record says besides that it was put back), nothing is trained, and the weights were never touched.
+    What the edit had trained is kept; taken up again, it continues. A forced repetition of the unchanged model trains.
+    """
     stop, edit, code = attempt
     edited, more = edit(given, 1e-2), (1,) if stop is make_and_stop else ()
     job(make, layout, given)
     before, touched = everything(layout), {f: f.stat().st_mtime_ns for f in layout.model("base").glob("*.safetensors")}
     as_snakemake(layout, job, stop, edited, *more, code=code)
+    edit_began = read_record(layout.root, "train", "base")["started"]
     assert run_id(layout, "base") not in before[str(manifest_of(layout))].decode()
 
     said = as_snakemake(layout, job, make, given)
     assert "put back, nothing is trained" in said and "3/3" not in said
     assert everything(layout) == before
+    assert read_record(layout.root, "train", "base")["restored"] > edit_began
     assert {f: f.stat().st_mtime_ns for f in touched} == touched
     assert (layout.root / "base.log").read_text().count("put back") == 1
     assert (layout.root / "state" / "base").exists() == bool(more)  # nothing to continue, nothing left
