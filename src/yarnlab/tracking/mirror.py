@@ -65,7 +65,8 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
         start_execution(study_dir, parent_pid)
         last = False
         while not last:
-            if last := not parent_lives():  # asked before publishing, so that what the parent did last is seen
+            last = not parent_lives()  # asked before publishing, so that what the parent did last is seen
+            if last:
                 end_execution(study_dir)
             found = _files(study_dir)
             result = _attempt(study_dir) if found != published else PublishResult()
