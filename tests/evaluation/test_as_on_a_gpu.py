@@ -13,6 +13,8 @@ import torch
 
 from yarnlab.evaluation import decoding, nll
 from yarnlab.evaluation.nll import target_nll
+from yarnlab.modeling import set_rope
+from yarnlab.rope import make_rope
 from yarnlab.study.evaluations import KINDS
 
 LENGTH, CHUNK = 512, 64
@@ -67,6 +69,8 @@ def model():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.mul_(3)
+    # As load_model leaves it: a cast of stock transformers' own rotary module would round its frequencies to bf16.
+    set_rope(model, make_rope("none", original_context=64, head_dim=16))
     return model
 
 
