@@ -76,24 +76,37 @@ def test_another_machine_has_a_record_of_its_own(made, change):
 
 def test_of_several_at_once_one_measures(monkeypatch, made):
     """The others wait for it and take what it found."""
-    inside, go = threading.Event(), threading.Event()
-    measured = record._measured
+    all_asked = threading.Barrier(3)  # one that asks after the measurement has ended measures anew
+    exclusive = record._exclusive
 
-    def slowly():
-        inside.set()
-        go.wait(10)
-        return measured()
+    def once_all_have_asked(file: Path):
+        all_asked.wait(60)
+        return exclusive(file)
 
-    monkeypatch.setattr(record, "_measured", slowly)
+    monkeypatch.setattr(record, "_exclusive", once_all_have_asked)
     found: list[dict] = []
     threads = [threading.Thread(target=lambda: found.append(record.measure())) for _ in range(3)]
     for thread in threads:
         thread.start()
-    assert inside.wait(10)
-    go.set()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert len(found) == 3 and len(made) == len({one["number"] for one in found}) == 1
+
+
+def test_a_record_made_since_the_file_was_read_is_taken(monkeypatch, made):
+    """Another process measures after this one found nothing and before it asks for the lock: they agree, whatever
+    their clocks say."""
+    exclusive = record._exclusive
+
+    def late(file: Path):
+        monkeypatch.setattr(record, "_exclusive", exclusive)
+        record.measure()
+        return exclusive(file)
+
+    monkeypatch.setattr(record, "_exclusive", late)
+    behind = iter(range(9, 0, -1))  # the other's clock is the slower one
+    monkeypatch.setattr(record, "now", lambda: f"2026-01-01T00:00:0{next(behind)}.000Z")
+    assert another_process()["number"] == another_process()["number"] == 1 == len(made)
 
 
 def blocked(folder: Path) -> None:

@@ -44,20 +44,24 @@ def this_machine() -> dict[str, Any]:
     for file in files():
         if found := read_json(file).get(key):
             return dict(found)
-    return measure()
+    return _kept(key, since="")  # of any time: another process may have measured since the file was read
 
 
 def measure() -> dict[str, Any]:
-    """Measure this machine, anew if it was before, and keep the record; empty where that is not possible.
+    """Measure this machine, anew if it was before, and keep the record; empty where that is not possible."""
+    return _kept(_key(), since=now())
+
+
+def _kept(key: str, since: str) -> dict[str, Any]:
+    """The record of this key measured since then, by another process or now by this one, and kept.
 
     Only one process of those that share a file measures at a time; the others wait, and take what it found.
     """
-    key, asked = _key(), now()
     for file in files():
         try:
             with _exclusive(file):
                 found = read_json(file).get(key)
-                if found and found["measured"] >= asked:  # while this process waited
+                if found and found["measured"] >= since:  # while this process waited
                     return dict(found)
                 write_json(file, read_json(file))  # that it can be written is known before the time is spent
                 measured = _measured()
