@@ -79,9 +79,10 @@ def small_model(config: Any) -> PreTrainedModel:
         torch.manual_seed(0)
         model: Any = AutoModelForCausalLM.from_config(shrunken(config), dtype=torch.float32)
         with torch.no_grad():
-            for parameter in model.parameters():  # sharper than at initialisation, so that differences show
+            # Sharper than at initialisation, so that differences show. At 4 times fp32's own rounding grew to 1e-3 nats.
+            for parameter in model.parameters():
                 silent = not bool(parameter.any())
-                parameter.copy_(torch.randn_like(parameter) * 0.5 if silent else parameter * 4)
+                parameter.copy_(torch.randn_like(parameter) * 0.5 if silent else parameter * 1.5)
     return model.eval()
 
 
