@@ -79,7 +79,7 @@ def small_model(config: Any) -> PreTrainedModel:
         torch.manual_seed(0)
         model: Any = AutoModelForCausalLM.from_config(shrunken(config), dtype=torch.float32)
         with torch.no_grad():
-            # Sharper than at initialisation, so that differences show. At 4 times fp32's own rounding grew to 1e-3 nats.
+            # Sharper than at initialisation, so that differences show; at 4 times, fp32 rounding grew to 1e-3 nats.
             for parameter in model.parameters():
                 silent = not bool(parameter.any())
                 parameter.copy_(torch.randn_like(parameter) * 0.5 if silent else parameter * 1.5)
