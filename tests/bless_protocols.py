@@ -30,6 +30,7 @@ ENTRIES = {
 # What stages pass through and no number depends on. RoPE classes are in the keys, each where it is used; how a study is
 # read and checked is not, since a section holds the values that came of it.
 NEUTRAL = {"errors", "fingerprint", "processes", "progress", "provenance", "rope", "tracking", "study"}
+NEUTRAL |= {f"families.{name}" for name in ("keys", "parity", "shrink", "survey", "tensors")}  # they refuse, no more
 NEUTRAL |= {"cost.devices", "hub.errors", "stages.finished", "stages.layout", "stages.run", "training.lock"}
 NEUTRAL |= {
     f"study.{name}"

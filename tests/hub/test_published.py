@@ -157,8 +157,10 @@ def test_the_official_classes_ignore_the_base():
 
 def test_other_families_keep_what_their_class_says():
     assert "rope_parameters" not in translate_config({"model_type": "gpt2", "n_embd": 8})
-    theta = translate_config({"model_type": "qwen2", "rope_theta": 1e6})["rope_parameters"]
-    assert theta == {"rope_type": "default", "rope_theta": 1e6}
+    translated = translate_config({"model_type": "qwen2", "rope_theta": 1e6})
+    assert translated["rope_theta"] == 1e6 and "rope_parameters" not in translated
+    rope = config_of({"model_type": "qwen2", "rope_theta": 1e6}).rope_parameters
+    assert rope == {"rope_type": "default", "rope_theta": 1e6}
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_other_families_keep_what_their_class_says():
     [
         (
             {"rope_scaling": {"type": "part-ntk", "factor": 2.0}},
-            r"x/y: `rope_scaling.type: part-ntk` has no stock form",
+            r"x/y: `rope_scaling.type: part-ntk` is not supported",
         ),
         ({"rope_scaling": {"type": "dynamic-yarn", "factor": 2.0}}, r"x/y: `rope_scaling.type: dynamic-yarn`"),
         (

@@ -71,7 +71,8 @@ def try_family(family: str, root: Path) -> Fare:
     fare = Fare(family)
     try:
         config = CONFIG_MAPPING[family]()
-        published, rope = small_model(config), declared_rope(config)
+        rope = declared_rope(config)
+        published = small_model(config)
         published.save_pretrained(root / "asset")
         shape = architecture_of(published.config, rope.original_context)
         size = published.config.vocab_size
