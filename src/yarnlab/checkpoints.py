@@ -109,10 +109,10 @@ def check_weights(folder: Path, config: Any) -> None:
     logging.disable_progress_bar()
     check_files(folder)
     check_tied(folder, config)
-    _, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder, config=config, device_map="meta", use_safetensors=True, output_loading_info=True
     )
-    check_loaded(info, folder)
+    check_loaded(loaded[1], folder)
 
 
 def check_trainable(folder: Path) -> None:

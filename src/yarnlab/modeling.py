@@ -100,10 +100,10 @@ def load_model(folder: Path, declared: Rope, *, precision: str = "fp32") -> PreT
     logging.disable_progress_bar()  # a bar for every tensor of a study's many small models
     device = compute_device()
     dtype = torch.bfloat16 if precision == "bf16" and device.type == "cuda" else torch.float32
-    model: Any
-    model, info = AutoModelForCausalLM.from_pretrained(
+    loaded: Any = AutoModelForCausalLM.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, output_loading_info=True
     )
+    model, info = loaded
     check_loaded(info, folder)
     check_rope(model, declared, where=str(folder))
     model.to(device)

@@ -53,7 +53,7 @@ class RotaryEmbedding(nn.Module):
     def forward(self, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, Tensor]:
         """(cos, sin), each (batch, seq_len, columns) in x's dtype, scaled by the attention factor."""
         position_ids = position_ids.to(x.device)
-        if layer_type in self.form.others:
+        if layer_type is not None and layer_type in self.form.others:
             inv_freq, factor = self.form.others[layer_type]
             angles = position_ids[..., None].float() * self._on(x.device, layer_type, inv_freq)
         else:

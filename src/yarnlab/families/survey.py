@@ -91,7 +91,7 @@ def try_family(family: str, root: Path) -> Fare:
     except UserError as error:
         why = str(error)
     except Exception as error:  # of a family's code: its config has no defaults that fit each other, it is no decoder
-        why = f"{type(error).__name__}: {error}"
+        why = f"no model of its default config: {error}"
     why = " ".join(why.replace(str(root / "asset"), "it").split())
     return Fare(family, fare.adopted, False, fare.trained, fare.apart, why)
 
