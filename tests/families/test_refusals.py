@@ -232,3 +232,18 @@ def as_stock(stock, folder, rope, length: int) -> None:
     expected, _ = tiny.stock_nll(stock, length)
     got = token_nll(load_model(folder, rope), tiny.ids_of(length).numpy())
     assert torch.allclose(torch.from_numpy(got)[0], expected, atol=tiny.TOLERANCE)
+
+
+@pytest.mark.parametrize("longest", [64, 256])
+def test_a_yarn_parent_is_adopted_as_it_is_and_extended_further(longest, tmp_path):
+    """`max_position_embeddings` is L (model cards tell to add the block only) or 4·L (as converters write it)."""
+    block = {"factor": 4.0, "original_max_position_embeddings": 64, "type": "yarn"}
+    asset, shape = parent(tmp_path, block, longest), tiny.shape(tiny.stock_config("llama"))
+    refused(asset, "yarn")  # declared as plain
+    rope, further = tiny.rope(shape, "yarn", 4), tiny.rope(shape, "yarn", 8)
+    adopt_published(asset, shape, VOCABULARY, rope, tmp_path / "base", drop_sliding_window=False)
+    as_stock(asset, tmp_path / "base", rope, 256)
+    link_weights(tmp_path / "base", further, tmp_path / "further")
+    config = json.loads((tmp_path / "further" / "config.json").read_text())
+    assert config["max_position_embeddings"] == 512 and config["rope_parameters"]["factor"] == 8.0
+    as_stock(tmp_path / "further", tmp_path / "further", further, 512)

@@ -47,6 +47,7 @@ SUPPORTED: dict[str, dict[str, Any]] = {
     "phi whole": {"partial_rotary_factor": 1.0},
     "phi3": {"pad_token_id": 2},
     "phi3 partial": {"pad_token_id": 2, "partial_rotary_factor": 0.75, "hidden_size": 64},
+    "gpt_neox": {"rotary_pct": 0.25, "hidden_size": 64, "attention_dropout": 0.0, "hidden_dropout": 0.0},
     "stablelm": {"partial_rotary_factor": 0.5},
     "nemotron": {"partial_rotary_factor": 0.5},
     "persimmon": {"partial_rotary_factor": 0.5},

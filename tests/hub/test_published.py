@@ -157,9 +157,10 @@ def test_the_official_classes_ignore_the_base():
 
 def test_other_families_keep_what_their_class_says():
     assert "rope_parameters" not in translate_config({"model_type": "gpt2", "n_embd": 8})
-    qwen = {"model_type": "qwen2", "rope_theta": 1e6}
-    assert "rope_parameters" not in translate_config(qwen)
-    assert config_of(qwen).rope_parameters == {"rope_type": "default", "rope_theta": 1e6}
+    translated = translate_config({"model_type": "qwen2", "rope_theta": 1e6})
+    assert translated["rope_theta"] == 1e6 and "rope_parameters" not in translated
+    rope = config_of({"model_type": "qwen2", "rope_theta": 1e6}).rope_parameters
+    assert rope == {"rope_type": "default", "rope_theta": 1e6}
 
 
 @pytest.mark.parametrize(

@@ -116,15 +116,16 @@ def _layer(typed: bool) -> dict[str, str]:
     return {"layer_type": FULL} if typed else {}
 
 
-def form_of(module: nn.Module) -> Form:
-    """The form of a family's tables, by what its own rotary module (with its buffers on the CPU) makes of known angles.
+def form_of(module: Any) -> Form:
+    """The form of a family's tables, by what its own rotary module makes of known angles.
 
     Raises UnsupportedModel if that is not a cosine and a sine of one pair's angle in each column, or if layers that no
     method changes have tables that change with the input's length.
     """
     name = type(module).__name__
     typed = _by_layer_type(module)
-    probe: Any = copy.deepcopy(module).cpu()
+    fresh: Any = type(module)(config=module.config)  # this one's buffers may have been cast to 16 bits
+    probe = copy.deepcopy(fresh)
     inv_freq = stock_tables(probe)[0]
     types = [layer_type for layer_type in getattr(module, "layer_types", ()) if typed]
     # Types that compute their frequencies anew in the forward pass would not take ours.
@@ -150,8 +151,8 @@ def form_of(module: nn.Module) -> Form:
             raise UnsupportedModel(
                 f"the rope of {layer_type} layers is {kinds[layer_type]}: it changes with the length"
             )
-        own = getattr(module, f"{layer_type}_inv_freq").detach().clone().float().cpu()
-        others[layer_type] = (own, float(getattr(module, f"{layer_type}_attention_scaling")))
+        own = getattr(fresh, f"{layer_type}_inv_freq").detach().clone()
+        others[layer_type] = (own, float(getattr(fresh, f"{layer_type}_attention_scaling")))
     pairs = range(inv_freq.numel())
     found = tuple(columns.tolist())
     return Form(None if found == (*pairs, *pairs) else found, half.dtype == torch.float32, others)

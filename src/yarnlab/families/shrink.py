@@ -32,7 +32,6 @@ SIZES = {
     "kv_lora_rank": 16,
     "mamba_d_ssm": 64,
     "mamba_n_heads": 4,
-    "mamba_d_head": 16,
     "mamba_d_state": 8,
     "mamba_chunk_size": 8,
     "sliding_window": WINDOW,
@@ -53,8 +52,13 @@ def shrunken(config: Any) -> Any:
     for key, size in SIZES.items():
         if isinstance(value := small.get(key), int) and not isinstance(value, bool):
             small[key] = min(value, size)
-    if small.get("head_dim") is None or "qk_rope_head_dim" in small:
-        small["hidden_size"] = 4 * (config.hidden_size // heads)
+    if "mamba_d_ssm" in small:
+        small["mamba_d_head"] = small["mamba_d_ssm"] // small["mamba_n_heads"]
+    ratio = config.hidden_size // heads
+    if small.get("head_dim") in (None, ratio) or "qk_rope_head_dim" in small:  # a family may compute one from the other
+        small["hidden_size"] = 4 * ratio
+    if "head_dim" in small and small["head_dim"] is None:
+        small["head_dim"] = ratio
     _shorten(small, config.num_hidden_layers)
     for key in IDS:  # a row of the embedding, or none
         if small.get(key) is not None:

@@ -68,7 +68,8 @@ def try_family(family: str, root: Path) -> Fare:
     fare = Fare(family)
     try:
         config = CONFIG_MAPPING[family]()
-        published, rope = small_model(config), declared_rope(config)
+        rope = declared_rope(config)
+        published = small_model(config)
         published.save_pretrained(root / "asset")
         shape = architecture_of(published.config, rope.original_context)
         size = published.config.vocab_size
@@ -87,7 +88,7 @@ def try_family(family: str, root: Path) -> Fare:
     except UserError as error:
         why = str(error)
     except Exception as error:  # of a family's code: its config has no defaults that fit each other, it is no decoder
-        why = f"{type(error).__name__}: {error}"
+        why = f"no model of its default config: {error}"
     why = " ".join(why.replace(str(root / "asset"), "it").split())
     return Fare(family, fare.adopted, False, fare.trained, fare.apart, why)
 

@@ -75,13 +75,14 @@ def read_weights(model: nn.Module, folder: Path) -> None:
     with ExitStack() as opened, torch.no_grad():
         handles: dict[Path, Any] = {}
         for name, parameter in model.named_parameters():
-            if name not in files:
+            stored_as = name if name in files else _older_name(model, name, parameter)
+            if stored_as not in files:
                 problems.append(f"{name} is missing")
                 continue
-            file = files[name]
+            file = files[stored_as]
             if file not in handles:
                 handles[file] = opened.enter_context(safe_open(file, framework="pt"))
-            stored = handles[file].get_slice(name)
+            stored = handles[file].get_slice(stored_as)
             if tuple(stored.get_shape()) != tuple(parameter.shape):
                 problems.append(f"{name} is {tuple(stored.get_shape())}, the model's {tuple(parameter.shape)}")
                 continue
@@ -89,6 +90,17 @@ def read_weights(model: nn.Module, folder: Path) -> None:
                 mine.copy_(stored[rows(parameter)])
     if problems:
         raise WeightsError(f"{folder}: {'; '.join(problems[:5])}{' …' if len(problems) > 5 else ''}")
+
+
+def _older_name(model: nn.Module, name: str, parameter: Tensor) -> str:
+    """What files of the family call a weight that transformers has renamed (GPT-NeoX's head); else its own name."""
+    from transformers import PreTrainedModel
+    from transformers.core_model_loading import revert_weight_conversion
+
+    if not isinstance(model, PreTrainedModel):
+        return name
+    stored = revert_weight_conversion(model, {name: torch.empty(parameter.shape, device="meta")})
+    return next(iter(stored)) if len(stored) == 1 else name
 
 
 def _files(folder: Path) -> dict[str, Path]:
