@@ -176,30 +176,27 @@ def causal_attention(
     attention_mask: Tensor | None,
     scaling: float | None = None,
     dropout: float = 0.0,
+    kernel: Kernel = causal_tail,
     **options: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention interface: (batch, heads, seq_len, head_dim) each → (batch, seq_len, heads, head_dim).
 
     Raises AttentionError for whatever is not causal self-attention over whole sequences.
     """
-    return _whole(causal_tail, query, key, value, attention_mask, scaling, dropout, options)
+    refuse(attention_mask, dropout, options, length=key.shape[2])
+    if query.shape[2] != key.shape[2]:
+        raise AttentionError(f"{query.shape[2]} queries to {key.shape[2]} keys: a key cache needs attention sdpa")
+    return kernel(query, key, value, scaling).transpose(1, 2).contiguous(), None
 
 
 def measured_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **options: Any,
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, **options: Any
 ) -> tuple[Tensor, None]:
     """`causal_attention` on a CPU, with the kernel that was measured to be fastest for such a row."""
     found = kernels("fp32" if _computed_in(query) == torch.float32 else "bf16")
     gradients = torch.is_grad_enabled() and query.requires_grad
     kernel = KERNELS[kernel_for(found, query.shape[2], gradients)]
-    return _whole(kernel, query, key, value, attention_mask, scaling, dropout, options)
+    return causal_attention(module, query, key, value, attention_mask, kernel=kernel, **options)
 
 
 def kernels(precision: str) -> dict[str, str]:
@@ -211,22 +208,6 @@ def facts(model: PreTrainedModel, precision: str) -> dict[str, Any]:
     """Which attention is in force, for the record, and where that is MEASURED, which kernel it takes for what."""
     name = model.config._attn_implementation
     return {"attention": name} | ({"kernels": kernels(precision) or "blockwise"} if name == MEASURED else {})
-
-
-def _whole(
-    kernel: Kernel,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    scaling: float | None,
-    dropout: float,
-    options: Mapping[str, Any],
-) -> tuple[Tensor, None]:
-    refuse(mask, dropout, options, length=key.shape[2])
-    if query.shape[2] != key.shape[2]:
-        raise AttentionError(f"{query.shape[2]} queries to {key.shape[2]} keys: a key cache needs attention sdpa")
-    return kernel(query, key, value, scaling).transpose(1, 2).contiguous(), None
 
 
 def refuse(mask: Tensor | None, dropout: float, options: Mapping[str, Any], *, length: int) -> None:

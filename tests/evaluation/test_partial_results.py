@@ -48,7 +48,7 @@ CASES = [
         4,
     ),
     ("sliding_window", {"window": 128, "stride": 64, "max_tokens": 700}, 20, 18),
-    ("dynamic", {"methods": ["none", "dynamic-yarn"], "lengths": [64, 128], "tail": 16}, 700, 576),
+    ("dynamic", {"methods": ["none", "dynamic-yarn"], "lengths": [64, 128], "tail": 16}, 700, 384),
     ("passkey", {"lengths": [128, 192, 256], "trials": 10}, 30, 20),
     ("passkey_official", {"lengths": [400, 600], "trials": 3, "new_tokens": 3, "decoding": "released"}, 5, 3),
 ]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from yarnlab.progress import Progress
+    from yarnlab.rope import Rope
     from yarnlab.study.schema import Study
 
 DYNAMIC_OR_NONE = methods_that("is neither dynamic nor none", lambda rope: rope.dynamic or rope.method == "none")
@@ -61,9 +62,10 @@ class Dynamic(Evaluation):
         return ("lengths",), max(self.lengths)
 
     def cost(self, study: Study, arm: str) -> Passes:
-        runs = self.documents_read(study, arm) * len(self.methods)
-        cut = (runs * len(self.lengths), study.architecture(arm).original_context)
-        return Passes([*((runs, length) for length in self.lengths), cut], max(self.lengths))
+        documents = self.documents_read(study, arm)
+        cut = (documents * len(self.lengths), study.architecture(arm).original_context)
+        runs = [(documents * len(self.methods), length) for length in self.lengths]
+        return Passes([*runs, cut], max(self.lengths))
 
     def evaluate(self, task: Task) -> Outcome:
         """One row per method, document and length: `nll` over all N − 1 targets and `tail_nll` over the last `tail`.
@@ -72,42 +74,41 @@ class Dynamic(Evaluation):
         the same tail under plain RoPE and the last L tokens, whatever the method.
         """
         documents = prefixes(task.corpus, max(self.lengths), None, task.model.config.vocab_size)
-        cells = [
-            Cell(f"{method}-{n}", n * len(documents), partial(self._rows, task, documents, method, n))
-            for method in self.methods
-            for n in self.lengths
-        ]
+        steps = len(documents) * len(self.methods)
+        cells = [Cell(f"{n}", n * steps, partial(self._rows, task, documents, n)) for n in self.lengths]
         table = task.table(cells, "token")
         at_the_end = table[table["length"] == max(self.lengths)].groupby("method")["tail_nll"].mean()
         return Outcome(table, {f"tail_nll/{method}": float(nll) for method, nll in at_the_end.items()})
 
-    def _rows(self, task: Task, documents: np.ndarray, method: str, length: int, progress: Progress) -> Rows:
-        """One row per document."""
+    def _rows(self, task: Task, documents: np.ndarray, length: int, progress: Progress) -> Rows:
+        """One row per method and document."""
         import numpy as np
 
         from yarnlab.modeling import autocast, set_rope
 
-        rope, plain = task.make_rope(method).at(length), task.make_rope("none")
-        context = task.architecture.original_context
-        rows = []
-        for name, ids in zip(task.corpus.names, documents, strict=True):
-            cut = np.concatenate([ids[:1], ids[1:length][1 - context :]])
+        def nll_under(rope: Rope, ids: np.ndarray) -> np.ndarray:
+            set_rope(task.model, rope)
             with autocast(self.precision):
-                set_rope(task.model, rope)
-                nll = token_nll(task.model, ids[None, :length])[0].astype(np.float64)
-                set_rope(task.model, plain)
-                truncated = token_nll(task.model, cut[None])[0].astype(np.float64)
-            labels = task.labels(corpus=self.corpus, method=method, document=name, length=length)
-            rows.append(
-                {
-                    **labels,
-                    "scale_in_force": float(rope.scale),
-                    "nll": nll.mean(),
-                    "tail_nll": nll[-self.tail :].mean(),
-                    "truncated_nll": truncated[-self.tail :].mean(),
-                    "tokens": len(nll),
-                    "protocol": self.PROTOCOL,
-                }
-            )
-            progress.advance(length, note=f"{method} at {length}")
+                return token_nll(task.model, ids[None])[0].astype(np.float64)
+
+        plain, context = task.make_rope("none"), task.architecture.original_context
+        cuts = [np.concatenate([ids[:1], ids[1:length][1 - context :]]) for ids in documents]
+        truncated = [nll_under(plain, cut)[-self.tail :].mean() for cut in cuts]
+        rows = []
+        for method in self.methods:
+            rope = task.make_rope(method).at(length)
+            for name, ids, at_the_end in zip(task.corpus.names, documents, truncated, strict=True):
+                nll = nll_under(rope, ids[:length])
+                rows.append(
+                    {
+                        **task.labels(corpus=self.corpus, method=method, document=name, length=length),
+                        "scale_in_force": float(rope.scale),
+                        "nll": nll.mean(),
+                        "tail_nll": nll[-self.tail :].mean(),
+                        "truncated_nll": at_the_end,
+                        "tokens": len(nll),
+                        "protocol": self.PROTOCOL,
+                    }
+                )
+                progress.advance(length, note=f"{method} at {length}")
         return rows

@@ -127,7 +127,7 @@ class Form(ConfigModel):
             text = self.prose.format_map({name: _said(value) for name, value in self.parameters.items()})
         else:
             compared = "; ".join(part.words() for part in self.parts)
-            decided = dict.fromkeys(part.measured.decided for part in self.parts)
+            decided = dict.fromkeys(sentence for part in self.parts for sentence in part.measured.decided)
             text = f"{self._lead()}{compared}. {' '.join(decided)}"
         text = re.sub(r"(?<=\d)%", " %", " ".join(f"{text} {self.note}".split()))
         return text[0].upper() + text[1:]

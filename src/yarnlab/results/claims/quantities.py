@@ -49,8 +49,8 @@ from yarnlab.study.fields import ConfigModel, near
 
 RATIO = "ratio of perplexities"
 NATS = "nats per token"
-PAIRED = "95 % intervals, paired by document."
-WINDOWED = "95 % intervals, paired by document. A window of c tokens shows each token between 3c/4 and c tokens."
+PAIRED = ("95 % intervals, paired by document.",)
+WINDOWED = (*PAIRED, "A window of c tokens shows each token between 3c/4 and c tokens.")
 
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(as_list)]
 Span: TypeAlias = tuple[Length, Length]
@@ -73,7 +73,7 @@ class Quantity:
     keys: frozenset[str]
     on_base: bool
     equal: float
-    decided: str
+    decided: tuple[str, ...]
     raw: Callable[..., Estimate] | None = None
 
 
@@ -87,7 +87,7 @@ def quantity(
     kind: str = "perplexity",
     on_base: bool = False,
     equal: float = 1.0,
-    decided: str = PAIRED,
+    decided: tuple[str, ...] = PAIRED,
     raw: Callable[..., Estimate] | None = None,
 ) -> Callable[[Callable[..., Estimate]], Callable[..., Estimate]]:
     """Register the decorated function as the quantity of its name."""
@@ -153,7 +153,7 @@ def _controls(results: Results, *arms: str) -> tuple[str, ...]:
     return tuple(found)
 
 
-@quantity("{of}, perplexity at {at:,} tokens", "perplexity at {at}: {compared}", "at", decided="95 % intervals.")
+@quantity("{of}, perplexity at {at:,} tokens", "perplexity at {at}: {compared}", "at", decided=("95 % intervals.",))
 def perplexity(results: Results, of: str, at: int) -> Estimate:
     """Perplexity of one model at one length."""
     return over_documents(nll(results, of, at)).map(math.exp, "perplexity")
@@ -319,7 +319,7 @@ def zero_shot_gap_growth(results: Results, of: str, over: str, step: tuple[float
     "share of right answers on the same items, mean over the tasks: {compared}",
     kind="benchmarks",
     equal=0.0,
-    decided="95 % intervals over the same items.",
+    decided=("95 % intervals over the same items.",),
 )
 def score_change(results: Results, of: str, over: str) -> Estimate:
     """Mean share of right answers over the short tasks: one model minus another on the same items."""
@@ -332,7 +332,7 @@ def score_change(results: Results, of: str, over: str) -> Estimate:
     "measure",
     kind="sliding_window",
     equal=0.0,
-    decided="95 % intervals, paired and resampled by document.",
+    decided=("95 % intervals, paired and resampled by document.",),
 )
 def sliding_gap(results: Results, of: str, over: str, measure: str) -> Estimate:
     """ln perplexity of one model minus that of another: windows pooled as the official code does, or by document."""
