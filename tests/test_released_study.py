@@ -71,7 +71,7 @@ def test_no_code_of_a_repository_was_fetched(ready, fetched):
 def test_every_checkpoint_is_evaluated(ready, finished):
     """Finite losses at every length, by a kernel that the manifest names; another for what needs a key cache."""
     study = json.loads(ready[1].read_text())
-    for kind, attention in zip(KINDS, ("yarnlab_blockwise", "yarnlab_blockwise", "sdpa"), strict=True):
+    for kind, attention in zip(KINDS, ("yarnlab_measured", "yarnlab_measured", "sdpa"), strict=True):
         models = study["evaluations"][kind]["models"]
         assert any(name.startswith("released-") for name in models)
         for name in models:

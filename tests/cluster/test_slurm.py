@@ -38,10 +38,11 @@ extends: smoke.yaml
 study: queued
 models:
   yarn-s16: {train: {steps: 16}}
-  pi-s16: {train: {steps: 16, parallel: PARALLEL}}
+  pi-s16: {train: {steps: 16, micro_batch: 1, parallel: PARALLEL}}
   ramp-only-s16: null
 evaluations:
   perplexity: {models: [base, yarn-s16, yarn-s32]}
+  context: {models: [base, yarn-s32]}
   passkey: {models: [yarn-s16]}
   sliding_window: {models: [pi-s16]}
   benchmarks: {models: [yarn-s16]}

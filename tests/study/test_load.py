@@ -47,7 +47,6 @@ models:
         original_context: 64
         rope_theta: 10000.0
         tie_word_embeddings: true
-      initialisation: normal
       phases:
         - &phase
           corpus: train
@@ -201,7 +200,7 @@ def test_mistakes(tmp_path, old, new, message):
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
     [
-        ("models: [base, long]", "models: [base]", ":40: models.long: no evaluation uses this model"),
+        ("models: [base, long]", "models: [base]", ":39: models.long: no evaluation uses this model"),
         ("seed: 1", "seed: [1", ":4: not valid YAML"),
     ],
 )

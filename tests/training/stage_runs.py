@@ -29,7 +29,6 @@ def spec(shape, name: str, parent: str | None, ways: dict) -> dict:
         "parent": parent,
         "asset": None,
         "drop_sliding_window": False,
-        "initialisation": "normal" if parent is None else None,
         "depth": 0 if parent is None else 1,
         "vocab_size": VOCABULARY,
         "phases": [chosen.model_dump(mode="json")],

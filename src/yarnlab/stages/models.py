@@ -229,7 +229,6 @@ def _initial_model(
     from yarnlab.checkpoints import check_trainable
     from yarnlab.modeling import check_config, create_model, load_model, meta_model, rope_of, set_rope
     from yarnlab.study.schema import Architecture
-    from yarnlab.training.initialisation import build_induction_circuit
     from yarnlab.training.objective import build_objective, materialise
     from yarnlab.training.shards import read_weights
 
@@ -237,8 +236,6 @@ def _initial_model(
     model: Any
     if parent is None:
         model = create_model(Architecture(**spec["architecture"]), vocab_size=spec["vocab_size"], seed=spec["seed"])
-        if spec["initialisation"] == "induction":
-            build_induction_circuit(model, rope, seed=spec["seed"])
         model.to(group.device)
     else:
         check_trainable(parent)

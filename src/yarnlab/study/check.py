@@ -137,14 +137,6 @@ def _shapes(study: Study) -> Iterator[Problem]:
     for arm, model in study.models.items():
         if model.pretrain is not None:
             yield from _heads(model.pretrain.architecture, ("models", arm, "pretrain", "architecture"))
-            shape = model.pretrain.architecture
-            if model.pretrain.initialisation == "induction" and (
-                shape.num_hidden_layers < 2 or shape.hidden_size < 2 * shape.head_dim
-            ):
-                yield (
-                    ("models", arm, "pretrain", "initialisation"),
-                    f"induction needs two layers and a hidden_size of 2 x head_dim = {2 * shape.head_dim} or more",
-                )
         elif model.hub is not None:
             yield from _heads(model.hub.architecture, ("models", arm, "hub", "architecture"))
         elif model.rope is not None and model.train is not None and model.rope.method.startswith("dynamic-"):

@@ -76,8 +76,6 @@ class Pretrain(ConfigModel):
 
     architecture: Architecture
     """Its shape; of family llama, with tied embeddings."""
-    initialisation: Literal["normal", "induction"]
-    """`induction` starts from weights that hold an induction circuit (training/initialisation.py)."""
     phases: tuple[Train, ...] = Field(min_length=1)
     """Training phases, one after the other."""
 

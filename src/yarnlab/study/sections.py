@@ -95,7 +95,7 @@ def _named(study: Study, what: str, name: str, known: Mapping[str, T]) -> T:
 
 
 def _origin(study: Study, arm: str, seed: int) -> dict[str, Any]:
-    """What a model is made from: `parent` or, for a root, `asset` or an `initialisation`."""
+    """What a model is made from: `parent` or, for a root, nothing or an `asset`."""
     model = study.models[arm]
     return {
         "kind": model.kind,
@@ -103,7 +103,6 @@ def _origin(study: Study, arm: str, seed: int) -> dict[str, Any]:
         "asset": model.hub.asset if model.hub is not None else None,
         "drop_sliding_window": model.hub.drop_sliding_window if model.hub is not None else False,
         **({"ignored_config": list(model.hub.ignored_config)} if model.hub and model.hub.ignored_config else {}),
-        "initialisation": model.pretrain.initialisation if model.pretrain is not None else None,
         "depth": _depth(study, arm),
         "vocab_size": study.vocab_size(arm),
     }
