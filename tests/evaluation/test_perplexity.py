@@ -10,7 +10,7 @@ import torch
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
-from yarnlab.evaluation.perplexity import document_nll, perplexity_rows
+from yarnlab.evaluation.perplexity import Perplexity, document_nll, perplexity_rows
 from yarnlab.evaluation.zero_shot import grid_lengths
 from yarnlab.families.rotary import RotaryEmbedding
 from yarnlab.modeling import set_rope
@@ -98,3 +98,13 @@ def test_a_corpus_of_another_vocabulary_is_an_error(tiny_model, architecture, co
 )
 def test_zero_shot_lengths_reach_the_extended_context(scale, expected):
     assert grid_lengths(256, scale, 8192) == expected
+
+
+def test_the_first_documents_alone_are_read_where_a_number_is_asked_for(tiny_task):
+    """Their rows and their losses are those of the whole corpus."""
+    tasks = [tiny_task({"lengths": {"start": 64, "stop": 128, "step": 64}, **asked}) for asked in ({}, {"documents": 2})]
+    whole, first = (Perplexity(**task.settings).evaluate(task) for task in tasks)
+    names = whole.table["document"].unique()[:2]
+    expected = whole.table[whole.table["document"].isin(names)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(first.table, expected)
+    assert len(first.nll) == 2 and np.array_equal(first.nll, whole.nll[:2])
