@@ -24,7 +24,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from yarnlab.processes import watch
+from yarnlab.processes import hold_environment, watch
 
 SOCKET = "YARNLAB_FORK_SERVER"
 VERBS = ("train", "evaluate", "analyse", "table", "figure", "report")
@@ -174,4 +174,5 @@ def _run(request: dict[str, Any], streams: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    hold_environment()
     serve(Path(sys.argv[1]), watch(int(sys.argv[2])))

@@ -12,11 +12,13 @@ from yarnlab.cluster.failures import explain
 from yarnlab.hub.errors import HubError
 from yarnlab.cluster.resources import JobResources
 from yarnlab.machine.record import this_machine
+from yarnlab.processes import hold_environment
 from yarnlab.results.registry import paper_targets
 from yarnlab.study.read import StudyError
 from yarnlab.study.evaluations import KINDS
 from yarnlab.workflow import Workflow
 
+hold_environment()
 try:
     flow = Workflow.chosen(config, Path(workflow.basedir) / "config" / "studies")
 except (StudyError, HubError) as mistake:
