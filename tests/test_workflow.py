@@ -49,6 +49,18 @@ def test_every_execution_has_a_manifest_of_its_own(study):
     assert set(flow.manifests()) >= set(flow.model_manifests()) | set(flow.asset_manifests())
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_after_a_failure_the_report_of_the_rest_has_its_command(tmp_path, there):
+    flow = Workflow(Workflow.load("smoke", STUDIES).study, results=str(tmp_path / "my results"))
+    manifest = Path(flow.evaluation_manifests("perplexity")[1])
+    if there:
+        manifest.parent.mkdir(parents=True)
+        manifest.write_text("{}")
+    folder = f"--study-dir '{tmp_path}/my results/smoke'"
+    command = f"envs/run yarnlab analyse {folder} && envs/run yarnlab report {folder}"
+    assert list(flow.partial_report()) == ([f"For a report of what is there: {command}"] if there else [])
+
+
 def test_another_pin_of_an_asset_makes_it_again(tmp_path, monkeypatch):
     """Also of one that was fetched before anybody had pinned it; which the pin alone does not make again."""
     monkeypatch.chdir(tmp_path)

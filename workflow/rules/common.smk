@@ -50,4 +50,4 @@ onstart:
 
 
 onerror:
-    print(*explain(log), sep="\n", file=sys.stderr)
+    print(*explain(log), *flow.partial_report(), sep="\n", file=sys.stderr)
