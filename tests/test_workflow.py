@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -47,6 +48,21 @@ def test_every_execution_has_a_manifest_of_its_own(study):
     flow = Workflow.load(study, STUDIES)
     assert len(set(flow.manifests())) == len(flow.executions())
     assert set(flow.manifests()) >= set(flow.model_manifests()) | set(flow.asset_manifests())
+
+
+LONGEST_WORD = 128 * 1024  # of a command, or of a variable: what Linux takes (MAX_ARG_STRLEN)
+
+
+def test_a_study_of_many_seeds_can_start(tmp_path):
+    """Its summary is 141 kB: no job gets it, or anything that grows with the study, as a word of its command."""
+    study = shutil.copytree(STUDIES, tmp_path / "studies") / "micro.yaml"
+    study.write_text(re.sub(r"(?m)^replicates: .*$", "replicates: 100", study.read_text()))
+    flow = Workflow.load(str(study), STUDIES)
+    assert len(flow.models) > 500
+    words = [flow.summary(), flow.tokenizer_spec(), *map(flow.key_of, ("analyse", "report"), ("", ""))]
+    for stage, name in flow.executions():
+        words += [canonical(flow.section(stage, name)), flow.key_of(stage, name)]
+    assert max(map(len, words)) < LONGEST_WORD / 8
 
 
 @pytest.mark.parametrize("there", [True, False])
