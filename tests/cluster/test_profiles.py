@@ -93,17 +93,18 @@ def test_the_node_profile_runs_here_and_counts_gpus(monkeypatch):
     assert settings["resources"] == {"needed_gpus": 4}
 
 
-def test_every_call_leaves_the_text_of_commands_out_of_what_reruns(monkeypatch):
+def test_every_call_goes_on_after_a_crash_and_leaves_the_text_of_commands_out_of_what_reruns(monkeypatch):
     """The default profile says so for plain calls, from any folder, and the two others say the same."""
     with open(ROOT / "profiles" / "default" / "profile.v9+.yaml") as file:
         default = yaml.safe_load(file)
-    assert default == {"rerun-triggers": ["mtime", "input", "params"]}
+    assert default == {"rerun-triggers": ["mtime", "input", "params"], "rerun-incomplete": True}
     for name in ("cluster", "node"):
-        assert profile(name, monkeypatch)["rerun-triggers"] == default["rerun-triggers"]
+        assert default.items() <= profile(name, monkeypatch).items()
     for folder, snakefile in ((ROOT, []), ("/", ["--snakefile", str(ROOT / "Snakefile")])):
         monkeypatch.chdir(folder)
         _, arguments = parse_args(["--dry-run", *snakefile])
         assert {trigger.name.lower() for trigger in arguments.rerun_triggers} == {*default["rerun-triggers"]}
+        assert arguments.rerun_incomplete is True
 
 
 def test_both_profiles_select_the_paper_study(monkeypatch):

@@ -211,7 +211,7 @@ def _late(layout: Layout, given: dict, looks: int) -> None:
             return original(run, *resolved, "before")
         return original(run, *resolved)
 
-    models.state_key, models.LATE_S = state_key, 2
+    models.state_key, models.LATE_S = state_key, 4
     make(layout, given)
 
 

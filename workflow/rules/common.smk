@@ -8,6 +8,7 @@ sys.path.insert(0, str(SOURCE))
 
 from yarnlab import fork_server, outdated, tracking
 from yarnlab.cluster import slurm
+from yarnlab.cluster.coordinator import take_over
 from yarnlab.cluster.failures import explain
 from yarnlab.hub.errors import HubError
 from yarnlab.cluster.resources import JobResources
@@ -27,6 +28,8 @@ flow.export_environment(SOURCE)
 machine = JobResources(flow.study)
 if workflow.is_main_process:
     outdated.warn(flow)
+    if not workflow.dryrun:
+        take_over(flow.root)
 
 
 pathvars:
