@@ -16,6 +16,7 @@ import how_tos
 import pandas as pd
 import pytest
 
+from yarnlab.results.report.check import check_report
 from yarnlab.study.evaluations import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -251,6 +252,23 @@ def test_files_that_disappear_are_named_and_made_again(finished):
     assert snakemake(finished, "-R", target).returncode == 0
     assert table.read_bytes() == before
     assert planned(finished) == set()
+
+
+@pytest.mark.slow
+def test_a_failed_evaluation_leaves_a_report_of_the_rest(finished, tmp_path):
+    """What Snakemake says at its end makes it, and it says what was not run."""
+    folder = shutil.copytree(finished, tmp_path / "study", symlinks=True)
+    results = folder / "results" / "smoke"
+    for name in ("evaluations/perplexity/pi-s16.parquet", "evaluations/perplexity/pi-s16.manifest.json",
+                 "study.json", "analysis.json", "report.html"):  # fmt: skip
+        (results / name).unlink()
+    done = snakemake(folder, "report", YARNLAB_ATTENTION="nonsense")
+    assert done.returncode != 0 and not (results / "report.html").exists()
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("For a report of what is there: ")]
+    for command in said.partition(": ")[2].replace("envs/run yarnlab", f"{sys.executable} -m yarnlab").split(" && "):
+        subprocess.run(command, shell=True, cwd=folder, check=True, capture_output=True)
+    assert "no perplexity of pi-s16" in (results / "report.html").read_text()
+    assert check_report(results) == []
 
 
 @pytest.mark.slow

@@ -351,6 +351,29 @@ def compare(
 
 
 @app.command()
+def clean(
+    study: StudyName,
+    results: Results = Path("results"),
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it without asking.")] = False,
+) -> None:
+    """Say what of a study's results nothing needs any more, and its size; remove it if told to."""
+    from yarnlab.stages.clean import leftovers, remove
+    from yarnlab.stages.layout import Layout
+
+    chosen = _study_named(study)
+    found = leftovers(Layout(results / chosen.study), chosen)
+    for one in found:
+        print(f"{one.bytes / 1e9:8.3f} GB  {one.path}: {one.why}")
+    total = f"{sum(one.bytes for one in found) / 1e9:.3g} GB"
+    if not found:
+        print(f"{results / chosen.study}: everything there is needed")
+    elif yes or typer.confirm(f"Remove all of these, {total}?"):
+        for one in found:
+            if not remove(one):
+                print(f"{one.path}: in use, left as it is")
+
+
+@app.command()
 def gallery(
     study_dir: StudyDir,
     images: Annotated[Path, typer.Option(help="Where the two pictures go.")] = Path("docs/images"),

@@ -97,11 +97,23 @@ def git_state() -> dict[str, Any]:
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
+@cache
 def lock_digest() -> str | None:
-    """sha256 of the lock file of the environment in use."""
-    name = "gpu.lock" if Path(sys.prefix).name == ".venv-gpu" else "cpu.lock"
-    lock = project_root() / "envs" / name
-    return sha256_of(lock) if lock.exists() else None
+    """sha256 of the lock file whose packages are installed, each in its version; None in any other environment."""
+    for name in ("cpu.lock", "gpu.lock"):
+        lock = project_root() / "envs" / name
+        if lock.exists() and all(map(_is_installed, lock.read_text(encoding="utf-8").splitlines())):
+            return sha256_of(lock)
+    return None
+
+
+def _is_installed(pin: str) -> bool:
+    """Whether a line of a lock file, NAME==VERSION or nothing, is met; a build for CPUs (2.13+cpu) is that version."""
+    name, _, version = pin.partition("#")[0].strip().partition("==")
+    try:
+        return not name or metadata.version(name).partition("+")[0] == version
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def package_versions() -> dict[str, str]:

@@ -6,7 +6,8 @@ Imported at every start of Snakemake, so it must stay light: no torch, no pandas
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -260,6 +261,15 @@ class Workflow:
     def manifests(self) -> list[str]:
         """Every manifest that the study's stages write."""
         return list(self.executions().values())
+
+    def partial_report(self) -> Iterator[str]:
+        """After a failure: what makes a report of what is there, if there is an evaluation."""
+        if any(Path(path).exists() for path in self.evaluation_manifests(*KINDS)):
+            there = shlex.quote(self.root)
+            yield (
+                f"For a report of what is there: envs/run yarnlab analyse --study-dir {there} && "
+                f"envs/run yarnlab report --study-dir {there}"
+            )
 
     @staticmethod
     def _name(wildcards: Any) -> str:

@@ -198,6 +198,35 @@ def test_a_state_of_another_parent_is_not_continued(layout, architecture, tmp_pa
     assert step_log(layout, "child") == step_log(clean, "child")
 
 
+def _late(layout: Layout, given: dict, looks: int) -> None:
+    """Every process but the leading one sees an input as it was before, the first `looks` times."""
+    from yarnlab.stages import models
+
+    leader, seen, original = os.getpid(), iter(range(looks)), models.state_key
+
+    def state_key(run, *resolved):
+        if os.getpid() != leader and (look := next(seen, None)) is not None:
+            if look == 0:
+                raise FileNotFoundError(run.inputs[0])
+            return original(run, *resolved, "before")
+        return original(run, *resolved)
+
+    models.state_key, models.LATE_S = state_key, 4
+    make(layout, given)
+
+
+@pytest.mark.parametrize("looks", [2, 99])
+def test_processes_that_see_other_inputs_train_nothing(layout, architecture, job, looks):
+    """A file system that shows new files late is waited for, and not for ever; nobody looks for another state."""
+    given = spec(architecture, "base", None, parallel(2))
+    said = job(_late, layout, given, looks, code=looks == 99)
+    if looks == 99:
+        assert "GroupError: base: its processes see different inputs" in said and "run the same command again" in said
+        assert not layout.training("base").exists()
+    else:
+        assert (layout.model("base") / "manifest.json").exists()
+
+
 def test_an_edit_that_is_taken_back_finds_its_own_step_log(layout, architecture, job):
     """Stopped after two steps, edited, stopped after one, edited back, finished: the log is that of one training."""
     given = spec(architecture, "base", None, parallel())

@@ -8,15 +8,18 @@ sys.path.insert(0, str(SOURCE))
 
 from yarnlab import fork_server, outdated, tracking
 from yarnlab.cluster import slurm
+from yarnlab.cluster.coordinator import take_over
 from yarnlab.cluster.failures import explain
 from yarnlab.hub.errors import HubError
 from yarnlab.cluster.resources import JobResources
 from yarnlab.machine.record import this_machine
+from yarnlab.processes import hold_environment
 from yarnlab.results.registry import paper_targets
 from yarnlab.study.read import StudyError
 from yarnlab.study.evaluations import KINDS
 from yarnlab.workflow import Workflow
 
+hold_environment()
 try:
     flow = Workflow.chosen(config, Path(workflow.basedir) / "config" / "studies")
 except (StudyError, HubError) as mistake:
@@ -25,6 +28,8 @@ flow.export_environment(SOURCE)
 machine = JobResources(flow.study)
 if workflow.is_main_process:
     outdated.warn(flow)
+    if not workflow.dryrun:
+        take_over(flow.root)
 
 
 pathvars:
@@ -48,4 +53,4 @@ onstart:
 
 
 onerror:
-    print(*explain(log), sep="\n", file=sys.stderr)
+    print(*explain(log), *flow.partial_report(), sep="\n", file=sys.stderr)

@@ -24,7 +24,7 @@ from yarnlab.results.display import DisplayTable, manifests_of, to_latex, to_mar
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.missing import command_for
 from yarnlab.results.origin import origin
-from yarnlab.results.output import vega, write
+from yarnlab.results.output import in_script, vega, write
 from yarnlab.results.registry import Figure, Table, figures, made_of, tables
 from yarnlab.results.results import Results, ResultsError, load
 from yarnlab.results.style import CONFIG, GRID, INK, PAPER, QUIET
@@ -225,7 +225,8 @@ def drawn(spec: dict[str, Any], folder: Path) -> dict[str, str | bytes]:
 
     text = json.dumps(spec)
     svg = _renumbered(vl_convert.vegalite_to_svg(text))
-    page = _LOADED.sub(lambda _: f"<script>{vega(folder)}</script>", vl_convert.vegalite_to_html(text), count=1)
+    page = _SPEC.sub(lambda _: f"const spec = {in_script(spec)};\n", vl_convert.vegalite_to_html(text), count=1)
+    page = _LOADED.sub(lambda _: f"<script>{vega(folder)}</script>", page, count=1)
     return {"html": page, "svg": svg, "png": vl_convert.svg_to_png(svg, scale=2)}
 
 
@@ -260,4 +261,5 @@ def _json(shown: dict[str, Any]) -> str:
 
 
 _CLIP = re.compile(r"\bclip\d+\b")
+_SPEC = re.compile(r"const spec = .*;\n")
 _LOADED = re.compile(r'(?:\s*<script src="[^"]+"></script>)+')  # what a page would fetch from the network

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -28,3 +29,8 @@ def vega(figures: Path) -> str:
         bundle: Any = vl_convert.javascript_bundle  # its stub wrongly requires an argument
         write(kept, str(bundle()).replace("</script", "<\\/script"))
     return kept.read_text(encoding="utf-8")
+
+
+def in_script(value: Any) -> str:
+    """`value` as JSON that a page's script element may hold: without "<", no text in it ends or changes the script."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from yarnlab.study.training import Train
     from yarnlab.training.objective import Objective
     from yarnlab.training.parallel import Group
+
+LATE_S = 60  # for so long a network file system may show a file as it was before
 
 
 def make_model(
@@ -70,7 +73,7 @@ def _train_together(
 
     with processes(phases[0].parallel) as group:
         phases = _with_precision(phases, group)
-        run.state = _state_key(run, phases)
+        run.state = _agreed_key(run, phases, group)
         state = layout.state(run.name, run.state)
         if not group.is_leader:
             if group.await_leader():
@@ -91,6 +94,29 @@ def _train_together(
         except BaseException:
             group.announce(False)
             raise
+
+
+def _agreed_key(run: StageRun, phases: tuple[Train, ...], group: Group) -> str:
+    """The key of the training's state, once every process finds the same inputs.
+
+    Raises GroupError where they do not: each would train from a state of its own, or on other text.
+    """
+    from yarnlab.training.parallel import GroupError
+
+    for _ in range(LATE_S):
+        key = ""
+        try:
+            key = _state_key(run, phases)
+        except OSError:
+            if group.is_leader:
+                raise
+        if group.all_true(list(key.encode()) == group.broadcast(list(key.encode()))):
+            return key
+        time.sleep(1)
+    raise GroupError(
+        f"{run.name}: its processes see different inputs ({', '.join(map(str, run.inputs))}), {LATE_S} s after they "
+        "started: put the results folder where all of their machines see it, and run the same command again"
+    )
 
 
 def _state_key(run: StageRun, phases: tuple[Train, ...]) -> str:

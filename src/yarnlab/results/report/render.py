@@ -11,7 +11,7 @@ from typing import Any
 
 from yarnlab.results.analyse import INDEX
 from yarnlab.results.claims.criteria import GROUPS
-from yarnlab.results.output import vega, write
+from yarnlab.results.output import in_script, vega, write
 from yarnlab.results.registry import Artefact, figures, tables
 from yarnlab.results.report.sections import ordered
 from yarnlab.results.results import ResultsError
@@ -98,8 +98,7 @@ def _figures(study_dir: Path, index: dict[str, Any], links: dict[str, Any], comm
         entry["files"] = [f"figures/{name}.{suffix}" for suffix in ("svg", "png", "html")]
         entry["links"] = _known(entry["sources"], links)
         if entry["spec"] is not None:
-            # '</' inside a script element would end it early.
-            entry["spec"] = json.dumps(entry["spec"], separators=(",", ":")).replace("</", "<\\/")
+            entry["spec"] = in_script(entry["spec"])
         found.append(entry)
     return found
 
