@@ -10,19 +10,18 @@ from yarnlab import fork_server, outdated, tracking
 from yarnlab.cluster import slurm
 from yarnlab.cluster.coordinator import take_over
 from yarnlab.cluster.failures import explain
-from yarnlab.hub.errors import HubError
+from yarnlab.errors import UserError
 from yarnlab.cluster.resources import JobResources
 from yarnlab.machine.record import this_machine
 from yarnlab.processes import hold_environment
 from yarnlab.results.registry import paper_targets
-from yarnlab.study.read import StudyError
 from yarnlab.study.evaluations import KINDS
 from yarnlab.workflow import Workflow
 
 hold_environment()
 try:
     flow = Workflow.chosen(config, Path(workflow.basedir) / "config" / "studies")
-except (StudyError, HubError) as mistake:
+except UserError as mistake:
     sys.exit(f"The study can't be run:\n{mistake}")
 flow.export_environment(SOURCE)
 machine = JobResources(flow.study)
