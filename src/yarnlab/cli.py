@@ -351,6 +351,25 @@ def compare(
 
 
 @app.command()
+def verify(
+    study: Annotated[str, typer.Argument(help="A study's name, or its results folder.")],
+    results: Results = Path("results"),
+    readme: Annotated[Path, typer.Option(help="The page whose block of results is checked too.")] = Path("README.md"),
+) -> None:
+    """Re-hash all results of a study and name what is not as its record says; exit with 1 if there is anything."""
+    from yarnlab.audit.folder import study_folder
+    from yarnlab.audit.verify import verify as audited
+
+    folder = study_folder(study, results)
+    audit = audited(folder, readme)
+    for finding in audit.findings:
+        print(finding, file=sys.stderr)
+    print(f"{folder}: {'sound' if not audit.findings else f'{len(audit.findings)} found'}: {audit.counts}")
+    if audit.findings:
+        raise typer.Exit(1)
+
+
+@app.command()
 def gallery(
     study_dir: StudyDir,
     images: Annotated[Path, typer.Option(help="Where the two pictures go.")] = Path("docs/images"),
