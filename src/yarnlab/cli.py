@@ -370,6 +370,22 @@ def verify(
 
 
 @app.command()
+def why(
+    study: Annotated[str, typer.Argument(help="A study's name, or its results folder.")],
+    cell: Annotated[str, typer.Argument(help="table_2[yarn-s16, 2048], figure_1[yarn-s16, 512], a claim's id, …")],
+    results: Results = Path("results"),
+) -> None:
+    """Say how a number was made: the evaluation, model, data, code, settings, seed and machine behind it; and the
+    commands that make it again, the last one from nothing."""
+    from yarnlab.audit.cells import find
+    from yarnlab.audit.chain import chain
+    from yarnlab.audit.folder import Folder, study_folder
+
+    folder = Folder(study_folder(study, results))
+    print(chain(folder, find(folder, cell)))
+
+
+@app.command()
 def gallery(
     study_dir: StudyDir,
     images: Annotated[Path, typer.Option(help="Where the two pictures go.")] = Path("docs/images"),

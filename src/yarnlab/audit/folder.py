@@ -1,4 +1,4 @@
-"""A study's results folder as it lies on disk: every file with its hash, and the records that say what it should hold."""
+"""A study's results folder as it lies on disk: every file with its hash, and the records of what it should hold."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def study_folder(chosen: str, results: Path) -> Path:
 
 @dataclass(frozen=True)
 class Folder:
-    """results/<study>. Hashes are computed once; an unreadable record counts as empty."""
+    """results/<study>. Every file is read once; an unreadable record counts as empty."""
 
     path: Path
 

@@ -126,7 +126,9 @@ def _analysis(folder: Folder) -> Iterator[Finding]:
         return
     for file, wrong in folder.differing(folder.analysis["outputs"]):
         yield Finding(file, f"{wrong}, by {INDEX}", again)
-    inputs = folder.analysis.get("inputs", {})
+    if (inputs := folder.analysis.get("inputs")) is None:
+        yield Finding(INDEX, "does not say what it was made from", again)
+        return
     read = {place for path in inputs if (place := place_of(folder.path, path)) is not None}
     damaged = {name for name in folder.manifests if not folder.is_intact(name)}
     for path, sha256 in inputs.items():

@@ -81,12 +81,12 @@ def analyse(study_dir: Path, *, command: str) -> Path:
 
 
 def read_by(results: Results) -> list[Path]:
-    """The files that decide what the analysis writes: plan, manifests (which name the tables), step logs, references."""
+    """The files that decide what the analysis writes: plan, manifests (which name tables), step logs, references."""
     folder, config = results.directory, project_root() / "config"
     own = [folder / "study.json", *(folder / manifest["path"] for manifest in results.manifests)]
     logs = (folder / "training" / f"{name}.jsonl" for name in results.models)
     own += [log for log in logs if log.is_file()]
-    return own + [config / "claims.yaml", *sorted((config / "reference").glob("*.csv"))]
+    return [*own, config / "claims.yaml", *sorted((config / "reference").glob("*.csv"))]
 
 
 def table_named(name: str) -> Table:

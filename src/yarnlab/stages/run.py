@@ -25,6 +25,7 @@ from yarnlab.provenance import (
     package_versions,
     peak_memory_bytes,
     project_path,
+    read_json,
     recorded,
     sha256_of,
     write_record,
@@ -71,12 +72,8 @@ def state_key(run: StageRun, *resolved: Any) -> str:
     Specification, code, what was read, and `resolved` (JSON): what this machine decides where the specification leaves
     it open. Inputs count by what they hold: a parent that was made again with the same weights is the same parent.
     """
-    return digest([dict(run.spec), run.code, [_outputs(manifest) for manifest in run.inputs], *resolved])
-
-
-def _outputs(manifest: Path) -> dict[str, Any]:
-    held: dict[str, Any] = json.loads(manifest.read_text(encoding="utf-8"))["outputs"]
-    return held
+    held = [json.loads(manifest.read_text(encoding="utf-8"))["outputs"] for manifest in run.inputs]
+    return digest([dict(run.spec), run.code, held, *resolved])
 
 
 @contextmanager
@@ -101,7 +98,7 @@ def stage_run(run: StageRun) -> Iterator[StageRun]:
     )
     try:
         inputs = {project_path(path): sha256_of(path) for path in run.inputs}
-        held = {project_path(path): digest(_outputs(path)) for path in run.inputs}
+        held = {project_path(path): digest(read_json(path).get("outputs")) for path in run.inputs}
         with tracking.sampled(run.study_dir, f"{run.stage}.{run.name}"):
             yield run
         write_record(run.manifest, _manifest(run, inputs, held, started, time.monotonic() - clock))
