@@ -25,7 +25,7 @@ def chain(folder: Folder, cell: Cell) -> str:
     if cell.timed:
         lines.append("          a time or a size of memory on that machine: made again, it is another number")
     if not made:
-        lines.append("          no result of this study stands behind it (config/ and the study file do)")
+        lines.append("          no result stands behind it: formulas, settings or the paper's printed numbers do")
     for name, manifest in reversed(made.items()):
         lines += ["", *_stage(folder, name, manifest)]
     lines += ["", "to make it again, step by step, from nothing (what is there already is kept):"]
