@@ -248,7 +248,7 @@ def overlap(
     from yarnlab.corpus.overlap import overlap as compared
     from yarnlab.corpus.packages import CorpusError
     from yarnlab.corpus.tokens import TokenisedCorpus
-    from yarnlab.provenance import write_json
+    from yarnlab.provenance import project_path, sha256_of, write_record
 
     for name in (a, b):
         if not (study_dir / "data" / name / "documents.json").is_file():
@@ -263,7 +263,9 @@ def overlap(
     print(f"equal blocks: {found.equal_blocks:,}")
     for share, i, where in ((found.a_in_b, 0, f"{a} also in {b}"), (found.b_in_a, 1, f"{b} also in {a}")):
         print(f"stretches of {WINDOW} tokens of {where}: {100 * share:.1f} % (n = {found.drawn[i]:,} drawn)")
-    write_json(study_dir / "overlap" / f"{a}--{b}.json", found.as_dict())
+    manifests = (study_dir / "data" / name / "manifest.json" for name in (a, b))
+    read = {project_path(path): sha256_of(path) for path in manifests if path.is_file()}
+    write_record(study_dir / "overlap" / f"{a}--{b}.json", {**found.as_dict(), "inputs": read})
 
 
 @app.command()

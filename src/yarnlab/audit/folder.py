@@ -22,7 +22,7 @@ from yarnlab.study.fields import near
 # '/' stands for all below it.
 NOT_RESULTS = {
     "logs/": "what jobs printed, for people; nothing reads it",
-    "state/": "unfinished work: a training or evaluation checks its own when it goes on, and removes it at its end",
+    "state/": "unfinished work, which its stage removes at its end; a training's checkpoints hold their own hashes",
     "tracking/system/": "samples of the machine's load, for the dashboard alone",
     "tracking/mirror.log": "what the process printed that fills MLflow",
     "tracking/mirror.lock": "empty; which process fills MLflow",
@@ -73,12 +73,12 @@ class Folder:
         By what the workflow noted at its last start; where there is no such note, what study.json names and all that
         it was made from.
         """
-        records = read_json(self.path / "tracking" / "planned.json").get("records")
-        if records is None:
-            found = lineage(self.path, planned(self.study)) if self.study else {}
-            return {name: f"{made.get('stage')}.{made.get('name')}" for name, made in found.items()}
-        layout = Layout(Path())
-        return {layout.manifest(*record.split(".", 1)).as_posix(): record for record in records}
+        note = self.path / "tracking" / "planned.json"
+        if record_is_intact(note):
+            layout, records = Layout(Path()), read_json(note)["records"]
+            return {layout.manifest(*record.split(".", 1)).as_posix(): record for record in records}
+        found = lineage(self.path, planned(self.study)) if self.study else {}
+        return {name: f"{made.get('stage')}.{made.get('name')}" for name, made in found.items()}
 
     @cached_property
     def manifests(self) -> dict[str, dict[str, Any]]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from yarnlab.audit.folder import AuditError, Folder
 from yarnlab.audit.numbers import count_numbers, unbacked_in_readme, unbacked_in_report
@@ -54,9 +55,9 @@ def verify(study_dir: Path, readme: Path | None = None) -> Audit:
     folder = Folder(study_dir)
     if "study.json" not in folder.hashes:
         raise AuditError(f"{study_dir} holds no results (no study.json)")
-    found = [*_stages(folder), *_executions(folder), *_analysis(folder)]
-    found += _crate(folder, {finding.file for finding in found})
-    found += _unowned(folder, {finding.file for finding in found})
+    found: list[Finding] = []
+    for look in (_stages, _executions, _analysis, _crate, _unowned):
+        found += look(folder, {finding.file for finding in found})
     # Numbers are compared with the files that back them: while one of those is wrong, it says nothing of the numbers.
     if {finding.file for finding in found} <= {REPORT, crate.FILE} and REPORT in folder.hashes:
         again = folder.again("report")
@@ -67,7 +68,7 @@ def verify(study_dir: Path, readme: Path | None = None) -> Audit:
     return Audit(tuple(found), _counts(folder, readme))
 
 
-def _stages(folder: Folder) -> Iterator[Finding]:
+def _stages(folder: Folder, named: set[str]) -> Iterator[Finding]:
     """Manifests, the files that they name, and whether what they were made from is still what it was."""
     for name in folder.planned:
         again = folder.again(name)
@@ -79,31 +80,38 @@ def _stages(folder: Folder) -> Iterator[Finding]:
             manifest = folder.manifests[name]
             for file, wrong in folder.differing(manifest["outputs"] | manifest.get("step_log", {})):
                 yield Finding(file, f"{wrong}, by {name}", again)
-            for path, sha256 in manifest["inputs"].items():
-                if (now := folder.hash_of(path)) is None:
-                    yield Finding(name, f"was made from {path}, which is gone", again)
-                elif now != sha256 and not _holds_the_same(folder, name, path):
-                    yield Finding(name, f"was made from another {path} than is there now", again)
+            yield from _older(folder, name, manifest, again)
 
 
-def _holds_the_same(folder: Folder, name: str, path: str) -> bool:
-    """Whether an input that was made again, or is unreadable and named itself, has the outputs that it had before."""
+def _older(folder: Folder, name: str, record: dict[str, Any], again: str) -> Iterator[Finding]:
+    """Inputs of a stage, or of a count of shared text, that are not any more what they were."""
+    for path, sha256 in record.get("inputs", {}).items():
+        if (now := folder.hash_of(path)) is None:
+            yield Finding(name, f"was made from {path}, which is gone", again)
+        elif now != sha256 and not _holds_the_same(folder, path, record.get("inputs_hold", {}).get(path)):
+            yield Finding(name, f"was made from another {path} than is there now", again)
+
+
+def _holds_the_same(folder: Folder, path: str, held: str | None) -> bool:
+    """Whether an input that was made again has the outputs that it had; one that is damaged is named itself."""
     place = place_of(folder.path, path)
-    held = folder.manifests[name].get("inputs_hold", {}).get(path)
     if place is None or not folder.is_intact(place):
         return place is not None
     return held == digest(read_json(folder.path / place)["outputs"])
 
 
-def _executions(folder: Folder) -> Iterator[Finding]:
+def _executions(folder: Folder, named: set[str]) -> Iterator[Finding]:
     """What stages and the workflow said of their executions, and the copies that put a finished result back."""
     for name in folder.hashes:
         place, *rest = name.split("/")
         if name.startswith(("tracking/records/", "tracking/executions/")) or name in NOTES:
             if not record_is_intact(folder.path / name):
                 yield Finding(name, CHANGED, folder.remove(name))
-        elif place == "overlap" and not record_is_intact(folder.path / name):
-            yield Finding(name, CHANGED, folder.again(name))
+        elif place == "overlap":
+            if record_is_intact(folder.path / name):
+                yield from _older(folder, name, read_json(folder.path / name), folder.again(name))
+            else:
+                yield Finding(name, CHANGED, folder.again(name))
         elif place == ".finished" and rest[-1] in (MANIFEST, RECORD) and not record_is_intact(folder.path / name):
             yield Finding(name, f"{CHANGED}; it is a copy", folder.remove(str(Path(name).parent)))
         elif place == ".finished" and rest[-1] == STEPS:
@@ -115,7 +123,7 @@ def _executions(folder: Folder) -> Iterator[Finding]:
 NOTES = ("tracking/planned.json", "tracking/folder.json")
 
 
-def _analysis(folder: Folder) -> Iterator[Finding]:
+def _analysis(folder: Folder, named: set[str]) -> Iterator[Finding]:
     """analysis.json, the tables, figures and claims that it names, and what they were made from."""
     again = folder.again("analyse")
     if INDEX not in folder.hashes:
@@ -130,15 +138,14 @@ def _analysis(folder: Folder) -> Iterator[Finding]:
         yield Finding(INDEX, "does not say what it was made from", again)
         return
     read = {place for path in inputs if (place := place_of(folder.path, path)) is not None}
-    damaged = {name for name in folder.manifests if not folder.is_intact(name)}
     for path, sha256 in inputs.items():
         place = place_of(folder.path, path)
         if (now := folder.hash_of(path)) is None:
             yield Finding(INDEX, f"was made from {path}, which is gone", again)
-        elif now != sha256 and place not in damaged:
-            made = folder.making("study.json") if place == "study.json" else again
+        elif now != sha256 and place not in named:
+            made = folder.again("study_json") if place == "study.json" else again
             yield Finding(place or INDEX, f"is not the {path} that tables, figures and claims were made from", made)
-    for name in folder.manifests.keys() - read - damaged:
+    for name in sorted(folder.manifests.keys() - read - named):
         if not name.startswith("assets/"):
             yield Finding(INDEX, f"was made without {name}", again)
 
@@ -164,7 +171,9 @@ def _crate(folder: Folder, named: set[str]) -> Iterator[Finding]:
 
 
 def _unowned(folder: Folder, named: set[str]) -> Iterator[Finding]:
-    """Files that no record names. Of a stage without a sound manifest it is not known what it has written."""
+    """Files that no record names; not where the record that would name them is damaged or not there yet."""
+    if named & {"study.json", "tracking/planned.json"}:
+        return
     owned = {"study.json", INDEX, REPORT, crate.FILE, "tracking/runs.json", *NOTES, *folder.described}
     owned |= {name for name in (vega_file(folder.path / "figures").relative_to(folder.path).as_posix(),)}
     owned |= folder.analysis.get("outputs", {}).keys()

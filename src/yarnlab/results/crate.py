@@ -56,6 +56,9 @@ def description(study_dir: Path) -> str:
     study = _read(study_dir / "study.json", study_dir)
     # What a study that had other models left behind is no part of it.
     manifests = lineage(study_dir, planned(study))
+    for name, manifest in manifests.items():
+        if not manifest:
+            raise CrateError(f"{study_dir / name} can't be read: remove it and run the study again")
     if not manifests:
         raise CrateError(f"{study_dir} holds no finished stage: run the study first")
     crate = ROCrate()
@@ -140,6 +143,6 @@ def _add(crate: ROCrate, study_dir: Path, name: str, sha256: str, size: int | No
 def _read(path: Path, study_dir: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise CrateError(f"{path} is missing: run the study {study_dir.name} first") from None
+    except (OSError, ValueError):
+        raise CrateError(f"{path} is missing or can't be read: run the study {study_dir.name} first") from None
     return found
