@@ -50,9 +50,10 @@ def find(folder: Folder, address: str) -> Cell:
     if not name and len(keys) == 1:
         name, keys = keys[0], []  # claims[12]
     place, _, own = name.rpartition("/")
-    drawn = _named(figures(), folder.analysis.get("figures", ()))
-    tabled = _named(tables(), folder.analysis.get("tables", ()))
-    claims = {claim["id"]: claim for claim in _read(folder, "claims.json")["claims"]}
+    drawn = _written(folder, figures(), "figures")
+    tabled = _written(folder, tables(), "tables")
+    judged = _read(folder, "claims.json")["claims"] if "claims.json" in folder.hashes else ()
+    claims = {claim["id"]: claim for claim in judged}
     if name in claims and not keys:
         return _claim(claims[name])
     if own in tabled and place in ("", "tables"):
@@ -63,9 +64,9 @@ def find(folder: Folder, address: str) -> Cell:
     raise AuditError(f"{address}: no table, figure or claim of this study is called {name!r}{near(name, known)}")
 
 
-def _named(registered: dict[str, Any], there: Iterable[str]) -> dict[str, Any]:
-    """Those that the study has, by their names and by the paper's."""
-    found = {name: registered[name] for name in there if name in registered}
+def _written(folder: Folder, registered: dict[str, Any], place: str) -> dict[str, Any]:
+    """Those tables or figures that are written, by their names and by the paper's."""
+    found = {name: made for name, made in registered.items() if f"{place}/{name}.json" in folder.hashes}
     return {paper: made for made in found.values() for paper in made.paper_names} | found
 
 
