@@ -248,7 +248,7 @@ def overlap(
     from yarnlab.corpus.overlap import overlap as compared
     from yarnlab.corpus.packages import CorpusError
     from yarnlab.corpus.tokens import TokenisedCorpus
-    from yarnlab.provenance import write_json
+    from yarnlab.provenance import project_path, sha256_of, write_record
 
     for name in (a, b):
         if not (study_dir / "data" / name / "documents.json").is_file():
@@ -263,7 +263,9 @@ def overlap(
     print(f"equal blocks: {found.equal_blocks:,}")
     for share, i, where in ((found.a_in_b, 0, f"{a} also in {b}"), (found.b_in_a, 1, f"{b} also in {a}")):
         print(f"stretches of {WINDOW} tokens of {where}: {100 * share:.1f} % (n = {found.drawn[i]:,} drawn)")
-    write_json(study_dir / "overlap" / f"{a}--{b}.json", found.as_dict())
+    manifests = (study_dir / "data" / name / "manifest.json" for name in (a, b))
+    read = {project_path(path): sha256_of(path) for path in manifests if path.is_file()}
+    write_record(study_dir / "overlap" / f"{a}--{b}.json", {**found.as_dict(), "inputs": read})
 
 
 @app.command()
@@ -371,6 +373,41 @@ def clean(
         for one in found:
             if not remove(one):
                 print(f"{one.path}: in use, left as it is")
+
+
+@app.command()
+def verify(
+    study: Annotated[str, typer.Argument(help="A study's name, or its results folder.")],
+    results: Results = Path("results"),
+    readme: Annotated[Path, typer.Option(help="The page whose block of results is checked too.")] = Path("README.md"),
+) -> None:
+    """Re-hash all results of a study and name what is not as its record says; exit with 1 if there is anything."""
+    from yarnlab.audit.folder import study_folder
+    from yarnlab.audit.verify import verify as audited
+
+    folder = study_folder(study, results)
+    audit = audited(folder, readme)
+    for finding in audit.findings:
+        print(finding, file=sys.stderr)
+    print(f"{folder}: {'sound' if not audit.findings else f'{len(audit.findings)} found'}: {audit.counts}")
+    if audit.findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def why(
+    study: Annotated[str, typer.Argument(help="A study's name, or its results folder.")],
+    cell: Annotated[str, typer.Argument(help="table_2[yarn-s16, 2048], figure_1[yarn-s16, 512], a claim's id, …")],
+    results: Results = Path("results"),
+) -> None:
+    """Say how a number was made: the evaluation, model, data, code, settings, seed and machine behind it; and the
+    commands that make it again, the last one from nothing."""
+    from yarnlab.audit.cells import find
+    from yarnlab.audit.chain import chain
+    from yarnlab.audit.folder import Folder, study_folder
+
+    folder = Folder(study_folder(study, results))
+    print(chain(folder, find(folder, cell)))
 
 
 @app.command()

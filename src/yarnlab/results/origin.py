@@ -40,13 +40,13 @@ def origin(results: Results) -> Origin | None:
         return None
     # A stage that does not load torch sees no GPU.
     computed = [m for m in manifests if (m.get("hardware") or {}).get("threads") is not None]
-    commits = _named(manifests, _commit)
+    commits = _named(manifests, commit_of)
     return Origin(
         finished=str(manifests[-1].get("ended") or "")[:16].replace("T", " "),
         compute=duration(sum(float(manifest.get("seconds") or 0) for manifest in manifests)),
         commits=commits and ("commits " if ", " in commits else "commit ") + commits,
         dirty=any(bool((manifest.get("git") or {}).get("dirty")) for manifest in manifests),
-        machines=_named(computed or manifests, _machine, "; "),
+        machines=_named(computed or manifests, machine_of, "; "),
         torch=_named(manifests, lambda manifest: str((manifest.get("packages") or {}).get("torch") or "")),
         precision=_precision(results),
     )
@@ -63,13 +63,13 @@ def _named(manifests: Iterable[Manifest], read: Callable[[Manifest], str], betwe
     return between.join(f"{value} ({', '.join(sorted(set(made)))})" for value, made in folders.items())
 
 
-def _commit(manifest: Manifest) -> str:
+def commit_of(manifest: Manifest) -> str:
     git = manifest.get("git") or {}
     commit = str(git.get("commit") or "")[:12]
     return commit + (" with uncommitted changes" if commit and git.get("dirty") else "")
 
 
-def _machine(manifest: Manifest) -> str:
+def machine_of(manifest: Manifest) -> str:
     hardware = manifest.get("hardware") or {}
     gpus = Counter(hardware.get("gpu") or [])
     gpu = ", ".join(f"{n} × {name}" if n > 1 else name for name, n in gpus.items()) or "no GPU"

@@ -17,6 +17,11 @@ def write(path: Path, data: str | bytes) -> Path:
     return path
 
 
+def vega_file(figures: Path) -> Path:
+    """Where that script is kept in the folder of figures."""
+    return figures / f".vega-{version('vl-convert-python')}.js"
+
+
 def vega(figures: Path) -> str:
     """Vega, Vega-Lite and vega-embed as one script, safe inside a page, from the package that draws the SVG files.
 
@@ -24,7 +29,7 @@ def vega(figures: Path) -> str:
     """
     import vl_convert
 
-    kept = figures / f".vega-{version('vl-convert-python')}.js"
+    kept = vega_file(figures)
     if not kept.is_file():
         bundle: Any = vl_convert.javascript_bundle  # its stub wrongly requires an argument
         write(kept, str(bundle()).replace("</script", "<\\/script"))

@@ -36,6 +36,7 @@ class Artefact:
     caption: what the report says below a figure or above a table.
     of_paper: it shows the paper's printed numbers: made where the study stands for the paper (`claims.published`).
     paper_names: its targets by the paper's numbering, such as `table_2`.
+    timed: columns, or a point's fields, whose numbers are times or sizes of memory: other ones in every run.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Artefact:
     caption: str = ""
     of_paper: bool = False
     paper_names: tuple[str, ...] = ()
+    timed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -31,9 +31,13 @@ def write_report(study_dir: Path, *, command: str) -> Path:
 
     Raises ResultsError where the analysis has not been written.
     """
+    return write(Path(study_dir) / "report.html", page_of(Path(study_dir), command=command))
+
+
+def page_of(study_dir: Path, *, command: str) -> str:
+    """The text of `report.html`; the same files give the same text. Raises ResultsError as `write_report` does."""
     import jinja2
 
-    study_dir = Path(study_dir)
     index = _read(study_dir, INDEX, command)
     uri = tracking_uri(study_dir.parent)
     dashboard = (without_login(uri) if is_server(uri) else DASHBOARD).rstrip("/") + "/"
@@ -53,7 +57,7 @@ def write_report(study_dir: Path, *, command: str) -> Path:
     claims = _read(study_dir, "claims.json", command)
     for claim in claims["claims"]:
         claim["links"] = _known(claim["sources"], links)
-    page = environment.get_template("report.html.j2").render(
+    return environment.get_template("report.html.j2").render(
         index=index,
         command=command,
         css=(TEMPLATES / "report.css").read_text(),
@@ -69,7 +73,6 @@ def write_report(study_dir: Path, *, command: str) -> Path:
         served_here=not is_server(uri),
         tracked=any(link["run"] for link in links.values()),
     )
-    return write(study_dir / "report.html", page)
 
 
 def parted(cell: str) -> tuple[str, str, str]:
