@@ -96,7 +96,7 @@ def _scaling(config: Mapping[str, Any], block: Mapping[str, Any]) -> dict[str, A
 
 
 def _is_usual_longrope(config: Mapping[str, Any], block: Mapping[str, Any]) -> bool:
-    """Whether the attention factor is the one that follows from the two lengths: transformers 4's Phi-3 knows no other."""
+    """Whether the attention factor is the one that follows from the two lengths: Phi-3's knows no other there."""
     if block["rope_type"] != "longrope":
         return False
     length = block["original_max_position_embeddings"]

@@ -19,6 +19,7 @@ from yarnlab.lazy import alt, pd
 from yarnlab.progress import Progress
 from yarnlab.provenance import git_state, now, sha256_of, write_json
 from yarnlab.results.bases import by_base, groups
+from yarnlab.results.cards import write_cards
 from yarnlab.results.claims.judge import write_claims
 from yarnlab.results.display import DisplayTable, manifests_of, to_latex, to_markdown
 from yarnlab.results.estimates import NotMeasured
@@ -55,6 +56,7 @@ def analyse(study_dir: Path, *, command: str) -> Path:
         progress.advance(note=name)
     if failed:
         raise failed[0]
+    write_cards(results)
     made = origin(results)
     index = {
         "analysis": 1,
