@@ -45,7 +45,8 @@ def card(line: Sequence[Mapping[str, Any]], config: Mapping[str, Any], measured:
     """
     own, block = line[-1], _block(config)
     spec, rope = own["spec"], own["spec"]["rope"]
-    context = spec["architecture"]["original_context"]
+    shape = spec["architecture"]
+    context = shape["original_context"]
     extended = round(context * rope["scale"])
     head = {"library_name": "transformers", "pipeline_tag": "text-generation", "tags": ["long-context", rope["method"]]}
     if repo := (line[0].get("origin") or {}).get("repo"):
@@ -53,8 +54,8 @@ def card(line: Sequence[Mapping[str, Any]], config: Mapping[str, Any], measured:
     parts = [
         "---\n" + "".join(f"{key}: {json.dumps(value)}\n" for key, value in head.items()) + "---\n",
         f"# {own['name']}\n",
-        f"A {spec['architecture']['family']} of {spec['architecture']['num_hidden_layers']} layers with the RoPE method "
-        f"`{rope['method']}` at scale {rope['scale']:g}: {extended:,} tokens of context from {context:,}. Made by the "
+        f"A {shape['family']} of {shape['num_hidden_layers']} layers with the RoPE method `{rope['method']}` at scale "
+        f"{rope['scale']:g}: {extended:,} tokens of context from {context:,}. Made by the "
         f"study `{own['study']}` of yarnlab{_commit(own)}; `{MANIFEST}` beside this file has every setting and hash.\n",
         "## Method\n",
         *(f"* `{key}`: {_short(value)}" for key, value in rope.items()),
@@ -84,7 +85,7 @@ def _transformers(config: Mapping[str, Any]) -> str:
     kind = _block(config).get("rope_type", "default")
     if _is_own(kind):
         return (
-            f"**transformers**: has no rope type `{kind}` and refuses this folder, since plain RoPE in its place would be "
+            f"**transformers**: has no rope type `{kind}` and refuses this folder: plain RoPE in its place would be "
             "wrong beyond the original context. In a process that has called "
             "`yarnlab.families.config.name_dynamic_types()` it loads; a cache of rotated keys is of one length's rope."
         )
@@ -120,7 +121,7 @@ def _llama_cpp(config: Mapping[str, Any], context: int) -> str:
     if kind == "longrope" and config.get("model_type") != "phi3":
         return "**llama.cpp**: not supported: its converter writes the factors of `longrope` for Phi-3 alone."
     if kind == "yarn" and not block.get("truncate", True):
-        return "**llama.cpp**: not supported: it rounds the ramp's borders, and this model was made with `truncate: false`."
+        return "**llama.cpp**: not supported: it rounds the ramp's borders, which this model's are not (`truncate`)."
     more = ""
     if kind == "yarn":  # llama-context.cpp: (0.1 ln s + 1)·rope.scaling.attn_factor, whatever the converter wrote
         relative = (block.get("attention_factor") or 1.0) / (0.1 * math.log(block["factor"]) + 1.0)
@@ -157,10 +158,8 @@ def _line(study_dir: Path, name: str | None) -> list[dict[str, Any]]:
 
 
 def _made(manifest: Mapping[str, Any]) -> list[str]:
-    spec = manifest["spec"]
-    text = [
-        f"* `{manifest['name']}`: {_start(manifest)}, RoPE `{spec['rope']['method']}` at scale {spec['rope']['scale']:g}"
-    ]
+    spec, rope = manifest["spec"], manifest["spec"]["rope"]
+    text = [f"* `{manifest['name']}`: {_start(manifest)}, RoPE `{rope['method']}` at scale {rope['scale']:g}"]
     for phase in spec["phases"]:
         tokens = phase["steps"] * phase["global_batch"] * phase["seq_len"]
         text.append(

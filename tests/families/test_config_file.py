@@ -8,7 +8,8 @@ import math
 import pytest
 from tiny import CONTEXT, SUPPORTED, VOCABULARY, publish, rope, shape, stock_config
 
-from yarnlab.checkpoints import adopt_published, check_weights, link_weights, stock_config as translated
+from yarnlab.checkpoints import adopt_published, check_weights, link_weights
+from yarnlab.checkpoints import stock_config as translated
 from yarnlab.families.config import is_own_type, parameters
 from yarnlab.families.config_file import in_every_form
 from yarnlab.families.parts import UnsupportedModel
