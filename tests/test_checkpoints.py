@@ -143,12 +143,3 @@ def test_a_published_rope_other_than_the_declared_one_is_refused(tmp_path):
     rope = rope_for("llama", "pi", 8)
     adopt_published(asset, shape("llama"), VOCABULARY, rope, tmp_path / "m", drop_sliding_window=False)
     load_model(tmp_path / "m", rope)
-
-
-def test_a_dynamic_rope_leaves_the_config_as_it_was(tmp_path):
-    asset = publish(tmp_path / "asset", "llama")
-    base = rope_for("llama", "none", 1)
-    adopt_published(asset, shape("llama"), VOCABULARY, base, tmp_path / "base", drop_sliding_window=False)
-    link_weights(tmp_path / "base", rope_for("llama", "dynamic-yarn", 4), tmp_path / "dynamic")
-    one, two = (json.loads((tmp_path / name / "config.json").read_text()) for name in ("base", "dynamic"))
-    assert one["rope_parameters"] == two["rope_parameters"]

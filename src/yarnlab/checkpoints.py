@@ -9,18 +9,18 @@ import copy
 import json
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from yarnlab.errors import UserError
 from yarnlab.families.config import declare, stock_block
+from yarnlab.families.config_file import complete
 from yarnlab.families.keys import dropout, unread_keys
 from yarnlab.families.parts import UnsupportedModel, experts
 from yarnlab.families.tensors import check_files, check_loaded, check_tied
 from yarnlab.rope import Rope
 from yarnlab.study.schema import Architecture
-from yarnlab.weights import TOKENIZER_FILES, checkpoint_files, replacing_checkpoint
+from yarnlab.weights import checkpoint_files, companions, replacing_checkpoint
 
 
 class ArchitectureMismatch(UserError):
@@ -57,8 +57,7 @@ def adopt_published(
         config.sliding_window = None
     check_weights(source, config)
     written = copy.deepcopy(config)
-    with suppress(ValueError):  # no stock form: the config stays as it is
-        declare(written, rope)
+    declare(written, rope)
     if rope.method in ("llama3", "longrope"):  # whose window is not s·L by definition: 131,072 for Llama 3.1's 8 × 8192
         written.max_position_embeddings = config.max_position_embeddings
     check_parity(config, written, rope, where=str(source))
@@ -134,13 +133,12 @@ def check_trainable(folder: Path) -> None:
 def link_weights(source: Path, rope: Rope, folder: Path) -> list[Path]:
     """The weights of `source` under a config with another rope; returns the new folder's files.
 
-    A rope without a stock form (dynamic ones) keeps the source's config: `modeling.set_rope` puts it in force.
+    Raises UnsupportedModel where the family's config can't hold it.
     """
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(source)
-    with suppress(ValueError):
-        declare(config, rope)
+    declare(config, rope)
     return _write(source, config, folder)
 
 
@@ -151,11 +149,11 @@ def _write(source: Path, config: Any, folder: Path) -> list[Path]:
         raise ArchitectureMismatch(f"{source} holds no safetensors weights")
     with replacing_checkpoint(folder) as temporary:
         config.save_pretrained(temporary)
-        for file in weights:
-            _link(file, temporary / file.name)
-        for name in TOKENIZER_FILES:
-            if (source / name).exists():
-                _link(source / name, temporary / name)
+        complete(temporary)
+        for file in (*weights, *companions(source)):
+            target = temporary / file.relative_to(source)
+            target.parent.mkdir(exist_ok=True)
+            _link(file, target)
     return checkpoint_files(folder)
 
 
@@ -208,6 +206,13 @@ def _check_architecture(config: Any, declared: Architecture, vocab_size: int, ro
 
 def _check_declared_rope(config: Any, rope: Rope, where: Path) -> None:
     """What the checkpoint was made with must be what the study declares; raises RopeMismatch."""
-    from yarnlab.modeling import check_config
+    from yarnlab.modeling import RopeMismatch, check_config
 
     check_config(config, rope, where=str(where))
+    longest = config.max_position_embeddings
+    if stock_block(config).get("rope_type") == "dynamic" and longest != rope.original_context:
+        raise RopeMismatch(
+            f"{where / 'config.json'}: its dynamic rope scales inputs of more than {longest} tokens "
+            f"(`max_position_embeddings`), the study's those of more than {rope.original_context}. Correct the model's "
+            "`architecture`"
+        )

@@ -19,14 +19,23 @@ import torch
 from torch import Tensor
 
 from yarnlab.errors import UserError
-from yarnlab.families.config import check_softmax_scale, declare, stock_block, stock_rotary
+from yarnlab.families.config import (
+    check_softmax_scale,
+    declare,
+    is_own_type,
+    name_dynamic_types,
+    parameters,
+    stock_block,
+    stock_rotary,
+)
+from yarnlab.families.config_file import complete
 from yarnlab.families.parts import decoder
-from yarnlab.families.rotary import RotaryEmbedding, form_of, long_table, stock_tables
+from yarnlab.families.rotary import BEYOND, RotaryEmbedding, form_of, long_table, stock_tables
 from yarnlab.families.tensors import check_loaded
 from yarnlab.processes import ON_GPU
 from yarnlab.rope import Rope
 from yarnlab.study.schema import Architecture, RopeChoice
-from yarnlab.weights import TOKENIZER_FILES, checkpoint_files, replacing_checkpoint
+from yarnlab.weights import checkpoint_files, companions, replacing_checkpoint
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -94,10 +103,11 @@ def load_model(folder: Path, declared: Rope, *, precision: str = "fp32") -> PreT
     Raises RopeMismatch if the checkpoint's own config yields other frequencies than `declared`: then either the
     checkpoint or the study file is wrong. WrongWeights if its files do not hold the model's weights.
     """
-    from transformers import AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM, GenerationConfig
     from transformers.utils import logging
 
     logging.disable_progress_bar()  # a bar for every tensor of a study's many small models
+    name_dynamic_types()
     device = compute_device()
     dtype = torch.bfloat16 if precision == "bf16" and device.type == "cuda" else torch.float32
     loaded: Any = AutoModelForCausalLM.from_pretrained(
@@ -108,6 +118,8 @@ def load_model(folder: Path, declared: Rope, *, precision: str = "fp32") -> PreT
     check_rope(model, declared, where=str(folder))
     model.to(device)
     set_rope(model, declared)
+    # How a parent's texts are generated goes along with it, and is no part of a protocol.
+    model.generation_config = GenerationConfig.from_model_config(model.config)
     return model.eval()
 
 
@@ -116,6 +128,7 @@ def meta_model(folder: Path) -> PreTrainedModel:
     from accelerate import init_empty_weights
     from transformers import AutoConfig, AutoModelForCausalLM
 
+    name_dynamic_types()
     with init_empty_weights(include_buffers=False):  # no file has them: a scale of embeddings is one
         return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
 
@@ -158,14 +171,12 @@ def check_active_rope(model: PreTrainedModel, rope: Rope, length: int, *, where:
 
 def check_config(config: Any, declared: Rope, *, where: str) -> None:
     """RopeMismatch if stock transformers would build other tables from this config than the declared method's."""
-    try:
-        expected_parameters = declared.to_hf()
-    except ValueError:  # no stock form: such a checkpoint carries its parent's config, and set_rope does the rest
-        return
+    if is_own_type(declared) and stock_block(config).get("rope_type") != parameters(declared)["rope_type"]:
+        return  # written before such ropes had a name: its config is its parent's, and set_rope does the rest
     if difference := _difference(config, declared):
         raise RopeMismatch(
             f"{where}: the checkpoint's config gives {difference}. In config.json: {stock_block(config)}; declared: "
-            f"{expected_parameters}. Correct the study's `rope` or retrain the model."
+            f"{parameters(declared)}. Correct the study's `rope` or retrain the model."
         )
 
 
@@ -177,6 +188,7 @@ def check_can_be_saved(config: Any, rope: Rope, *, where: str) -> None:
     """
     config, cause = copy.deepcopy(config), None
     try:
+        rope.to_hf()  # a dynamic rope without a stock type is never trained
         declare(config, rope)
         why = _difference(config, rope)
     except Exception as error:
@@ -200,7 +212,7 @@ def _difference(config: Any, declared: Rope) -> str:
         )
     worst = _relative(inv_freq.cpu(), expected)
     if (long := long_table(rotary)) is not None:
-        worst = max(worst, _relative(long, declared.at(declared.original_context + 1).inv_freq()))
+        worst = max(worst, _relative(long.cpu(), declared.at(BEYOND * declared.original_context).inv_freq()))
     if worst <= TOLERANCE and abs(factor - declared.attention_factor) <= TOLERANCE:
         return ""
     return (
@@ -222,7 +234,7 @@ def save_model(
     *,
     tensors: Mapping[str, Tensor] | None = None,
 ) -> list[Path]:
-    """Write a checkpoint that stock transformers loads with the same tables; returns its files.
+    """Write a checkpoint that stock transformers, also of version 4, loads with the same tables; returns its files.
 
     The weights go to safetensors files of up to 5 GB. Raises RopeMismatch if the tables would differ, OSError if the
     disk is full; a checkpoint that was in `folder` is then as it was.
@@ -238,9 +250,11 @@ def save_model(
         )
         if tensors is not None:
             _state_dtype(temporary / "config.json", next(iter(tensors.values())).dtype)
-        for name in TOKENIZER_FILES:
-            if (tokenizer_folder / name).exists():
-                shutil.copy(tokenizer_folder / name, temporary / name)
+        complete(temporary)
+        for file in companions(tokenizer_folder):
+            target = temporary / file.relative_to(tokenizer_folder)
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(file, target)
     return checkpoint_files(folder)
 
 

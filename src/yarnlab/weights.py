@@ -13,10 +13,23 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "tokenizer.model")
+# What goes with a checkpoint from parent to child, unchanged: the tokenizer, the chat template, how text is generated.
+COMPANIONS = (
+    "added_tokens.json",
+    "additional_chat_templates/*.jinja",
+    "chat_template.jinja",
+    "chat_template.json",
+    "generation_config.json",
+    "merges.txt",
+    "special_tokens_map.json",
+    "tokenizer*.json",
+    "tokenizer*.model",
+    "vocab.json",
+)
 # What a loader takes for a part of the checkpoint wherever it lies beside one; config.json is in every checkpoint.
-LOADED = ("*.safetensors", "*.safetensors.index.json", "generation_config.json", *TOKENIZER_FILES)
+LOADED = ("*.safetensors", "*.safetensors.index.json", *COMPANIONS)
 MANIFEST = "manifest.json"
+CARD = "README.md"  # written anew whenever there is more to say, so no part of the checkpoint
 
 
 @contextmanager
@@ -59,17 +72,24 @@ def replacing_checkpoint(folder: Path) -> Iterator[Path]:
             yield temporary
         folder.mkdir(parents=True, exist_ok=True)
         (folder / MANIFEST).unlink(missing_ok=True)
-        new = {file.name for file in temporary.iterdir()}
+        new = {file.relative_to(temporary) for file in temporary.rglob("*") if not file.is_dir()}
         for name in sorted(new):
+            (folder / name).parent.mkdir(exist_ok=True)
             (temporary / name).replace(folder / name)
-        for pattern in LOADED:
+        for pattern in (*LOADED, CARD):
             for file in folder.glob(pattern):
-                if file.name not in new:
+                if file.relative_to(folder) not in new:
                     file.unlink()
     finally:  # not empty even now where both had links to one file: renaming one to the other does nothing
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def companions(folder: Path) -> list[Path]:
+    """The files of a model's or a tokenizer's folder that its children take over."""
+    return sorted(file for pattern in COMPANIONS for file in folder.glob(pattern) if file.is_file())
+
+
 def checkpoint_files(folder: Path) -> list[Path]:
-    """The files of a model's folder, without its manifest and folders in it."""
-    return sorted(file for file in folder.iterdir() if file.is_file() and file.name != MANIFEST)
+    """The files of a model's folder, without its manifest, its card and other folders in it."""
+    own = [file for file in folder.iterdir() if file.is_file() and file.name not in (MANIFEST, CARD)]
+    return sorted({*own, *companions(folder)})

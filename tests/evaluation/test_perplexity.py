@@ -102,7 +102,9 @@ def test_zero_shot_lengths_reach_the_extended_context(scale, expected):
 
 def test_the_first_documents_alone_are_read_where_a_number_is_asked_for(tiny_task):
     """Their rows and their losses are those of the whole corpus."""
-    tasks = [tiny_task({"lengths": {"start": 64, "stop": 128, "step": 64}, **asked}) for asked in ({}, {"documents": 2})]
+    tasks = [
+        tiny_task({"lengths": {"start": 64, "stop": 128, "step": 64}, **asked}) for asked in ({}, {"documents": 2})
+    ]
     whole, first = (Perplexity(**task.settings).evaluate(task) for task in tasks)
     names = whole.table["document"].unique()[:2]
     expected = whole.table[whole.table["document"].isin(names)].reset_index(drop=True)

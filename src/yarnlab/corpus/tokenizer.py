@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 BOS, EOS = "<s>", "</s>"
 BOS_ID, EOS_ID = 0, 1
+# What pre-training text ends with, by its usual names: a chat tokenizer's EOS is the end of a turn instead.
+TEXT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 
 
 def train_tokenizer(
@@ -72,8 +74,9 @@ class Special:
 def special_ids(folder: Path) -> Special:
     """BOS and EOS of the tokenizer in `folder`, from tokenizer_config.json or, failing that, config.json.
 
-    A tokenizer without BOS (Qwen's) has its EOS stand between documents, on both sides. Raises CorpusError where
-    there is no EOS either.
+    A tokenizer without BOS (Qwen's) has its EOS stand between documents, on both sides. Where EOS is a chat model's end
+    of a turn (`<|im_end|>`, `<|eot_id|>`) and the tokenizer knows the end of a text too, documents end with that, as
+    they did in pre-training. Raises CorpusError where there is no EOS.
     """
     names = _json(folder / "tokenizer_config.json")
     numbers = _json(folder / "config.json")
@@ -92,6 +95,9 @@ def special_ids(folder: Path) -> Special:
     eos = find("eos")
     if eos is None:
         raise CorpusError(f"the tokenizer in {folder} names no EOS token, so documents can't be set apart")
+    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
+    if tokenizer.id_to_token(eos) not in TEXT_ENDS and (ends := [end for end in TEXT_ENDS if end in special]):
+        eos = tokenizer.token_to_id(ends[0])
     return Special(eos if bos is None else bos, eos)
 
 

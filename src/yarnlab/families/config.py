@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from yarnlab.families.config_file import WORDS
 from yarnlab.families.parts import UnsupportedModel, decoder
 from yarnlab.families.rotary import FULL
-from yarnlab.rope import Rope
+from yarnlab.rope import METHODS, Rope, Temperature, make_rope, options
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 # Keys of a block of `rope_parameters` that belong to its method; others are the family's and stay (the share of a head
 # that turns, what else depends on the position).
 METHOD_KEYS = {
+    *WORDS,
+    *(option for method in METHODS for option in options(method)),
     "attention_factor",
     "beta_fast",
     "beta_slow",
     "factor",
     "finetuned",
-    "high_freq_factor",
-    "long_factor",
-    "low_freq_factor",
     "original_max_position_embeddings",
     "rope_theta",
     "rope_type",
-    "short_factor",
-    "truncate",
     "type",
 }
 # DeepSeek's: attention multiplies its scores by (0.1·mscale_all_dim·ln s + 1)², s being the block's `factor`.
@@ -52,17 +52,19 @@ def stock_block(config: Any) -> dict[str, Any]:
 def declare(config: Any, rope: Rope) -> None:
     """Write `rope` into a config, for the layers that it is put in force in.
 
-    Raises ValueError for a rope without a stock form, UnsupportedModel for a config without a rope to replace.
+    Raises UnsupportedModel for a config without a rope to replace, and for a family whose class refuses this one;
+    ValueError for a method whose frequencies can't be written down.
     """
     block = stock_block(config)
-    made = rope.to_hf()
+    made = parameters(rope)
     kept = {key: value for key, value in block.items() if key not in METHOD_KEYS}
     if made["rope_type"] != "yarn" or not _scales_softmax(config):  # elsewhere `attention_factor` says it all
         kept = {key: value for key, value in kept.items() if key not in SOFTMAX_KEYS}
     _put(config, kept | made)
     if hasattr(config, "original_max_position_embeddings"):  # of Phi-3, whose own key goes before the block's
         config.original_max_position_embeddings = rope.original_context
-    config.max_position_embeddings = rope.context
+    # transformers' dynamic types scale by l / max_position_embeddings.
+    config.max_position_embeddings = rope.original_context if "dynamic" in made["rope_type"] else rope.context
     if getattr(config, "head_dim", 0) is None:  # some of transformers' rope types multiply it
         config.head_dim = config.hidden_size // config.num_attention_heads
     if (why := _refused(config)) and not rope.dynamic:  # Phi-3's config takes no type but this one
@@ -70,6 +72,78 @@ def declare(config: Any, rope: Rope) -> None:
         why = _refused(config)
     if why:
         raise UnsupportedModel(f"family {config.model_type}: its config refuses a rope of method {rope.method}: {why}")
+
+
+def parameters(rope: Rope) -> dict[str, Any]:
+    """The `rope_parameters` of a rope: those of stock transformers or, where it has no such type, of the method's name.
+
+    What stock transformers has none for depends on the length of the input. Under a name of its own it is refused by
+    readers that would otherwise compute plain RoPE; `name_dynamic_types` makes transformers know it in this process.
+
+    Raises ValueError for a method whose frequencies can't be written down.
+    """
+    try:
+        return rope.to_hf()
+    except ValueError:
+        if not is_own_type(rope):
+            raise
+    given = {name: getattr(rope, name) for name in options(rope.method)}
+    return {
+        "rope_type": _own_type(rope.method),
+        "rope_theta": rope.base,
+        "factor": float(rope.scale),
+        "original_max_position_embeddings": rope.original_context,
+        **{name: _written(value) for name, value in given.items() if value is not None},
+    }
+
+
+def is_own_type(rope: Rope) -> bool:
+    """Whether a rope is of a dynamic method for which stock transformers has no type."""
+    if not (rope.dynamic and METHODS.get(rope.method) is type(rope)):
+        return False
+    try:
+        rope.to_hf()
+    except ValueError:
+        return True
+    return False
+
+
+def _own_type(method: str) -> str:
+    """transformers computes tables anew for types with this word in their name."""
+    return method if "dynamic" in method else f"dynamic-{method}"
+
+
+def _written(value: Any) -> Any:
+    if isinstance(value, Temperature):
+        return {key: given for key, given in asdict(value).items() if given is not None}
+    return value
+
+
+def name_dynamic_types() -> None:
+    """Tell transformers of dynamic methods that it has no type for, so that this process loads their checkpoints."""
+    from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+    for method, kind in METHODS.items():
+        if kind.dynamic:
+            ROPE_INIT_FUNCTIONS.setdefault(_own_type(method), partial(_tables, method))
+
+
+def _tables(
+    method: str, config: Any, device: Any = None, seq_len: Any = None, layer_type: str | None = None
+) -> tuple[Tensor, float]:
+    """(inv_freq, attention factor) for an input of `seq_len` tokens, as transformers asks a rope type for them."""
+    block = config.rope_parameters if layer_type is None else config.rope_parameters[layer_type]
+    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    rope = make_rope(
+        method,
+        scale=block["factor"],
+        original_context=block["original_max_position_embeddings"],
+        head_dim=int(width * (block.get("partial_rotary_factor") or 1.0)),
+        base=block["rope_theta"],
+        **{name: block[name] for name in options(method) if name in block},
+    )
+    fixed = rope if seq_len is None else rope.at(int(seq_len))
+    return fixed.inv_freq().to(device), fixed.attention_factor
 
 
 def _put(config: Any, block: dict[str, Any]) -> None:
@@ -106,6 +180,7 @@ def stock_rotary(config: Any) -> nn.Module:
     import torch
     from transformers import AutoModelForCausalLM
 
+    name_dynamic_types()
     try:
         with torch.device("meta"):
             model = AutoModelForCausalLM.from_config(config)

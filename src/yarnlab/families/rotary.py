@@ -21,6 +21,7 @@ from yarnlab.families.parts import UnsupportedModel
 from yarnlab.rope import Rope
 
 FULL = "full_attention"  # the layers that a method extends, where a family has tables for each type of layer
+BEYOND = 3  # times the original context: the length at which ropes that depend on it are compared
 
 
 @dataclass(frozen=True)
@@ -100,15 +101,19 @@ def stock_tables(module: nn.Module) -> tuple[Tensor, float]:
 
 
 def long_table(module: Any) -> Tensor | None:
-    """inv_freq of an input beyond the original context, where the module's type is `longrope`; else None."""
+    """inv_freq of an input of BEYOND·L tokens, where the module's type depends on the length; else None.
+
+    L is what the type itself takes for the original context: of `dynamic`, the config's max_position_embeddings.
+    """
     from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
     typed = _by_layer_type(module)
-    if (module.rope_type[FULL] if typed else module.rope_type) != "longrope":
+    kind = module.rope_type[FULL] if typed else module.rope_type
+    if kind != "longrope" and "dynamic" not in kind:
         return None
     block = module.config.rope_parameters[FULL] if typed else module.config.rope_parameters
-    beyond = block["original_max_position_embeddings"] + 1
-    made: Tensor = ROPE_INIT_FUNCTIONS["longrope"](module.config, "cpu", seq_len=beyond, **_layer(typed))[0]
+    context = block.get("original_max_position_embeddings") or module.config.max_position_embeddings
+    made: Tensor = ROPE_INIT_FUNCTIONS[kind](module.config, "cpu", seq_len=BEYOND * context, **_layer(typed))[0]
     return made
 
 

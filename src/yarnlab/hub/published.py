@@ -107,9 +107,9 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any]:
     """Stock `rope_parameters`."""
-    scaling = config.get("rope_scaling")
+    scaling = _without_echoes(config.get("rope_scaling") or {})
     # Some writers copy the base into the block.
-    theta = float((scaling or {}).get("rope_theta") or config.get("rope_theta") or DEFAULT_THETA)
+    theta = float(scaling.get("rope_theta") or config.get("rope_theta") or DEFAULT_THETA)
     if not scaling:
         return {"rope_type": "default", "rope_theta": theta}
     kind = scaling.get("rope_type") or scaling.get("type")
@@ -132,6 +132,16 @@ def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any]:
         f"{name}: `rope_scaling.type: {kind}` is not supported: no method of `rope` has these frequencies. Declare the "
         "model that it was made from"
     )
+
+
+def _without_echoes(scaling: Mapping[str, Any]) -> dict[str, Any]:
+    """A block without vLLM's names for the attention factor, where they say what `attention_factor` says."""
+    factor = scaling.get("attention_factor")
+    if factor is None:
+        return dict(scaling)
+    usual = 0.1 * math.log(max(scaling.get("factor") or 1.0, 1.0)) + 1.0  # of vLLM's yarn, which multiplies it
+    said = {"short_mscale": factor, "long_mscale": factor, "attn_factor": factor / usual}
+    return {k: v for k, v in scaling.items() if k not in said or not math.isclose(v, said[k], rel_tol=1e-6)}
 
 
 def _check_one_rope(config: Mapping[str, Any], family: str, name: str) -> None:

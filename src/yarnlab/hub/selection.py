@@ -8,16 +8,14 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 
 from yarnlab.hub.errors import HubError
+from yarnlab.weights import COMPANIONS
 
 MODEL_FILES = (
     "config.json",
-    "generation_config.json",
     "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "merges.txt",
+    *COMPANIONS,
 )
+NESTED = tuple(pattern for pattern in COMPANIONS if "/" in pattern)
 WEIGHTS = ("model*.safetensors", "model*.safetensors.index.json")
 OTHER_WEIGHTS = ("*.safetensors", "*.safetensors.index.json")  # where none has the usual name
 OLD_WEIGHTS = ("pytorch_model*.bin",)  # their index is not needed: the files say what they hold
@@ -84,13 +82,14 @@ def _of_model(paths: list[str], repo: str) -> list[str]:
     for kind in (WEIGHTS, OTHER_WEIGHTS, OLD_WEIGHTS):
         if fnmatch.filter(top, kind[0]):
             _check_numbers([path for path in top if matches(path, kind)], repo)
-            return [path for path in top if matches(path, (*MODEL_FILES, *kind)) and not _is_code(path, "model")]
+            beside = [path for path in paths if matches(path, (*MODEL_FILES, *kind)) and not _is_code(path, "model")]
+            return [path for path in beside if path in top or matches(path, NESTED)]
     if code := [path for path in top if matches(path, CODE) and not path.endswith(".py")]:
         raise HubError(
             f"{repo} has its weights as {code[0]} only, which could run code when it is loaded and is never fetched. "
             "Use a repository or a revision with safetensors"
         )
-    return [path for path in top if matches(path, MODEL_FILES)]
+    return [path for path in paths if matches(path, MODEL_FILES) and (path in top or matches(path, NESTED))]
 
 
 def _check_numbers(shards: list[str], repo: str) -> None:

@@ -19,6 +19,7 @@ from yarnlab.lazy import alt, pd
 from yarnlab.progress import Progress
 from yarnlab.provenance import git_state, now, project_path, project_root, recorded, sha256_of, write_record
 from yarnlab.results.bases import by_base, groups
+from yarnlab.results.cards import write_cards
 from yarnlab.results.claims.judge import write_claims
 from yarnlab.results.display import DisplayTable, manifests_of, to_latex, to_markdown
 from yarnlab.results.estimates import NotMeasured
@@ -57,6 +58,7 @@ def analyse(study_dir: Path, *, command: str) -> Path:
     if failed:
         raise failed[0]
     made += [file for file in (vega_file(results.directory / "figures"),) if file.is_file()]
+    made += write_cards(results)
     where = origin(results)
     index = {
         "analysis": 1,

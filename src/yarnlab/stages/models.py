@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.machine import record
+from yarnlab.model_card import write_card
 from yarnlab.precision import resolve_precision
 from yarnlab.progress import Progress
 from yarnlab.stages.finished import is_finished, keep, restore
@@ -59,6 +61,13 @@ def make_model(
         return
     with stage_run(run):
         _link(run, layout, rope)
+    _write_card(layout, name)
+
+
+def _write_card(layout: Layout, name: str) -> None:
+    """The model is finished: what a card needs and can't have is no reason to make it again."""
+    with suppress(OSError):
+        write_card(layout.root, name)
 
 
 def _train_together(
@@ -89,6 +98,7 @@ def _train_together(
                             run.add_dataset(corpus, "training")
                         _train(run, layout, rope, phases, state, log, group)
                     keep(run)
+                    _write_card(layout, run.name)
                     # The state has served; left behind, a forced rerun would find the run finished and train nothing.
                     _remove(state, Progress(run.name, 0, log=log))
         except BaseException:

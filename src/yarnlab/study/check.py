@@ -60,6 +60,23 @@ def _ropes(study: Study) -> Iterator[Problem]:
             problem = rope_problem(at, rope.method, rope.scale, rope.options, study.architecture(arm))
             if problem is not None:
                 yield problem
+            elif (longer := _extended_parent(study, arm)) is not None:
+                yield (*at, "scale"), longer
+
+
+def _extended_parent(study: Study, arm: str) -> str | None:
+    """Why a child that is meant to be longer would be shorter than its parent: scales don't multiply."""
+    model = study.models[arm]
+    parent = study.models[model.parent].rope if model.parent in study.models else None
+    if parent is None or model.rope is None or "none" in (parent.method, model.rope.method):
+        return None
+    if model.rope.scale >= parent.scale:
+        return None
+    context = study.architecture(arm).original_context
+    return (
+        f"{model.rope.scale:g} x {context:,} tokens are fewer than the {parent.scale:g} x {context:,} of the parent "
+        f"{model.parent!r}: a scale counts from `original_context`, not from the parent's context"
+    )
 
 
 def _bases(study: Study) -> Iterator[Problem]:

@@ -1,0 +1,46 @@
+"""Reads model folders with the transformers of its own process, of any version; run as a program by the tests.
+
+    python readers.py OUT LENGTH FOLDER…
+
+OUT gets, for each folder, logits of a fixed input, cos and sin (where the family has one rotary module for all layers),
+what the chat template and generation settings are, or the error that refuses it.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def ids_of(length: int):
+    import torch
+
+    return torch.randint(3, 96, (1, length), generator=torch.Generator().manual_seed(1))
+
+
+def read(folder: str, length: int) -> dict:
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(folder, attn_implementation="eager").float().eval()
+        with torch.no_grad():
+            logits = model(ids_of(length), use_cache=False).logits[0]
+            rotary = getattr(model.base_model, "rotary_emb", None)
+            tables = None
+            if rotary is not None and not hasattr(rotary, "layer_types"):
+                tables = torch.stack(rotary(torch.zeros(1, 1, 1), torch.arange(length)[None]))
+        return {"logits": logits, "tables": tables}
+    except Exception as error:
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def main(out: str, length: str, *folders: str) -> None:
+    import torch
+    import transformers
+
+    found = {folder: read(folder, int(length)) for folder in folders}
+    torch.save({"version": transformers.__version__, "read": found}, out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
