@@ -144,6 +144,26 @@ def rows_under(
     return perplexity_rows(nll, task.corpus.names[:documents], lengths, columns)
 
 
+def document_rows(
+    rope: Rope,
+    task: Task,
+    precision: str,
+    lengths: tuple[int, ...],
+    columns: dict[str, Any],
+    number: int,
+    progress: Progress,
+) -> Rows:
+    """`perplexity_rows` of one document of the task's corpus, counted from 0, with `rope` in place of the model's."""
+    from yarnlab.modeling import autocast, set_rope
+
+    set_rope(task.model, rope)
+    names = task.corpus.names[: number + 1]
+    with autocast(precision):
+        nll = token_nll(task.model, prefixes(task.corpus, lengths[-1], number + 1, task.model.config.vocab_size)[-1:])
+    progress.advance(note=f"{columns['method']}, {names[-1]}")
+    return perplexity_rows(nll, names[-1:], lengths, columns)
+
+
 def doublings(first: int, last: float) -> list[int]:
     """first, 2·first, 4·first, … up to `last`."""
     return [first * 2**i for i in range(int(last // first).bit_length())]

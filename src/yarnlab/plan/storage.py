@@ -45,6 +45,13 @@ def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
             yield Stage("asset", name, disk=float(local[name].size())), None
             continue
         size = sizes.get(name, weights.get(name))
+        if asset.wheel is not None:
+            note = f"asset {name}: the package index knows the size of {asset.wheel.name}=={asset.wheel.version}"
+            yield (
+                Stage("asset", name, download=None, disk=2.0 * (size or 0.0)),
+                note,
+            )  # fp32, where `size` is of 16 bits
+            continue
         note = None
         if size is None:
             note = f"asset {name}: size not recorded; `yarnlab lock` asks the hub ({asset.repo})"
