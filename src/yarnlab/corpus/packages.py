@@ -39,8 +39,8 @@ def read_packages(packages: tuple[str, ...]) -> list[Document]:
 def parts_of(documents: list[Document], parts: tuple[str, ...]) -> list[Document]:
     """One part of every file as a document, `source` or `docstrings`: the parts take turns.
 
-    No file gives two, which would be text of each other. One without docstrings, or that this Python cannot parse, gives
-    none; what one kind has more of comes last.
+    No file gives two, which would be text of each other. One without docstrings, or that this Python cannot parse,
+    gives none; what one kind has more of comes last.
     """
     turns = [documents[i :: len(parts)] for i in range(len(parts))]
     kinds = [[d for file in turn if (d := _part(file, part))] for turn, part in zip(turns, parts, strict=True)]
