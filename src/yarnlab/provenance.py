@@ -24,6 +24,7 @@ RECORDED_PACKAGES = (
     "datasets",
     "tokenizers",
     "safetensors",
+    "gguf",
     "numpy",
     # Kernels that a GPU takes where they are installed.
     "flash-attn",
