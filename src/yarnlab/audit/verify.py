@@ -21,6 +21,7 @@ from yarnlab.results.lineage import place_of
 from yarnlab.results.output import vega_file
 from yarnlab.stages.finished import MANIFEST, RECORD, STEPS
 from yarnlab.study.sections import digest
+from yarnlab.weights import CARD
 
 REPORT = "report.html"
 CHANGED = "is not what was written"
@@ -184,7 +185,8 @@ def _unowned(folder: Folder, named: set[str]) -> Iterator[Finding]:
         owned |= {f".finished/{record}/{kept}" for kept in (MANIFEST, STEPS, RECORD)}
     unknown = [_place_of_stage(name) for name in folder.planned if name in named]
     if INDEX in named:
-        unknown += ["tables/", "figures/", "claims.json"]
+        cards = [f"{_place_of_stage(name)}{CARD}" for name in folder.manifests if name.startswith("models/")]
+        unknown += ["tables/", "figures/", "claims.json", *cards]
     for name in sorted(folder.hashes.keys() - owned):
         if not name.startswith(("tracking/executions/", "overlap/", *unknown)):
             yield Finding(name, "belongs to nothing that the study has made", folder.remove(name))
