@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ import torch
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
-from yarnlab.evaluation.perplexity import Perplexity, document_nll, perplexity_rows
+from yarnlab.evaluation.perplexity import Perplexity, document_nll, document_rows, perplexity_rows, rows_under
 from yarnlab.evaluation.zero_shot import grid_lengths
 from yarnlab.families.rotary import RotaryEmbedding
 from yarnlab.modeling import set_rope
@@ -78,6 +80,16 @@ def test_documents_shorter_than_asked_are_an_error(tiny_model, architecture, cor
     rope = make_rope("none", original_context=64, head_dim=architecture.head_dim)
     with pytest.raises(EvaluationError, match="tokens with BOS, 10000000 are needed"):
         document_nll(tiny_model, rope, corpus, 10_000_000, "fp32", Progress("test", 3, log=None))
+
+
+def test_one_document_under_another_rope_is_its_row_of_all(tiny_model, architecture, corpus):
+    """`zero_shot` keeps document by document what `ramp` computes for all at once."""
+    rope = architecture.head.make_rope("yarn", 2.0)
+    task = SimpleNamespace(model=tiny_model, corpus=corpus)
+    args = (rope, task, "fp32", (32, 64), {"method": "yarn"})
+    together = pd.DataFrame(rows_under(*args, 2, Progress("test", 2)))
+    apart = [row for i in (0, 1) for row in document_rows(*args, i, Progress("test", 1))]
+    pd.testing.assert_frame_equal(pd.DataFrame(apart), together, rtol=1e-6)
 
 
 def test_a_corpus_of_another_vocabulary_is_an_error(tiny_model, architecture, corpus):

@@ -217,7 +217,9 @@ def verdict(claim: str, results: Results, form: str = SCALE_FREE) -> str:
 def test_every_claim_is_mutated() -> None:
     assert set(MUTATIONS) | EXACT | OTHER_ARMS == {claim.id for claim in CLAIMS}
     assert set(OTHER_WAY) < set(MUTATIONS)
-    assert {c.id.partition("-")[0] for c in CLAIMS if not c.id.startswith(("accept", "untrained"))} == {str(i) for i in range(1, 36)}
+    assert {c.id.partition("-")[0] for c in CLAIMS if not c.id.startswith(("accept", "untrained"))} == {
+        str(i) for i in range(1, 36)
+    }
     full = {claim.id for claim in CLAIMS if claim.full_scale is not None}
     assert set(FULL) | {name for name, *_ in CHANGED} | {"22"} == full
 

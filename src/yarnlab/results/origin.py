@@ -22,6 +22,7 @@ class Origin:
 
     finished: end of the newest stage, UTC, to the minute; dirty: whether a stage ran with uncommitted changes;
     precision: which models were computed in another number format than the others, '' where none.
+    quantised: which assets are dequantised weights, and of what quantisation, '' where none.
     """
 
     finished: str
@@ -31,6 +32,7 @@ class Origin:
     machines: str
     torch: str
     precision: str
+    quantised: str
 
 
 def origin(results: Results) -> Origin | None:
@@ -49,6 +51,7 @@ def origin(results: Results) -> Origin | None:
         machines=_named(computed or manifests, machine_of, "; "),
         torch=_named(manifests, lambda manifest: str((manifest.get("packages") or {}).get("torch") or "")),
         precision=_precision(results),
+        quantised=_quantised(manifests),
     )
 
 
@@ -75,6 +78,13 @@ def machine_of(manifest: Manifest) -> str:
     gpu = ", ".join(f"{n} × {name}" if n > 1 else name for name, n in gpus.items()) or "no GPU"
     cores = f"{hardware['cores']} cores" if hardware.get("cores") else ""
     return ", ".join(part for part in (str(hardware.get("cpu") or ""), cores, gpu) if part) if hardware else ""
+
+
+def _quantised(manifests: Iterable[Manifest]) -> str:
+    """Asset and quantisation of weights that were dequantised: each number is of these, not of the original ones."""
+    made = {m["name"]: (m.get("facts") or {}).get("conversions") or () for m in manifests if m.get("stage") == "asset"}
+    found = {name: sorted({c["quantisation"] for c in of if "quantisation" in c}) for name, of in made.items()}
+    return "; ".join(f"{name}, {' and '.join(kinds)}" for name, kinds in sorted(found.items()) if kinds)
 
 
 def _precision(results: Results) -> str:
