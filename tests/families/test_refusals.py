@@ -247,3 +247,64 @@ def test_a_yarn_parent_is_adopted_as_it_is_and_extended_further(longest, tmp_pat
     config = json.loads((tmp_path / "further" / "config.json").read_text())
     assert config["max_position_embeddings"] == 512 and config["rope_parameters"]["factor"] == 8.0
     as_stock(tmp_path / "further", tmp_path / "further", further, 512)
+
+
+@pytest.mark.parametrize("mscale", [1.0, 0.707])
+def test_a_latent_parents_softmax_scale_stays(mscale, tmp_path):
+    """DeepSeek's YaRN factor is in its softmax scale, (0.1·mscale_all_dim·ln s + 1)²/√d, none on cos and sin; in both
+    forms of the config that is written, and with the child's own s in a child's."""
+    import math
+
+    from transformers import AutoModelForCausalLM
+
+    block = {
+        "type": "yarn", "factor": 40.0, "original_max_position_embeddings": tiny.CONTEXT, "mscale": mscale,
+        "mscale_all_dim": mscale, "beta_fast": 32.0, "beta_slow": 1.0,
+    }  # fmt: skip
+    settings = {
+        **tiny.LATENT,
+        "max_position_embeddings": 40 * tiny.CONTEXT,
+        "rope_parameters": {**tiny.PLAIN, **block, "rope_type": "yarn"},
+    }
+    config = tiny.stock_config("deepseek_v3", settings)
+    asset, shape = tiny.publish(tmp_path / "asset", config), tiny.shape(config)
+    written = json.loads((asset / "config.json").read_text())
+    del written["rope_parameters"]
+    (asset / "config.json").write_text(json.dumps({**written, "rope_theta": 10000.0, "rope_scaling": block}))
+    rope = tiny.rope(shape, "yarn", 40, temperature={"factor": 1.0})
+    adopt_published(asset, shape, VOCABULARY, rope, tmp_path / "base", drop_sliding_window=False)
+    further = tiny.rope(shape, "yarn", 80, temperature={"factor": 1.0})
+    link_weights(tmp_path / "base", further, tmp_path / "further")
+    for name, own in (("base", rope), ("further", further)):
+        exported = json.loads((tmp_path / name / "config.json").read_text())
+        for form in (exported["rope_parameters"], exported["rope_scaling"]):
+            assert (form["mscale_all_dim"], form["attention_factor"]) == (mscale, 1.0) and "attn_factor" not in form
+        right = (0.1 * mscale * math.log(own.scale) + 1) ** 2 / math.sqrt(16)
+        for model in (load_model(tmp_path / name, own), AutoModelForCausalLM.from_pretrained(tmp_path / name)):
+            assert model.model.layers[0].self_attn.scaling == pytest.approx(right)
+    as_stock(asset, tmp_path / "base", rope, tiny.CONTEXT)
+
+
+def test_a_refused_config_is_one_line_of_the_command(tmp_path):
+    """The `train` verb in a process of its own, on a config that no class understands."""
+    import subprocess
+    import sys
+
+    root = tmp_path / "results" / "demo"
+    config = tiny.stock_config("llama")
+    asset, shape = tiny.publish(root / "assets" / "base", config), tiny.shape(config)
+    written = json.loads((asset / "config.json").read_text())
+    del written["rope_parameters"]
+    block = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": tiny.CONTEXT, "surprise": 2}
+    (asset / "config.json").write_text(json.dumps({**written, "rope_scaling": block}))
+    (asset / "manifest.json").write_text(json.dumps({"outputs": {}, "spec": {}, "facts": {}}))
+    spec = {
+        "model": "base", "arm": "base", "seed": 0, "architecture": shape.model_dump(), "kind": "hub", "parent": None,
+        "rope": {"method": "none", "scale": 1.0}, "asset": "base", "drop_sliding_window": False, "depth": 0,
+        "initialisation": None, "vocab_size": VOCABULARY, "phases": [],
+    }  # fmt: skip
+    command = [sys.executable, "-m", "yarnlab", "train", "base", "--study-dir", str(root), "--spec", json.dumps(spec)]
+    done = subprocess.run([*command, "--code", "test"], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "`rope_scaling.surprise` is not known for type yarn" in done.stderr
+    assert "Traceback" not in done.stderr and not (root / "models" / "base").exists()

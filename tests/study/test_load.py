@@ -495,3 +495,26 @@ def test_floats_survive_yaml_however_written(value):
 @given(st.dictionaries(st.text(max_size=5), st.integers() | st.text(max_size=5), max_size=5))
 def test_canonical_does_not_depend_on_key_order(value):
     assert canonical(value) == canonical(dict(reversed(value.items())))
+
+
+def child(tmp_path, parents: str, own: str):
+    """VALID with a third model below `long`, whose rope is `parents`."""
+    text = VALID.replace("method: yarn, scale: 4", parents, 1)
+    text = text.replace("\nevaluations:", f"\n  further:\n    from: long\n    rope: {{{own}}}\nevaluations:", 1)
+    return load_study(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("parents", "own"),
+    [("method: yarn, scale: 4", "method: yarn, scale: 8"), ("method: yarn, scale: 4", "method: pi, scale: 4"),
+     ("method: yarn, scale: 4", "method: none, scale: 1"), ("method: none, scale: 4", "method: yarn, scale: 2")],
+)  # fmt: skip
+def test_a_child_that_goes_further_or_back_to_plain_is_sound(tmp_path, parents, own):
+    child(tmp_path, parents, own)
+
+
+@pytest.mark.parametrize("parents", ["method: yarn, scale: 4", "method: llama3, scale: 4"])
+def test_a_child_that_is_shorter_than_its_extended_parent_is_named(tmp_path, parents):
+    """`scale: 2` on a parent of scale 4 is meant as twice as long, and would be half."""
+    with pytest.raises(StudyError, match=r"models.further.rope.scale: 2 x \d+ tokens are fewer than the 4 x"):
+        child(tmp_path, parents, "method: yarn, scale: 2")
