@@ -111,7 +111,7 @@ def load_model(folder: Path, declared: Rope, *, precision: str = "fp32") -> PreT
     device = compute_device()
     dtype = torch.bfloat16 if precision == "bf16" and device.type == "cuda" else torch.float32
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=dtype, use_safetensors=True, output_loading_info=True
+        folder, dtype=dtype, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
     )
     model, info = loaded
     check_loaded(info, folder)

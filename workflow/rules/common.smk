@@ -12,6 +12,7 @@ from yarnlab.cluster.coordinator import take_over
 from yarnlab.cluster.failures import explain
 from yarnlab.errors import UserError
 from yarnlab.cluster.resources import JobResources
+from yarnlab.machine.processor import cpu_quota
 from yarnlab.machine.record import this_machine
 from yarnlab.processes import hold_environment
 from yarnlab.results.registry import paper_targets
@@ -46,6 +47,11 @@ onstart:
     slurm.check(workflow)
     flow.export_forced(workflow.dag_settings)
     if workflow.local_exec:
+        if workflow.cores > (quota := cpu_quota()):
+            print(
+                f"{workflow.cores} cores are used, and this container may use {quota:g}: give --cores {max(1, int(quota))}",
+                file=sys.stderr,
+            )
         this_machine()  # before anything else computes: it may have to be measured
     tracking.start_mirror(Path(flow.root), flow.executions())
     fork_server.start(local=workflow.local_exec)
