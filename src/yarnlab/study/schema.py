@@ -174,19 +174,32 @@ class Model(ConfigModel):
         return (self.train,) if self.train is not None else ()
 
 
-class Claims(ConfigModel):
-    """How the paper's claims are judged on this study, and on which roots; a study with one root need not name it."""
+Form = Literal["extension", "scale-free", "full-scale"]
 
-    form: Literal["scale-free", "full-scale"] = "scale-free"
-    """`full-scale` compares with the paper's own lengths and numbers, `scale-free` with multiples of L."""
+
+class Claims(ConfigModel):
+    """What is judged on this study, and on which roots; a study with one root need not name it."""
+
+    form: Form = "extension"
+    """`extension` asks of the model that is extended whether that worked (config/extension.yaml). The other two judge
+    the paper's claims (config/claims.yaml): `full-scale` by the paper's own lengths and numbers, `scale-free` by
+    multiples of L."""
     published: bool = False
     """The study stands for the paper: its printed tables are made too, with this study's numbers beside them."""
     ablation: Name | None = None
     """The root of the claims that set methods against each other (the paper's LLaMA 7B)."""
     extension: Name | None = None
-    """The root of the claims about the long runs (the paper's Llama 2 7B)."""
+    """The root of the claims about the long runs (the paper's Llama 2 7B); the model that is extended."""
     portability: Name | None = None
     """The root of the claim about another architecture (the paper's Mistral 7B)."""
+
+    @model_validator(mode="after")
+    def _of_paper(self) -> Claims:
+        if self.published and self.form == "extension":
+            raise ValueError(
+                "`published` sets the paper's tables beside ours: it needs `form` scale-free or full-scale"
+            )
+        return self
 
     @property
     def bases(self) -> dict[str, str | None]:
@@ -219,7 +232,7 @@ class Study(ConfigModel):
     evaluations: Evaluations
     """What is measured, on which models."""
     claims: Claims = Claims()
-    """How the paper's claims are judged."""
+    """What is judged, and how."""
 
     def root(self, arm: str) -> str:
         """The arm at the root of an arm's tree: it is pretrained here, or published."""

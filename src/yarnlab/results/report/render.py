@@ -53,7 +53,7 @@ def write_report(study_dir: Path, *, command: str) -> Path:
     claims = _read(study_dir, "claims.json", command)
     for claim in claims["claims"]:
         claim["links"] = _known(claim["sources"], links)
-    page = environment.get_template("report.html.j2").render(
+    page = environment.get_template("extension.html.j2" if index["extension"] else "report.html.j2").render(
         index=index,
         command=command,
         css=(TEMPLATES / "report.css").read_text(),
