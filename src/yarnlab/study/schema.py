@@ -94,10 +94,11 @@ class Published(ConfigModel):
     """The checkpoint."""
     tokenizer: Name | None = None
     """The asset with whose tokenizer its text is tokenised, where that is not the checkpoint's own."""
-    architecture: Architecture
-    """Its shape."""
-    vocab_size: Positive
-    """Rows of its embedding."""
+    architecture: Architecture | None = None
+    """Its shape. What is left out is taken from config.json, as `yarnlab new` or `yarnlab lock` has recorded it in
+    config/architectures.lock.yaml; with a record, some of its keys may be given alone, such as `alpha`."""
+    vocab_size: Positive | None = None
+    """Rows of its embedding, likewise."""
     drop_sliding_window: bool = False
     """Attend to the whole context although the config says otherwise (Mistral 7B v0.1)."""
     ignored_config: tuple[str, ...] = ()
@@ -245,12 +246,14 @@ class Study(ConfigModel):
         root = self.models[self.root(arm)]
         origin = root.pretrain or root.hub
         assert origin is not None
+        assert origin.architecture is not None  # architectures.py
         return origin.architecture
 
     def vocab_size(self, arm: str) -> int:
         """The vocabulary of an arm's root."""
         published = self.models[self.root(arm)].hub
         if published is not None:
+            assert published.vocab_size is not None  # architectures.py
             return published.vocab_size
         assert self.tokenizer is not None
         return self.tokenizer.vocab_size
