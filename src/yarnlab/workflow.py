@@ -13,18 +13,21 @@ from typing import Any
 
 from yarnlab import fingerprint
 from yarnlab.cluster.slurm import path_of_jobs
+from yarnlab.corpus.local import SOURCES, text_files
+from yarnlab.corpus.packages import CorpusError
 from yarnlab.hub.errors import HubError
-from yarnlab.hub.local import content, local_assets
+from yarnlab.hub.local import Sources, content, content_of, local_assets
 from yarnlab.hub.lock import hub_assets, lock_file, read_lock
 from yarnlab.processes import ALLOCATOR
 from yarnlab.provenance import project_root, read_json
 from yarnlab.results.registry import Artefact, Figure, Made, Table, criteria_file, figures, made_of, tables
 from yarnlab.stages.finished import FORCED
-from yarnlab.study.data import PythonPackages
+from yarnlab.study.check_held_out import held_out_files
+from yarnlab.study.data import HubText, HubTokens
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.fields import near
 from yarnlab.study.load import load_study
-from yarnlab.study.read import StudyError
+from yarnlab.study.read import StudyError, dotted
 from yarnlab.study.schema import Study
 from yarnlab.study.sections import canonical, digest, execution, section, study_digest
 from yarnlab.study.summary import summarise
@@ -34,7 +37,7 @@ CONFIG = ("study",)  # the keys of `--config` that rules read
 
 class Workflow:
     """One study as the workflow sees it; all methods are cheap and depend on the study file alone, assets also on the
-    hub's lock or on their folder."""
+    hub's lock or on their folder, local text on its files."""
 
     def __init__(self, study: Study, results: str = "results", named: str | None = None) -> None:
         self.study = study
@@ -59,7 +62,7 @@ class Workflow:
         """The study of this name in a folder of study files, or the study file at this path (ending in .yaml).
 
         Raises StudyError with one line per mistake, HubError for a lock of the hub that cannot be read, or
-        a folder that is no asset.
+        a folder that is no asset, CorpusError for text of this machine that is not there or can't be read.
         """
         study = load_study(Path(chosen) if chosen.endswith(".yaml") else folder / f"{chosen}.yaml")
         return cls(study, named=chosen)
@@ -103,12 +106,13 @@ class Workflow:
         return lambda wildcards: canonical(self.section(stage, self._name(wildcards)))
 
     def section(self, stage: str, name: str) -> dict[str, Any]:
-        """The section of one job; of an asset with its commit or a folder's content, so that others make it again.
+        """The section of one job; of an asset with its commit or a folder's content, of local text with the files'
+        content, so that others make it again.
 
         What was fetched before it was pinned (the fetch then pins it) stays as it is, without a commit, while it fits.
         """
         found = section(self.study, stage, name)
-        pinned = self._pinned.get(name, {}) if stage == "asset" else {}
+        pinned = self._pinned.get((stage, name), {})
         if "commit" in pinned:
             made = read_json(Path(self._asset(name)))
             fits = made.get("facts", {}).get("commit") == pinned["commit"] and "commit" not in made.get("spec", {})
@@ -168,9 +172,9 @@ class Workflow:
         return self._tokenizer(self.study.corpora[wildcards.corpus].tokenizer)
 
     def corpus_dataset(self, wildcards: Any) -> list[str]:
-        """The manifest of the dataset that a corpus is made from; none for installed packages."""
+        """The manifest of the dataset that a corpus is made from; none for packages and local text."""
         corpus = self.study.corpora[wildcards.corpus]
-        return [] if isinstance(corpus, PythonPackages) else [self._asset(corpus.asset)]
+        return [self._asset(corpus.asset)] if isinstance(corpus, HubText | HubTokens) else []
 
     def evaluation_corpus(self, kind: str) -> Callable[[Any], str]:
         return lambda wildcards: self.corpus(section(self.study, kind, wildcards.model)["evaluation"]["corpus"])
@@ -270,14 +274,23 @@ class Workflow:
         return ""
 
 
-def _pinned(study: Study, root: Path) -> dict[str, dict[str, str]]:
-    """Asset → the commit that the hub's lock has for it now, or the hash of what is in its folder now."""
+def _pinned(study: Study, root: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """(stage, name) → the commit that the hub's lock has for an asset now, or the hash of what files hold now."""
     hub = hub_assets(study.assets)
     locked = read_lock(lock_file()) if hub else {}
-    found = {name: {"commit": locked[asset.key].commit} for name, asset in hub.items() if asset.key in locked}
+    found = {("asset", name): {"commit": locked[a.key].commit} for name, a in hub.items() if a.key in locked}
     for name, local in local_assets(study.assets).items():
         try:
-            found[name] = {"content": content(local, root / "assets" / name)}
+            found["asset", name] = {"content": content(local, root / "assets" / name)}
         except HubError as error:
             raise HubError(f"assets.{name}: {error}") from None
+    sources: dict[str, Sources] = {}
+    for name, texts in text_files(study.corpora).items():
+        try:
+            sources[name] = texts.read(read_json(root / "data" / name / SOURCES))
+        except CorpusError as error:
+            raise CorpusError(f"corpora.{name}: {error}") from None
+        found["corpus", name] = {"content": content_of(sources[name])}
+    if problems := list(held_out_files(study, sources)):
+        raise StudyError("\n".join(f"{dotted(path)}: {problem}" for path, problem in problems))
     return found

@@ -9,17 +9,16 @@ sys.path.insert(0, str(SOURCE))
 from yarnlab import fork_server, outdated, tracking
 from yarnlab.cluster import slurm
 from yarnlab.cluster.failures import explain
-from yarnlab.hub.errors import HubError
+from yarnlab.errors import UserError
 from yarnlab.cluster.resources import JobResources
 from yarnlab.machine.record import this_machine
 from yarnlab.results.registry import paper_targets
-from yarnlab.study.read import StudyError
 from yarnlab.study.evaluations import KINDS
 from yarnlab.workflow import Workflow
 
 try:
     flow = Workflow.chosen(config, Path(workflow.basedir) / "config" / "studies")
-except (StudyError, HubError) as mistake:
+except UserError as mistake:
     sys.exit(f"The study can't be run:\n{mistake}")
 flow.export_environment(SOURCE)
 machine = JobResources(flow.study)

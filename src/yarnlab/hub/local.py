@@ -57,13 +57,7 @@ class LocalAsset:
 
     def read(self, known: Sources | None = None) -> Sources:
         """Its files by name, hashed but for those that are `known` at this size and time of change."""
-        read: Sources = {}
-        for name in self.names():
-            now, before = (self.folder / name).stat(), (known or {}).get(name, {})
-            read[name] = {"size": now.st_size, "mtime_ns": now.st_mtime_ns}
-            same = {key: before.get(key) for key in read[name]} == read[name]
-            read[name]["sha256"] = before["sha256"] if same else sha256_of(self.folder / name)
-        return read
+        return hashed({name: self.folder / name for name in self.names()}, known or {})
 
 
 def local_assets(assets: Mapping[str, Any]) -> dict[str, LocalAsset]:
@@ -73,6 +67,17 @@ def local_assets(assets: Mapping[str, Any]) -> dict[str, LocalAsset]:
         for name, asset in assets.items()
         if asset.path is not None
     }
+
+
+def hashed(files: Mapping[str, Path], known: Sources) -> Sources:
+    """The files by name, read but for those that are `known` at this size and time of change."""
+    read: Sources = {}
+    for name, file in files.items():
+        now, before = file.stat(), known.get(name, {})
+        read[name] = {"size": now.st_size, "mtime_ns": now.st_mtime_ns}
+        same = {key: before.get(key) for key in read[name]} == read[name]
+        read[name]["sha256"] = before["sha256"] if same else sha256_of(file)
+    return read
 
 
 def content_of(sources: Sources) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from yarnlab.cost import parameters
 from yarnlab.plan.stages import Stage
-from yarnlab.study.data import Corpus, HubText
+from yarnlab.study.data import Corpus
 from yarnlab.study.schema import Study
 
 
@@ -49,8 +49,7 @@ def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
         )
         tokens, note = corpus.max_tokens, None
         if tokens is None and corpus.documents is not None:
-            length = corpus.blocks.length if isinstance(corpus, HubText) and corpus.blocks else corpus.min_tokens
-            tokens = corpus.documents * (length or 0)
+            tokens = corpus.documents * (corpus.shortest or 0)
         if not tokens:
             note = f"corpus {name}: neither `max_tokens` nor `documents` bounds it; its size on disk is not counted"
         yield Stage("corpus", name, disk=(2.0 if vocabulary <= 2**16 else 4.0) * (tokens or 0)), note

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from yarnlab.study.check_evaluations import evaluation_problems, foreign
 from yarnlab.study.check_held_out import held_out_problems
-from yarnlab.study.data import HubText, PythonPackages
+from yarnlab.study.data import HubText, HubTokens, PythonPackages
 from yarnlab.study.fields import KeyPath, Problem, near
 from yarnlab.study.options import rope_problem
 from yarnlab.study.schema import Architecture, Study
@@ -101,14 +101,14 @@ def _sources(study: Study) -> Iterator[Problem]:
     for name in study.assets:
         if name not in used:
             yield ("assets", name), "is used by no corpus, model or evaluation"
-    packages = [name for name, corpus in study.corpora.items() if corpus.tokenizer is None]
+    own = [name for name, corpus in study.corpora.items() if corpus.tokenizer is None]
     if study.tokenizer is not None:
         source = study.tokenizer.train_on
-        if source not in packages:
+        if source not in own or not isinstance(study.corpora[source], PythonPackages):
             what = f"there is no corpus {source!r} of packages without a tokenizer of an asset"
             yield ("tokenizer", "train_on"), f"{what}{near(source, study.corpora)}"
         return
-    for name in packages:
+    for name in own:
         yield ("corpora", name), "needs the `tokenizer` of an asset, or the study's own: `tokenizer` is missing"
     for arm, model in study.models.items():
         if model.pretrain is not None:
@@ -119,7 +119,7 @@ def _sources(study: Study) -> Iterator[Problem]:
 def _assets(study: Study) -> Iterator[tuple[KeyPath, str, str]]:
     """Every key that names an asset: (path, name, the type it must have)."""
     for name, corpus in study.corpora.items():
-        if not isinstance(corpus, PythonPackages):
+        if isinstance(corpus, HubText | HubTokens):
             yield ("corpora", name, "asset"), corpus.asset, "dataset"
         if corpus.tokenizer is not None:
             yield ("corpora", name, "tokenizer"), corpus.tokenizer, "model"
@@ -174,14 +174,12 @@ def _training(study: Study) -> Iterator[Problem]:
         if phase.precision == "pure-bf16" and parallel.sharding != "fsdp":
             yield (*path, "precision"), "pure-bf16 needs `sharding: fsdp`"
         corpus = study.corpora.get(phase.corpus)
-        if corpus is not None and phase.rows.text == "blocks":
-            shortest = corpus.blocks.length if isinstance(corpus, HubText) and corpus.blocks else corpus.min_tokens
-            if shortest is None or shortest < phase.seq_len:
-                yield (
-                    (*path, "rows", "text"),
-                    f"blocks need documents of at least seq_len {phase.seq_len} tokens: give corpus {phase.corpus} "
-                    "`blocks` or `min_tokens`",
-                )
+        if corpus is not None and phase.rows.text == "blocks" and (corpus.shortest or 0) < phase.seq_len:
+            yield (
+                (*path, "rows", "text"),
+                f"blocks need documents of at least seq_len {phase.seq_len} tokens: give corpus {phase.corpus} "
+                "`blocks` or `min_tokens`",
+            )
         if corpus is not None and (problem := foreign(study, corpus, arm)):
             yield (*path, "corpus"), problem
         if corpus is not None and corpus.max_tokens is not None and corpus.max_tokens <= phase.seq_len:

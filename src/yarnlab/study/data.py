@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, model_validator
 
-from yarnlab.study.fields import ConfigModel, Name, Positive, Share, each_once
+from yarnlab.study.fields import ConfigModel, Distinct, Name, Positive, Share, each_once
 
 
 class Asset(ConfigModel):
@@ -44,6 +44,16 @@ def _different(packages: tuple[str, ...]) -> tuple[str, ...]:
     return packages
 
 
+class Blocks(ConfigModel):
+    """Text cut into training blocks of one length; what is left over at the end is dropped."""
+
+    length: Positive
+    """Tokens of a block."""
+    bookends: Literal["chunk", "document"]
+    """`chunk` puts BOS and EOS around every block (the data card's wording); `document` puts them around every document
+    and cuts the concatenation (the official tokenization.py)."""
+
+
 class _Documents(ConfigModel):
     """Which documents of a source are kept; without a key, all."""
 
@@ -53,6 +63,12 @@ class _Documents(ConfigModel):
     """How many documents are kept, the first ones."""
     max_tokens: Positive | None = None
     """The corpus ends at so many tokens."""
+
+    @property
+    def shortest(self) -> int | None:
+        """Tokens that each document or block has at least; None where nothing bounds them."""
+        blocks: Blocks | None = getattr(self, "blocks", None)
+        return blocks.length if blocks is not None else self.min_tokens
 
 
 class PythonPackages(_Documents):
@@ -68,16 +84,6 @@ class PythonPackages(_Documents):
     """Documents of which a larger share of characters are digits are left out: they are tables of numbers."""
     per_folder: Positive | None = None
     """At most so many documents of one folder are kept, so that documents vary."""
-
-
-class Blocks(ConfigModel):
-    """Text cut into training blocks of one length; what is left over at the end is dropped."""
-
-    length: Positive
-    """Tokens of a block."""
-    bookends: Literal["chunk", "document"]
-    """`chunk` puts BOS and EOS around every block (the data card's wording); `document` puts them around every document
-    and cuts the concatenation (the official tokenization.py)."""
 
 
 class HubText(_Documents):
@@ -120,7 +126,47 @@ class HubTokens(_Documents):
     """The asset whose tokenizer made the token ids."""
 
 
-Corpus = Annotated[PythonPackages | HubText | HubTokens, Field(discriminator="source")]
+LocalPath = Annotated[str, Field(min_length=1)]
+
+
+class LocalText(_Documents):
+    """Documents are text files of this machine, or the rows of such files, in an order of files drawn by seed.
+
+    The files count by what they hold: after an edit the next start makes the corpus again. In statistics the documents
+    of one sub-folder count together; rows stand for themselves.
+    """
+
+    source: Literal["local-text"]
+    """Marks a corpus of files of this machine."""
+    path: LocalPath | Distinct[LocalPath]
+    """A file, a folder or a shell pattern (`**` for any folders), or a list of them, relative to the project's own
+    folder whatever the study file's; absolute paths and `~` tie the study to one machine. Of a folder those files are
+    read, at any depth, that end in .txt or .md, one document each, in .jsonl (also .jsonl.gz, .jsonl.zst) or .parquet,
+    one document a row. A file of another name that is given itself, or by a pattern, is one document."""
+    column: str = Field(default="text", min_length=1)
+    """The column of a row that holds its text."""
+    part: tuple[Share, Share] | None = None
+    """From which share to which of all documents, in an order that a hash of seed and text decides. Corpora with the
+    same `path` and other stretches have no document in common, also where a text occurs twice: `[0, 0.9]` to train on,
+    `[0.9, 1]` held out."""
+    tokenizer: Name | None = None
+    """The asset with whose tokenizer the text is tokenised, in place of the study's own."""
+    blocks: Blocks | None = None
+    """Cut the text into training blocks; without it documents stay whole."""
+
+    @model_validator(mode="after")
+    def _stretch(self) -> LocalText:
+        if self.part is not None and self.part[0] >= self.part[1]:
+            raise ValueError(f"part {list(self.part)} is empty; expected two shares from 0 to 1 that rise, as [0.9, 1]")
+        return self
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """`path` as a list."""
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+
+Corpus = Annotated[PythonPackages | LocalText | HubText | HubTokens, Field(discriminator="source")]
 
 
 class Tokenizer(ConfigModel):
