@@ -29,9 +29,9 @@ class Parent:
     """A model that can be extended.
 
     asset: its keys in a study. architecture, vocab_size: its shape. rope: what a study declares of its own rope, None
-    for plain RoPE. window: the tokens that it reads as it is. ignored: keys of config.json that mean dropout. trainable:
-    not so for experts. attends: the tokens that each layer sees, where all see no more than so many. tokenizer: the
-    file, None where it is not at hand.
+    for plain RoPE. window: the tokens that it reads as it is. ignored: keys of config.json to leave out. trainable: not
+    so for experts. attends: the tokens that each layer sees, where all see no more than so many. tokenizer: the file,
+    None where it is not at hand.
     """
 
     asset: dict[str, Any]
@@ -43,6 +43,11 @@ class Parent:
     trainable: bool = True
     attends: int | None = None
     tokenizer: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """Its folder, or its repository with the revision."""
+        return architectures.key_of(self.asset)
 
 
 def find_parent(model: str, revision: str, ignored: Sequence[str] = ()) -> Parent:

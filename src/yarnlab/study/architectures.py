@@ -1,7 +1,7 @@
 """config/architectures.lock.yaml: the shape of models as their config.json has it, so that no study need repeat it.
 
-`yarnlab new` and `yarnlab lock` write it (new/parent.py): what a config leaves to its class only transformers knows, and
-a study is read at every start of every job. Commit it beside the study.
+`yarnlab new` and `yarnlab lock` write it (new/parent.py): what a config leaves to its class only transformers knows,
+which takes seconds to start, and a study is read at the start of every job. Commit it beside the study.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from yarnlab.study.fields import near
 from yarnlab.study.read import Lines, StudyError
 
 HEADER = """\
-# What models' config.json say of their shape: `yarnlab new` and `yarnlab lock` write this file. Commit it. A study takes
-# from here what its models' `hub` does not say. By repository@revision or folder.
+# What models' config.json say of their shape, by folder or repository@revision: a study takes from here what the `hub`
+# of its models does not say. `yarnlab new` and `yarnlab lock` write this file; commit it.
 """
 
 
