@@ -144,7 +144,9 @@ def _described(asset: dict[str, Any], where: Path, files: dict[str, bytes], igno
         hint = "" if "ignored_config" not in why else ". Here: --ignored-config KEY"
         raise UnsupportedModel(f"{why}{hint}") from None
     assert not dropout(config)
-    architectures.record(name, shape.model_dump(exclude_none=True), config.vocab_size, files["config.json"])
+    architectures.record(
+        name, shape.model_dump(exclude_unset=True, exclude_none=True), config.vocab_size, files["config.json"]
+    )
     sliding = getattr(config, "sliding_window", None)
     layers = set(getattr(config, "layer_types", None) or ())
     everywhere = bool(sliding) and (not layers or layers == {"sliding_attention"})

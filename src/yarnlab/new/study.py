@@ -14,9 +14,9 @@ from io import StringIO
 from typing import Any
 
 from yarnlab.cost import training_flops
-from yarnlab.cost.devices import Device
+from yarnlab.new.machine import Machine
 from yarnlab.new.parent import NewError, Parent
-from yarnlab.new.text import Text
+from yarnlab.new.text import Text, shortest_passkey
 from yarnlab.plan.stages import Plan
 from yarnlab.study.schema import Study
 
@@ -26,15 +26,7 @@ TOKENS_A_STEP = 65_536  # or one row, where that is longer
 LARGEST_LR = 1e-3
 SMALL = 20e6  # weights below which another thread gains nothing on a CPU
 TRIALS = 20  # passkeys a length
-
-
-@dataclass(frozen=True)
-class Machine:
-    """What computes: the device, how many there are (of a CPU: cores), and the hours that training may take."""
-
-    device: Device
-    count: int
-    hours: float
+FILLER = 16  # tokens that a passkey hides in, at least
 
 
 @dataclass(frozen=True)
@@ -212,13 +204,11 @@ def _evaluations(parent: Parent, sizes: Sizes, models: list[str], machine: Machi
     doublings = [window * 2**n for n in range(1, 24) if window * 2**n <= context]
     if doublings and window % 4 == 0:
         found["context"] = {**shared, "contexts": [window], "max_length": doublings[-1], "models": static}
+    shortest = shortest_passkey(parent.tokenizer) if parent.tokenizer is not None else 0
     lengths = sorted({window // 2, window, *doublings, context})
-    if fitting := [n for n in lengths if n >= SHORTEST_PASSKEY]:
+    if fitting := [n for n in lengths if n >= shortest + FILLER]:
         found["passkey"] = {**shared, "lengths": fitting, "trials": TRIALS, "models": models}
     return found
-
-
-SHORTEST_PASSKEY = 64  # tokens that the prompt's words take
 
 
 def _plan(content: dict[str, Any], parent: Parent, machine: Machine) -> Plan:

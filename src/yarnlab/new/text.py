@@ -6,12 +6,15 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from yarnlab.corpus.local import TextFiles, format_of
 from yarnlab.corpus.local_documents import LocalDocuments
 from yarnlab.corpus.packages import CorpusError
 from yarnlab.new.parent import TOKENIZER, NewError, Parent, project_path
+
+if TYPE_CHECKING:
+    import tokenizers
 
 SHARES = (0.1, 0.2, 0.3, 0.5)  # of the documents that are held out, the first that gives ENOUGH
 SAMPLE = 2000  # tokens of a document that tell how many there are in a byte
@@ -80,12 +83,8 @@ def _held_out(
     files: dict[str, Path], column: str, part: tuple[float, float], seed: int, tokenizer: bytes, context: int
 ) -> tuple[int, float]:
     """(documents of at least `context` tokens, up to MOST; tokens a byte) in a part of the text."""
-    from yarnlab.corpus.tokenizer import load_tokenizer
-
     documents = LocalDocuments(files, column, (round(part[0], 2), part[1]), seed)
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / TOKENIZER).write_bytes(tokenizer)
-        known = load_tokenizer(Path(folder))
+    known = _tokenizer(tokenizer)
     long = tokens = size = 0
     try:
         for _, ids in documents.encoded(known):
@@ -98,3 +97,20 @@ def _held_out(
         if "is none" not in str(error):  # a part without documents: of another share there may be some
             raise
     return long, tokens / size if size else 0.0
+
+
+def shortest_passkey(tokenizer: bytes) -> int:
+    """Tokens that a passkey prompt takes with its answer and without filler."""
+    from yarnlab.corpus.passkey import PasskeyText
+
+    text = PasskeyText(_tokenizer(tokenizer))
+    key = max((text.key_ids(digits) for digits in ("10203", "98765", "00000")), key=len)
+    return 1 + sum(map(len, (text.test.opening, text.test.statement(key), text.test.question, key)))
+
+
+def _tokenizer(content: bytes) -> tokenizers.Tokenizer:
+    from yarnlab.corpus.tokenizer import load_tokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        (Path(folder) / TOKENIZER).write_bytes(content)
+        return load_tokenizer(Path(folder))

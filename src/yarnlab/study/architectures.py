@@ -92,9 +92,9 @@ def complete(data: dict[str, Any], lines: Lines, file: Path) -> None:
             missing = next(key for key in ("architecture", "vocab_size") if key not in hub)
             raise StudyError(f"{where}.{missing}: is missing, and of {key_of(asset)} it is not recorded: {again}")
         config = local_config(asset)
-        if config is not None and config.is_file():
-            if hashlib.sha256(config.read_bytes()).hexdigest() != entry["config_sha256"]:
-                raise StudyError(f"{where}: {config} has changed since its shape was recorded: {again} again")
+        found = hashlib.sha256(config.read_bytes()).hexdigest() if config is not None and config.is_file() else None
+        if found not in (None, entry["config_sha256"]):
+            raise StudyError(f"{where}: {config} has changed since its shape was recorded: {again} again")
         given = hub.get("architecture", {})
         if isinstance(given, dict):
             hub["architecture"] = {**entry["architecture"], **given}
