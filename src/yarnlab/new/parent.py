@@ -49,6 +49,11 @@ class Parent:
         """Its folder, or its repository with the revision."""
         return architectures.key_of(self.asset)
 
+    @property
+    def short_name(self) -> str:
+        """What titles call it."""
+        return Path(str(self.asset.get("path") or self.asset["repo"])).name
+
 
 def find_parent(model: str, revision: str, ignored: Sequence[str] = ()) -> Parent:
     """The model in a folder, or in a repository of the hub, which is pinned. Its shape is recorded.

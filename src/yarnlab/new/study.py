@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from io import StringIO
@@ -23,8 +24,10 @@ from yarnlab.study.schema import Study
 MFU = 0.4  # the share of the device's peak that is reckoned with, as in `yarnlab plan`
 STEPS, FEWEST_STEPS = 400, 20  # the paper's for s = 16 (§4.1); below the second a training says little
 TOKENS_A_STEP = 65_536  # or one row, where that is longer
+FEWEST_ROWS = 8  # of a step, where the text is short
 LARGEST_LR = 1e-3
 SMALL = 20e6  # weights below which another thread gains nothing on a CPU
+PARTS = re.compile(r"^(assets|corpora|models|evaluations):", re.MULTILINE)  # with an empty line before each
 TRIALS = 20  # passkeys a length
 FILLER = 16  # tokens that a passkey hides in, at least
 
@@ -87,9 +90,11 @@ def _affordable(parent: Parent, text: Text, context: int, seq_len: int, machine:
     """As many steps as time and text allow: the text once, at most STEPS. Methods are compared where all can be trained
     for as long."""
     rows = max(machine.count if machine.device.is_gpu else 1, TOKENS_A_STEP // seq_len)
-    available = math.inf if text.tokens is None else text.tokens
-    rows = max(1, min(rows, int(available / FEWEST_STEPS / seq_len)))
-    wanted = max(FEWEST_STEPS, min(STEPS, int(available / rows / seq_len)))
+    wanted = STEPS
+    if text.tokens is not None:
+        available = text.tokens // seq_len
+        rows = max(1, min(rows, max(FEWEST_ROWS, available // STEPS), available // FEWEST_STEPS))
+        wanted = max(FEWEST_STEPS, min(STEPS, available // rows))
     step = rows * training_flops(parent.architecture, parent.vocab_size, seq_len, causal=True)
     seconds = step / (MFU * machine.device.rate("auto") * machine.count)
     affordable = int(machine.hours * 3600 / seconds)
@@ -135,7 +140,7 @@ def _content(name: str, parent: Parent, text: Text, sizes: Sizes, machine: Machi
     corpora = {"held-out": {**text.held_out, "min_tokens": sizes.context, "documents": text.documents}}
     if parent.trainable:
         corpora = {"train": {**text.train, **_limit(text, sizes)}, **corpora}
-    title = f"{parent.name.removeprefix('./')} from {sizes.window:,} to {sizes.context:,} tokens"
+    title = f"{parent.short_name} from {sizes.window:,} to {sizes.context:,} tokens"
     study: dict[str, Any] = {"study": name, "title": title}
     if notes := _notes(parent, sizes):
         study["notes"] = notes
@@ -152,8 +157,8 @@ def _notes(parent: Parent, sizes: Sizes) -> list[str]:
     found = []
     if parent.attends is not None and parent.attends < sizes.context:
         found.append(
-            f"Every layer attends to the last {parent.attends:,} tokens only, whatever its rope; `drop_sliding_window` of "
-            "the base's `hub` lifts that."
+            f"Every layer attends to the last {parent.attends:,} tokens only, whatever its rope; `drop_sliding_window` "
+            "of the base's `hub` lifts that."
         )
     declared = (parent.rope or {}).get("scale", 1.0) * parent.architecture.original_context
     if round(declared) != sizes.window:
@@ -257,19 +262,19 @@ def _written(content: dict[str, Any], parent: Parent, text: Text, sizes: Sizes) 
     yaml.width, yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 118
     yaml.dump(study, out)
-    return f"{_header(content, parent, sizes)}{out.getvalue()}"
+    return _header(content, parent, sizes) + PARTS.sub(r"\n\1:", out.getvalue())
 
 
 def _header(content: dict[str, Any], parent: Parent, sizes: Sizes) -> str:
-    shape = parent.architecture
+    shape, study = parent.architecture, content["study"]
     lines = [
-        f"Written by `yarnlab new`; every key is explained in docs/study-reference.md. {parent.name} is a {shape.family}",
-        f"of {_weights(parent):,} weights with L = {shape.original_context:,} and a rope base of {shape.rope_theta:g}; the "
-        "rest of its shape is in",
-        "config/architectures.lock.yaml, from its config.json.",
+        "Written by `yarnlab new`; docs/study-reference.md explains every key, docs/how-to-extend.md what to change.",
+        f"{parent.name}: {shape.family}, {_weights(parent):,} weights, L = {shape.original_context:,}, rope base "
+        f"{shape.rope_theta:g}.",
+        "The rest of its shape is recorded in config/architectures.lock.yaml.",
+        f"  envs/run yarnlab plan {study}",
+        f"  envs/run snakemake --cores all --config study={study}",
     ]
     if parent.trainable:
-        lines += [
-            f"Rate, steps and rows are a beginning, not a result: {sizes.steps} steps are what time and text allowed."
-        ]
+        lines.insert(3, f"Rate, rows and steps are a beginning: {sizes.steps} steps are what time and text allow.")
     return "".join(f"# {line}\n" for line in lines)

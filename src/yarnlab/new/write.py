@@ -57,32 +57,32 @@ def write_study(
         file.unlink() if before is None else file.write_text(before, encoding="utf-8")
         raise
     trained = [arm for arm, made in study.models.items() if made.train is not None]
-    return told(file, name, parent, context, trained, found.documents, plan, machine)
+    return "\n".join(
+        [
+            f"{file}: {parent.name} ({parent.architecture.family}) from {parent.window:,} to {context:,} tokens",
+            f"  trained: {', '.join(trained) or 'nothing'}; {found.documents} held-out documents that are long enough",
+            *_cost(plan, machine),
+            *_next(name, machine),
+        ]
+    )
 
 
-def told(
-    file: Path,
-    name: str,
-    parent: Parent,
-    context: int,
-    trained: list[str],
-    documents: int,
-    plan: Plan,
-    machine: Machine,
-) -> str:
-    """What was written, its cost, and the next commands."""
-    totals, gpu = plan.totals(), machine.device.is_gpu
-    unit, run = ("GPU-hours", "envs/run --gpu") if gpu else ("core-hours", "envs/run")
+def _cost(plan: Plan, machine: Machine) -> list[str]:
+    totals, unit = plan.totals(), "GPU-hours" if machine.device.is_gpu else "core-hours"
     training = sum(plan.device_hours(stage) for stage in plan.stages if stage.stage == "train")
-    device = "" if gpu else " --device cpu"
-    what = f"trained: {', '.join(trained)}" if trained else "nothing is trained"
-    return f"""\
-{file}: {parent.name} ({parent.architecture.family}) from {parent.window:,} to {context:,} tokens
-  {len(plan.stages)} stages; {what}; {documents} held-out documents of at least {context:,} tokens
-Cost, on {machine.count} x {machine.device.name} at {plan.mfu:.0%} of the peak, without start-up (which small models mostly are):
-  {totals["device_hours"]:.2g} {unit}, {training:.2g} of them training; {totals["peak_memory"] / 1e9:.1f} GB of memory at the peak
-  {(totals["disk"] + totals["scratch"]) / 1e9:.2g} GB of disk; downloads {totals["download"] / 1e9:.2g} GB
-Next:
-  {run} yarnlab plan {name}{device}
-  {run} snakemake --cores all --config study={name}
-  then open results/{name}/report.html"""
+    return [
+        f"Cost on {machine.count} x {machine.device.name} at {plan.mfu:.0%} of the peak, {len(plan.stages)} stages:",
+        f"  {totals['device_hours']:.2g} {unit}, {training:.2g} of them training, and some seconds a stage to start",
+        f"  {totals['peak_memory'] / 1e9:.1f} GB of memory at the peak, "
+        f"{(totals['disk'] + totals['scratch']) / 1e9:.2g} GB of disk, {totals['download'] / 1e9:.2g} GB of downloads",
+    ]
+
+
+def _next(name: str, machine: Machine) -> list[str]:
+    run, device = ("envs/run --gpu", "") if machine.device.is_gpu else ("envs/run", " --device cpu")
+    return [
+        "Next:",
+        f"  {run} yarnlab plan {name}{device}",
+        f"  {run} snakemake --cores all --config study={name}",
+        f"  then open results/{name}/report.html",
+    ]
