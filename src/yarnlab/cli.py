@@ -101,12 +101,15 @@ def _run_command(study_dir: Path) -> str:
 
 def _study_named(chosen: str) -> Study:
     """The study of this name, or in this file (ending in .yaml)."""
-    from yarnlab.provenance import project_root
     from yarnlab.study.load import load_study
 
-    return load_study(
-        Path(chosen) if chosen.endswith(".yaml") else project_root() / "config" / "studies" / f"{chosen}.yaml"
-    )
+    return load_study(_study_file(chosen))
+
+
+def _study_file(chosen: str) -> Path:
+    from yarnlab.provenance import project_root
+
+    return Path(chosen) if chosen.endswith(".yaml") else project_root() / "config" / "studies" / f"{chosen}.yaml"
 
 
 @app.command()
@@ -173,6 +176,41 @@ def evaluate(
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The study's name; its file is config/studies/NAME.yaml.")],
+    model: Annotated[str, typer.Option(help="A folder with the model, or owner/name on the hub.")],
+    scale: Annotated[float, typer.Option(help="How many times its window the new one is.")],
+    text: Annotated[list[str] | None, typer.Option(help="Files, folders of long text; default: PG19's books.")] = None,
+    more_text: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="More of it.")] = None,
+    column: Annotated[str, typer.Option(help="The column of .jsonl and .parquet rows that holds the text.")] = "text",
+    revision: Annotated[str, typer.Option(help="The branch, tag or commit of a repository.")] = "main",
+    ignored_config: Annotated[list[str] | None, typer.Option(help="A key of config.json to leave out.")] = None,
+    device: Annotated[str | None, typer.Option(help="h100, h200, a100, cpu; default: what is here.")] = None,
+    hours: Annotated[float | None, typer.Option(help="About how long training may take.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a study of this name.")] = False,
+) -> None:
+    """Write a study that extends a model, from its own config.json, sized to this machine, with its cost."""
+    from yarnlab.new.write import write_study
+    from yarnlab.provenance import project_root
+
+    print(
+        write_study(
+            name,
+            project_root() / "config" / "studies",
+            model=model,
+            revision=revision,
+            scale=scale,
+            text=[*(text or ()), *(more_text or ())],
+            column=column,
+            ignored=ignored_config or (),
+            device=device,
+            hours=hours,
+            force=force,
+        )
+    )
+
+
+@app.command()
 def check(file: Annotated[Path, typer.Argument(help="A study file, config/studies/NAME.yaml.")]) -> None:
     """Say whether a study file is sound; nothing is run."""
     from yarnlab.study.load import load_study
@@ -215,14 +253,20 @@ def lock(
     study: StudyName,
     update: Annotated[bool, typer.Option(help="Also what is pinned already: follow branches that moved on.")] = False,
 ) -> None:
-    """Pin every download of a study: commits, sizes and hashes, into config/hub.lock.yaml."""
+    """Pin every download of a study: commits, sizes and hashes, into config/hub.lock.yaml; record shapes of models."""
     from yarnlab.hub.lock import hub_assets, lock_file, read_lock
     from yarnlab.hub.pin import lock_assets
+    from yarnlab.new.parent import record_architectures
+    from yarnlab.study.architectures import architectures_file
+    from yarnlab.study.read import read_study
 
+    recorded = record_architectures(read_study(_study_file(study))[0])
     wanted = list(hub_assets(_study_named(study).assets).values())
     done = lock_assets(wanted, lock_file(), update=update)
     known = read_lock(lock_file())
     total = sum(known[asset.key].bytes for asset in wanted)
+    for name in recorded:
+        print(f"{architectures_file()}: the shape of {name}")
     print(f"{lock_file()}: {len(done)} assets pinned now, {len(wanted) - len(done)} before; {total / 1e9:,.1f} GB")
 
 

@@ -20,7 +20,7 @@ from yarnlab.hub.local import Sources, content, content_of, local_assets
 from yarnlab.hub.lock import hub_assets, lock_file, read_lock
 from yarnlab.processes import ALLOCATOR
 from yarnlab.provenance import project_root, read_json
-from yarnlab.results.registry import Artefact, Figure, Table, figures, made_of, tables
+from yarnlab.results.registry import Artefact, Figure, Made, Table, criteria_file, figures, made_of, tables
 from yarnlab.stages.finished import FORCED
 from yarnlab.study.check_held_out import held_out_files
 from yarnlab.study.data import HubText, HubTokens
@@ -216,14 +216,16 @@ class Workflow:
 
     def tables(self) -> dict[str, Table]:
         """The tables that the study has, by name."""
-        return made_of(tables(), self._kinds(), of_paper=self.study.claims.published)
+        return self._made_of(tables())
 
     def figures(self) -> dict[str, Figure]:
         """The figures that the study has, by name."""
-        return made_of(figures(), self._kinds(), of_paper=self.study.claims.published)
+        return self._made_of(figures())
 
-    def _kinds(self) -> list[str]:
-        return [kind for kind in KINDS if getattr(self.study.evaluations, kind) is not None]
+    def _made_of(self, registered: Mapping[str, Made]) -> dict[str, Made]:
+        kinds = [kind for kind in KINDS if getattr(self.study.evaluations, kind) is not None]
+        judged = self.study.claims
+        return made_of(registered, kinds, form=judged.form, of_paper=judged.published)
 
     def needs(self, artefact: Artefact) -> list[str]:
         """Input files of a table or figure from what it declares to need."""
@@ -243,10 +245,9 @@ class Workflow:
         folder = Path(os.path.relpath(project_root() / "config" / "reference"))
         return sorted(str(path) for path in folder.glob("*.csv"))
 
-    @staticmethod
-    def criteria() -> str:
-        """The claims and their criteria (config/claims.yaml), relative to the working directory."""
-        return os.path.relpath(project_root() / "config" / "claims.yaml")
+    def criteria(self) -> str:
+        """What the study is judged by, relative to the working directory."""
+        return os.path.relpath(criteria_file(self.study.claims.form))
 
     def executions(self) -> dict[tuple[str, str], str]:
         """(stage, name) of all that the study runs → the manifest that it writes."""

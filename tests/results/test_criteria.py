@@ -14,11 +14,13 @@ from yarnlab.results.claims import judge
 from yarnlab.results.claims.criteria import Claim, Form, load_criteria
 from yarnlab.results.claims.notation import Window, bound, order
 from yarnlab.results.claims.special import SPECIAL
+from yarnlab.results.registry import criteria_file
 from yarnlab.results.results import load
 from yarnlab.study.read import StudyError
 
 FILE = project_root() / "config" / "claims.yaml"
-FORMS = [form for claim in load_criteria().claims for form in (claim, claim.full_scale) if form is not None]
+CLAIMS = [claim for form in ("scale-free", "extension") for claim in load_criteria(criteria_file(form)).claims]
+FORMS = [form for claim in CLAIMS for form in (claim, claim.full_scale) if form is not None]
 Edited = Callable[..., Path]
 
 

@@ -35,8 +35,8 @@ def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
 
     sizes = locked_sizes(study, lock)
     weights = {
-        model.hub.asset: 2.0 * parameters(model.hub.architecture, model.hub.vocab_size)
-        for model in study.models.values()
+        model.hub.asset: 2.0 * parameters(study.architecture(arm), study.vocab_size(arm))
+        for arm, model in study.models.items()
         if model.hub is not None
     }
     local = local_assets(study.assets)

@@ -23,6 +23,7 @@ from yarnlab.results.cards import write_cards
 from yarnlab.results.claims.judge import write_claims
 from yarnlab.results.display import DisplayTable, manifests_of, to_latex, to_markdown
 from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.extension import about
 from yarnlab.results.missing import command_for
 from yarnlab.results.origin import origin
 from yarnlab.results.output import in_script, vega, vega_file, write
@@ -40,8 +41,9 @@ def analyse(study_dir: Path, *, command: str) -> Path:
     """
     results = load(study_dir)
     kinds = [kind for kind, planned in results.evaluations.items() if planned is not None]
-    own_tables = made_of(tables(), kinds, of_paper=results.published_tables).values()
-    own_figures = made_of(figures(), kinds, of_paper=results.published_tables).values()
+    judged: dict[str, Any] = {"form": results.form, "of_paper": results.published_tables}
+    own_tables = made_of(tables(), kinds, **judged).values()
+    own_figures = made_of(figures(), kinds, **judged).values()
     jobs = {f"table {table.name}": partial(write_table, results, table, command) for table in own_tables}
     jobs |= {f"figure {figure.name}": partial(write_figure, results, figure, command) for figure in own_figures}
     jobs["claims"] = partial(write_claims, results, command)
@@ -67,6 +69,7 @@ def analyse(study_dir: Path, *, command: str) -> Path:
         "title": results.title,
         "notes": list(results.notes),
         "models": len(results.models),
+        "extension": about(results) if results.form == "extension" else None,
         "original_contexts": sorted({tree.original_context for tree in by_base(results).values()}),
         "origin": asdict(where) if where is not None else None,
         "manifests": {m["path"]: {"stage": m.get("stage", ""), "name": m.get("name", "")} for m in results.manifests},

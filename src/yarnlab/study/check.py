@@ -155,7 +155,7 @@ def _shapes(study: Study) -> Iterator[Problem]:
         if model.pretrain is not None:
             yield from _heads(model.pretrain.architecture, ("models", arm, "pretrain", "architecture"))
         elif model.hub is not None:
-            yield from _heads(model.hub.architecture, ("models", arm, "hub", "architecture"))
+            yield from _heads(study.architecture(arm), ("models", arm, "hub", "architecture"))
         elif model.rope is not None and model.train is not None and model.rope.method.startswith("dynamic-"):
             yield (
                 ("models", arm, "rope", "method"),

@@ -57,7 +57,8 @@ def page_of(study_dir: Path, *, command: str) -> str:
     claims = _read(study_dir, "claims.json", command)
     for claim in claims["claims"]:
         claim["links"] = _known(claim["sources"], links)
-    return environment.get_template("report.html.j2").render(
+    template = "extension.html.j2" if index["extension"] else "report.html.j2"
+    return environment.get_template(template).render(
         index=index,
         command=command,
         css=(TEMPLATES / "report.css").read_text(),
