@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from yarnlab.machine import record
 from yarnlab.precision import resolve_precision
 from yarnlab.progress import Progress
+from yarnlab.provenance import read_json
 from yarnlab.stages.finished import is_finished, keep, restore
 from yarnlab.stages.layout import Layout, seeds_of, tags_of
 from yarnlab.stages.run import StageRun, stage_run, state_key
@@ -176,6 +177,9 @@ def _link(run: StageRun, layout: Layout, rope: Rope) -> None:
         drop_sliding_window=spec["drop_sliding_window"],
         ignored_config=spec.get("ignored_config", ()),
     )
+    made = read_json(source / "asset.json").get("conversions", [])
+    if quantisations := sorted({each["quantisation"] for each in made if "quantisation" in each}):
+        run.facts["dequantised_from"] = " and ".join(quantisations)
 
 
 def _train(
