@@ -2,9 +2,9 @@
 
     python benchmarks/stock_nll.py results/smollm2 --length 16384 --methods none yarn
 
-Takes the study's root model, which has plain RoPE, and its first corpus that begins with a document of that length, after
-`snakemake models data`. Stock is transformers' own class and attention with the method's `rope_parameters` in its config;
-the head is its own too, on 1,024 positions at a time.
+Takes the study's root model, which has plain RoPE, and its first corpus that begins with a document of that length,
+after `snakemake models data`. Stock is transformers' own class and attention with the method's `rope_parameters` in its
+config; the head is its own too, on 1,024 positions at a time.
 """
 
 from __future__ import annotations
