@@ -14,6 +14,7 @@ from yarnlab.machine import record
 from yarnlab.model_card import write_card
 from yarnlab.precision import resolve_precision
 from yarnlab.progress import Progress
+from yarnlab.provenance import read_json
 from yarnlab.stages.finished import is_finished, keep, restore
 from yarnlab.stages.layout import Layout, seeds_of, tags_of
 from yarnlab.stages.run import StageRun, stage_run, state_key
@@ -212,6 +213,9 @@ def _link(run: StageRun, layout: Layout, rope: Rope) -> None:
         drop_sliding_window=spec["drop_sliding_window"],
         ignored_config=spec.get("ignored_config", ()),
     )
+    made = read_json(source / "asset.json").get("conversions", [])
+    if quantisations := sorted({each["quantisation"] for each in made if "quantisation" in each}):
+        run.facts["dequantised_from"] = " and ".join(quantisations)
 
 
 def _train(
