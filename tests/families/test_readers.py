@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from readers import ids_of
+from readers import ids_of, installed
 from tiny import CONTEXT, SUPPORTED, VOCABULARY, publish, rope, shape, stock_config
 
 from yarnlab.checkpoints import adopt_published, link_weights
@@ -51,14 +51,7 @@ INSTALLED = ("transformers==4.57.6", "huggingface_hub>=0.34,<1.0", "tokenizers>=
 @pytest.fixture(scope="session")
 def transformers4(request) -> Path:
     """A folder with transformers 4.57 and the two packages that it needs in versions of their own; torch is ours."""
-    folder = Path(request.config.cache.mkdir("transformers-4.57"))
-    if not (folder / "complete").exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", str(folder)]
-        done = subprocess.run([*command, *INSTALLED], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"pip can't install transformers 4.57 here: {done.stderr.strip().splitlines()[-1]}")
-        (folder / "complete").touch()
-    return folder
+    return installed(request, "transformers-4.57", *INSTALLED)
 
 
 def read_by(version: str, transformers: Path | None, folders: list[Path], out: Path) -> dict[str, dict]:
