@@ -85,5 +85,5 @@ def test_a_folder_with_a_model_ends_in_its_report(family: str, project: Path, ti
     snippet = re.search(r"<pre><code>(.*?)</code></pre>", page, re.DOTALL)
     assert snippet is not None
     text = 'print(model.generate(**tokenizer("import", return_tensors="pt"), max_new_tokens=3).shape)'
-    loaded = run(project.parent, sys.executable, "-c", f"{snippet[1]}\n{text}")
+    loaded = run(project, sys.executable, "-c", f"{snippet[1]}\n{text}")
     assert loaded.returncode == 0 and "torch.Size" in loaded.stdout, loaded.stderr[-2000:]

@@ -24,6 +24,7 @@ from yarnlab.results.report.render import write_report
 from yarnlab.results.results import Results, load
 
 SCALE = 16
+EXTENSION_1 = "158148d64be9f7b2e437a8effef2494ecc32c50430befe317c656155c96d0e42"
 ARMS = {"base": "base", "extended": "yarn-s16", "interpolated": "pi-s16", "plain": "plain-s16"}
 UNTRAINED = {"untrained": "yarn", "untrained-interpolated": "pi"}
 STATEMENTS = load_criteria(criteria_file("extension")).claims
@@ -162,3 +163,9 @@ def test_its_page_is_about_the_model(study: Path, monkeypatch: pytest.MonkeyPatc
     index = json.loads((study / "analysis.json").read_text())
     assert "extension" in index["tables"]
     assert not {"verdicts", "table_1", "ablation", "figure_1_relative"} & {*index["tables"], *index["figures"]}
+
+
+def test_criteria_cannot_change_without_a_new_version() -> None:
+    """A criterion is fixed before its result: editing one fails here until the version is raised too."""
+    criteria = load_criteria(criteria_file("extension"))
+    assert (criteria.version, criteria.sha256) == ("1", EXTENSION_1)
