@@ -13,8 +13,7 @@ from typing import Any
 
 from yarnlab import fingerprint
 from yarnlab.cluster.slurm import path_of_jobs
-from yarnlab.corpus.local import SOURCES, text_files
-from yarnlab.corpus.packages import CorpusError
+from yarnlab.corpus.local import SOURCES, of_corpus, text_files
 from yarnlab.hub.errors import HubError
 from yarnlab.hub.local import Sources, content, content_of, local_assets
 from yarnlab.hub.lock import hub_assets, lock_file, read_lock
@@ -166,7 +165,8 @@ class Workflow:
 
     def train_corpora(self, wildcards: Any) -> list[str]:
         arm, _ = self.study.instances()[wildcards.model]
-        return [self.corpus(name) for name in sorted({phase.corpus for phase in self.study.models[arm].phases})]
+        phases = self.study.models[arm].phases
+        return [self.corpus(name) for name in sorted({name for phase in phases for name in phase.shares})]
 
     def corpus_tokenizer(self, wildcards: Any) -> str:
         return self._tokenizer(self.study.corpora[wildcards.corpus].tokenizer)
@@ -286,10 +286,8 @@ def _pinned(study: Study, root: Path) -> dict[tuple[str, str], dict[str, str]]:
             raise HubError(f"assets.{name}: {error}") from None
     sources: dict[str, Sources] = {}
     for name, texts in text_files(study.corpora).items():
-        try:
+        with of_corpus(name):
             sources[name] = texts.read(read_json(root / "data" / name / SOURCES))
-        except CorpusError as error:
-            raise CorpusError(f"corpora.{name}: {error}") from None
         found["corpus", name] = {"content": content_of(sources[name])}
     if problems := list(held_out_files(study, sources)):
         raise StudyError("\n".join(f"{dotted(path)}: {problem}" for path, problem in problems))

@@ -12,7 +12,7 @@ import numpy as np
 from yarnlab.corpus import tokens
 from yarnlab.corpus.blocks import CUTS, Dropped
 from yarnlab.corpus.datasets import encoded, files_of, id_rows, shard, text_rows
-from yarnlab.corpus.local import SOURCES, TextFiles
+from yarnlab.corpus.local import SOURCES, TextFiles, of_corpus
 from yarnlab.corpus.local_documents import LocalDocuments
 from yarnlab.corpus.packages import CorpusError
 from yarnlab.corpus.tokenizer import Special, load_tokenizer, special_ids
@@ -35,10 +35,8 @@ def build_corpus(
         facts = tokens.build_corpus(spec, tokenizer_folder, folder, log=log)
         return facts | {"source": ", ".join(f"{package} {version}" for package, version in facts["versions"].items())}
     if source == "local-text":
-        try:
+        with of_corpus(folder.name):
             return _from_files(spec, tokenizer_folder, folder, log)
-        except CorpusError as error:
-            raise CorpusError(f"corpora.{folder.name}: {error}") from None
     assert asset is not None
     return _from_dataset(spec["corpus"], tokenizer_folder, folder, asset, log)
 

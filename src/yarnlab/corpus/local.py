@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,13 @@ class TextFiles:
         common = Path(os.path.commonpath([file.parent for file in found]))
         return {file.relative_to(common).as_posix(): file for file in sorted(found)}
 
+    def size(self) -> int:
+        """Bytes of the files. Raises CorpusError for one that can't be read."""
+        try:
+            return sum(file.stat().st_size for file in self.files().values())
+        except OSError as error:
+            raise unreadable(error) from None
+
     def read(self, known: Mapping[str, Any] | None = None) -> Sources:
         """The files by name, hashed but for those that are `known` at this size and time of change.
 
@@ -68,6 +76,15 @@ class TextFiles:
 def text_files(corpora: Mapping[str, Any]) -> dict[str, TextFiles]:
     """Name → files of those corpora of a study (study.data.Corpus) that lie on this machine."""
     return {name: TextFiles(corpus.paths) for name, corpus in corpora.items() if corpus.source == "local-text"}
+
+
+@contextmanager
+def of_corpus(name: str) -> Iterator[None]:
+    """A mistake in the block names the corpus, as the study's key."""
+    try:
+        yield
+    except CorpusError as error:
+        raise CorpusError(f"corpora.{name}: {error}") from None
 
 
 def unreadable(error: OSError) -> CorpusError:

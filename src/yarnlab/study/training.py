@@ -11,6 +11,7 @@ from yarnlab.study.fields import ConfigModel, Name, Positive, Share
 KEY_NAMES = 32  # that corpus/passkey.py has for keys in training rows
 # Of a phase (as pydantic's include and exclude): how it is computed, not what. None of it makes a model out of date.
 EXECUTION: dict[str, Any] = {"checkpoint_minutes": True, "parallel": {"threads", "activation_checkpointing"}}
+Weight = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -108,8 +109,9 @@ class Train(ConfigModel):
 
     name: Name = "train"
     """What logs and figures call the phase."""
-    corpus: Name
-    """The corpus of training text."""
+    corpus: Name | Annotated[dict[Name, Weight], Field(min_length=1)]
+    """The corpus of training text, or several, each with its weight: a row is of one of them, drawn by seed with the
+    weight's share of their sum. What the shares came to is in the model's manifest (`facts.mixture`)."""
     rows: Rows
     """What its rows are made of."""
     steps: Positive
@@ -143,3 +145,9 @@ class Train(ConfigModel):
     """Who computes it."""
     checkpoint_minutes: float = Field(gt=0)
     """Time between two checkpoints."""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Corpus → the share of the rows that are to be of it, by name; they add up to 1."""
+        weights = {self.corpus: 1.0} if isinstance(self.corpus, str) else self.corpus
+        return {name: weights[name] / sum(weights.values()) for name in sorted(weights)}

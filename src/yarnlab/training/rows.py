@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import TypeAlias
 
 import numpy as np
 
@@ -19,6 +20,8 @@ from yarnlab.study.training import Repeats, Retrieval, Train
 PASSES = 2**32  # sets the random streams of passes over the blocks apart from those of rows, which have lower numbers
 SPARE = 64  # tokens by which filler is drawn too long, as BOS and EOS are taken out of it
 SHORT_CONTEXTS = 0.4  # of the rows whose questions stand together have them before the row's end
+
+Row: TypeAlias = tuple[np.ndarray, np.ndarray, np.ndarray]  # ids, weights, answers: (seq_len + 1,) each
 
 
 class RowError(UserError):
@@ -69,7 +72,7 @@ class RowSource:
         # The first token of a row is never a target.
         return Batch(ids, weights[:, 1:], answers[:, 1:])
 
-    def _row(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _row(self, number: int) -> Row:
         rng = np.random.default_rng([*self._order, number])
         length = self._phase.seq_len + 1
         retrieval, repeats = self._phase.rows.retrieval, self._phase.rows.repeats
@@ -85,7 +88,7 @@ class RowSource:
         ids[0] = self._corpus.bos
         return ids, np.ones(length, np.float32), np.zeros(length, bool)
 
-    def _block(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _block(self, number: int) -> Row:
         """The first seq_len ids of a document; there is none behind them, so the last has no target.
 
         As in the official run, whose labels are the block's own ids, shifted (finetune.py @995db5b).
@@ -116,9 +119,7 @@ class RowSource:
         """The ids up to the corpus's largest, without BOS and EOS; reads all of it."""
         return np.setdiff1d(np.arange(int(self._tokens.max()) + 1), [self._corpus.bos, self._corpus.eos])
 
-    def _repeated(
-        self, rng: np.random.Generator, length: int, repeats: Repeats
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _repeated(self, rng: np.random.Generator, length: int, repeats: Repeats) -> Row:
         """One segment over and over; only what can be copied counts, not its first occurrence."""
         size = int(rng.integers(repeats.min_segment, repeats.max_segment + 1))
         noise = rng.random() < repeats.random
@@ -128,9 +129,7 @@ class RowSource:
             weights[:size] = 0
         return np.resize(segment, length), weights, np.zeros(length, bool)
 
-    def _retrieval(
-        self, rng: np.random.Generator, length: int, retrieval: Retrieval
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _retrieval(self, rng: np.random.Generator, length: int, retrieval: Retrieval) -> Row:
         """Keys hidden anywhere in text and asked for after that."""
         wanted = int(rng.integers(retrieval.min_keys, retrieval.max_keys + 1))
         about = _About(TRAINING[rng.integers(len(TRAINING))], NOUNS[rng.integers(len(NOUNS))])
@@ -195,7 +194,7 @@ class _About:
         return f"{name} {self.noun}".strip()
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _permutation(order: tuple[int, ...], number: int, count: int) -> np.ndarray:
     """The order of `count` blocks in the pass of that number over them."""
     return np.random.default_rng([*order, PASSES + number]).permutation(count)
@@ -214,9 +213,7 @@ class _Piece:
     answer: int = 0
 
 
-def _assemble(
-    head: np.ndarray, filler: np.ndarray, pieces: list[_Piece], answer_weight: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _assemble(head: np.ndarray, filler: np.ndarray, pieces: list[_Piece], answer_weight: float) -> Row:
     """(ids, weights, answers) of one row: the pieces in their places, answers weighted, unpredictable ids at 0."""
     ids, weights, answers = [head], [np.ones(len(head), np.float32)], [np.zeros(len(head), bool)]
     at = 0
