@@ -17,7 +17,7 @@ from pathlib import Path
 
 import networkx
 import pytest
-from how_tos import copy_project
+from how_tos import ROOT, copy_project
 
 pytestmark = pytest.mark.slow
 
@@ -31,6 +31,7 @@ FAMILIES = {"llama": {}, "qwen3": {"tie_word_embeddings": True, "rope_theta": 1e
 def project(tmp_path: Path, tiny_data: Path) -> Path:
     """A copy of the project with ./books in it, the tests' environment and nobody's HOME."""
     root = copy_project(tmp_path / "project")
+    shutil.copytree(ROOT / "envs", root / "envs")
     (tmp_path / "home").mkdir()
     (root / "books").mkdir()
     sources = sorted(Path(networkx.__file__).parent.rglob("*.py"))

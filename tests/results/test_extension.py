@@ -36,7 +36,7 @@ def of_one_model(folder: Path) -> Path:
     plan = json.loads((study / "study.json").read_text())
     models = {new: {**plan["models"][old], "arm": new} for new, old in ARMS.items()}
     for model in models.values():
-        model["parent"] = model["parent"] and "base"
+        model |= {"parent": model["parent"] and "base"} | ({"steps": 100, "tokens": 409_600} if model["parent"] else {})
     for name, method in UNTRAINED.items():
         models[name] = {**models["base"], "arm": name, "kind": "zero-shot", "parent": "base", "method": method}
         models[name] |= {"scale": SCALE, "trained_length": None}
@@ -158,7 +158,7 @@ def test_its_page_is_about_the_model(study: Path, monkeypatch: pytest.MonkeyPatc
     assert check_report(study) == []
     text = " ".join(re.sub(r"<(script|style).*?</\1>|<[^>]+>", " ", page, flags=re.DOTALL).split())
     assert "From 256 to 4,096 tokens: did it work?" in text and f'folder = "{study.resolve()}/models/extended"' in page
-    assert "Training took 1 min 10 s" in text
+    assert "trained for 100 steps on rows of 4,096 tokens" in text and "Training took 1 min 10 s" in text
     assert not re.search(r"\b(claims?|published|paper.s)\b", text, re.IGNORECASE)
     index = json.loads((study / "analysis.json").read_text())
     assert "extension" in index["tables"]
