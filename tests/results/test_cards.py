@@ -6,8 +6,8 @@ import json
 
 import numpy as np
 import pandas as pd
-from results.synthetic import L, write_study
 
+from results.synthetic import L, write_study
 from yarnlab.results.cards import write_cards
 from yarnlab.results.results import load
 
