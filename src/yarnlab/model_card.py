@@ -27,9 +27,9 @@ def write_card(study_dir: Path, name: str, measured: Sequence[str] = ()) -> Path
         measured: lines of Markdown with what was measured.
     """
     folder = study_dir / "models" / name
-    line = _line(study_dir, name)
     config = read_json(folder / "config.json")
-    if not line or not config:
+    line = _line(study_dir, name) if config else []
+    if not line:
         return None
     with replacing(folder / CARD) as temporary:
         temporary.write_text(card(line, config, measured), encoding="utf-8")
