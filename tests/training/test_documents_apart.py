@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +13,9 @@ from tiny_runs import phase
 from yarnlab.attention import AttentionError, choose
 from yarnlab.families.parity import check_documents_apart
 from yarnlab.families.parts import UnsupportedModel
+from yarnlab.study.check import find_problems
+from yarnlab.study.load import load_study
+from yarnlab.study.schema import RopeChoice
 from yarnlab.study.training import Repeats, Rows
 from yarnlab.training.objective import Objective
 from yarnlab.training.rows import RowSource
@@ -102,3 +106,30 @@ def test_a_family_is_tried_before_it_is_trained(family):
         return
     with pytest.raises(UnsupportedModel, match=r"family falcon_h1 can't keep attention within the documents of a row"):
         check_documents_apart(config)
+
+
+@pytest.mark.parametrize(
+    ("context", "rope", "message"),
+    [
+        (2, {"method": "yarn"}, "processes that share a sequence attend to all of it"),
+        (
+            1,
+            {"method": "longrope", "short_factor": [1.0] * 32, "long_factor": [4.0] * 32},
+            "longrope takes its factors",
+        ),
+        (1, {"method": "yarn"}, None),
+    ],
+)
+def test_what_cannot_keep_documents_apart_is_named_before_anything_runs(context, rope, message):
+    study, arm = load_study(Path(__file__).parents[2] / "config" / "studies" / "smoke.yaml"), "yarn-s16"
+    train = study.models[arm].train
+    parallel = train.parallel.model_copy(update={"processes": 2, "context": context})
+    rows = train.rows.model_copy(update=APART)
+    changes = {
+        "train": train.model_copy(update={"rows": rows, "parallel": parallel}),
+        "rope": RopeChoice.model_validate({**rope, "scale": 4.0}),
+    }
+    models = study.models | {arm: study.models[arm].model_copy(update=changes)}
+    found = dict(find_problems(study.model_copy(update={"models": models})))
+    problem = found.get(("models", arm, "train", "rows", "attention_within"))
+    assert problem is None if message is None else problem.startswith(message)
