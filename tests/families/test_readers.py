@@ -43,8 +43,14 @@ METHODS = {
     "dynamic-pi": ("dynamic-pi", 4, {}),
     "dynamic-yarn": ("dynamic-yarn", 4, {}),
 }
-# Families that transformers 4.57 has no class for, or whose tiny model it can't make, with a word of what it says.
-ABSENT = {"ministral3": "ministral3", "nanochat": "nanochat", "phi3": "three fields", "phi3 partial": "three fields"}
+# Families that transformers 4.57 has no class for, or whose class there takes no YaRN, with a word of what it says.
+ABSENT = {
+    "ministral3": "ministral3",
+    "nanochat": "nanochat",
+    "olmo2": "two fields",
+    "phi3": "three fields",
+    "phi3 partial": "three fields",
+}
 INSTALLED = ("transformers==4.57.6", "huggingface_hub>=0.34,<1.0", "tokenizers>=0.22,<0.23.1")
 
 
