@@ -270,14 +270,18 @@ def _initial_model(
 
 
 def _choose_attention(objective: Objective, rope: Rope, phases: tuple[Train, ...], group: Group) -> None:
+    from yarnlab.families.parity import check_documents_apart
     from yarnlab.modeling import use_fast_attention
     from yarnlab.training import sequence
 
+    apart = any(phase.rows.attention_within for phase in phases)
+    if apart:
+        check_documents_apart(objective.model.config)
     if group.context > 1:
         objective.model.set_attn_implementation(sequence.register(group, rope))
     else:
         length = max(phase.seq_len for phase in phases)
-        use_fast_attention(objective.model, length=length, precision=phases[0].precision)
+        use_fast_attention(objective.model, length=length, precision=phases[0].precision, within_documents=apart)
 
 
 def _loop(

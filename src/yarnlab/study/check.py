@@ -172,6 +172,12 @@ def _training(study: Study) -> Iterator[Problem]:
             yield (*path, "parallel"), "must be the same in all phases of a model"
         if phase.seq_len % parallel.context:
             yield (*path, "parallel", "context"), f"must divide seq_len {phase.seq_len}"
+        if phase.rows.attention_within == "document":
+            at = (*path, "rows", "attention_within")
+            if parallel.context > 1:
+                yield at, "processes that share a sequence attend to all of it: set `context: 1`"
+            if study.rope(arm).method == "longrope":
+                yield at, "longrope takes its factors by the longest document of a batch; leave it out"
         if phase.precision == "pure-bf16" and parallel.sharding != "fsdp":
             yield (*path, "precision"), "pure-bf16 needs `sharding: fsdp`"
         for name in phase.shares:

@@ -56,10 +56,13 @@ class Rows(ConfigModel):
     text: Literal["spans", "blocks"] = "spans"
     """`spans` cuts rows anywhere, BOS in place of a row's first token; `blocks` takes the corpus's documents or blocks
     as they are, in an order drawn by seed, each once before any twice, cut to seq_len."""
+    attention_within: Literal["document"] | None = None
+    """`document` keeps attention within the documents of a row of text: they are computed as if each stood alone. By
+    default a token attends to all of the row before it. Needs attention with masks: slower, and memory of seq_len²."""
     retrieval: Retrieval | None = None
-    """Rows that hide keys."""
+    """Rows that hide keys; each is one document."""
     repeats: Repeats | None = None
-    """Rows that repeat a segment."""
+    """Rows that repeat a segment; each is one document."""
 
 
 class Parallel(ConfigModel):
