@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 FREE_GB = {"cpu": 3, "gpu": 10}
@@ -63,16 +64,35 @@ def say(text: str) -> None:
 
 @contextlib.contextmanager
 def locked(environment: Environment) -> Iterator[None]:
-    """One setup at a time; the lock goes with the process, so a killed setup never blocks the next."""
-    with open(environment.folder.with_name(environment.folder.name + ".lock"), "w") as file:
+    """One setup at a time, and none under running jobs, which share the lock (yarnlab/processes.py).
+
+    It goes with the process, so a killed setup never blocks the next. Raises SetupError while jobs run.
+    """
+    name, said = environment.folder.name, False
+    with open(environment.folder.with_name(f"{name}.lock"), "w") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say(f"another call is setting up {environment.folder.name}; waiting for it.")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not (environment.is_fresh() or taken(file, fcntl.LOCK_EX)):
+                if taken(file, fcntl.LOCK_SH) and not taken(file, fcntl.LOCK_EX):
+                    raise SetupError(
+                        f"jobs are running in {name}, whose packages must change since envs/{environment.lock.name} or "
+                        "pyproject.toml has. Wait for their end, or use the new version in another clone."
+                    )
+                if not said:
+                    say(f"another call is setting up {name}; waiting for it.")
+                said = True
+                time.sleep(0.1)
         except OSError as error:
-            say(f"this file system has no file locks ({error.strerror}); do not start two setups at once.")
+            say(f"this file system has no file locks ({error.strerror}); do not start two setups, or one under jobs.")
         yield
+
+
+def taken(file: IO[str], kind: int) -> bool:
+    """Whether a lock of this kind could be had at once."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def diagnosis(output: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -111,6 +112,21 @@ def test_where_jobs_run_elsewhere_there_is_none(monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: pytest.fail("a process was started"))
     fork_server.start(local=False)
     assert fork_server.SOCKET not in os.environ
+
+
+def test_its_socket_has_a_path_that_can_be_bound(tmp_path, monkeypatch):
+    """However long the name of TMPDIR is; nothing is left there."""
+    place = tmp_path / ("x" * 90)
+    place.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(place))
+    monkeypatch.setattr(subprocess, "Popen", lambda *_, **__: None)
+    monkeypatch.delenv(fork_server.SOCKET, raising=False)
+    fork_server.start()
+    path = Path(os.environ[fork_server.SOCKET])
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(path))
+    shutil.rmtree(path.parent)
+    assert list(place.iterdir()) == []
 
 
 @pytest.mark.parametrize("missing", ["folder", "process"])

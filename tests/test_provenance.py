@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from yarnlab.provenance import package_versions
+from yarnlab import provenance
+from yarnlab.provenance import lock_digest, package_versions, sha256_of
 
 
 @pytest.mark.parametrize("name", ["flash-attn", "flash-attn-3", "liger-kernel", "triton", "nvidia-cudnn-cu13"])
@@ -16,3 +17,28 @@ def test_kernels_that_are_installed_are_recorded(name, tmp_path, monkeypatch):
     (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 99.1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert package_versions() == before | {name: "99.1"}
+
+
+@pytest.mark.parametrize(
+    ("cpu", "gpu", "found"),
+    [
+        ("numpy=={numpy}  # pinned\ntorch=={torch}\n", "numpy=={numpy}\ntriton==0.1\n", "cpu.lock"),
+        ("numpy=={numpy}\ntorch==0.1\n", "torch=={torch}\n", "gpu.lock"),
+        ("numpy=={numpy}.1\n", "no-such-package==1\n", None),
+        (None, None, None),
+    ],
+)
+def test_a_lock_is_named_where_its_packages_are_installed(tmp_path, monkeypatch, cpu, gpu, found):
+    """Whatever the environment is called: in conda's, or after `pip install` by hand, a manifest claims no lock that
+    it does not have. A build for CPUs is the version that the lock pins."""
+    versions = {name: package_versions()[name].partition("+")[0] for name in ("numpy", "torch")}
+    (tmp_path / "envs").mkdir()
+    for name, text in (("cpu.lock", cpu), ("gpu.lock", gpu)):
+        if text is not None:
+            (tmp_path / "envs" / name).write_text("# made by pip\n\n" + text.format(**versions))
+    monkeypatch.setattr(provenance, "project_root", lambda: tmp_path)
+    lock_digest.cache_clear()
+    try:
+        assert lock_digest() == (sha256_of(tmp_path / "envs" / found) if found else None)
+    finally:
+        lock_digest.cache_clear()

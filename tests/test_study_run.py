@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -16,6 +17,11 @@ import how_tos
 import pandas as pd
 import pytest
 
+from yarnlab.audit.cells import Cell, find
+from yarnlab.audit.chain import chain
+from yarnlab.audit.folder import AuditError, Folder
+from yarnlab.audit.verify import verify
+from yarnlab.results.report.check import check_report
 from yarnlab.study.evaluations import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -254,6 +260,23 @@ def test_files_that_disappear_are_named_and_made_again(finished):
 
 
 @pytest.mark.slow
+def test_a_failed_evaluation_leaves_a_report_of_the_rest(finished, tmp_path):
+    """What Snakemake says at its end makes it, and it says what was not run."""
+    folder = shutil.copytree(finished, tmp_path / "study", symlinks=True)
+    results = folder / "results" / "smoke"
+    for name in ("evaluations/perplexity/pi-s16.parquet", "evaluations/perplexity/pi-s16.manifest.json",
+                 "study.json", "analysis.json", "report.html"):  # fmt: skip
+        (results / name).unlink()
+    done = snakemake(folder, "report", YARNLAB_ATTENTION="nonsense")
+    assert done.returncode != 0 and not (results / "report.html").exists()
+    (said,) = [line for line in done.stderr.splitlines() if line.startswith("For a report of what is there: ")]
+    for command in said.partition(": ")[2].replace("envs/run yarnlab", f"{sys.executable} -m yarnlab").split(" && "):
+        subprocess.run(command, shell=True, cwd=folder, check=True, capture_output=True)
+    assert "pi-s16" not in (results / "tables/perplexity.csv").read_text() and check_report(results) == []
+    assert "--until perplexity" in (results / "report.html").read_text()
+
+
+@pytest.mark.slow
 def test_how_a_job_computes_makes_nothing_out_of_date(finished, tmp_path):
     """Threads, recomputation and the time between checkpoints: no model and no evaluation is made again."""
     old = "threads: 1, sharding: replicate, activation_checkpointing: none}\n          checkpoint_minutes: 2"
@@ -401,3 +424,77 @@ def test_a_finished_study_is_reported_compared_and_shown(finished):
     assert "| claim | verdict | number |" in (finished / "README.md").read_text()
     record = json.loads((finished / "docs/images/gallery.json").read_text())
     assert all((finished / "docs/images" / name).stat().st_size > 10_000 for name in record["pictures"])
+
+
+@pytest.mark.slow
+def test_one_flipped_bit_of_any_file_is_found(finished):
+    """In every file of the finished study, after all that was made again in it."""
+    assert snakemake(finished).returncode == 0
+    root, draw = finished / "results" / "smoke", random.Random(21)
+    assert verify(root).findings == ()
+    for name in Folder(root).hashes:
+        content = (root / name).read_bytes()
+        at, bit = draw.randrange(len(content)), draw.randrange(8)
+        (root / name).write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+        found = [str(finding) for finding in verify(root).findings]
+        (root / name).write_bytes(content)
+        assert any(name in line for line in found), (name, at, bit)
+    assert verify(root).findings == ()
+
+
+def addresses(folder: Folder) -> list[str]:
+    """Of every cell that results stand behind, of every point and of every claim, as far as words tell it from others."""
+    found = [
+        claim["id"] for claim in json.loads((folder.path / "claims.json").read_text())["claims"] if claim["sources"]
+    ]
+    for file in sorted((folder.path / "tables").glob("*.json")):
+        for n, table in enumerate(json.loads(file.read_text())["displayed"], 1):
+            for row in (row for row in table["rows"] if row["sources"]):
+                found += [f'{file.stem}["{row["cells"][0]}", "{column}", #{n}]' for column in table["columns"][1:]]
+    for file in sorted((folder.path / "figures").glob("*.json")):
+        for rows in ((json.loads(file.read_text())["spec"] or {}).get("datasets") or {}).values():
+            for row in rows:
+                words = (
+                    f'"{value}"'
+                    for key, value in row.items()
+                    if key not in ("n", "interval") and type(value) in (str, int)
+                )
+                found.append(f"figures/{file.stem}[{', '.join(words)}]")
+    return list(dict.fromkeys(found))
+
+
+def random_cells(folder: Folder, count: int, seed: int) -> dict[str, Cell]:
+    """Some of them by their addresses, without times and without those that several numbers share."""
+    chosen: dict[str, Cell] = {}
+    for address in random.Random(seed).sample(todo := addresses(folder), len(todo)):
+        try:
+            cell = find(folder, address)
+        except AuditError:
+            continue
+        if cell.sources and not cell.timed:
+            chosen[address] = cell
+        if len(chosen) == count:
+            break
+    return chosen
+
+
+@pytest.mark.slow
+def test_the_last_command_of_a_chain_gives_the_same_number_in_a_clean_folder(finished, tmp_path):
+    """The chains of 20 random cells lead to the data; the commands of three of them are run."""
+    folder = Folder(finished / "results" / "smoke")
+    cells = random_cells(folder, 20, seed=21)
+    assert len(cells) == 20
+    commands = {}
+    for address, cell in cells.items():
+        lines = chain(folder, cell).splitlines()
+        assert lines[0] == f"number    {cell.shown}" and any(line.startswith("← tokenizer") for line in lines), address
+        commands[address] = lines[-1].strip().removeprefix("envs/run snakemake ")
+    tried = list({cell.target: address for address, cell in cells.items()}.values())[:3]
+    for address in tried:
+        target = commands[address].rpartition(" -- ")[2]
+        assert commands[address] == f"--cores all --config study=smoke -- {target}"
+        clean = tmp_path / re.sub(r"\W+", "-", target)
+        clean.mkdir()
+        done = snakemake(clean, target)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert find(Folder(clean / "results" / "smoke"), address).shown == cells[address].shown, address

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sys
@@ -17,6 +18,7 @@ from yarnlab import cli
 from yarnlab.hub.lock import Asset, Locked, LockedFile, write_lock
 from yarnlab.stages.finished import FORCED
 from yarnlab.study.sections import canonical, section
+from yarnlab.study.summary import summarise
 from yarnlab.workflow import Workflow
 
 STUDIES = Path(__file__).resolve().parents[1] / "config" / "studies"
@@ -47,6 +49,33 @@ def test_every_execution_has_a_manifest_of_its_own(study):
     flow = Workflow.load(study, STUDIES)
     assert len(set(flow.manifests())) == len(flow.executions())
     assert set(flow.manifests()) >= set(flow.model_manifests()) | set(flow.asset_manifests())
+
+
+LONGEST_WORD = 128 * 1024  # of a command, or of a variable: what Linux takes (MAX_ARG_STRLEN)
+
+
+def test_a_study_of_many_seeds_can_start(tmp_path):
+    """Its summary is 141 kB: no job gets it, or anything that grows with the study, as a word of its command."""
+    study = shutil.copytree(STUDIES, tmp_path / "studies") / "micro.yaml"
+    study.write_text(re.sub(r"(?m)^replicates: .*$", "replicates: 28", study.read_text()))
+    flow = Workflow.load(str(study), STUDIES)
+    assert len(canonical(summarise(flow.study))) > LONGEST_WORD
+    words = [flow.summary(), flow.tokenizer_spec(), *map(flow.key_of, ("analyse", "report"), ("", ""))]
+    for stage, name in {stage: (stage, name) for stage, name in flow.executions()}.values():
+        words += [canonical(flow.section(stage, name)), flow.key_of(stage, name)]
+    assert max(map(len, words)) < LONGEST_WORD / 8
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_after_a_failure_the_report_of_the_rest_has_its_command(tmp_path, there):
+    flow = Workflow(Workflow.load("smoke", STUDIES).study, results=str(tmp_path / "my results"))
+    manifest = Path(flow.evaluation_manifests("perplexity")[1])
+    if there:
+        manifest.parent.mkdir(parents=True)
+        manifest.write_text("{}")
+    folder = f"--study-dir '{tmp_path}/my results/smoke'"
+    command = f"envs/run yarnlab analyse {folder} && envs/run yarnlab report {folder}"
+    assert list(flow.partial_report()) == ([f"For a report of what is there: {command}"] if there else [])
 
 
 def test_another_pin_of_an_asset_makes_it_again(tmp_path, monkeypatch):

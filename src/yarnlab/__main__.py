@@ -3,8 +3,10 @@
 import sys
 
 from yarnlab.fork_server import delegate
+from yarnlab.processes import hold_environment
 
 if __name__ == "__main__":
+    hold_environment()
     code = delegate(sys.argv[1:])
     if code is not None:
         sys.exit(code)

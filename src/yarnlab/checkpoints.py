@@ -109,7 +109,12 @@ def check_weights(folder: Path, config: Any) -> None:
     check_files(folder)
     check_tied(folder, config)
     loaded: Any = AutoModelForCausalLM.from_pretrained(
-        folder, config=config, device_map="meta", use_safetensors=True, output_loading_info=True
+        folder,
+        config=config,
+        device_map="meta",
+        use_safetensors=True,
+        output_loading_info=True,
+        ignore_mismatched_sizes=True,  # check_loaded names them
     )
     check_loaded(loaded[1], folder)
 
@@ -169,9 +174,10 @@ def architecture_of(config: Any, original_context: int) -> Architecture:
 
     Raises UnsupportedModel for a config that lacks a part of it.
     """
-    block, heads = stock_block(config), config.num_attention_heads
+    block = stock_block(config)
     share = block.get("partial_rotary_factor") or 1.0
     try:
+        heads = config.num_attention_heads
         return Architecture(
             family=config.model_type,
             hidden_size=config.hidden_size,
@@ -185,7 +191,12 @@ def architecture_of(config: Any, original_context: int) -> Architecture:
             tie_word_embeddings=config.tie_word_embeddings,
             partial_rotary_factor=None if share == 1 else share,
         )
-    except (AttributeError, ValueError) as error:
+    except AttributeError as error:
+        raise UnsupportedModel(
+            f"family {config.model_type}: its config has no `{error.name}`, which the study's `architecture` is held "
+            "against"
+        ) from error
+    except ValueError as error:
         reason = " ".join(str(error).split())
         raise UnsupportedModel(
             f"family {config.model_type}: its config is not that of one decoder: {reason}"

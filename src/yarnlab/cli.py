@@ -101,12 +101,15 @@ def _run_command(study_dir: Path) -> str:
 
 def _study_named(chosen: str) -> Study:
     """The study of this name, or in this file (ending in .yaml)."""
-    from yarnlab.provenance import project_root
     from yarnlab.study.load import load_study
 
-    return load_study(
-        Path(chosen) if chosen.endswith(".yaml") else project_root() / "config" / "studies" / f"{chosen}.yaml"
-    )
+    return load_study(_study_file(chosen))
+
+
+def _study_file(chosen: str) -> Path:
+    from yarnlab.provenance import project_root
+
+    return Path(chosen) if chosen.endswith(".yaml") else project_root() / "config" / "studies" / f"{chosen}.yaml"
 
 
 @app.command()
@@ -173,6 +176,41 @@ def evaluate(
 
 
 @app.command()
+def new(
+    name: Annotated[str, typer.Argument(help="The study's name; its file is config/studies/NAME.yaml.")],
+    model: Annotated[str, typer.Option(help="A folder with the model, or owner/name on the hub.")],
+    scale: Annotated[float, typer.Option(help="How many times its window the new one is.")],
+    text: Annotated[list[str] | None, typer.Option(help="Files, folders of long text; default: PG19's books.")] = None,
+    more_text: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]...", help="More of it.")] = None,
+    column: Annotated[str, typer.Option(help="The column of .jsonl and .parquet rows that holds the text.")] = "text",
+    revision: Annotated[str, typer.Option(help="The branch, tag or commit of a repository.")] = "main",
+    ignored_config: Annotated[list[str] | None, typer.Option(help="A key of config.json to leave out.")] = None,
+    device: Annotated[str | None, typer.Option(help="h100, h200, a100, cpu; default: what is here.")] = None,
+    hours: Annotated[float | None, typer.Option(help="About how long training may take.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Overwrite a study of this name.")] = False,
+) -> None:
+    """Write a study that extends a model, from its own config.json, sized to this machine, with its cost."""
+    from yarnlab.new.write import write_study
+    from yarnlab.provenance import project_root
+
+    print(
+        write_study(
+            name,
+            project_root() / "config" / "studies",
+            model=model,
+            revision=revision,
+            scale=scale,
+            text=[*(text or ()), *(more_text or ())],
+            column=column,
+            ignored=ignored_config or (),
+            device=device,
+            hours=hours,
+            force=force,
+        )
+    )
+
+
+@app.command()
 def check(file: Annotated[Path, typer.Argument(help="A study file, config/studies/NAME.yaml.")]) -> None:
     """Say whether a study file is sound; nothing is run."""
     from yarnlab.study.load import load_study
@@ -215,14 +253,20 @@ def lock(
     study: StudyName,
     update: Annotated[bool, typer.Option(help="Also what is pinned already: follow branches that moved on.")] = False,
 ) -> None:
-    """Pin every download of a study: commits, sizes and hashes, into config/hub.lock.yaml."""
+    """Pin every download of a study: commits, sizes and hashes, into config/hub.lock.yaml; record shapes of models."""
     from yarnlab.hub.lock import hub_assets, lock_file, read_lock
     from yarnlab.hub.pin import lock_assets
+    from yarnlab.new.parent import record_architectures
+    from yarnlab.study.architectures import architectures_file
+    from yarnlab.study.read import read_study
 
+    recorded = record_architectures(read_study(_study_file(study))[0])
     wanted = list(hub_assets(_study_named(study).assets).values())
     done = lock_assets(wanted, lock_file(), update=update)
     known = read_lock(lock_file())
     total = sum(known[asset.key].bytes for asset in wanted)
+    for name in recorded:
+        print(f"{architectures_file()}: the shape of {name}")
     print(f"{lock_file()}: {len(done)} assets pinned now, {len(wanted) - len(done)} before; {total / 1e9:,.1f} GB")
 
 
@@ -248,7 +292,7 @@ def overlap(
     from yarnlab.corpus.overlap import overlap as compared
     from yarnlab.corpus.packages import CorpusError
     from yarnlab.corpus.tokens import TokenisedCorpus
-    from yarnlab.provenance import write_json
+    from yarnlab.provenance import project_path, sha256_of, write_record
 
     for name in (a, b):
         if not (study_dir / "data" / name / "documents.json").is_file():
@@ -263,7 +307,9 @@ def overlap(
     print(f"equal blocks: {found.equal_blocks:,}")
     for share, i, where in ((found.a_in_b, 0, f"{a} also in {b}"), (found.b_in_a, 1, f"{b} also in {a}")):
         print(f"stretches of {WINDOW} tokens of {where}: {100 * share:.1f} % (n = {found.drawn[i]:,} drawn)")
-    write_json(study_dir / "overlap" / f"{a}--{b}.json", found.as_dict())
+    manifests = (study_dir / "data" / name / "manifest.json" for name in (a, b))
+    read = {project_path(path): sha256_of(path) for path in manifests if path.is_file()}
+    write_record(study_dir / "overlap" / f"{a}--{b}.json", {**found.as_dict(), "inputs": read})
 
 
 @app.command()
@@ -348,6 +394,64 @@ def compare(
 
     for path in write_comparison(folder(a), folder(b), output):
         print(path)
+
+
+@app.command()
+def clean(
+    study: StudyName,
+    results: Results = Path("results"),
+    yes: Annotated[bool, typer.Option("--yes", help="Remove it without asking.")] = False,
+) -> None:
+    """Say what of a study's results nothing needs any more, and its size; remove it if told to."""
+    from yarnlab.stages.clean import leftovers, remove
+    from yarnlab.stages.layout import Layout
+
+    chosen = _study_named(study)
+    found = leftovers(Layout(results / chosen.study), chosen)
+    for one in found:
+        print(f"{one.bytes / 1e9:8.3f} GB  {one.path}: {one.why}")
+    total = f"{sum(one.bytes for one in found) / 1e9:.3g} GB"
+    if not found:
+        print(f"{results / chosen.study}: everything there is needed")
+    elif yes or typer.confirm(f"Remove all of these, {total}?"):
+        for one in found:
+            if not remove(one):
+                print(f"{one.path}: in use, left as it is")
+
+
+@app.command()
+def verify(
+    study: Annotated[str, typer.Argument(help="A study's name, or its results folder.")],
+    results: Results = Path("results"),
+    readme: Annotated[Path, typer.Option(help="The page whose block of results is checked too.")] = Path("README.md"),
+) -> None:
+    """Re-hash all results of a study and name what is not as its record says; exit with 1 if there is anything."""
+    from yarnlab.audit.folder import study_folder
+    from yarnlab.audit.verify import verify as audited
+
+    folder = study_folder(study, results)
+    audit = audited(folder, readme)
+    for finding in audit.findings:
+        print(finding, file=sys.stderr)
+    print(f"{folder}: {'sound' if not audit.findings else f'{len(audit.findings)} found'}: {audit.counts}")
+    if audit.findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def why(
+    study: Annotated[str, typer.Argument(help="A study's name, or its results folder.")],
+    cell: Annotated[str, typer.Argument(help="table_2[yarn-s16, 2048], figure_1[yarn-s16, 512], a claim's id, …")],
+    results: Results = Path("results"),
+) -> None:
+    """Say how a number was made: the evaluation, model, data, code, settings, seed and machine behind it; and the
+    commands that make it again, the last one from nothing."""
+    from yarnlab.audit.cells import find
+    from yarnlab.audit.chain import chain
+    from yarnlab.audit.folder import Folder, study_folder
+
+    folder = Folder(study_folder(study, results))
+    print(chain(folder, find(folder, cell)))
 
 
 @app.command()

@@ -24,11 +24,12 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from yarnlab.processes import watch
+from yarnlab.processes import hold_environment, watch
 
 SOCKET = "YARNLAB_FORK_SERVER"
 VERBS = ("train", "evaluate", "analyse", "table", "figure", "report")
 MODULES = ("pandas", "pyarrow.parquet", "scipy.stats", "altair", "torch", "transformers.models.llama.modeling_llama")
+LONGEST_PLACE = 80  # bytes of a folder's name: a socket's whole path may have 103 on macOS, 107 on Linux
 STEP_S = 0.05  # how often a job's end and its client's are looked for
 
 
@@ -42,7 +43,8 @@ def start(*, local: bool = True) -> None:
     if not local:
         return
     try:
-        folder = tempfile.mkdtemp(prefix="yarnlab-")
+        place = tempfile.gettempdir()
+        folder = tempfile.mkdtemp(prefix="yarnlab-", dir=place if len(os.fsencode(place)) <= LONGEST_PLACE else "/tmp")
         command = [sys.executable, "-m", "yarnlab.fork_server", folder, str(os.getpid())]
         subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
@@ -174,4 +176,5 @@ def _run(request: dict[str, Any], streams: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    hold_environment()
     serve(Path(sys.argv[1]), watch(int(sys.argv[2])))

@@ -124,7 +124,7 @@ def _check_can_rotate_late(model: PreTrainedModel, rope: Rope) -> None:
     attention = decoder(model).layers[0].self_attn
     whole = getattr(attention, "head_dim", None) == rope.head_dim
     form: Form = decoder(model).rotary_emb.form
-    if not whole or form.columns is not None or form.others or not model._supports_sdpa:
+    if not whole or form.columns is not None or form.as_complex or form.others or not model._supports_sdpa:
         raise UnsupportedModel(
             f"a cache of unrotated keys is not known for family {model.config.model_type}: it rotates otherwise than "
             "Llama's whole heads, or changes the scores of its attention"
@@ -142,7 +142,8 @@ class _RowWise(RotaryEmbedding):
     """Position i under the rope at length i + 1: what a cache of rotated keys holds after decoding token by token."""
 
     def forward(self, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, Tensor]:
-        tables = [super(_RowWise, self).forward(x, position, layer_type) for position in position_ids.split(1, dim=1)]
+        rows = position_ids.split(1, dim=1)
+        tables: list[Any] = [super(_RowWise, self).forward(x, row, layer_type) for row in rows]  # pairs: checked before
         cos, sin = (torch.cat(table, dim=1) for table in zip(*tables, strict=True))
         return cos, sin
 

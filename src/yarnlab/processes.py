@@ -1,9 +1,13 @@
-"""What processes know of each other: whether another one still lives, and what this one was started for."""
+"""What processes know of each other: whether another one still lives, and what this one was started for and uses."""
 
 from __future__ import annotations
 
+import fcntl
+import os
+import sys
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 ON_GPU = "YARNLAB_ON_GPU"  # set for a process that was started to compute on a GPU; on a CPU it would take weeks
 # glibc's malloc: large blocks, which training frees and allocates again at every step, stay with the process. With its
@@ -31,3 +35,13 @@ def watch(pid: int) -> Callable[[], bool]:
         return False
 
     return lives
+
+
+def hold_environment() -> None:
+    """Have `envs/run` change no package of this environment until this process, and those that it forks, have ended.
+
+    Waits while it is changing some. Does nothing where `envs/run` did not make the environment, or without file locks.
+    """
+    for name in (Path(sys.prefix).name, ".venv-cluster"):
+        with suppress(OSError):
+            fcntl.flock(os.open(Path(sys.prefix).with_name(f"{name}.lock"), os.O_RDONLY), fcntl.LOCK_SH)

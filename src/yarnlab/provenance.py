@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cache
@@ -24,6 +24,7 @@ RECORDED_PACKAGES = (
     "datasets",
     "tokenizers",
     "safetensors",
+    "gguf",
     "numpy",
     # Kernels that a GPU takes where they are installed.
     "flash-attn",
@@ -35,6 +36,7 @@ RECORDED_PACKAGES = (
     "mlflow",
     "snakemake",
 )
+SELF_SHA256 = "self_sha256"  # in a record: the sha256 of its own text without this key
 
 
 @contextmanager
@@ -55,7 +57,32 @@ def replacing(path: Path) -> Iterator[Path]:
 def write_json(path: Path, value: object) -> None:
     """`value` as indented JSON, atomically. Raises ValueError for NaN and infinities, which JSON has not."""
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(_json(value), encoding="utf-8")
+
+
+def write_record(path: Path, value: Mapping[str, Any]) -> None:
+    """`value` as `write_json` writes it, with the sha256 of that text as its last key, `self_sha256`.
+
+    For what says where other files come from: nothing else has to be there for a change of it to be seen.
+    """
+    content = {key: kept for key, kept in value.items() if key != SELF_SHA256}
+    write_json(path, {**content, SELF_SHA256: hashlib.sha256(_json(content).encode()).hexdigest()})
+
+
+def record_is_intact(path: Path) -> bool | None:
+    """Whether a file holds, byte for byte, what `write_record` wrote; None for JSON without a hash of its own."""
+    try:
+        text = path.read_text(encoding="utf-8")
+        value = json.loads(text)
+        content = {key: kept for key, kept in value.items() if key != SELF_SHA256}
+        written = _json({**content, SELF_SHA256: hashlib.sha256(_json(content).encode()).hexdigest()})
+    except (OSError, ValueError, AttributeError):
+        return False
+    return text == written if SELF_SHA256 in value else None
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, indent=1, allow_nan=False) + "\n"
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -72,6 +99,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def recorded(path: Path) -> dict[str, Any]:
+    """What a record says of a file: sha256 and bytes."""
+    return {"sha256": sha256_of(path), "bytes": path.stat().st_size}
+
+
 def now() -> str:
     """UTC in ISO 8601, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -80,6 +112,14 @@ def now() -> str:
 def project_root() -> Path:
     """The checkout that this code runs from."""
     return Path(__file__).resolve().parents[2]
+
+
+def project_path(path: Path) -> str:
+    """A path relative to the project where possible, so that records do not depend on the checkout's place."""
+    try:
+        return Path(os.path.abspath(path)).relative_to(project_root()).as_posix()
+    except ValueError:
+        return path.as_posix()
 
 
 @cache
@@ -97,11 +137,23 @@ def git_state() -> dict[str, Any]:
     return {"commit": commit, "dirty": None if changes is None else bool(changes)}
 
 
+@cache
 def lock_digest() -> str | None:
-    """sha256 of the lock file of the environment in use."""
-    name = "gpu.lock" if Path(sys.prefix).name == ".venv-gpu" else "cpu.lock"
-    lock = project_root() / "envs" / name
-    return sha256_of(lock) if lock.exists() else None
+    """sha256 of the lock file whose packages are installed, each in its version; None in any other environment."""
+    for name in ("cpu.lock", "gpu.lock"):
+        lock = project_root() / "envs" / name
+        if lock.exists() and all(map(_is_installed, lock.read_text(encoding="utf-8").splitlines())):
+            return sha256_of(lock)
+    return None
+
+
+def _is_installed(pin: str) -> bool:
+    """Whether a line of a lock file, NAME==VERSION or nothing, is met; a build for CPUs (2.13+cpu) is that version."""
+    name, _, version = pin.partition("#")[0].strip().partition("==")
+    try:
+        return not name or metadata.version(name).partition("+")[0] == version
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def package_versions() -> dict[str, str]:

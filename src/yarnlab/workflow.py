@@ -6,25 +6,28 @@ Imported at every start of Snakemake, so it must stay light: no torch, no pandas
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping
+import shlex
+from collections.abc import Callable, Iterator, Mapping
 from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 from yarnlab import fingerprint
 from yarnlab.cluster.slurm import path_of_jobs
+from yarnlab.corpus.local import SOURCES, of_corpus, text_files
 from yarnlab.hub.errors import HubError
-from yarnlab.hub.local import content, local_assets
+from yarnlab.hub.local import Sources, content, content_of, local_assets
 from yarnlab.hub.lock import hub_assets, lock_file, read_lock
 from yarnlab.processes import ALLOCATOR
 from yarnlab.provenance import project_root, read_json
-from yarnlab.results.registry import Artefact, Figure, Table, figures, made_of, tables
+from yarnlab.results.registry import Artefact, Figure, Made, Table, criteria_file, figures, made_of, tables
 from yarnlab.stages.finished import FORCED
-from yarnlab.study.data import PythonPackages
+from yarnlab.study.check_held_out import held_out_files
+from yarnlab.study.data import HubText, HubTokens
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.fields import near
 from yarnlab.study.load import load_study
-from yarnlab.study.read import StudyError
+from yarnlab.study.read import StudyError, dotted
 from yarnlab.study.schema import Study
 from yarnlab.study.sections import canonical, digest, execution, section, study_digest
 from yarnlab.study.summary import summarise
@@ -34,7 +37,7 @@ CONFIG = ("study",)  # the keys of `--config` that rules read
 
 class Workflow:
     """One study as the workflow sees it; all methods are cheap and depend on the study file alone, assets also on the
-    hub's lock or on their folder."""
+    hub's lock or on their folder, local text on its files."""
 
     def __init__(self, study: Study, results: str = "results", named: str | None = None) -> None:
         self.study = study
@@ -59,7 +62,7 @@ class Workflow:
         """The study of this name in a folder of study files, or the study file at this path (ending in .yaml).
 
         Raises StudyError with one line per mistake, HubError for a lock of the hub that cannot be read, or
-        a folder that is no asset.
+        a folder that is no asset, CorpusError for text of this machine that is not there or can't be read.
         """
         study = load_study(Path(chosen) if chosen.endswith(".yaml") else folder / f"{chosen}.yaml")
         return cls(study, named=chosen)
@@ -103,12 +106,13 @@ class Workflow:
         return lambda wildcards: canonical(self.section(stage, self._name(wildcards)))
 
     def section(self, stage: str, name: str) -> dict[str, Any]:
-        """The section of one job; of an asset with its commit or a folder's content, so that others make it again.
+        """The section of one job; of an asset with its commit or a folder's content, of local text with the files'
+        content, so that others make it again.
 
         What was fetched before it was pinned (the fetch then pins it) stays as it is, without a commit, while it fits.
         """
         found = section(self.study, stage, name)
-        pinned = self._pinned.get(name, {}) if stage == "asset" else {}
+        pinned = self._pinned.get((stage, name), {})
         if "commit" in pinned:
             made = read_json(Path(self._asset(name)))
             fits = made.get("facts", {}).get("commit") == pinned["commit"] and "commit" not in made.get("spec", {})
@@ -162,15 +166,16 @@ class Workflow:
 
     def train_corpora(self, wildcards: Any) -> list[str]:
         arm, _ = self.study.instances()[wildcards.model]
-        return [self.corpus(name) for name in sorted({phase.corpus for phase in self.study.models[arm].phases})]
+        phases = self.study.models[arm].phases
+        return [self.corpus(name) for name in sorted({name for phase in phases for name in phase.shares})]
 
     def corpus_tokenizer(self, wildcards: Any) -> str:
         return self._tokenizer(self.study.corpora[wildcards.corpus].tokenizer)
 
     def corpus_dataset(self, wildcards: Any) -> list[str]:
-        """The manifest of the dataset that a corpus is made from; none for installed packages."""
+        """The manifest of the dataset that a corpus is made from; none for packages and local text."""
         corpus = self.study.corpora[wildcards.corpus]
-        return [] if isinstance(corpus, PythonPackages) else [self._asset(corpus.asset)]
+        return [self._asset(corpus.asset)] if isinstance(corpus, HubText | HubTokens) else []
 
     def evaluation_corpus(self, kind: str) -> Callable[[Any], str]:
         return lambda wildcards: self.corpus(section(self.study, kind, wildcards.model)["evaluation"]["corpus"])
@@ -212,14 +217,16 @@ class Workflow:
 
     def tables(self) -> dict[str, Table]:
         """The tables that the study has, by name."""
-        return made_of(tables(), self._kinds(), of_paper=self.study.claims.published)
+        return self._made_of(tables())
 
     def figures(self) -> dict[str, Figure]:
         """The figures that the study has, by name."""
-        return made_of(figures(), self._kinds(), of_paper=self.study.claims.published)
+        return self._made_of(figures())
 
-    def _kinds(self) -> list[str]:
-        return [kind for kind in KINDS if getattr(self.study.evaluations, kind) is not None]
+    def _made_of(self, registered: Mapping[str, Made]) -> dict[str, Made]:
+        kinds = [kind for kind in KINDS if getattr(self.study.evaluations, kind) is not None]
+        judged = self.study.claims
+        return made_of(registered, kinds, form=judged.form, of_paper=judged.published)
 
     def needs(self, artefact: Artefact) -> list[str]:
         """Input files of a table or figure from what it declares to need."""
@@ -239,10 +246,9 @@ class Workflow:
         folder = Path(os.path.relpath(project_root() / "config" / "reference"))
         return sorted(str(path) for path in folder.glob("*.csv"))
 
-    @staticmethod
-    def criteria() -> str:
-        """The claims and their criteria (config/claims.yaml), relative to the working directory."""
-        return os.path.relpath(project_root() / "config" / "claims.yaml")
+    def criteria(self) -> str:
+        """What the study is judged by, relative to the working directory."""
+        return os.path.relpath(criteria_file(self.study.claims.form))
 
     def executions(self) -> dict[tuple[str, str], str]:
         """(stage, name) of all that the study runs → the manifest that it writes."""
@@ -261,6 +267,15 @@ class Workflow:
         """Every manifest that the study's stages write."""
         return list(self.executions().values())
 
+    def partial_report(self) -> Iterator[str]:
+        """After a failure: what makes a report of what is there, if there is an evaluation."""
+        if any(Path(path).exists() for path in self.evaluation_manifests(*KINDS)):
+            there = shlex.quote(self.root)
+            yield (
+                f"For a report of what is there: envs/run yarnlab analyse --study-dir {there} && "
+                f"envs/run yarnlab report --study-dir {there}"
+            )
+
     @staticmethod
     def _name(wildcards: Any) -> str:
         for key in ("model", "corpus", "asset"):
@@ -269,14 +284,21 @@ class Workflow:
         return ""
 
 
-def _pinned(study: Study, root: Path) -> dict[str, dict[str, str]]:
-    """Asset → the commit that the hub's lock has for it now, or the hash of what is in its folder now."""
+def _pinned(study: Study, root: Path) -> dict[tuple[str, str], dict[str, str]]:
+    """(stage, name) → the commit that the hub's lock has for an asset now, or the hash of what files hold now."""
     hub = hub_assets(study.assets)
     locked = read_lock(lock_file()) if hub else {}
-    found = {name: {"commit": locked[asset.key].commit} for name, asset in hub.items() if asset.key in locked}
+    found = {("asset", name): {"commit": locked[a.key].commit} for name, a in hub.items() if a.key in locked}
     for name, local in local_assets(study.assets).items():
         try:
-            found[name] = {"content": content(local, root / "assets" / name)}
+            found["asset", name] = {"content": content(local, root / "assets" / name)}
         except HubError as error:
             raise HubError(f"assets.{name}: {error}") from None
+    sources: dict[str, Sources] = {}
+    for name, texts in text_files(study.corpora).items():
+        with of_corpus(name):
+            sources[name] = texts.read(read_json(root / "data" / name / SOURCES))
+        found["corpus", name] = {"content": content_of(sources[name])}
+    if problems := list(held_out_files(study, sources)):
+        raise StudyError("\n".join(f"{dotted(path)}: {problem}" for path, problem in problems))
     return found

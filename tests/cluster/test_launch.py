@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import select
@@ -155,6 +156,19 @@ def test_too_few_gpus_is_one_message_with_the_fix(monkeypatch, capsys):
     assert launch.main(["--processes", "2", "--gpus", "--", "train", "base"]) == 1
     message = capsys.readouterr().err
     assert "2 processes need a GPU each, and this job has 0" in message and "gres: gpu:2" in message
+
+
+def test_a_temporary_folder_without_file_locks_is_one_message_with_the_fix(monkeypatch, capsys, tmp_path):
+    """As on Lustre without `-o flock`."""
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(launch.fcntl, "flock", refuse)
+    monkeypatch.setattr(launch.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    assert launch.main(["--gpus", "--", "train", "base"]) == 1
+    assert "(Function not implemented): set TMPDIR to a folder of this machine's own disk" in capsys.readouterr().err
 
 
 def test_jobs_of_one_machine_share_its_gpus_without_overlap(tmp_path):

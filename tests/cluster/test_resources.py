@@ -1,4 +1,5 @@
-"""What jobs of a study ask for: GPUs by the size of a model, nodes and processes by its `parallel` block."""
+"""What jobs of a study ask for: GPUs by the size of a model, nodes and processes by its `parallel` block, memory and
+time by the plan."""
 
 from __future__ import annotations
 
@@ -18,11 +19,18 @@ def paper() -> JobResources:
     return JobResources(load_study(STUDIES / "paper.yaml"))
 
 
-def asked(resources: dict, model: str) -> dict[str, int | str]:
+def asked(resources: dict, model: str, attempt: int = 1) -> dict[str, int | str]:
     """What one job asks for, without what Snakemake leaves out."""
-    values = {name: value(SimpleNamespace(model=model)) for name, value in resources.items()}
+    values = {name: value(SimpleNamespace(model=model), attempt=attempt) for name, value in resources.items()}
     assert tuple(values) == NAMES
     return {name: value for name, value in values.items() if value is not None}
+
+
+def placed(resources: dict, model: str) -> dict[str, int | str]:
+    """The same without memory and time, which every job asks for."""
+    found = asked(resources, model)
+    assert found.pop("mem_mb") >= 8000 and found.pop("runtime") >= 60
+    return found
 
 
 def trained(resources: JobResources) -> dict[str, object]:
@@ -44,15 +52,17 @@ def test_jobs_without_gpus_go_to_the_cpu_partition(paper, monkeypatch):
     monkeypatch.setenv("YARNLAB_GPU_PARTITION", "a100")
     smoke = JobResources(load_study(STUDIES / "smoke.yaml"))
     for model in smoke.study.instances():
-        assert asked(smoke.of_training(), model) == asked(smoke.of_evaluation(), model) == {"slurm_partition": "batch"}
-    assert {asked(paper.of_evaluation(), model)["slurm_partition"] for model in paper.study.instances()} == {"a100"}
+        assert placed(smoke.of_training(), model) == {"slurm_partition": "batch"}
+    assert placed(smoke.of_evaluation("perplexity"), "base") == {"slurm_partition": "batch"}
+    models = ("llama-2-7b", "yarn-13b-s16")
+    assert {asked(paper.of_evaluation("perplexity"), model)["slurm_partition"] for model in models} == {"a100"}
 
 
-def test_a_small_study_asks_for_nothing_and_runs_the_plain_command():
+def test_a_small_study_asks_for_no_gpu_and_runs_the_plain_command():
     """So its jobs are handed to the fork server on a laptop."""
     smoke = JobResources(load_study(STUDIES / "smoke.yaml"))
     for model in smoke.study.instances():
-        assert asked(smoke.of_training(), model) == asked(smoke.of_evaluation(), model) == {}
+        assert placed(smoke.of_training(), model) == {}
         wildcards = SimpleNamespace(model=model)
         assert smoke.launch_training(wildcards, None) == smoke.launch_evaluation(wildcards, None) == "python -m yarnlab"
 
@@ -73,7 +83,7 @@ def test_every_training_of_the_paper_gets_a_gpu_for_each_process(paper, monkeypa
 
 def test_an_evaluation_of_a_large_model_has_one_gpu(paper):
     model = next(iter(paper.study.instances()))
-    assert asked(paper.of_evaluation(), model) == {"gres": "gpu:1", "needed_gpus": 1}
+    assert placed(paper.of_evaluation("perplexity"), model) == {"gres": "gpu:1", "needed_gpus": 1}
     assert paper.launch_evaluation(SimpleNamespace(model=model), None).endswith("--processes 1 --gpus --")
 
 
@@ -81,4 +91,34 @@ def test_a_model_that_only_gets_another_rope_needs_no_gpu(paper):
     arms = {name: paper.study.models[arm] for name, (arm, _) in paper.study.instances().items()}
     untrained = [name for name, model in arms.items() if not model.phases]
     assert untrained
-    assert all(asked(paper.of_training(), name) == {} for name in untrained)
+    assert all(placed(paper.of_training(), name) == {} for name in untrained)
+
+
+@pytest.mark.parametrize(
+    ("stage", "model", "parts"),
+    [
+        # GB a node: CUDA's and Python's own of 8 processes; 40 inputs of a layer of 65,536 x 5,120 bf16 numbers in blocks
+        # of 2^30 bytes, in each; weights and two moments in fp32, copied before they are written.
+        ("train", "yarn-13b-s16", (8 * 3.5, 8 * 40 * 2**30 / 1e9, 12 * 13.016)),
+        ("train", "yarn-7b-s16", (8 * 3.5, 12 * 6.738)),
+        # Python, the weights on their way to the GPU, and the keys and values of 131,072 tokens, which are kept here.
+        ("passkey_official", "yarn-13b-s16", (3.5, 2 * 13.016, 107.4)),
+        ("passkey_official", "yarn-7b-s16", (3.5, 2 * 6.738, 68.7)),
+        ("perplexity", "yarn-7b-s16", (3.5, 2 * 6.738)),
+    ],
+)
+def test_memory_is_what_the_plan_says_that_the_host_needs(paper, stage, model, parts):
+    """Worked out by hand. A job that asks for less is killed in every attempt."""
+    resources = paper.of_training() if stage == "train" else paper.of_evaluation(stage)
+    found = asked(resources, model)["mem_mb"]
+    assert found / 1000 == pytest.approx(8 + 1.1 * sum(parts), rel=0.01)
+    assert asked(resources, model, attempt=2)["mem_mb"] == (found if stage == "train" else 2 * found)
+
+
+def test_time_is_twice_what_the_plan_says(paper):
+    """And an hour, up to a day: the sweep of the temperature takes 8.5 hours, the longest training 23.2."""
+    assert asked(paper.of_evaluation("temperature"), "llama-7b")["runtime"] == pytest.approx(
+        60 + 2 * 60 * 8.5, rel=0.02
+    )
+    assert asked(paper.of_training(), "yarn-7b-8k")["runtime"] == pytest.approx(60 + 2 * 60 * 0.85, rel=0.02)
+    assert asked(paper.of_training(), "yarn-13b-s16")["runtime"] == 1440

@@ -160,6 +160,32 @@ def test_tables_of_numbers_are_left_out_and_folders_count_once(tiny_data, tmp_pa
         names(max_digits=0.5, per_folder=1, documents=3)
 
 
+def test_a_file_gives_its_source_or_its_docstrings(tiny_data, tmp_path, monkeypatch):
+    """Files take turns, so no file is in a corpus twice; documentation is the docstrings in their order, nothing else."""
+    module = '"""Module {0}.\\n\\nAll of it."""\nx = 1\n\n\nclass A:\n    """Class {0}."""\n\n    def f(self):\n'
+    module += '        """Method {0}."""\n        return "not this"\n\n\nasync def g():\n    """Last {0}."""\n'
+    files = {f"demo/{i}.py": module.format(i) for i in range(6)} | {
+        "demo/none.py": "x = 2\n",
+        "demo/bad.py": "x = = 3\n",
+    }
+    demo(monkeypatch, tmp_path / "site", files)
+
+    def texts(**keys) -> dict[str, str]:
+        spec = {"corpus": {"packages": ["demo"], **keys}, "seed": 0}
+        build_corpus(spec, tiny_data / "tokenizer", tmp_path / "corpus", log=None)
+        corpus, tokenizer = TokenisedCorpus.open(tmp_path / "corpus"), load_tokenizer(tiny_data / "tokenizer")
+        return {n: tokenizer.decode(corpus.document(i)[1:-1].tolist()) for i, n in enumerate(corpus.names)}
+
+    whole, prose = texts(), texts(parts=["docstrings"])
+    assert texts(parts=["source"]) == whole and len(whole) == 8
+    assert set(prose) == {f"demo/demo/{i}.py#docstrings" for i in range(6)}
+    assert prose["demo/demo/3.py#docstrings"] == "Module 3.\n\nAll of it.\n\nClass 3.\n\nMethod 3.\n\nLast 3."
+    both = list(texts(parts=["source", "docstrings"], documents=4))
+    assert [name.endswith("#docstrings") for name in both] == [False, True, False, True]
+    assert len({name.partition("#")[0] for name in both}) == 4
+    assert len(texts(parts=["source", "docstrings"], per_folder=1)) == 2  # one of each kind
+
+
 @given(length=st.integers(120, 2000), depth=st.floats(0, 1), seed=st.integers(0, 2**32 - 1))
 @settings(deadline=None)
 def test_prompts_fill_their_window_exactly(tiny_data, length, depth, seed):

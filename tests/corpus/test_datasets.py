@@ -136,8 +136,8 @@ GOOD = b'{"text": "a first line"}\n'
         ("0.jsonl", b'{"text": ', r"0\.jsonl:2: no JSON object in UTF-8 \(.*: leave the file out"),
         ("0.jsonl", '{"text": "café"}'.encode("latin-1"), r"0\.jsonl:2: no JSON object in UTF-8 \(.*0xe9"),
         ("0.jsonl", b'{"text": "\\ud800"}', r"0\.jsonl:2: 'text' holds what is no character"),
-        ("0.jsonl.gz", None, r"0\.jsonl\.gz is damaged or cut off after line \d+ \(Compressed file ended .*: fetch it"),
-        ("0.jsonl.zst", None, r"0\.jsonl\.zst is damaged or cut off after line \d+ \(Truncated .*: fetch it again"),
+        ("0.jsonl.gz", None, r"0\.jsonl\.gz is damaged or cut off after line \d+ \(Compressed file ended .*: fetch or"),
+        ("0.jsonl.zst", None, r"0\.jsonl\.zst is damaged or cut off after line \d+ \(Truncated .*: fetch or save it"),
         ("1.jsonl.gz", b"no archive", r"1\.jsonl\.gz is damaged or cut off after line 0 \(Not a gzipped file"),
     ],
 )
@@ -213,7 +213,7 @@ def test_a_corrupt_parquet_file_is_one_message(at, llama, tmp_path):
     content[at] ^= 0xFF
     file.write_bytes(content)
     spec = {"corpus": {"source": "hub-text", "files": ["*"], "format": "parquet", "column": "text"}, "seed": 0}
-    with pytest.raises(CorpusError, match=r"t\.parquet is no readable parquet file.*: fetch it again"):
+    with pytest.raises(CorpusError, match=r"t\.parquet is no readable parquet file.*: fetch or save it again"):
         build_corpus(spec, llama, tmp_path / "out", asset=tmp_path / "asset", log=None)
 
 

@@ -117,8 +117,29 @@ def test_each_setting_saves_what_it_is_for():
 
 
 def test_offloaded_boundaries_are_counted_on_the_host():
-    _, host = memory.training(LLAMA_2_13B, 32000, phase(activation_checkpointing="offload"), gpu=True)
-    assert host / GB == pytest.approx(26.8, rel=0.01)
+    """In blocks of page-locked memory, which torch makes powers of two: 0.67 GB a layer take 1.07."""
+    (_, host), (_, without) = (
+        memory.training(LLAMA_2_13B, 32000, phase(activation_checkpointing=mode), gpu=True)
+        for mode in ("offload", "full")
+    )
+    assert (host - without) / GB == pytest.approx(40 * 2**30 / GB, rel=0.01)
+    _, on_cpu = memory.training(LLAMA_2_13B, 32000, phase(activation_checkpointing="offload"), gpu=False)
+    assert on_cpu / GB == pytest.approx(26.8, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("changes", "held"),
+    [
+        ({}, 12 / 8),  # each process writes its shards of weights and moments
+        ({"precision": "pure-bf16"}, 6 / 8),
+        ({"processes": 2, "nodes": 4}, 4 / 2),  # two processes of the first node share what its leader saves
+        ({"sharding": "replicate"}, 4),  # each process reads the whole model
+    ],
+)
+def test_the_host_holds_what_is_loaded_and_saved(changes, held):
+    """Bytes a weight, in each process of a node on average, beside 3.5 GB."""
+    _, host = memory.training(LLAMA_2_7B, 32000, phase(**changes), gpu=True)
+    assert host == 3.5 * GB + held * parameters(LLAMA_2_7B, 32000)
 
 
 @pytest.mark.parametrize(("shape", "more"), [(LLAMA_2_7B, 17.4), (LLAMA_2_13B, 27.3)])

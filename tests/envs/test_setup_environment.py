@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import subprocess
 import sys
+import time
 
 import pytest
 from project import Project
@@ -35,6 +37,52 @@ def test_racing_calls_set_up_once(project: Project) -> None:
     assert [stdout for stdout, _ in outputs] == [f"{i}\n" for i in range(4)]
     calls = project.calls()
     assert (count(calls, "venv"), count(calls, INSTALL), count(calls, ITSELF)) == (1, 1, 1)
+
+
+JOB = """
+import sys
+from pathlib import Path
+from yarnlab.processes import hold_environment
+sys.prefix = sys.argv[1]
+hold_environment()
+print((Path(sys.prefix) / "stamp").exists(), flush=True)
+sys.stdin.read()
+"""
+
+
+def job(project: Project) -> "subprocess.Popen[str]":
+    """A job in the project's environment, which runs until its stdin ends."""
+    command = [sys.executable, "-c", JOB, str(project.root / ".venv")]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("kind", ["cpu", "cluster"])
+def test_packages_are_not_changed_under_running_jobs(ready: Project, kind: str) -> None:
+    """One message, and nothing is installed nor run, until the last of them has ended; what is fresh is used."""
+    option = ["--cluster"] if kind == "cluster" else []
+    assert ready.run(*option, "true").returncode == 0
+    ready.calls()
+    with job(ready) as running:
+        assert running.stdout is not None and running.stdout.readline() == "True\n"
+        assert ready.run(*option, "echo", "ran").stdout == "ran\n"
+        with open(ready.lock(kind), "a") as file:
+            file.write("another==1\n")
+        refused = ready.run(*option, "echo", "ran")
+        assert (refused.returncode, refused.stdout, ready.calls()) == (1, "", [])
+        assert "jobs are running in .venv" in refused.stderr and "Wait for their end" in refused.stderr
+        running.communicate("")
+    assert ready.run(*option, "echo", "ran").stdout == "ran\n"
+    assert any("install" in call for call in ready.calls())
+
+
+def test_a_job_waits_for_the_setup_at_work(project: Project) -> None:
+    """It would import half of one version and half of another."""
+    setup = project.start("true", VENV_SECONDS="1")
+    while not project.calls_file.exists():
+        time.sleep(0.01)
+    with job(project) as running:
+        assert running.communicate("")[0] == "True\n"
+    assert setup.wait(60) == 0
 
 
 @pytest.mark.parametrize("name", ["envs/cpu.lock", "pyproject.toml"])

@@ -29,7 +29,6 @@ class Ruler(Evaluation):
     kind = "ruler"
     PROTOCOL = "ruler@1"
     COLUMNS = "length score"
-    RESOURCES = {"mem_mb": 1000, "runtime": 5}
 
     length: Positive
     """Tokens of each input."""
@@ -138,7 +137,6 @@ def test_kinds_are_whole_and_in_the_order_of_the_paper():
     ]  # fmt: skip
     for kind in KINDS.values():
         assert re.fullmatch(r"[a-z-]+@[1-9]\d*", kind.PROTOCOL), kind
-        assert kind.RESOURCES.keys() == {"mem_mb", "runtime"}
         assert set(descriptions(kind)) == set(kind.model_fields), kind
     assert len({kind.PROTOCOL for kind in KINDS.values()}) == len(KINDS)
 

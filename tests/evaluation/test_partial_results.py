@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from yarnlab import attention
 from yarnlab.evaluation import sliding_window
 from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.modeling import rope_of, save_model, set_rope
@@ -231,8 +232,9 @@ def test_the_stage_goes_on_and_leaves_nothing_behind(layout, monkeypatch):
     record = layout.root / "tracking" / "records"
     before = [json.loads(file.read_text())["run"] for file in record.iterdir()]
     (state,) = layout.partial_results("temperature", "tiny").iterdir()
-    assert state.is_relative_to(layout.root / "state" / ".evaluations") and len(list(state.iterdir())) == 3
-    (state / ".4-grid-1.0.json.abc").write_bytes(b"[")  # a draft of the part at work
+    (parts,) = state.iterdir()
+    assert parts.is_relative_to(layout.root / "state" / ".evaluations") and len(list(parts.iterdir())) == 3
+    (parts / ".4-grid-1.0.json.abc").write_bytes(b"[")  # a draft of the part at work
     assert run(layout, monkeypatch) == 10
     assert table.read_bytes() == clean
     assert [json.loads(file.read_text())["run"] for file in record.iterdir()] == before
@@ -256,7 +258,8 @@ def test_a_table_that_is_there_unchanged_is_put_back(layout, monkeypatch):
 
 
 def test_parts_of_another_evaluation_are_not_reused(layout, monkeypatch):
-    """Settings, code, and what model and corpus hold decide; what a manifest says beside that does not."""
+    """Settings, code, and what model and corpus hold decide; what a manifest says beside that does not. An evaluation
+    that is finished leaves the parts of the others."""
     assert run(layout, monkeypatch, alive=8) == 7
     assert run(layout, monkeypatch, alive=8, segments=8) == 7
     assert run(layout, monkeypatch, alive=8, code="d") == 7
@@ -268,4 +271,19 @@ def test_parts_of_another_evaluation_are_not_reused(layout, monkeypatch):
         manifest.write_text(json.dumps(before | {"ended": "later"}))
     assert len(list(layout.partial_results("temperature", "tiny").iterdir())) == 5
     assert run(layout, monkeypatch) == 10
-    assert not layout.partial_results("temperature", "tiny").exists()
+    assert len(list(layout.partial_results("temperature", "tiny").iterdir())) == 4
+    assert run(layout, monkeypatch, code="d") == 10
+
+
+def test_one_table_is_computed_by_one_kernel(layout, monkeypatch):
+    """An attempt that was killed on another machine, or before another choice, is not continued: its numbers differ."""
+    table = layout.evaluation("temperature", "tiny")
+    monkeypatch.setenv(attention.VARIABLE, "eager")
+    assert run(layout, monkeypatch) == 16
+    expected = table.read_bytes()
+    table.with_suffix(".manifest.json").unlink()
+    monkeypatch.delenv(attention.VARIABLE)
+    assert run(layout, monkeypatch, alive=8) == 7
+    monkeypatch.setenv(attention.VARIABLE, "eager")
+    assert run(layout, monkeypatch) == 16
+    assert table.read_bytes() == expected and not layout.partial_results("temperature", "tiny").exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +12,7 @@ import torch
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
-from yarnlab.evaluation.perplexity import document_nll, perplexity_rows
+from yarnlab.evaluation.perplexity import Perplexity, document_nll, document_rows, perplexity_rows, rows_under
 from yarnlab.evaluation.zero_shot import grid_lengths
 from yarnlab.families.rotary import RotaryEmbedding
 from yarnlab.modeling import set_rope
@@ -80,6 +82,16 @@ def test_documents_shorter_than_asked_are_an_error(tiny_model, architecture, cor
         document_nll(tiny_model, rope, corpus, 10_000_000, "fp32", Progress("test", 3, log=None))
 
 
+def test_one_document_under_another_rope_is_its_row_of_all(tiny_model, architecture, corpus):
+    """`zero_shot` keeps document by document what `ramp` computes for all at once."""
+    rope = architecture.head.make_rope("yarn", 2.0)
+    task = SimpleNamespace(model=tiny_model, corpus=corpus)
+    args = (rope, task, "fp32", (32, 64), {"method": "yarn"})
+    together = pd.DataFrame(rows_under(*args, 2, Progress("test", 2)))
+    apart = [row for i in (0, 1) for row in document_rows(*args, i, Progress("test", 1))]
+    pd.testing.assert_frame_equal(pd.DataFrame(apart), together, rtol=1e-6)
+
+
 def test_a_corpus_of_another_vocabulary_is_an_error(tiny_model, architecture, corpus):
     tiny_model.config.vocab_size = 100
     rope = make_rope("none", original_context=64, head_dim=architecture.head_dim)
@@ -98,3 +110,15 @@ def test_a_corpus_of_another_vocabulary_is_an_error(tiny_model, architecture, co
 )
 def test_zero_shot_lengths_reach_the_extended_context(scale, expected):
     assert grid_lengths(256, scale, 8192) == expected
+
+
+def test_the_first_documents_alone_are_read_where_a_number_is_asked_for(tiny_task):
+    """Their rows and their losses are those of the whole corpus."""
+    tasks = [
+        tiny_task({"lengths": {"start": 64, "stop": 128, "step": 64}, **asked}) for asked in ({}, {"documents": 2})
+    ]
+    whole, first = (Perplexity(**task.settings).evaluate(task) for task in tasks)
+    names = whole.table["document"].unique()[:2]
+    expected = whole.table[whole.table["document"].isin(names)].reset_index(drop=True)
+    pd.testing.assert_frame_equal(first.table, expected)
+    assert len(first.nll) == 2 and np.array_equal(first.nll, whole.nll[:2])

@@ -64,6 +64,18 @@ def test_a_weight_that_the_model_does_not_know_is_named(asset):
     refused(asset, BIAS)
 
 
+def test_a_weight_of_another_shape_is_named(asset):
+    with_weights(asset, without=LAYER, **{LAYER: torch.ones(16, 32)})
+    refused(asset, f"{LAYER} of another shape")
+
+
+def test_a_config_that_stock_transformers_can_not_compute(tmp_path):
+    """Its class says nothing of how many experts a token is sent to, and only its forward pass asks."""
+    settings = {**tiny.SUPPORTED["deepseek_v2"], "num_experts_per_tok": None}
+    asset = tiny.publish(tmp_path / "asset", tiny.stock_config("deepseek_v2", settings))
+    refused(asset, "stock transformers can't compute", "deepseek_v2")
+
+
 def test_tables_that_old_checkpoints_hold_are_harmless(asset):
     with_weights(asset, **{"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
     adopt(asset)

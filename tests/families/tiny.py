@@ -63,6 +63,11 @@ SUPPORTED: dict[str, dict[str, Any]] = {
     "qwen3_moe": {**EXPERTS, "head_dim": 8},
     "granitemoe": {"logits_scaling": 8.0, "num_local_experts": 4, "num_experts_per_tok": 2},
     "deepseek_v3": LATENT,
+    "deepseek_v2": LATENT,  # cos + i·sin in one table
+    "glm4_moe": {
+        **GROUPED, "head_dim": 8, "n_routed_experts": 4, "num_experts_per_tok": 2, "n_group": 1, "topk_group": 1,
+        "n_shared_experts": 1, "moe_intermediate_size": 16, "first_k_dense_replace": 1, "partial_rotary_factor": 0.5,
+    },
     "gpt_oss": {
         **GROUPED, "head_dim": 8, "num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": 32,
         "rope_parameters": PLAIN,
@@ -84,6 +89,20 @@ UNDROPPED = {"attn_pdrop": 0.0, "embd_pdrop": 0.0, "resid_pdrop": 0.0, "summary_
 # name → (settings, a word of the message that refuses it).
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "gptj": ({"n_embd": 32, "n_layer": 2, "n_head": 4, "rotary_dim": 4, "n_positions": 64, **UNDROPPED}, "rope"),
+    "phimoe": (
+        {
+            "num_hidden_layers": 2,
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 4,
+            "max_position_embeddings": CONTEXT,
+            "num_local_experts": 4,
+            "num_experts_per_tok": 2,
+            "rope_parameters": PLAIN,
+        },
+        "compute its frequencies anew",
+    ),
     "falcon": ({"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}, "intermediate_size"),
     "gpt2": ({"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, **UNDROPPED}, "rope"),
 }

@@ -163,9 +163,22 @@ def test_other_families_keep_what_their_class_says():
     assert rope == {"rope_type": "default", "rope_theta": 1e6}
 
 
+@pytest.mark.parametrize("written", [1000000, 1e6, "1000000", "1e6"])
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_a_base_in_any_spelling_is_one_number(family, written):
+    assert config_of({**LLAMA, "model_type": family, "rope_theta": written}).rope_parameters["rope_theta"] == 1e6
+    block = {"type": "linear", "factor": 2, "rope_theta": written}
+    assert config_of({**LLAMA, "model_type": family, "rope_scaling": block}).rope_parameters["rope_theta"] == 1e6
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"rope_theta": "many"}, r"x/y: `rope_theta` is 'many' and has to be a number above 0"),
+        ({"rope_theta": 0}, r"x/y: `rope_theta` is 0"),
+        ({"rope_theta": [1e4]}, r"x/y: `rope_theta` is \[10000.0\]"),
+        ({"rope_scaling": "yarn"}, r"x/y: `rope_scaling` is 'yarn' and has to be a mapping"),
+        ({"rope_parameters": ["default"]}, r"x/y: `rope_parameters` is \['default'\]"),
         (
             {"rope_scaling": {"type": "part-ntk", "factor": 2.0}},
             r"x/y: `rope_scaling.type: part-ntk` is not supported",

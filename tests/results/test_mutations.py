@@ -62,6 +62,22 @@ def lean(arm: str, slope: float) -> Mutation:
     )
 
 
+def beyond_the_window(cut: float, yarn: float) -> Mutation:
+    """Shift the base's loss with the text cut at L, and YaRN's without training beyond L."""
+
+    def mutate(results: Results) -> Results:
+        context, zero_shot = results.frame("context"), results.frame("zero_shot")
+        base = (context["arm"] == "base") & (context["context"] == L)
+        long = (zero_shot["method"] == "yarn") & (zero_shot["length"] > L)
+        return with_frames(
+            results,
+            context=context.assign(nll=context["nll"] + np.where(base, cut, 0.0)),
+            zero_shot=zero_shot.assign(nll=zero_shot["nll"] + np.where(long, yarn, 0.0)),
+        )
+
+    return mutate
+
+
 def blind(arm: str, lengths: tuple[int, ...] = ()) -> Mutation:
     """Take away an arm's passkey hits, at some lengths or at all."""
 
@@ -134,6 +150,11 @@ MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
     "accept-collapse": (lean("yarn-s16", -5.0), {"fails"}),
     "accept-continuation": (lean("yarn-s32", 0.8), {"fails"}),
     "accept-useful": (lean("yarn-s16", 0.8), FALLEN),
+    "untrained-collapse": (lean("base", -3.0), {"fails"}),
+    "untrained-order": (swap("zero_shot", "method", "yarn", "pi"), FALLEN),
+    "untrained-order-4": (swap("zero_shot", "method", "yarn", "pi"), FALLEN),
+    "untrained-useful": (beyond_the_window(3.0, -3.0), HELD),
+    "untrained-tax": (swap("zero_shot", "method", "yarn", "pi"), {"fails"}),
     "accept-passkey-base": (blind("base"), {"fails"}),
     "accept-passkey-first": (blind("yarn-s16"), {"fails"}),
     "accept-passkey-continued": (blind("yarn-s32"), {"fails"}),
@@ -196,7 +217,9 @@ def verdict(claim: str, results: Results, form: str = SCALE_FREE) -> str:
 def test_every_claim_is_mutated() -> None:
     assert set(MUTATIONS) | EXACT | OTHER_ARMS == {claim.id for claim in CLAIMS}
     assert set(OTHER_WAY) < set(MUTATIONS)
-    assert {c.id.partition("-")[0] for c in CLAIMS if not c.id.startswith("accept")} == {str(i) for i in range(1, 36)}
+    assert {c.id.partition("-")[0] for c in CLAIMS if not c.id.startswith(("accept", "untrained"))} == {
+        str(i) for i in range(1, 36)
+    }
     full = {claim.id for claim in CLAIMS if claim.full_scale is not None}
     assert set(FULL) | {name for name, *_ in CHANGED} | {"22"} == full
 

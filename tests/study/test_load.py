@@ -347,6 +347,22 @@ def test_the_limits_of_rows_and_prompts_are_those_of_their_texts(tiny_data):
     assert len(re.findall(r"\w+", official)) + 1 == passkey_official.WORDS
 
 
+@pytest.mark.parametrize("written", ["1e6", "1.0e6", "1E6", "1e+6", "1_000_000", "1000000"])
+def test_a_number_in_any_spelling_is_the_same(written, tmp_path):
+    file = tmp_path / "demo.yaml"
+    file.write_text(VALID.replace("rope_theta: 10000.0", f"rope_theta: {written}"))
+    found = load_study(file).architecture("base").rope_theta
+    assert found == 1e6 and isinstance(found, float)
+
+
+@pytest.mark.parametrize("written", ['"1e6"', "'1000000'"])
+def test_a_number_in_quotes_is_refused_by_its_key(written, tmp_path):
+    file = tmp_path / "demo.yaml"
+    file.write_text(VALID.replace("rope_theta: 10000.0", f"rope_theta: {written}"))
+    with pytest.raises(StudyError, match="rope_theta"):
+        load_study(file)
+
+
 @given(start=st.integers(1, 200), steps=st.integers(0, 40), step=st.integers(1, 50), spare=st.floats(0, 0.99))
 def test_a_grid_of_factors_ends_where_it_says(start, steps, step, spare):
     """In hundredths: `steps` steps from start and nothing beyond stop, wherever between two values that lies."""

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import torch
-from tiny_runs import VOCABULARY, phase
+from tiny_runs import VOCABULARY, during, phase
 
 from yarnlab.stages.layout import Layout
 from yarnlab.stages.models import make_model
@@ -44,17 +44,8 @@ def make(layout: Layout, given: dict) -> None:
 
 
 def make_and_stop(layout: Layout, given: dict, step: int) -> None:
-    """SIGTERM arrives while that step is computed."""
-    from yarnlab.training import loop
-
-    original, steps = loop.accumulate, iter(range(1, step + 1))
-
-    def accumulate(*arguments):
-        if next(steps) == step:
-            os.kill(os.getpid(), signal.SIGTERM)
-        return original(*arguments)
-
-    loop.accumulate = accumulate
+    """SIGTERM arrives in the last micro-batch of that step."""
+    during(step, lambda: os.kill(os.getpid(), signal.SIGTERM))
     make(layout, given)
 
 

@@ -11,7 +11,7 @@ import time
 import pytest
 import torch
 from stage_runs import make, make_and_stop, run_id, spec, step_log, stored
-from tiny_runs import parallel
+from tiny_runs import during, parallel
 
 from yarnlab.errors import EXIT_INTERRUPTED
 from yarnlab.provenance import write_json
@@ -131,26 +131,16 @@ def test_a_finished_training_leaves_the_states_of_other_settings(layout, given, 
 
 
 def ctrl_c(layout: Layout, given: dict) -> None:
-    from yarnlab.training import loop
-
-    original, steps = loop.accumulate, iter(range(1, 10))
-
-    def accumulate(*arguments):
-        if next(steps) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
-        return original(*arguments)
-
-    loop.accumulate = accumulate
+    during(2, lambda: os.kill(os.getpid(), signal.SIGINT))
     make(layout, given)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
 def test_the_first_ctrl_c_saves_and_the_second_ends_at_once(layout, given, job, processes):
-    """Like SIGTERM: the step at hand is finished and saved. Twice: nothing is, and no process says a traceback beside
-    the leading one's."""
+    """Like SIGTERM: the state is saved. Twice: it is not, and no process says a traceback beside the leading one's."""
     chosen = changed(given, {"processes": processes})
     said = job(ctrl_c, layout, chosen, code=EXIT_INTERRUPTED)
-    assert said.count("stopping: this step is finished and saved first") == 1 and "after step 2" in said
+    assert said.count("stopping: the state is saved first") == 1 and "after step 2" in said
     (state,) = states(layout)
     began = time.monotonic()
     said = job(interrupted, layout, chosen, code=1)

@@ -14,8 +14,10 @@ from yarnlab.training.parallel import Group
 
 EVERY_STEP = 1e-9  # minutes between checkpoints
 PHASES = (
-    phase(steps=2, seq_len=128, rows={}, checkpoint_minutes=EVERY_STEP),
-    phase(name="second", steps=4, seq_len=160, schedule="linear", rows={}, checkpoint_minutes=EVERY_STEP),
+    phase(steps=2, seq_len=128, micro_batch=1, rows={}, checkpoint_minutes=EVERY_STEP),
+    phase(
+        name="second", steps=4, seq_len=160, micro_batch=1, schedule="linear", rows={}, checkpoint_minutes=EVERY_STEP
+    ),
 )
 
 
@@ -43,19 +45,25 @@ SETUPS = [
         pytest.param("kill 0 3", marks=pytest.mark.slow),
         pytest.param("kill last 6", marks=pytest.mark.slow),
         pytest.param("term last 4", marks=pytest.mark.slow),
+        "drop last 4",
+        pytest.param("drop last 1", marks=pytest.mark.slow),
+        pytest.param("drop 0 3", marks=pytest.mark.slow),
     ],
 )
 def test_a_killed_run_continues_bit_for_bit(
     tiny_data, architecture, tmp_path, whole_run, forked_job, processes, sharding, trouble
 ):
     """kill -9 of a process at a step, or SIGTERM to one process only; the same command again gives the same weights
-    and the same log, times aside, as a run that nothing happened to. Also over the border of two phases."""
+    and the same log, times aside, as a run that nothing happened to. Also over the border of two phases. A step is left
+    between two micro-batches, in all processes: SLURM would kill one that outlasts its grace."""
     phases, whole = phases_in(processes, sharding), whole_run(processes, sharding)
     arguments = (tiny_data, tmp_path / "run", architecture, phases)
     code, said = forked_job(train_tiny, *arguments, trouble.replace("last", str(processes - 1)))
-    if trouble.startswith("term"):
-        assert code == EXIT_INTERRUPTED and "stopped after step 4" in said, said
-        assert len(log_of(tmp_path / "run")) == 4
+    kind, _, step = trouble.split()
+    if kind != "kill":
+        steps = int(step) - (kind == "drop")
+        assert code == EXIT_INTERRUPTED and f"stopped after step {steps};" in said, said
+        assert len(log_of(tmp_path / "run")) == steps
     else:
         assert code in (-signal.SIGKILL, 1), said
     assert not (tmp_path / "run" / "weights.safetensors").exists()
@@ -98,7 +106,7 @@ def test_another_number_of_processes_continues(tiny_data, architecture, tmp_path
     batch = 3 if 3 in (before[0], after[0]) else 4
 
     def phases(setup):
-        return tuple(p.model_copy(update={"global_batch": batch, "micro_batch": 1}) for p in phases_in(*setup))
+        return tuple(p.model_copy(update={"global_batch": batch}) for p in phases_in(*setup))
 
     code, said = forked_job(train_tiny, tiny_data, tmp_path, architecture, phases(before), "term 0 4")
     assert code == EXIT_INTERRUPTED, said
@@ -122,9 +130,9 @@ def saved(state, model, *steps: int) -> torch.optim.Optimizer:
     return optimizer
 
 
-def test_a_broken_checkpoint_is_passed_over(tmp_path, architecture):
-    """Of three, two are kept. With one bit of the newest changed, cut short, or without one of its files, the one before it is used; with
-    none readable, none. What a killed process left is removed."""
+def test_a_broken_checkpoint_is_passed_over(tmp_path, architecture, capsys):
+    """Of three, two are kept. With one bit of the newest changed, cut short, or without one of its files, the one before
+    it is used and it is named; with none readable, none. What a killed process left is removed."""
     model = model_of(architecture)
     saved(tmp_path, model, 1, 2, 3)
     assert len(list(tmp_path.glob("checkpoint-*"))) == 2
@@ -132,7 +140,9 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, architecture):
     newest = tmp_path / "checkpoint-00000003" / "rows-00000-of-00001.safetensors"
     good = newest.read_bytes()
     newest.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    assert not capsys.readouterr().err
     assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 2
+    assert "checkpoint-00000003 can't be read and is passed over" in capsys.readouterr().err
     newest.write_bytes(good)
     assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 3
     newest.write_bytes(good[:-1000])

@@ -198,6 +198,35 @@ def test_a_state_of_another_parent_is_not_continued(layout, architecture, tmp_pa
     assert step_log(layout, "child") == step_log(clean, "child")
 
 
+def _late(layout: Layout, given: dict, looks: int) -> None:
+    """Every process but the leading one sees an input as it was before, the first `looks` times."""
+    from yarnlab.stages import models
+
+    leader, seen, original = os.getpid(), iter(range(looks)), models.state_key
+
+    def state_key(run, *resolved):
+        if os.getpid() != leader and (look := next(seen, None)) is not None:
+            if look == 0:
+                raise FileNotFoundError(run.inputs[0])
+            return original(run, *resolved, "before")
+        return original(run, *resolved)
+
+    models.state_key, models.LATE_S = state_key, 4
+    make(layout, given)
+
+
+@pytest.mark.parametrize("looks", [2, 99])
+def test_processes_that_see_other_inputs_train_nothing(layout, architecture, job, looks):
+    """A file system that shows new files late is waited for, and not for ever; nobody looks for another state."""
+    given = spec(architecture, "base", None, parallel(2))
+    said = job(_late, layout, given, looks, code=looks == 99)
+    if looks == 99:
+        assert "GroupError: base: its processes see different inputs" in said and "run the same command again" in said
+        assert not layout.training("base").exists()
+    else:
+        assert (layout.model("base") / "manifest.json").exists()
+
+
 def test_an_edit_that_is_taken_back_finds_its_own_step_log(layout, architecture, job):
     """Stopped after two steps, edited, stopped after one, edited back, finished: the log is that of one training."""
     given = spec(architecture, "base", None, parallel())
@@ -210,6 +239,26 @@ def test_an_edit_that_is_taken_back_finds_its_own_step_log(layout, architecture,
     assert len(step_log(layout, "base")) == 1
     said = job(make, layout, given)
     assert "continuing after step 2" in said and step_log(layout, "base") == expected
+
+
+def test_a_mixture_of_corpora_is_trained_on_and_its_shares_recorded(layout, architecture, job):
+    """A corpus of a manifest of its own is an input; the shares are those of the rows, which one job and a continued
+    one draw alike."""
+    shutil.copytree(layout.corpus("train"), layout.corpus("other"))
+    given = spec(architecture, "base", None, parallel())
+    given["phases"][0] |= {"corpus": {"train": 3, "other": 1}}
+    job(make_and_stop, layout, given, 2, code=EXIT_INTERRUPTED)
+    job(make, layout, given)
+    manifest = json.loads((layout.model("base") / "manifest.json").read_text())
+    (found,) = manifest["facts"]["mixture"]
+    assert set(found) == {"train", "other"} and sum(found.values()) == 1
+    assert found["train"] * 12 == round(found["train"] * 12)  # of 3 steps with 4 rows each
+    assert {Path(name).parent.name for name in manifest["inputs"]} >= {"train", "other"}
+    stopped, expected = stored(layout.model("base")), step_log(layout, "base")
+    shutil.rmtree(layout.root / ".finished")
+    job(make, layout, given)
+    assert step_log(layout, "base") == expected
+    assert all(torch.equal(stopped[name], tensor) for name, tensor in stored(layout.model("base")).items())
 
 
 def _train_with(stock_form, layout: Layout, given: dict) -> None:

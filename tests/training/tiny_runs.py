@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +69,8 @@ def model_of(shape: Architecture, seed: int = 0):
 def train_tiny(data: Path, out: Path, shape: Architecture, phases: tuple[Train, ...], trouble: str = "") -> None:
     """Train in the processes of `phases`; writes weights.safetensors, facts.json and the log into `out`.
 
-    `trouble`: "kill RANK STEP" ends a process with SIGKILL before that step, "term RANK STEP" sends it SIGTERM.
+    `trouble`: "kill RANK STEP" ends a process with SIGKILL before that step; "term RANK STEP" sends it SIGTERM in the
+    last micro-batch, "drop RANK STEP" before the first.
     """
     from safetensors.torch import save_file
 
@@ -100,18 +103,31 @@ def train_tiny(data: Path, out: Path, shape: Architecture, phases: tuple[Train, 
 
 
 def _make_trouble(kind: str, who: str, when: str, *, rank: int) -> None:
+    if rank == int(who):
+        number = signal.SIGKILL if kind == "kill" else signal.SIGTERM
+        during(int(when), lambda: os.kill(os.getpid(), number), late=kind == "term")
+
+
+def during(step: int, act: Callable[[], object], *, late: bool = True) -> None:
+    """Have `act` called in a step, counted from this start: after its micro-batches, or (not `late`) before them."""
     from yarnlab.training import loop
 
-    original, calls = loop.accumulate, 0
+    accumulate, part, steps = loop.accumulate, loop.part, itertools.count(1)
 
-    def accumulate(*arguments: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if rank == int(who) and calls == int(when):
-            os.kill(os.getpid(), signal.SIGKILL if kind == "kill" else signal.SIGTERM)
-        return original(*arguments)
+    def acting(tensor: torch.Tensor) -> torch.Tensor:
+        loop.part = part
+        act()
+        return part(tensor)
 
-    loop.accumulate = accumulate
+    def accumulating(*arguments: Any) -> Any:
+        if next(steps) == step:
+            if late:
+                loop.part = acting  # what takes the gradients
+            else:
+                act()
+        return accumulate(*arguments)
+
+    loop.accumulate = accumulating
 
 
 def log_of(out: Path) -> list[dict[str, Any]]:

@@ -31,6 +31,7 @@ rule study_json:
         "<results>/study.json",
     log:
         "<logs>/study_json.log",
+    priority: 90  # a report after a failure needs it
     conda:
         "../../envs/conda.yaml"
     params:

@@ -20,7 +20,7 @@ for kind in KINDS:
             "../../envs/conda.yaml"
         threads: flow.evaluation_threads(kind)
         resources:
-            **machine.of_evaluation(),
+            **machine.of_evaluation(kind),
         params:
             launch=machine.launch_evaluation,
             kind=kind,

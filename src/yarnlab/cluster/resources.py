@@ -5,27 +5,38 @@ Imported at every start of Snakemake, so it must stay light.
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
 
 from yarnlab.cluster.slurm import CPU_PARTITION, GPU_PARTITION
 from yarnlab.cost import parameters
+from yarnlab.cost.devices import DEVICES, Device
+from yarnlab.plan import Plan, plan_study
 from yarnlab.study.schema import Study
 from yarnlab.study.training import Parallel
 from yarnlab.training.launch import allocation, launch_prefix
 
 GPU_PARAMETERS = 300_000_000  # from this size on, models compute on GPUs; smaller ones are quick enough without
+# What jobs are planned on, whatever the nodes have.
+GPU, CORE = DEVICES["h100"], Device("cpu", 2e10, 2e10, math.inf, "assumed: a core of an old CPU")
+# A job asks for more than the plan says: that counts no fragments, no text that is read and no start, and utilisation
+# is an assumption.
+MEMORY, TIME = 1.1, 2.0
+MORE_MB, MORE_MINUTES = 8000, 60
+LONGEST = 1440  # minutes, which most clusters allow: what needs longer continues in the next attempt
 
-Resource = Callable[[Any], int | str | None]
+Resource = Callable[[Any, int], int | str | None]
 
 
 class JobResources:
-    """The nodes, GPUs and partition of each training and evaluation; Snakemake leaves out what is None."""
+    """Nodes, GPUs, partition, memory and time of each training and evaluation; Snakemake leaves out what is None."""
 
     def __init__(self, study: Study) -> None:
         self.study = study
         self._arms = {name: arm for name, (arm, _) in study.instances().items()}
+        self._plans: dict[bool, Plan] = {}  # by whether jobs compute on GPUs, made when the first one asks
 
     def uses_gpus(self, model: str) -> bool:
         """Whether the jobs of a model need GPUs: by its size, so that it is known before a machine is."""
@@ -33,12 +44,37 @@ class JobResources:
         return parameters(self.study.architecture(arm), self.study.vocab_size(arm)) >= GPU_PARAMETERS
 
     def of_training(self) -> dict[str, Resource]:
-        """For `resources:` of the rule that trains: nodes, GPUs of each, and the partition that has them."""
-        return _each(lambda model: _asked(self._parallel(model), self.trains_on_gpus(model)))
+        """For `resources:` of the rule that trains: nodes, GPUs and memory of each, the partition that has them, time.
 
-    def of_evaluation(self) -> dict[str, Resource]:
-        """For `resources:` of rules that evaluate: one GPU, or none."""
-        return _each(lambda model: _asked(None, self.uses_gpus(model)))
+        The same in every attempt: a training that continues is not a larger one.
+        """
+
+        def asked(model: str, attempt: int) -> dict[str, int | str]:
+            gpus = self.trains_on_gpus(model)
+            return _asked(self._parallel(model), gpus) | self._planned("train", model, gpus)
+
+        return _each(asked)
+
+    def of_evaluation(self, kind: str) -> dict[str, Resource]:
+        """For `resources:` of the rule of a kind: one GPU, or none; more memory and time after each failure."""
+
+        def asked(model: str, attempt: int) -> dict[str, int | str]:
+            gpus = self.uses_gpus(model)
+            return _asked(None, gpus) | self._planned(kind, model, gpus, attempt)
+
+        return _each(asked)
+
+    def _planned(self, stage: str, model: str, gpus: bool, times: int = 1) -> dict[str, int]:
+        """Memory of a node in MB and minutes, `times` what the plan of the study leads to."""
+        if gpus not in self._plans:
+            self._plans[gpus] = plan_study(self.study, GPU if gpus else CORE)
+        plan = self._plans[gpus]
+        made = next(one for one in plan.stages if (one.stage, one.name) == (stage, model))
+        held = made.processes * (made.host + (0.0 if gpus else made.peak))
+        return {
+            "mem_mb": times * math.ceil(MORE_MB + MEMORY * held / 1e6),
+            "runtime": min(LONGEST, times * math.ceil(MORE_MINUTES + TIME * 60 * plan.wall_hours(made))),
+        }
 
     def launch_training(self, wildcards: Any, input: Any) -> str:
         """What comes before `train …` in the command.
@@ -65,14 +101,14 @@ class JobResources:
         return phases[0].parallel if phases else None
 
 
-NAMES = ("nodes", "tasks", "tasks_per_gpu", "mpi", "gres", "needed_gpus", "slurm_partition")
+NAMES = ("nodes", "tasks", "tasks_per_gpu", "mpi", "gres", "needed_gpus", "slurm_partition", "mem_mb", "runtime")
 
 
-def _each(asked: Callable[[str], dict[str, int | str]]) -> dict[str, Resource]:
-    """One function of wildcards for each resource, None where a job does not ask for it."""
+def _each(asked: Callable[[str, int], dict[str, int | str]]) -> dict[str, Resource]:
+    """One function of wildcards and attempt (1, 2, …) for each resource, None where a job does not ask for it."""
 
     def one(name: str) -> Resource:
-        return lambda wildcards: asked(wildcards.model).get(name)
+        return lambda wildcards, attempt: asked(wildcards.model, attempt).get(name)
 
     return {name: one(name) for name in NAMES}
 

@@ -12,11 +12,15 @@ import numpy as np
 from yarnlab.corpus import tokens
 from yarnlab.corpus.blocks import CUTS, Dropped
 from yarnlab.corpus.datasets import encoded, files_of, id_rows, shard, text_rows
+from yarnlab.corpus.local import SOURCES, TextFiles, of_corpus
+from yarnlab.corpus.local_documents import LocalDocuments
 from yarnlab.corpus.packages import CorpusError
 from yarnlab.corpus.tokenizer import Special, load_tokenizer, special_ids
 from yarnlab.corpus.tokens import CorpusWriter
 from yarnlab.corpus.version import VERSION
+from yarnlab.hub.local import content_of
 from yarnlab.progress import Progress
+from yarnlab.provenance import read_json, write_json
 
 
 def build_corpus(
@@ -24,11 +28,15 @@ def build_corpus(
 ) -> dict[str, Any]:
     """Write tokens.npy and documents.json; returns the counts and the source in words.
 
-    A build that was interrupted keeps the files that it had read. Raises CorpusError.
+    A build from a dataset that was interrupted keeps the files that it had read. Raises CorpusError.
     """
-    if spec["corpus"]["source"] == "python-packages":
+    source = spec["corpus"]["source"]
+    if source == "python-packages":
         facts = tokens.build_corpus(spec, tokenizer_folder, folder, log=log)
         return facts | {"source": ", ".join(f"{package} {version}" for package, version in facts["versions"].items())}
+    if source == "local-text":
+        with of_corpus(folder.name):
+            return _from_files(spec, tokenizer_folder, folder, log)
     assert asset is not None
     return _from_dataset(spec["corpus"], tokenizer_folder, folder, asset, log)
 
@@ -40,7 +48,6 @@ def _from_dataset(
     from yarnlab.study.sections import digest
 
     files = files_of(asset, source["files"])
-    special = special_ids(tokenizer_folder)
     identity = [
         VERSION,
         source,
@@ -48,34 +55,66 @@ def _from_dataset(
         sha256_of(tokenizer_folder / "tokenizer.json"),
     ]
     shards = folder / ".shards" / digest(identity)[:16]
-    dropped = Dropped()
-    documents = _documents(source, files, tokenizer_folder, shards, log)
-    blocks = source.get("blocks")
-    pieces = (
-        CUTS[blocks["bookends"]](documents, blocks["length"], special.bos, special.eos, dropped)
-        if blocks
-        else (_bookended(ids, special) for ids in documents if len(ids) >= source.get("min_tokens", 0))
-    )
+    documents = (("", ids) for ids in _documents(source, files, tokenizer_folder, shards, log))
+    facts = _write(documents, source, asset.name, asset.name, tokenizer_folder, folder)
+    shutil.rmtree(folder / ".shards", ignore_errors=True)
+    return facts | {"files": len(files), "source": f"{asset.name}: {', '.join(source['files'])}"}
+
+
+def _from_files(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, log: Path | None) -> dict[str, Any]:
+    """Text of this machine. What was read is noted beside the corpus, so that the next start need not read it again."""
+    source, texts = spec["corpus"], TextFiles.of(spec["corpus"]["path"])
+    read = texts.read(read_json(folder / SOURCES))
+    expected = spec.get("content", content_of(read))
+    documents = LocalDocuments(texts.files(), source["column"], source.get("part"), spec["seed"], log)
+    encoded_ones = documents.encoded(load_tokenizer(tokenizer_folder))
+    facts = _write(encoded_ones, source, str(texts), documents.root, tokenizer_folder, folder)
+    if {content_of(read), content_of(texts.read(read))} != {expected}:
+        raise CorpusError(
+            f"path {texts}: files have changed since this run started: leave them alone for a while, and run the same "
+            "command again"
+        )
+    write_json(folder / SOURCES, read)
+    return facts | {"files": len(read), "empty": documents.empty, "content": expected, "source": str(texts)}
+
+
+def _write(
+    documents: Iterator[tuple[str, np.ndarray]],
+    source: dict[str, Any],
+    shown: str,
+    unnamed: str,
+    tokenizer_folder: Path,
+    folder: Path,
+) -> dict[str, Any]:
+    """Write (name, ids) of documents, or the blocks that they are cut into, up to the limits of `source`.
+
+    Without a name they are called `unnamed`/0, 1, …; `shown` is the source in words.
+    """
+    special, dropped, blocks = special_ids(tokenizer_folder), Dropped(), source.get("blocks")
+    pieces: Iterator[tuple[str, np.ndarray]]
+    if blocks:
+        cut, ids = CUTS[blocks["bookends"]], (ids for _, ids in documents)
+        pieces = (("", piece) for piece in cut(ids, blocks["length"], special.bos, special.eos, dropped))
+    else:
+        least = source.get("min_tokens", 0)
+        pieces = ((name, _bookended(ids, special)) for name, ids in documents if len(ids) >= least)
     wanted, most = source.get("documents"), source.get("max_tokens")
     with CorpusWriter(folder, tokens.id_type(tokenizer_folder), special) as writer:
-        for i, piece in enumerate(pieces):
-            writer.add(f"{asset.name}/{i}", piece)
+        for i, (name, piece) in enumerate(pieces):
+            writer.add(name or f"{unnamed}/{i}", piece)
             if writer.documents == wanted or (most is not None and writer.tokens >= most):
                 break
         if writer.documents < (wanted or 1):
             raise CorpusError(
-                f"only {writer.documents} documents of {asset.name} have {source.get('min_tokens', 0)} tokens or more, "
+                f"only {writer.documents} documents of {shown} have {source.get('min_tokens', 0)} tokens or more, "
                 f"{wanted or 1} are asked for; lower `documents` or `min_tokens`, or name more files"
             )
-    shutil.rmtree(folder / ".shards", ignore_errors=True)
     return {
         "tokens": writer.tokens,
         "documents": writer.documents,
-        "files": len(files),
         "dropped_ids": dropped.ids,
         "bos": special.bos,
         "eos": special.eos,
-        "source": f"{asset.name}: {', '.join(source['files'])}",
     }
 
 

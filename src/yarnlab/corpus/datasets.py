@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 BATCH_BYTES = 8_000_000  # of text encoded at once, or of ids read at once
 # What can be done about a row that can't be read.
-_LEAVE_OUT = "leave the file out of the corpus's `files`"
+_LEAVE_OUT = "leave the file out of the corpus's files"
 _REPAIR = f"correct the corpus's `column`, or {_LEAVE_OUT}"
 
 
@@ -69,6 +69,8 @@ def text_rows(file: Path, form: str, column: str | None) -> Iterator[str]:
         yield text
     elif form == "jsonl":
         for number, line in _lines(file):
+            if not line.strip():
+                continue  # as behind the last row
             yield _text(_json_value(line, f"{file}:{number}", column), f"{file}:{number}", column)
     else:
         for number, cell in _parquet_rows(file, str(column)):
@@ -109,12 +111,12 @@ def _parquet_rows(file: Path, column: str) -> Iterator[tuple[int, Any]]:
                 yield row, cell
     except (OSError, pyarrow.ArrowException) as error:
         where, why = f" after row {row}" if row else "", " ".join(str(error).split())  # Arrow's have several lines
-        raise CorpusError(f"{file} is no readable parquet file{where} ({why}): fetch it again") from None
+        raise CorpusError(f"{file} is no readable parquet file{where} ({why}): fetch or save it again") from None
 
 
 def _json_value(line: bytes, place: str, column: str | None) -> Any:
     try:
-        row = json.loads(line.decode("utf-8"))
+        row = json.loads(line.decode("utf-8-sig"))  # with or without the mark that some editors begin a file with
     except ValueError as error:  # of JSON or UTF-8
         raise CorpusError(f"{place}: no JSON object in UTF-8 ({error}): {_LEAVE_OUT}") from None
     if not isinstance(row, dict):
@@ -150,7 +152,9 @@ def _lines(file: Path) -> Iterator[tuple[int, bytes]]:
     except (EOFError, zlib.error, OSError) as error:
         if getattr(error, "errno", None) is not None:  # of the system, which names its own trouble
             raise
-        raise CorpusError(f"{file} is damaged or cut off after line {number} ({error}): fetch it again") from None
+        raise CorpusError(
+            f"{file} is damaged or cut off after line {number} ({error}): fetch or save it again"
+        ) from None
 
 
 @contextmanager

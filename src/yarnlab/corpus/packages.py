@@ -6,10 +6,14 @@ checked against the sha256 in the wheel's own RECORD, so a locally edited packag
 
 from __future__ import annotations
 
+import ast
 import base64
 import hashlib
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
+from itertools import zip_longest
 
 from yarnlab.errors import UserError
 
@@ -30,6 +34,40 @@ def read_packages(packages: tuple[str, ...]) -> list[Document]:
     Raises CorpusError if a package is missing, is not pure Python, or differs from its wheel.
     """
     return [document for package in packages for document in _read_package(package)]
+
+
+def parts_of(documents: list[Document], parts: tuple[str, ...]) -> list[Document]:
+    """One part of every file as a document, `source` or `docstrings`: the parts take turns.
+
+    No file gives two, which would be text of each other. One without docstrings, or that this Python cannot parse,
+    gives none; what one kind has more of comes last.
+    """
+    turns = [documents[i :: len(parts)] for i in range(len(parts))]
+    kinds = [[d for file in turn if (d := _part(file, part))] for turn, part in zip(turns, parts, strict=True)]
+    return [document for turn in zip_longest(*kinds) for document in turn if document is not None]
+
+
+def _part(document: Document, part: str) -> Document | None:
+    if part == "source":
+        return document
+    text = "\n\n".join(_docstrings(document.text))
+    return Document(f"{document.name}#{part}", text) if text else None
+
+
+def _docstrings(source: str) -> Iterator[str]:
+    """The docstrings of a module, its classes and functions, in their order, with the indentation taken off."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SyntaxWarning)  # of others' string escapes
+            todo: list[ast.AST] = [ast.parse(source)]
+    except (SyntaxError, ValueError):
+        return
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if text := ast.get_docstring(node):
+                yield text
+            todo += reversed(node.body)
 
 
 def versions(packages: tuple[str, ...]) -> dict[str, str]:

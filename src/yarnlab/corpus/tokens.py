@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from yarnlab.corpus.packages import CorpusError, Document, read_packages, versions
+from yarnlab.corpus.packages import CorpusError, Document, parts_of, read_packages, versions
 from yarnlab.corpus.tokenizer import BOS_ID, EOS_ID, Special, load_tokenizer, special_ids
 from yarnlab.progress import Progress
 from yarnlab.provenance import write_json
@@ -130,11 +130,13 @@ def build_corpus(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, 
     packages = tuple(source["packages"])
     documents = read_packages(packages)
     random.Random(seed).shuffle(documents)
+    if "parts" in source:
+        documents = parts_of(documents, tuple(source["parts"]))
     tokenizer, special = load_tokenizer(tokenizer_folder), special_ids(tokenizer_folder)
     most_of_folder, of_folder = source.get("per_folder", math.inf), Counter[str]()
     with CorpusWriter(folder, id_type(tokenizer_folder), special) as writer:
         for name, ids in _encode(documents, tokenizer, source, log):
-            place = name.rpartition("/")[0]
+            place = f"{name.rpartition('/')[0]}#{name.partition('#')[2]}"  # each part of a folder's files by itself
             if len(ids) < source.get("min_tokens", 0) or of_folder[place] >= most_of_folder:
                 continue
             of_folder[place] += 1

@@ -8,6 +8,8 @@ what lives at the worst moment, the backward pass through one layer.
 
 from __future__ import annotations
 
+import math
+
 from yarnlab.cost import matmul_parameters, parameters
 from yarnlab.study.schema import Architecture
 from yarnlab.study.training import Train
@@ -15,13 +17,14 @@ from yarnlab.study.training import Train
 LOSS_CHUNK = 1024  # positions whose logits exist at once in training and evaluation
 GPU_RUNTIME = 1.5e9  # CUDA context, cuBLAS workspaces, NCCL buffers
 CPU_RUNTIME = 0.5e9  # Python with torch and transformers loaded
+HOST_RUNTIME = 3.5e9  # the same and CUDA's context and libraries, in host memory beside a GPU's
 HELD_BACK = 0.05  # share of a device's memory that fragmentation makes useless
 
 Components = dict[str, float]
 
 
 def training(shape: Architecture, vocab_size: int, phase: Train, *, gpu: bool) -> tuple[Components, float]:
-    """(components of one process's device memory, bytes of host memory that offloading takes beside them)."""
+    """(components of one process's device memory, bytes of host memory that it takes beside them)."""
     parallel, weights = phase.parallel, parameters(shape, vocab_size)
     shards = parallel.world if parallel.sharding == "fsdp" else 1
     held = 2 if phase.precision == "pure-bf16" else 4
@@ -45,13 +48,32 @@ def training(shape: Architecture, vocab_size: int, phase: Train, *, gpu: bool) -
         found["bf16 copies"] = compute * (matmul_parameters(shape) + head) if autocast else 0.0
         found["head's gradient"] = 4.0 * head
         found["gradient message"] = held * weights if parallel.world > 1 else 0.0
-    activations, host = _activations(shape, phase, tokens, compute, gpu=gpu, autocast=autocast)
+    activations, offloaded = _activations(shape, phase, tokens, compute, gpu=gpu, autocast=autocast)
     found |= activations
     # Logits of a chunk (products, their fp32 copy, their gradient), final hidden states and their gradient.
     chunk = min(LOSS_CHUNK, tokens) * vocab_size
     found["logits"] = chunk * (4 + 2 * compute) + 2 * tokens * shape.hidden_size * _residual(compute, autocast)
     found["runtime"] = GPU_RUNTIME if gpu else CPU_RUNTIME
+    host = offloaded + (HOST_RUNTIME + _saved(phase, weights) if gpu else 0.0)
     return {name: size for name, size in found.items() if size}, host
+
+
+def _saved(phase: Train, weights: int) -> float:
+    """Bytes of host memory that each of a node's processes takes, on average, to load and to save.
+
+    safetensors copies all tensors of a file before it writes any: each process its shards of weights and moments, or
+    the leading one all of a model that is whole. That one also holds the trained weights while they are saved.
+    """
+    parallel, state = phase.parallel, 6 if phase.precision == "pure-bf16" else 12
+    whole = 4 * weights / parallel.processes
+    if parallel.sharding == "fsdp":
+        return max(state * weights / parallel.world, whole)
+    return max(state * weights / parallel.processes, 4.0 * weights)  # each process reads the whole model
+
+
+def pinned(size: float) -> float:
+    """Bytes that torch takes for a block of page-locked memory: a power of two (ATen/core/CachingHostAllocator.h)."""
+    return 2.0 ** math.ceil(math.log2(size))
 
 
 def _activations(
@@ -79,7 +101,7 @@ def _activations(
     kept = {"layer boundaries": boundary * (min(3, layers) if checkpointing == "offload" else layers)}
     if checkpointing == "selective":
         kept["attention outputs"] = (layers - 1) * returned  # the layer at work has its own within `inside`
-    host = boundary * layers if checkpointing == "offload" else 0.0
+    host = (pinned(boundary) if gpu else boundary) * layers if checkpointing == "offload" else 0.0
     return {**kept, **inside, "gradients within a layer": gradients}, host
 
 

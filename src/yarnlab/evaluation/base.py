@@ -1,5 +1,5 @@
-"""What a kind of evaluation is: the settings, cost, columns, resources and protocol that it declares, what it is given
-(`Task`) and what it gives back (`Outcome`).
+"""What a kind of evaluation is: the settings, cost, columns and protocol that it declares, what it is given (`Task`)
+and what it gives back (`Outcome`).
 
 One module of this folder holds one kind, a subclass of `Evaluation` named in its `kind` like the module. Nothing else
 lists kinds: study/evaluations.py finds them by presence, and the study's schema, the plan, the workflow's rules, the
@@ -41,7 +41,6 @@ class Evaluation(ConfigModel):
     PROTOCOL: name@version of what is measured; another version is another number.
     COLUMNS: of its table, beside model, arm and seed, without those that nothing reads; FURTHER: of further tables.
     SWEEPS: the field that names the RoPE methods which take the place of the model's own; '' where it runs as it is.
-    RESOURCES: what a job asks a cluster for: MB of memory, of which later attempts take multiples, and minutes.
 
     TypeError for a kind that lacks one of these, `cost` or `evaluate`; the rest has defaults.
     """
@@ -52,7 +51,6 @@ class Evaluation(ConfigModel):
     COLUMNS: ClassVar[str]
     FURTHER: ClassVar[dict[str, str]] = {}
     SWEEPS: ClassVar[str] = ""
-    RESOURCES: ClassVar[dict[str, int]] = {"mem_mb": 64000, "runtime": 480}
 
     corpus: Name | dict[Name, Name]
     """The corpus that is read, or one for each tokenizer (an asset) of the models."""

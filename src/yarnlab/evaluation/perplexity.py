@@ -16,7 +16,7 @@ from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import EvaluationError, prefixes
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
 from yarnlab.evaluation.partial_results import PartialResults
-from yarnlab.study.fields import KeyPath, LengthGrid, Problem
+from yarnlab.study.fields import KeyPath, LengthGrid, Positive, Problem
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,6 +38,8 @@ class Perplexity(Evaluation):
 
     lengths: LengthGrid
     """The lengths at which perplexity is measured, in tokens."""
+    documents: Positive | None = None
+    """How many of the corpus's documents are read, from the first on; without it all of them."""
 
     @property
     def longest(self) -> tuple[KeyPath, int]:
@@ -57,12 +59,20 @@ class Perplexity(Evaluation):
         import pandas as pd
 
         lengths = self.lengths.values()
-        progress = task.progress(len(task.corpus.names), "document")
+        names = task.corpus.names[: self.documents]
+        progress = task.progress(len(names), "document")
         nll = document_nll(
-            task.model, task.rope, task.corpus, lengths[-1], self.precision, progress, parts=task.partial_results
+            task.model,
+            task.rope,
+            task.corpus,
+            lengths[-1],
+            self.precision,
+            progress,
+            self.documents,
+            task.partial_results,
         )
         columns = {**task.columns, "corpus": self.corpus}
-        table = pd.DataFrame(perplexity_rows(nll, task.corpus.names, lengths, columns))
+        table = pd.DataFrame(perplexity_rows(nll, names, lengths, columns))
         at = table.groupby("length")["nll"].mean()
         curves = {f"nll/{length}": float(at[length]) for length in lengths}
         curves |= {f"perplexity/{length}": math.exp(at[length]) for length in lengths}
@@ -132,6 +142,26 @@ def rows_under(
     set_rope(task.model, rope)
     nll = document_nll(task.model, rope, task.corpus, lengths[-1], precision, progress, documents)
     return perplexity_rows(nll, task.corpus.names[:documents], lengths, columns)
+
+
+def document_rows(
+    rope: Rope,
+    task: Task,
+    precision: str,
+    lengths: tuple[int, ...],
+    columns: dict[str, Any],
+    number: int,
+    progress: Progress,
+) -> Rows:
+    """`perplexity_rows` of one document of the task's corpus, counted from 0, with `rope` in place of the model's."""
+    from yarnlab.modeling import autocast, set_rope
+
+    set_rope(task.model, rope)
+    names = task.corpus.names[: number + 1]
+    with autocast(precision):
+        nll = token_nll(task.model, prefixes(task.corpus, lengths[-1], number + 1, task.model.config.vocab_size)[-1:])
+    progress.advance(note=f"{columns['method']}, {names[-1]}")
+    return perplexity_rows(nll, names[-1:], lengths, columns)
 
 
 def doublings(first: int, last: float) -> list[int]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Annotated
 
+from pydantic import Field
+
 from yarnlab.evaluation.base import STATIC, Cell, Evaluation, Outcome, Passes, Task
-from yarnlab.evaluation.perplexity import doublings, rows_under
+from yarnlab.evaluation.perplexity import document_rows, doublings
 from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem, Scales
 
 if TYPE_CHECKING:
@@ -29,6 +32,8 @@ class ZeroShot(Evaluation):
     """Scales at which each method is run."""
     max_length: Positive
     """No length beyond this many tokens."""
+    lengths: Distinct[Annotated[int, Field(ge=2)]] | None = None
+    """Further lengths, in tokens: each scale is measured at those within its s·L too. One pass gives them all."""
 
     @property
     def longest(self) -> tuple[KeyPath, int]:
@@ -52,12 +57,14 @@ class ZeroShot(Evaluation):
         window, documents = task.architecture.original_context, len(task.corpus.names)
         cells = []
         for scale in self.scales:
-            lengths = grid_lengths(window, scale, self.max_length)
-            for method in self.methods:
+            grid = grid_lengths(window, scale, self.max_length)
+            further = [length for length in self.lengths or () if length < grid[-1]]
+            lengths = tuple(sorted({*grid, *further}))
+            for i, method in product(range(documents), self.methods):  # so that what is there compares all methods
                 labels = task.labels(corpus=self.corpus, method=method, scale=scale)
                 rope = task.make_rope(method, scale)
-                rows = partial(rows_under, rope, task, self.precision, lengths, labels, None)
-                cells.append(Cell(f"{scale}-{method}", documents, rows))
+                rows = partial(document_rows, rope, task, self.precision, lengths, labels, i)
+                cells.append(Cell(f"{scale}-{method}-{i}", 1, rows))
         return Outcome(task.table(cells, "document"))
 
 

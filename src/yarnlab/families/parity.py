@@ -53,10 +53,17 @@ def check_parity(published: Any, config: Any, rope: Rope, *, where: str) -> dict
             f"{where}: no small model of family {family} can be made to check it on: {_line(error)}"
         ) from error
     with folder:
-        stock.save_pretrained(folder.name)
-        shrunken(config).save_pretrained(folder.name)
+        try:
+            stock.save_pretrained(folder.name)
+            shrunken(config).save_pretrained(folder.name)
+            compared = _differences(stock, Path(folder.name), rope)
+        except Exception as error:
+            raise UnsupportedModel(
+                f"{where}: stock transformers can't compute a small random model of this config of family {family}, so "
+                f"there is nothing to check it by: {_line(error)}"
+            ) from error
         found = {}
-        for what, unit, tolerance, difference in _differences(stock, Path(folder.name), rope):
+        for what, unit, tolerance, difference in compared:
             try:
                 found[what] = difference()
             except UserError as error:
@@ -71,6 +78,33 @@ def check_parity(published: Any, config: Any, rope: Rope, *, where: str) -> dict
                     f"{_suspects(published)}"
                 )
     return found
+
+
+def check_documents_apart(config: Any) -> None:
+    """Whether positions that begin anew keep a small random model of `config` to the documents of a row.
+
+    Raises UnsupportedModel if the second of two documents is not computed as if it stood alone: a family that builds
+    its masks itself, or whose layers keep a state.
+    """
+    import torch
+
+    from yarnlab.attention import masked
+    from yarnlab.families.parts import decoder
+
+    model = small_model(config)
+    model.set_attn_implementation(masked(model))
+    ids = torch.randint(1, VOCABULARY, (2, TOKENS), generator=torch.Generator().manual_seed(1))
+    border = TOKENS // 3
+    positions = torch.cat([torch.arange(border), torch.arange(TOKENS - border)]).expand(2, -1)
+    with torch.no_grad():
+        together = decoder(model)(input_ids=ids, position_ids=positions, use_cache=False)[0][:, border:]
+        alone = decoder(model)(input_ids=ids[:, border:], use_cache=False)[0]
+    if not (difference := apart(together, alone)) <= TOLERANCE:
+        raise UnsupportedModel(
+            f"family {config.model_type} can't keep attention within the documents of a row: on a small random model "
+            f"of its config, the second of two is {difference:.2g} from what it is alone. Leave out the training's "
+            "`rows.attention_within`"
+        )
 
 
 def small_model(config: Any) -> PreTrainedModel:

@@ -2,8 +2,9 @@
 
 A method gives one angle for each pair of dimensions. Families differ in where a pair's angle stands in the tables:
 Llama's repeat all angles behind each other, Cohere's each angle twice in a row, gpt-oss has each once; in the tables'
-dtype (OLMo's stay in fp32); and in that some layers have tables of their own (Gemma 3's sliding ones). All of that is
-asked of the family's own module, by handing it frequencies and looking where they come out.
+dtype (OLMo's stay in fp32); in whether both are one complex table (DeepSeek-V2); and in that some layers have tables
+of their own (Gemma 3's sliding ones). All of that is asked of the family's own module, by handing it frequencies and
+looking where they come out.
 """
 
 from __future__ import annotations
@@ -30,11 +31,13 @@ class Form:
 
     columns: the pair whose angle each column has; None: all pairs, then all again.
     fp32: cos and sin stay in fp32 whatever the dtype of the hidden states.
+    as_complex: one table of cos + i·sin instead of two.
     others: layer type → (inv_freq, attention factor) of layers that no method changes.
     """
 
     columns: tuple[int, ...] | None = None
     fp32: bool = False
+    as_complex: bool = False
     others: Mapping[str, tuple[Tensor, float]] = field(default_factory=dict)
 
 
@@ -51,8 +54,8 @@ class RotaryEmbedding(nn.Module):
         self._static: dict[tuple[str | None, torch.device], Tensor] = {}  # frequencies by layer type and device
 
     @torch.no_grad()
-    def forward(self, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, Tensor]:
-        """(cos, sin), each (batch, seq_len, columns) in x's dtype, scaled by the attention factor."""
+    def forward(self, x: Tensor, position_ids: Tensor, layer_type: str | None = None) -> tuple[Tensor, Tensor] | Tensor:
+        """(cos, sin), each (batch, seq_len, columns) in x's dtype, scaled by the attention factor; or cos + i·sin."""
         position_ids = position_ids.to(x.device)
         if layer_type is not None and layer_type in self.form.others:
             inv_freq, factor = self.form.others[layer_type]
@@ -63,6 +66,8 @@ class RotaryEmbedding(nn.Module):
             angles, factor = self.angles(rope, position_ids), rope.attention_factor
         columns = self.form.columns
         angles = torch.cat((angles, angles), dim=-1) if columns is None else angles[..., columns]
+        if self.form.as_complex:
+            return torch.polar(torch.full_like(angles, factor), angles)
         dtype = torch.float32 if self.form.fp32 else x.dtype
         return (angles.cos() * factor).to(dtype), (angles.sin() * factor).to(dtype)
 
@@ -140,14 +145,19 @@ def form_of(module: Any) -> Form:
     layer = (FULL,) if typed else ()
     position = torch.ones(1, 1, dtype=torch.int64)
     try:
-        cos, sin = probe(torch.zeros(1, 1, 1), position, *layer)
+        tables = probe(torch.zeros(1, 1, 1), position, *layer)
+        as_complex = isinstance(tables, Tensor) and tables.is_complex()
+        cos, sin = (tables.real, tables.imag) if as_complex else tables
         angles = torch.atan2(sin, cos).flatten()
         half = probe(torch.zeros(1, 1, 1, dtype=torch.bfloat16), position, *layer)[0]
     except Exception as error:
         raise UnsupportedModel(f"{name} does not give cos and sin of each position: {error}") from error
     columns = (angles[:, None] - frequencies).abs().argmin(1)
     if not torch.allclose(frequencies[columns], angles, atol=1e-5):
-        raise UnsupportedModel(f"{name} gives tables with other angles than position × frequency")
+        raise UnsupportedModel(
+            f"the tables of {name} are not cos and sin of position × `inv_freq` (it may compute its frequencies anew "
+            "at each call), so no method's can be put in their place"
+        )
     others = {}
     for layer_type in types:
         if layer_type == FULL or layer_type not in kinds:  # layers that do not turn have none
@@ -160,7 +170,8 @@ def form_of(module: Any) -> Form:
         others[layer_type] = (own, float(getattr(fresh, f"{layer_type}_attention_scaling")))
     pairs = range(inv_freq.numel())
     found = tuple(columns.tolist())
-    return Form(None if found == (*pairs, *pairs) else found, half.dtype == torch.float32, others)
+    laid = None if found == (*pairs, *pairs) else found
+    return Form(laid, half.dtype == torch.float32, as_complex, others)
 
 
 def _by_layer_type(module: nn.Module) -> bool:

@@ -16,6 +16,12 @@ from yarnlab.families.parts import UnsupportedModel, experts
 from yarnlab.rope import Rope, make_rope
 
 SCALE = 4.0  # of the YaRN that a family is extended with
+# What a family's config class leaves out or has otherwise than its published checkpoints, so that its default config
+# makes no model: of DeepSeek-V2-Lite and GLM-4.5.
+PUBLISHED: dict[str, dict[str, Any]] = {
+    "deepseek_v2": {"num_experts_per_tok": 6},
+    "glm4_moe": {"head_dim": 128},
+}
 TOKENS = 100
 
 
@@ -55,7 +61,7 @@ def survey(names: Sequence[str]) -> Iterator[Fare]:
 
 
 def try_family(family: str, root: Path) -> Fare:
-    """Publish a small model of the family's default config in `root`, take it over and extend it with YaRN.
+    """Publish a small model of the family's default config (or PUBLISHED) in `root`, take it over, extend it with YaRN.
 
     Any error of the family's own code is a refusal, with its first line.
     """
@@ -67,7 +73,7 @@ def try_family(family: str, root: Path) -> Fare:
     logging.disable_progress_bar()
     fare = Fare(family)
     try:
-        config = CONFIG_MAPPING[family]()
+        config = CONFIG_MAPPING[family](**PUBLISHED.get(family, {}))
         rope = declared_rope(config)
         published = small_model(config)
         published.save_pretrained(root / "asset")

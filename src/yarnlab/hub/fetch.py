@@ -30,8 +30,8 @@ from yarnlab.progress import Progress
 
 @dataclass(frozen=True)
 class Fetched:
-    """commit: the hub's, or the hash of a local folder's content. paths: the asset's files, asset.json among them.
-    conversions: what was made of .bin weights (JSON)."""
+    """commit: the hub's, the hash of a local folder's content, or a wheel's sha256. paths: its files, asset.json among
+    them. conversions: what was made of .bin or GGUF weights (JSON)."""
 
     commit: str
     paths: list[Path]

@@ -23,7 +23,10 @@ Sources: TypeAlias = dict[str, dict[str, Any]]  # name → size, mtime_ns and sh
 
 @dataclass(frozen=True)
 class LocalAsset:
-    """A folder as a study declares it; `path` is relative to the project's folder, absolute, or begins with `~`."""
+    """A folder, or one GGUF file, as a study declares it.
+
+    `path` is relative to the project's folder, absolute, or begins with `~`.
+    """
 
     type: str
     path: str
@@ -31,13 +34,26 @@ class LocalAsset:
 
     @property
     def folder(self) -> Path:
-        """Where it is."""
+        """Where its files are."""
+        return self._place.parent if self.gguf else self._place
+
+    @property
+    def gguf(self) -> bool:
+        """Whether it is one GGUF file, which is converted, and not a folder."""
+        return self.path.lower().endswith(".gguf")
+
+    @property
+    def _place(self) -> Path:
         return project_root() / Path(self.path).expanduser()
 
     def names(self) -> list[str]:
         """Its files, sorted, chosen as those of a repository are. HubError says what is missing or no such folder."""
+        where = "" if Path(self.path).expanduser().is_absolute() else f", relative to {project_root()}"
+        if self.gguf:
+            if not self._place.is_file():
+                raise HubError(f"path {self.path}: there is no file {self._place}; give the GGUF file{where}")
+            return [self._place.name]
         if not self.folder.is_dir():
-            where = "" if Path(self.path).expanduser().is_absolute() else f", relative to {project_root()}"
             raise HubError(f"path {self.path}: {self.folder} is no folder; give the folder of the asset's files{where}")
         found = [file.relative_to(self.folder).as_posix() for file in self.folder.rglob("*") if file.is_file()]
         names = choose(found, str(self.folder), self.type, self.files)
@@ -57,13 +73,7 @@ class LocalAsset:
 
     def read(self, known: Sources | None = None) -> Sources:
         """Its files by name, hashed but for those that are `known` at this size and time of change."""
-        read: Sources = {}
-        for name in self.names():
-            now, before = (self.folder / name).stat(), (known or {}).get(name, {})
-            read[name] = {"size": now.st_size, "mtime_ns": now.st_mtime_ns}
-            same = {key: before.get(key) for key in read[name]} == read[name]
-            read[name]["sha256"] = before["sha256"] if same else sha256_of(self.folder / name)
-        return read
+        return hashed({name: self.folder / name for name in self.names()}, known or {})
 
 
 def local_assets(assets: Mapping[str, Any]) -> dict[str, LocalAsset]:
@@ -73,6 +83,17 @@ def local_assets(assets: Mapping[str, Any]) -> dict[str, LocalAsset]:
         for name, asset in assets.items()
         if asset.path is not None
     }
+
+
+def hashed(files: Mapping[str, Path], known: Sources) -> Sources:
+    """The files by name, read but for those that are `known` at this size and time of change."""
+    read: Sources = {}
+    for name, file in files.items():
+        now, before = file.stat(), known.get(name, {})
+        read[name] = {"size": now.st_size, "mtime_ns": now.st_mtime_ns}
+        same = {key: before.get(key) for key in read[name]} == read[name]
+        read[name]["sha256"] = before["sha256"] if same else sha256_of(file)
+    return read
 
 
 def content_of(sources: Sources) -> str:

@@ -47,7 +47,7 @@ def hub_assets(assets: Mapping[str, Any]) -> dict[str, Asset]:
     return {
         name: Asset(asset.type, asset.repo, asset.revision, asset.files or ())
         for name, asset in assets.items()
-        if asset.path is None
+        if asset.repo is not None
     }
 
 

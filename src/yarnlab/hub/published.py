@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +91,9 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for key, neutral in OLD_SWITCHES:
         if config.get(key) not in neutral:
             raise HubError(f"{name}: `{key}: {config[key]}` has no stock form; this checkpoint can't be evaluated")
+    for key in ("rope_scaling", "rope_parameters"):
+        if not isinstance(config.get(key), Mapping | None):
+            raise HubError(f"{name}: `{key}` is {config[key]!r} and has to be a mapping")
     dropped = {*DROPPED, *(key for key, _ in OLD_SWITCHES)}
     stock = {key: value for key, value in config.items() if key not in dropped}
     if config.get("rope_parameters"):
@@ -97,7 +101,7 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     elif config.get("rope_scaling") or family in OFFICIAL:
         stock["rope_parameters"] = _rope(config, family, name)
     elif config.get("rope_theta") is not None:  # the class knows what else its family's rope is (gpt-oss: YaRN)
-        stock["rope_theta"] = float(config["rope_theta"])
+        stock["rope_theta"] = _base(config["rope_theta"], name)
     if dtype := config.get("dtype") or config.get("torch_dtype"):
         stock["dtype"] = dtype
     if family == "mistral" and _is_official(config):
@@ -109,7 +113,8 @@ def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any]:
     """Stock `rope_parameters`."""
     scaling = _without_echoes(config.get("rope_scaling") or {})
     # Some writers copy the base into the block.
-    theta = float(scaling.get("rope_theta") or config.get("rope_theta") or DEFAULT_THETA)
+    copied = scaling.get("rope_theta")
+    theta = _base(config.get("rope_theta") if copied is None else copied, name)
     if not scaling:
         return {"rope_type": "default", "rope_theta": theta}
     kind = scaling.get("rope_type") or scaling.get("type")
@@ -196,6 +201,19 @@ def _yarn(scaling: Mapping[str, Any], theta: float, family: str, name: str, *, o
         "truncate": True,
         "attention_factor": constants.attention_factor(factor),
     }
+
+
+def _base(theta: object, name: str) -> float:
+    """`rope_theta`, however the number is written; the default where there is none."""
+    if theta is None:
+        return DEFAULT_THETA
+    base = math.nan
+    if isinstance(theta, int | float | str):
+        with suppress(ValueError):
+            base = float(theta)
+    if not 0 < base < math.inf:
+        raise HubError(f"{name}: `rope_theta` is {theta!r} and has to be a number above 0")
+    return base
 
 
 def _number(scaling: Mapping[str, Any], key: str, name: str) -> float:

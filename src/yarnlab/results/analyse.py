@@ -17,15 +17,16 @@ from typing import Any
 
 from yarnlab.lazy import alt, pd
 from yarnlab.progress import Progress
-from yarnlab.provenance import git_state, now, sha256_of, write_json
+from yarnlab.provenance import git_state, now, project_path, project_root, recorded, sha256_of, write_record
 from yarnlab.results.bases import by_base, groups
 from yarnlab.results.cards import write_cards
 from yarnlab.results.claims.judge import write_claims
 from yarnlab.results.display import DisplayTable, manifests_of, to_latex, to_markdown
 from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.extension import about
 from yarnlab.results.missing import command_for
 from yarnlab.results.origin import origin
-from yarnlab.results.output import vega, write
+from yarnlab.results.output import in_script, vega, vega_file, write
 from yarnlab.results.registry import Figure, Table, figures, made_of, tables
 from yarnlab.results.results import Results, ResultsError, load
 from yarnlab.results.style import CONFIG, GRID, INK, PAPER, QUIET
@@ -40,24 +41,27 @@ def analyse(study_dir: Path, *, command: str) -> Path:
     """
     results = load(study_dir)
     kinds = [kind for kind, planned in results.evaluations.items() if planned is not None]
-    own_tables = made_of(tables(), kinds, of_paper=results.published_tables).values()
-    own_figures = made_of(figures(), kinds, of_paper=results.published_tables).values()
+    judged: dict[str, Any] = {"form": results.form, "of_paper": results.published_tables}
+    own_tables = made_of(tables(), kinds, **judged).values()
+    own_figures = made_of(figures(), kinds, **judged).values()
     jobs = {f"table {table.name}": partial(write_table, results, table, command) for table in own_tables}
     jobs |= {f"figure {figure.name}": partial(write_figure, results, figure, command) for figure in own_figures}
     jobs["claims"] = partial(write_claims, results, command)
     progress = Progress(f"analysis of {results.study}", len(jobs), log=None, unit="artefact")
-    written: list[Path] = []
+    inputs = {project_path(path): sha256_of(path) for path in read_by(results)}
+    made: list[Path] = []
     failed: list[Exception] = []
     for name, job in jobs.items():
         try:
-            written += job()
+            made += job()
         except Exception as error:  # a broken file, a mistake in a new figure: the others are written all the same
             failed.append(error)
         progress.advance(note=name)
     if failed:
         raise failed[0]
-    write_cards(results)
-    made = origin(results)
+    made += [file for file in (vega_file(results.directory / "figures"),) if file.is_file()]
+    made += write_cards(results)
+    where = origin(results)
     index = {
         "analysis": 1,
         "study": results.study,
@@ -65,20 +69,29 @@ def analyse(study_dir: Path, *, command: str) -> Path:
         "title": results.title,
         "notes": list(results.notes),
         "models": len(results.models),
+        "extension": about(results) if results.form == "extension" else None,
         "original_contexts": sorted({tree.original_context for tree in by_base(results).values()}),
-        "origin": asdict(made) if made is not None else None,
+        "origin": asdict(where) if where is not None else None,
         "manifests": {m["path"]: {"stage": m.get("stage", ""), "name": m.get("name", "")} for m in results.manifests},
         "tables": [table.name for table in own_tables],
         "figures": [figure.name for figure in own_figures],
         "git": git_state(),
         "ended": now(),
-        "outputs": {
-            path.relative_to(results.directory).as_posix(): {"sha256": sha256_of(path), "bytes": path.stat().st_size}
-            for path in written
-        },
+        "command": command,
+        "inputs": inputs,
+        "outputs": {path.relative_to(results.directory).as_posix(): recorded(path) for path in made},
     }
-    write_json(results.directory / INDEX, index)
+    write_record(results.directory / INDEX, index)
     return results.directory / INDEX
+
+
+def read_by(results: Results) -> list[Path]:
+    """The files that decide what the analysis writes: plan, manifests (which name tables), step logs, references."""
+    folder, config = results.directory, project_root() / "config"
+    own = [folder / "study.json", *(folder / manifest["path"] for manifest in results.manifests)]
+    logs = (folder / "training" / f"{name}.jsonl" for name in results.models)
+    own += [log for log in logs if log.is_file()]
+    return [*own, config / "claims.yaml", *sorted((config / "reference").glob("*.csv"))]
 
 
 def table_named(name: str) -> Table:
@@ -227,7 +240,8 @@ def drawn(spec: dict[str, Any], folder: Path) -> dict[str, str | bytes]:
 
     text = json.dumps(spec)
     svg = _renumbered(vl_convert.vegalite_to_svg(text))
-    page = _LOADED.sub(lambda _: f"<script>{vega(folder)}</script>", vl_convert.vegalite_to_html(text), count=1)
+    page = _SPEC.sub(lambda _: f"const spec = {in_script(spec)};\n", vl_convert.vegalite_to_html(text), count=1)
+    page = _LOADED.sub(lambda _: f"<script>{vega(folder)}</script>", page, count=1)
     return {"html": page, "svg": svg, "png": vl_convert.svg_to_png(svg, scale=2)}
 
 
@@ -262,4 +276,5 @@ def _json(shown: dict[str, Any]) -> str:
 
 
 _CLIP = re.compile(r"\bclip\d+\b")
+_SPEC = re.compile(r"const spec = .*;\n")
 _LOADED = re.compile(r'(?:\s*<script src="[^"]+"></script>)+')  # what a page would fetch from the network

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 from yarnlab.lazy import np, pd
 from yarnlab.model_card import write_card
 from yarnlab.results.results import Results
 
 
-def write_cards(results: Results) -> None:
+def write_cards(results: Results) -> list[Path]:
     """Write the card of every model that is there; a folder that can't be written to keeps the one that it has."""
+    made = []
     for name in results.models:
         try:
-            write_card(results.directory, name, measured(results, name))
+            made.append(write_card(results.directory, name, measured(results, name)))
         except OSError as error:
             print(f"{results.directory / 'models' / name}: no card was written: {error}", file=sys.stderr)
+    return [card for card in made if card is not None]
 
 
 def measured(results: Results, name: str) -> list[str]:

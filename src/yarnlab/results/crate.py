@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import json
 import mimetypes
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.errors import UserError
-from yarnlab.provenance import read_json, sha256_of, write_json
+from yarnlab.provenance import read_json, replacing, sha256_of
+from yarnlab.results.lineage import ends, lineage, planned
 
 if TYPE_CHECKING:
     from rocrate.model.entity import Entity
@@ -24,7 +24,8 @@ FILE = "ro-crate-metadata.json"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 PAPER = "https://arxiv.org/abs/2309.00071"
 LICENCE = "MIT for what yarnlab wrote; weights and texts keep the licences of what they were made from"
-REPORTED = ("report.html", "study.json", "analysis.json")  # made by no stage, beside what analysis.json names
+# Made by no stage, beside what analysis.json names.
+REPORTED = ("report.html", "study.json", "analysis.json", "tracking/runs.json")
 mimetypes.add_type("application/vnd.apache.parquet", ".parquet")
 
 
@@ -35,6 +36,17 @@ class CrateError(UserError):
 def write_crate(study_dir: Path) -> Path:
     """Write ro-crate-metadata.json for the study whose results lie in `study_dir`; returns its path.
 
+    Raises CrateError as `description` does.
+    """
+    text = description(study_dir)
+    with replacing(study_dir / FILE) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return study_dir / FILE
+
+
+def description(study_dir: Path) -> str:
+    """What ro-crate-metadata.json says of the results in `study_dir`; the same results give the same text.
+
     The hashes of stages' outputs are those of their manifests: weights are not read again, only their sizes compared.
 
     Raises CrateError where a study has not finished, or a file is missing or has another size than its manifest says.
@@ -42,7 +54,11 @@ def write_crate(study_dir: Path) -> Path:
     from rocrate.rocrate import ROCrate
 
     study = _read(study_dir / "study.json", study_dir)
-    manifests = _manifests(study_dir, study)
+    # What a study that had other models left behind is no part of it.
+    manifests = lineage(study_dir, planned(study))
+    for name, manifest in manifests.items():
+        if not manifest:
+            raise CrateError(f"{study_dir / name} can't be read: remove it and run the study again")
     if not manifests:
         raise CrateError(f"{study_dir} holds no finished stage: run the study first")
     crate = ROCrate()
@@ -61,43 +77,7 @@ def write_crate(study_dir: Path) -> Path:
         _add(crate, study_dir, name, sha256_of(study_dir / name))
     actions = [_action(crate, study_dir, name, manifest) for name, manifest in manifests.items()]
     crate.root_dataset["mentions"] = actions
-    write_json(study_dir / FILE, crate.metadata.generate())
-    return study_dir / FILE
-
-
-def _manifests(study_dir: Path, study: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """The manifests of the models and evaluations that the study plans, and of all the data that they come from.
-
-    By their paths in `study_dir`, what is read before what reads it. What a study that had other models left behind is
-    no part of it.
-    """
-    from yarnlab.results.results import Model, evaluated
-
-    models = {name: Model.of(name, entry) for name, entry in study["models"].items()}
-    evaluations = {kind: planned for kind, planned in study["evaluations"].items() if planned is not None}
-    todo = [f"models/{name}/manifest.json" for name in models]
-    todo += [
-        f"evaluations/{kind}/{name}.manifest.json"
-        for kind, planned in evaluations.items()
-        for name in evaluated(models, planned)
-    ]
-    found: dict[str, dict[str, Any]] = {}
-    for name in todo:
-        if (study_dir / name).is_file():
-            _collect(study_dir, name, found)
-    return found
-
-
-def _collect(study_dir: Path, name: str, found: dict[str, dict[str, Any]]) -> None:
-    """Add the manifest at `name` to `found`, after those of what it was made from."""
-    if name in found:
-        return
-    manifest = _read(study_dir / name, study_dir)
-    for path in manifest["inputs"]:
-        source = next((end for end in _ends(path) if (study_dir / end).is_file()), None)
-        if source is not None:
-            _collect(study_dir, source, found)
-    found[name] = manifest
+    return json.dumps(crate.metadata.generate(), indent=1, allow_nan=False) + "\n"
 
 
 def _action(crate: ROCrate, study_dir: Path, name: str, manifest: dict[str, Any]) -> Entity:
@@ -123,13 +103,7 @@ def _action(crate: ROCrate, study_dir: Path, name: str, manifest: dict[str, Any]
 
 def _input(crate: ROCrate, path: str) -> Entity | None:
     """The crate's entity for a manifest that a stage read."""
-    return next((entity for end in _ends(path) if (entity := crate.dereference(end)) is not None), None)
-
-
-def _ends(path: str) -> Iterator[str]:
-    """A path without its first folders, one less each: stages name what they read from outside the results folder."""
-    parts = path.strip("/").split("/")
-    return ("/".join(parts[i:]) for i in range(len(parts)))
+    return next((entity for end in ends(path) if (entity := crate.dereference(end)) is not None), None)
 
 
 def _software(crate: ROCrate, manifest: dict[str, Any]) -> Entity:
@@ -169,6 +143,6 @@ def _add(crate: ROCrate, study_dir: Path, name: str, sha256: str, size: int | No
 def _read(path: Path, study_dir: Path) -> dict[str, Any]:
     try:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError:
-        raise CrateError(f"{path} is missing: run the study {study_dir.name} first") from None
+    except (OSError, ValueError):
+        raise CrateError(f"{path} is missing or can't be read: run the study {study_dir.name} first") from None
     return found

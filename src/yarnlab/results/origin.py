@@ -22,6 +22,7 @@ class Origin:
 
     finished: end of the newest stage, UTC, to the minute; dirty: whether a stage ran with uncommitted changes;
     precision: which models were computed in another number format than the others, '' where none.
+    quantised: which models' weights were given quantised, and how, '' where none.
     """
 
     finished: str
@@ -31,6 +32,7 @@ class Origin:
     machines: str
     torch: str
     precision: str
+    quantised: str
 
 
 def origin(results: Results) -> Origin | None:
@@ -40,15 +42,16 @@ def origin(results: Results) -> Origin | None:
         return None
     # A stage that does not load torch sees no GPU.
     computed = [m for m in manifests if (m.get("hardware") or {}).get("threads") is not None]
-    commits = _named(manifests, _commit)
+    commits = _named(manifests, commit_of)
     return Origin(
         finished=str(manifests[-1].get("ended") or "")[:16].replace("T", " "),
         compute=duration(sum(float(manifest.get("seconds") or 0) for manifest in manifests)),
         commits=commits and ("commits " if ", " in commits else "commit ") + commits,
         dirty=any(bool((manifest.get("git") or {}).get("dirty")) for manifest in manifests),
-        machines=_named(computed or manifests, _machine, "; "),
+        machines=_named(computed or manifests, machine_of, "; "),
         torch=_named(manifests, lambda manifest: str((manifest.get("packages") or {}).get("torch") or "")),
         precision=_precision(results),
+        quantised=_quantised(manifests),
     )
 
 
@@ -63,18 +66,24 @@ def _named(manifests: Iterable[Manifest], read: Callable[[Manifest], str], betwe
     return between.join(f"{value} ({', '.join(sorted(set(made)))})" for value, made in folders.items())
 
 
-def _commit(manifest: Manifest) -> str:
+def commit_of(manifest: Manifest) -> str:
     git = manifest.get("git") or {}
     commit = str(git.get("commit") or "")[:12]
     return commit + (" with uncommitted changes" if commit and git.get("dirty") else "")
 
 
-def _machine(manifest: Manifest) -> str:
+def machine_of(manifest: Manifest) -> str:
     hardware = manifest.get("hardware") or {}
     gpus = Counter(hardware.get("gpu") or [])
     gpu = ", ".join(f"{n} × {name}" if n > 1 else name for name, n in gpus.items()) or "no GPU"
     cores = f"{hardware['cores']} cores" if hardware.get("cores") else ""
     return ", ".join(part for part in (str(hardware.get("cpu") or ""), cores, gpu) if part) if hardware else ""
+
+
+def _quantised(manifests: Iterable[Manifest]) -> str:
+    """Models whose weights were quantised when they were given: each number is of these, not of the original ones."""
+    found = {m["name"]: (m.get("facts") or {}).get("dequantised_from") for m in manifests if m.get("stage") == "train"}
+    return "; ".join(f"{name} from {kind}" for name, kind in sorted(found.items()) if kind)
 
 
 def _precision(results: Results) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ def write(path: Path, data: str | bytes) -> Path:
     return path
 
 
+def vega_file(figures: Path) -> Path:
+    """Where that script is kept in the folder of figures."""
+    return figures / f".vega-{version('vl-convert-python')}.js"
+
+
 def vega(figures: Path) -> str:
     """Vega, Vega-Lite and vega-embed as one script, safe inside a page, from the package that draws the SVG files.
 
@@ -23,8 +29,13 @@ def vega(figures: Path) -> str:
     """
     import vl_convert
 
-    kept = figures / f".vega-{version('vl-convert-python')}.js"
+    kept = vega_file(figures)
     if not kept.is_file():
         bundle: Any = vl_convert.javascript_bundle  # its stub wrongly requires an argument
         write(kept, str(bundle()).replace("</script", "<\\/script"))
     return kept.read_text(encoding="utf-8")
+
+
+def in_script(value: Any) -> str:
+    """`value` as JSON that a page's script element may hold: without "<", no text in it ends or changes the script."""
+    return json.dumps(value, separators=(",", ":")).replace("<", "\\u003c")

@@ -12,12 +12,18 @@ import pkgutil
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+
+from yarnlab.provenance import project_root
 
 if TYPE_CHECKING:
     from yarnlab.lazy import pd
     from yarnlab.results.display import DisplayTable
     from yarnlab.results.results import Results
+
+# Of studies; the first two judge the paper's claims, the last asks how a model was extended.
+PAPER, FORMS = ("scale-free", "full-scale"), ("scale-free", "full-scale", "extension")
 
 Build: TypeAlias = "Callable[[Results], tuple[pd.DataFrame, list[DisplayTable]]]"
 Tidy: TypeAlias = "Callable[[Results], pd.DataFrame]"
@@ -35,7 +41,9 @@ class Artefact:
     fold: the words of the folded part that it stands in; '' for what is open.
     caption: what the report says below a figure or above a table.
     of_paper: it shows the paper's printed numbers: made where the study stands for the paper (`claims.published`).
+    forms: the forms of studies (study/schema.py: Form) that have it; by default all.
     paper_names: its targets by the paper's numbering, such as `table_2`.
+    timed: columns, or a point's fields, whose numbers are times or sizes of memory: other ones in every run.
     """
 
     name: str
@@ -46,7 +54,9 @@ class Artefact:
     fold: str = ""
     caption: str = ""
     of_paper: bool = False
+    forms: tuple[str, ...] = FORMS
     paper_names: tuple[str, ...] = ()
+    timed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,8 +152,8 @@ def figures() -> dict[str, Figure]:
     return dict(sorted(_FIGURES.items()))
 
 
-def made_of(registered: Mapping[str, Made], kinds: Iterable[str], *, of_paper: bool) -> dict[str, Made]:
-    """Those of the registered tables or figures that a study with these evaluations has.
+def made_of(registered: Mapping[str, Made], kinds: Iterable[str], *, form: str, of_paper: bool) -> dict[str, Made]:
+    """Those of the registered tables or figures that a study of this form with these evaluations has.
 
     of_paper: it stands for the paper, and has the paper's own ones whatever it measures.
     """
@@ -151,8 +161,13 @@ def made_of(registered: Mapping[str, Made], kinds: Iterable[str], *, of_paper: b
     return {
         name: each
         for name, each in registered.items()
-        if (of_paper if each.of_paper else each.needs[0].partition(".")[0] in present)
+        if form in each.forms and (of_paper if each.of_paper else each.needs[0].partition(".")[0] in present)
     }
+
+
+def criteria_file(form: str) -> Path:
+    """The claims that a study of this form is judged by, with their criteria."""
+    return project_root() / "config" / ("claims.yaml" if form in PAPER else "extension.yaml")
 
 
 def paper_targets() -> dict[str, str]:

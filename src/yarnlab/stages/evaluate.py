@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +15,11 @@ from yarnlab.stages.finished import keep, restore
 from yarnlab.stages.layout import Layout, columns_of, seeds_of, tags_of
 from yarnlab.stages.run import StageRun, stage_run, state_key
 from yarnlab.study.evaluations import KINDS
+from yarnlab.study.sections import digest
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
     from yarnlab.evaluation.base import Outcome
 
 
@@ -24,8 +28,9 @@ def evaluate(
 ) -> None:
     """Run one evaluation of one model: its table, per-token NLL and further tables where there are any.
 
-    An attempt that ended early is continued from the parts that it kept. They decide nothing after the outputs are
-    written, and are removed then: left behind, a forced rerun would compute nothing.
+    An attempt that ended early is continued from the parts that it kept, if they were computed as the rest will be: on
+    such a device, by these kernels and this torch. They decide nothing after the outputs are written, and are removed
+    then: left behind, a forced rerun would compute nothing. Those of other settings or inputs stay.
     """
     import torch
 
@@ -50,10 +55,10 @@ def evaluate(
     run.add_dataset(corpus_manifest, "evaluation")
     run.facts["precision"] = precision
     run.state = state_key(run, precision)
-    partial = layout.partial_results(kind, name)
+    partial = layout.partial_results(kind, name) / run.state[:16]
     if restore(run):
         Progress(f"{kind} {name}", 0, log=log).say("made before of the same inputs, and its files are intact: put back")
-        shutil.rmtree(partial / run.state[:16], ignore_errors=True)
+        _remove(partial)
         return
     with stage_run(run):
         torch.set_num_threads(threads)
@@ -72,14 +77,31 @@ def evaluate(
                 tokenizer=layout.model(name),
                 progress=lambda total, unit: Progress(f"{kind} {name}", total, log=log, unit=unit),
                 datasets=datasets,
-                partial_results=PartialResults(partial / run.state[:16]),
+                partial_results=PartialResults(partial / digest(_computed_by(model, precision))[:16]),
             )
         )
         # Afterwards, since an evaluation may take another kernel than the fastest, to have a cache of keys.
         run.facts |= attention.facts(model, precision) | record.facts(model.device.type)
         _write_outcome(run, path, layout.nll(corpus_name, name), outcome, corpus.names)
     keep(run)
+    _remove(partial)
+
+
+def _computed_by(model: PreTrainedModel, precision: str) -> list[Any]:
+    """What all parts of one table must be computed by."""
+    import torch
+
+    from yarnlab import attention
+
+    gpu = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else ""
+    return [model.device.type, gpu, str(torch.__version__), attention.facts(model, precision)]
+
+
+def _remove(partial: Path) -> None:
+    """Remove the parts of one evaluation, and their folder if there are no others' parts in it."""
     shutil.rmtree(partial, ignore_errors=True)
+    with suppress(OSError):
+        partial.parent.rmdir()
 
 
 def _write_outcome(run: StageRun, path: Path, nll: Path, outcome: Outcome, documents: tuple[str, ...]) -> None:

@@ -16,7 +16,7 @@ import shutil
 from pathlib import Path
 
 from yarnlab import tracking
-from yarnlab.provenance import read_json, replacing, sha256_of, write_json
+from yarnlab.provenance import read_json, replacing, sha256_of, write_record
 from yarnlab.stages.run import StageRun
 
 FORCED = "YARNLAB_FORCED"  # rules and files that a call of Snakemake asks to be made again, one a line; * for all
@@ -33,7 +33,7 @@ def keep(run: StageRun) -> None:
     kept = _kept(run)
     try:
         (kept / MANIFEST).unlink(missing_ok=True)
-        write_json(kept / RECORD, tracking.read_record(run.study_dir, run.stage, run.name))
+        write_record(kept / RECORD, tracking.read_record(run.study_dir, run.stage, run.name))
         if run.metrics_file is not None:
             _copy(run.metrics_file, kept / STEPS)
         _copy(run.manifest, kept / MANIFEST)  # last: what is kept counts if this is there
@@ -49,7 +49,7 @@ def restore(run: StageRun) -> bool:
     """
     kept = _kept(run)
     record = read_json(kept / RECORD)
-    if _is_forced(run) or not record or not _is_of(run, kept / MANIFEST):
+    if _is_forced(run) or "stage" not in record or not _is_of(run, kept / MANIFEST):
         return False
     if run.metrics_file is not None and not (kept / STEPS).is_file():
         return False

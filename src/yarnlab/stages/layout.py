@@ -40,6 +40,13 @@ class Layout:
         """What unfinished attempts at an evaluation have left, each under its state's key."""
         return self.root / "state" / ".evaluations" / kind / name
 
+    def manifest(self, stage: str, name: str) -> Path:
+        """What a stage writes last."""
+        if stage in ("asset", "tokenizer", "corpus", "train"):
+            places = {"asset": self.asset(name), "train": self.model(name)}
+            return places.get(stage, self.corpus(name)) / "manifest.json"
+        return self.evaluation(stage, name).with_suffix(".manifest.json")
+
     def evaluation(self, kind: str, name: str) -> Path:
         return self.root / "evaluations" / kind / f"{name}.parquet"
 

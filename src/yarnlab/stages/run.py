@@ -24,9 +24,11 @@ from yarnlab.provenance import (
     now,
     package_versions,
     peak_memory_bytes,
-    project_root,
+    project_path,
+    read_json,
+    recorded,
     sha256_of,
-    write_json,
+    write_record,
 )
 from yarnlab.study.sections import digest
 
@@ -95,10 +97,11 @@ def stage_run(run: StageRun) -> Iterator[StageRun]:
         metrics_file=run.relative(run.metrics_file) if run.metrics_file else None,
     )
     try:
-        inputs = {_shown(path): sha256_of(path) for path in run.inputs}
+        inputs = {project_path(path): sha256_of(path) for path in run.inputs}
+        held = {project_path(path): digest(read_json(path).get("outputs")) for path in run.inputs}
         with tracking.sampled(run.study_dir, f"{run.stage}.{run.name}"):
             yield run
-        write_json(run.manifest, _manifest(run, inputs, started, time.monotonic() - clock))
+        write_record(run.manifest, _manifest(run, inputs, held, started, time.monotonic() - clock))
     except BaseException as error:
         with suppress(OSError):
             tracking.record_end(run.study_dir, run.stage, run.name, error=f"{type(error).__name__}: {error}")
@@ -110,7 +113,9 @@ def stage_run(run: StageRun) -> Iterator[StageRun]:
         print(f"warning: {run.stage} {run.name} is made; MLflow won't see its end: {error}", file=sys.stderr)
 
 
-def _manifest(run: StageRun, inputs: dict[str, str], started: str, seconds: float) -> dict[str, Any]:
+def _manifest(
+    run: StageRun, inputs: dict[str, str], held: dict[str, str], started: str, seconds: float
+) -> dict[str, Any]:
     return {
         "manifest": 1,
         "stage": run.stage,
@@ -125,9 +130,9 @@ def _manifest(run: StageRun, inputs: dict[str, str], started: str, seconds: floa
         "tags": run.tags,
         "seeds": run.seeds,
         "inputs": inputs,
-        "outputs": {
-            run.relative(path): {"sha256": sha256_of(path), "bytes": path.stat().st_size} for path in run.outputs
-        },
+        "inputs_hold": held,  # of their outputs: an input may be made again to the same content
+        "outputs": {run.relative(path): recorded(path) for path in run.outputs},
+        "step_log": {run.relative(path): recorded(path) for path in (run.metrics_file,) if path and path.is_file()},
         "datasets": run.datasets,
         "metrics": run.metrics,
         "facts": run.facts,
@@ -140,11 +145,3 @@ def _manifest(run: StageRun, inputs: dict[str, str], started: str, seconds: floa
         "seconds": round(seconds, 3),
         "peak_memory_bytes": peak_memory_bytes(),
     }
-
-
-def _shown(path: Path) -> str:
-    """A path relative to the project where possible, so that manifests do not depend on the checkout's place."""
-    try:
-        return Path(os.path.abspath(path)).relative_to(project_root()).as_posix()
-    except ValueError:
-        return path.as_posix()

@@ -7,11 +7,25 @@ from typing import Annotated, Literal
 from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, model_validator
 
-from yarnlab.study.fields import ConfigModel, Name, Positive, Share, each_once
+from yarnlab.study.fields import ConfigModel, Distinct, Name, Positive, Share, each_once
+
+
+class Wheel(ConfigModel):
+    """One file of one pinned wheel of the package index. pip fetches it as it is configured; nothing of it is run."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][\w.-]*$")
+    """The distribution."""
+    version: str = Field(pattern=r"^[\w.+!-]+$")
+    """Its version."""
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """Of the wheel."""
+    file: str = Field(pattern=r"(?i)\.gguf$")
+    """The GGUF file in it."""
 
 
 class Asset(ConfigModel):
-    """A repository of the hub at one revision (`repo` and `revision`), or a folder of this machine (`path`)."""
+    """A repository of the hub at one revision (`repo` and `revision`), a folder or GGUF file of this machine (`path`),
+    or a GGUF file in a wheel of the package index (`wheel`)."""
 
     type: Literal["model", "dataset"]
     """A model has weights and a tokenizer."""
@@ -21,20 +35,41 @@ class Asset(ConfigModel):
     """A commit (40 hex digits), or a branch or tag that is resolved once, into config/hub.lock.yaml."""
     path: str | None = Field(default=None, min_length=1)
     """A folder, relative to the project's own folder whatever the study file's; absolute paths and `~` tie the study to
-    one machine. Its files are copied. After an edit of the folder the next start makes what depends on it again."""
+    one machine. Its files are copied. After an edit of the folder the next start makes what depends on it again.
+    A model may also be one GGUF file: it is dequantised once, into a checkpoint in fp32."""
+    wheel: Wheel | None = None
+    """A model in a wheel; its GGUF file is dequantised once, into a checkpoint in fp32."""
+    quantisation: str | None = Field(default=None, min_length=1)
+    """What a GGUF file's weights were quantised to, as Q4_1: a file of another one is refused."""
+    bos: str | None = Field(default=None, min_length=1)
+    """The token that begins a document, in place of the one that a GGUF file names (a chat model's is of the chat)."""
+    eos: str | None = Field(default=None, min_length=1)
+    """The token that ends a document, as `bos`."""
     files: tuple[str, ...] | None = Field(default=None, min_length=1)
     """Shell patterns of the files that are taken; without it those that a model needs, or all of a dataset."""
 
     @model_validator(mode="after")
     def _one_source(self) -> Asset:
-        given = [key is not None for key in (self.repo, self.revision, self.path)]
-        if given not in ([True, True, False], [False, False, True]):
-            raise ValueError("an asset needs either `repo` and `revision`, or `path`")
+        given = [key is not None for key in (self.repo, self.revision, self.path, self.wheel)]
+        if given not in ([True, True, False, False], [False, False, True, False], [False, False, False, True]):
+            raise ValueError("an asset needs either `repo` and `revision`, or `path`, or `wheel`")
+        return self
+
+    @model_validator(mode="after")
+    def _gguf(self) -> Asset:
+        gguf = self.wheel is not None or (self.path or "").lower().endswith(".gguf")
+        if gguf and (self.type != "model" or self.files is not None):
+            raise ValueError("a GGUF file is an asset of type model, without `files`")
+        only = [key for key in ("quantisation", "bos", "eos") if getattr(self, key) is not None]
+        if only and not gguf:
+            raise ValueError(f"`{only[0]}` is for an asset that is a GGUF file (`wheel`, or a `path` to one)")
         return self
 
     @property
     def source(self) -> str:
-        """What it is a copy of: the repository, whatever its revision, or the folder."""
+        """What it is a copy of: the repository or the distribution, whatever its version, or the folder."""
+        if self.wheel is not None:
+            return canonicalize_name(self.wheel.name)
         return (self.repo or "").lower() if self.path is None else self.path
 
 
@@ -42,6 +77,16 @@ def _different(packages: tuple[str, ...]) -> tuple[str, ...]:
     """The packages; ValueError for one that is named twice, also in another spelling."""
     each_once(tuple(map(canonicalize_name, packages)))
     return packages
+
+
+class Blocks(ConfigModel):
+    """Text cut into training blocks of one length; what is left over at the end is dropped."""
+
+    length: Positive
+    """Tokens of a block."""
+    bookends: Literal["chunk", "document"]
+    """`chunk` puts BOS and EOS around every block (the data card's wording); `document` puts them around every document
+    and cuts the concatenation (the official tokenization.py)."""
 
 
 class _Documents(ConfigModel):
@@ -53,6 +98,12 @@ class _Documents(ConfigModel):
     """How many documents are kept, the first ones."""
     max_tokens: Positive | None = None
     """The corpus ends at so many tokens."""
+
+    @property
+    def shortest(self) -> int | None:
+        """Tokens that each document or block has at least; None where nothing bounds them."""
+        blocks: Blocks | None = getattr(self, "blocks", None)
+        return blocks.length if blocks is not None else self.min_tokens
 
 
 class PythonPackages(_Documents):
@@ -68,16 +119,9 @@ class PythonPackages(_Documents):
     """Documents of which a larger share of characters are digits are left out: they are tables of numbers."""
     per_folder: Positive | None = None
     """At most so many documents of one folder are kept, so that documents vary."""
-
-
-class Blocks(ConfigModel):
-    """Text cut into training blocks of one length; what is left over at the end is dropped."""
-
-    length: Positive
-    """Tokens of a block."""
-    bookends: Literal["chunk", "document"]
-    """`chunk` puts BOS and EOS around every block (the data card's wording); `document` puts them around every document
-    and cuts the concatenation (the official tokenization.py)."""
+    parts: Distinct[Literal["source", "docstrings"]] | None = None
+    """What a file gives: `source` the file itself, `docstrings` its documentation, one docstring after another. Where
+    both are named, files take turns, so that a corpus has two kinds of text. Without it, files."""
 
 
 class HubText(_Documents):
@@ -120,7 +164,47 @@ class HubTokens(_Documents):
     """The asset whose tokenizer made the token ids."""
 
 
-Corpus = Annotated[PythonPackages | HubText | HubTokens, Field(discriminator="source")]
+LocalPath = Annotated[str, Field(min_length=1)]
+
+
+class LocalText(_Documents):
+    """Documents are text files of this machine, or the rows of such files, in an order of files drawn by seed.
+
+    The files count by what they hold: after an edit the next start makes the corpus again. In statistics the documents
+    of one sub-folder count together; rows stand for themselves.
+    """
+
+    source: Literal["local-text"]
+    """Marks a corpus of files of this machine."""
+    path: LocalPath | Distinct[LocalPath]
+    """A file, a folder or a shell pattern (`**` for any folders), or a list of them, relative to the project's own
+    folder whatever the study file's; absolute paths and `~` tie the study to one machine. Of a folder those files are
+    read, at any depth, that end in .txt or .md, one document each, in .jsonl (also .jsonl.gz, .jsonl.zst) or .parquet,
+    one document a row. A file of another name that is given itself, or by a pattern, is one document."""
+    column: str = Field(default="text", min_length=1)
+    """The column of a row that holds its text."""
+    part: tuple[Share, Share] | None = None
+    """From which share to which of all documents, in an order that a hash of seed and text decides. Corpora with the
+    same `path` and other stretches have no document in common, also where a text occurs twice: `[0, 0.9]` to train on,
+    `[0.9, 1]` held out."""
+    tokenizer: Name | None = None
+    """The asset with whose tokenizer the text is tokenised, in place of the study's own."""
+    blocks: Blocks | None = None
+    """Cut the text into training blocks; without it documents stay whole."""
+
+    @model_validator(mode="after")
+    def _stretch(self) -> LocalText:
+        if self.part is not None and self.part[0] >= self.part[1]:
+            raise ValueError(f"part {list(self.part)} is empty; expected two shares from 0 to 1 that rise, as [0.9, 1]")
+        return self
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """`path` as a list."""
+        return (self.path,) if isinstance(self.path, str) else self.path
+
+
+Corpus = Annotated[PythonPackages | LocalText | HubText | HubTokens, Field(discriminator="source")]
 
 
 class Tokenizer(ConfigModel):

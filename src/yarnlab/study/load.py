@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from yarnlab.study.architectures import complete
 from yarnlab.study.check import find_problems
 from yarnlab.study.fields import KeyPath
 from yarnlab.study.read import Lines, StudyError, dotted, read_study
@@ -21,6 +22,7 @@ def load_study(file: Path) -> Study:
     Raises StudyError with one `file:line: key: what was expected` per mistake, before anything runs.
     """
     data, lines = read_study(file)
+    complete(data, lines, file)
     try:
         # Through JSON in strict mode: no "42" for 42, yet lists become tuples.
         study = Study.model_validate_json(json.dumps(data), strict=True)

@@ -94,10 +94,11 @@ class Published(ConfigModel):
     """The checkpoint."""
     tokenizer: Name | None = None
     """The asset with whose tokenizer its text is tokenised, where that is not the checkpoint's own."""
-    architecture: Architecture
-    """Its shape."""
-    vocab_size: Positive
-    """Rows of its embedding."""
+    architecture: Architecture | None = None
+    """Its shape. What is left out is taken from config.json, as `yarnlab new` or `yarnlab lock` has recorded it in
+    config/architectures.lock.yaml; with a record, some of its keys may be given alone, such as `alpha`."""
+    vocab_size: Positive | None = None
+    """Rows of its embedding, likewise."""
     drop_sliding_window: bool = False
     """Attend to the whole context although the config says otherwise (Mistral 7B v0.1)."""
     ignored_config: tuple[str, ...] = ()
@@ -174,19 +175,32 @@ class Model(ConfigModel):
         return (self.train,) if self.train is not None else ()
 
 
-class Claims(ConfigModel):
-    """How the paper's claims are judged on this study, and on which roots; a study with one root need not name it."""
+Form = Literal["extension", "scale-free", "full-scale"]
 
-    form: Literal["scale-free", "full-scale"] = "scale-free"
-    """`full-scale` compares with the paper's own lengths and numbers, `scale-free` with multiples of L."""
+
+class Claims(ConfigModel):
+    """What is judged on this study, and on which roots; a study with one root need not name it."""
+
+    form: Form = "extension"
+    """`extension` asks of the model that is extended whether that worked (config/extension.yaml). The other two judge
+    the paper's claims (config/claims.yaml): `full-scale` by the paper's own lengths and numbers, `scale-free` by
+    multiples of L."""
     published: bool = False
     """The study stands for the paper: its printed tables are made too, with this study's numbers beside them."""
     ablation: Name | None = None
     """The root of the claims that set methods against each other (the paper's LLaMA 7B)."""
     extension: Name | None = None
-    """The root of the claims about the long runs (the paper's Llama 2 7B)."""
+    """The root of the claims about the long runs (the paper's Llama 2 7B); the model that is extended."""
     portability: Name | None = None
     """The root of the claim about another architecture (the paper's Mistral 7B)."""
+
+    @model_validator(mode="after")
+    def _of_paper(self) -> Claims:
+        if self.published and self.form == "extension":
+            raise ValueError(
+                "`published` sets the paper's tables beside ours: it needs `form` scale-free or full-scale"
+            )
+        return self
 
     @property
     def bases(self) -> dict[str, str | None]:
@@ -219,7 +233,7 @@ class Study(ConfigModel):
     evaluations: Evaluations
     """What is measured, on which models."""
     claims: Claims = Claims()
-    """How the paper's claims are judged."""
+    """What is judged, and how."""
 
     def root(self, arm: str) -> str:
         """The arm at the root of an arm's tree: it is pretrained here, or published."""
@@ -232,12 +246,14 @@ class Study(ConfigModel):
         root = self.models[self.root(arm)]
         origin = root.pretrain or root.hub
         assert origin is not None
+        assert origin.architecture is not None  # architectures.py
         return origin.architecture
 
     def vocab_size(self, arm: str) -> int:
         """The vocabulary of an arm's root."""
         published = self.models[self.root(arm)].hub
         if published is not None:
+            assert published.vocab_size is not None  # architectures.py
             return published.vocab_size
         assert self.tokenizer is not None
         return self.tokenizer.vocab_size

@@ -23,6 +23,7 @@ from yarnlab.tracking.store import (
 
 _PORTS_TRIED = 100
 _START_S = 120.0
+ALLOWED_HOSTS = "MLFLOW_SERVER_ALLOWED_HOSTS"
 
 
 def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
@@ -49,7 +50,9 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(free), "--workers", "1"]
     command += ["--backend-store-uri", uri, "--artifacts-destination", (results.resolve() / ARTIFACTS).as_uri()]
     # The job runners serve MLflow's language-model features only, and cost several processes.
-    quiet = SETTINGS | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    settings = SETTINGS | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    if allowed := os.environ.get(ALLOWED_HOSTS):  # MLflow would answer these alone, and no longer its own link
+        settings[ALLOWED_HOSTS] = f"{allowed},{host}:*,localhost:*"
     log = results / "mlflow-server.log"
     # SIGTERM (a workflow's) and SIGHUP (a closed terminal's) stop the server as Ctrl-C does.
     for number in (signal.SIGTERM, signal.SIGHUP):
@@ -61,7 +64,7 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
             stdout=output,
             stderr=subprocess.STDOUT,
             start_new_session=True,  # its workers are stopped with it, as one group
-            env=os.environ | quiet,
+            env=os.environ | settings,
         )
         try:
             _wait_until_ready(server, link, log)

@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from yarnlab.provenance import git_state, hardware, now, read_json, write_json
+from yarnlab.provenance import git_state, hardware, now, read_json, write_record
 
 Execution = dict[str, Any]
 """id, started, ended (None while it runs), user, host, command, git, hardware; `killed` where nobody noted its end."""
@@ -35,14 +35,14 @@ def start_execution(study_dir: Path, pid: int) -> None:
             "git": git_state(),
             "hardware": hardware(),
         }
-        write_json(_file(study_dir, execution), execution)
+        write_record(_file(study_dir, execution), execution)
 
 
 def end_execution(study_dir: Path) -> None:
     """Note the end of the newest execution."""
     for execution in load_executions(study_dir)[-1:]:
         if execution["ended"] is None:
-            write_json(_file(study_dir, execution), execution | {"ended": now()})
+            write_record(_file(study_dir, execution), execution | {"ended": now()})
 
 
 def load_executions(study_dir: Path) -> list[Execution]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from yarnlab.provenance import read_json, write_json
+from yarnlab.provenance import read_json, write_json, write_record
 from yarnlab.tracking.artifacts import keep_file
 from yarnlab.tracking.database import connect, database_lock
 from yarnlab.tracking.entities import RunEntities, Sent, StudyRun, run_entities, study_runs
@@ -258,7 +258,7 @@ def _folder_id(study_dir: Path) -> str:
     """What tells this study from others of its name on the same server; it moves with the folder."""
     file = study_dir / "tracking" / "folder.json"
     if "id" not in read_json(file):
-        write_json(file, {"id": uuid.uuid4().hex})
+        write_record(file, {"id": uuid.uuid4().hex})
     return str(read_json(file)["id"])
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from yarnlab.provenance import now, read_json, write_json
+from yarnlab.provenance import SELF_SHA256, now, read_json, write_record
 
 Record = dict[str, Any]
 """One tracking/records/*.json, with the keys that `record_start` writes."""
@@ -65,7 +65,7 @@ def record_start(
         "artifacts": [_inside(study_dir, file) for file in artifacts],
         "error": None,
     }
-    write_json(path, record)
+    write_record(path, record)
     return str(record["run"])
 
 
@@ -84,12 +84,13 @@ def record_end(
     named = [*record["artifacts"], *(_inside(study_dir, file) for file in artifacts)]
     status = "finished" if error is None else "failed"
     changed = {"status": status, "ended": now(), "error": error, "artifacts": list(dict.fromkeys(named))}
-    write_json(path, record | changed)
+    write_record(path, record | changed)
 
 
 def read_record(study_dir: Path, stage: str, name: str) -> Record:
     """What the stage's last execution said of itself; empty if there is nothing to read."""
-    return read_json(_record_path(Path(study_dir), stage, name))
+    record = read_json(_record_path(Path(study_dir), stage, name))
+    return {key: value for key, value in record.items() if key != SELF_SHA256}
 
 
 def restore_record(study_dir: Path, record: Record) -> None:
@@ -97,13 +98,13 @@ def restore_record(study_dir: Path, record: Record) -> None:
 
     `restored` says that it is about what the stage would now compute with, though it started earlier.
     """
-    write_json(_record_path(Path(study_dir), record["stage"], record["name"]), record | {"restored": now()})
+    write_record(_record_path(Path(study_dir), record["stage"], record["name"]), record | {"restored": now()})
 
 
 def write_plan(study_dir: Path, executions: Iterable[tuple[str, str]]) -> None:
     """Note every (stage, name) that the study plans, so that what was dropped from it while it ran can be told."""
     names = [record_name(stage, name) for stage, name in executions]
-    write_json(Path(study_dir) / "tracking" / "planned.json", {"records": names})
+    write_record(Path(study_dir) / "tracking" / "planned.json", {"records": names})
 
 
 def load_records(study_dir: Path) -> list[Record]:

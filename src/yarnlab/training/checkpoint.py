@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import sys
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -146,7 +147,7 @@ class _Stored:
 
 
 def newest(state: Path, model: nn.Module, group: Group) -> Found | None:
-    """The newest checkpoint that every process can read, or None; an unreadable one is passed over.
+    """The newest checkpoint that every process can read, or None; an unreadable one is named and passed over.
 
     All processes agree on it: the leader's list counts, and each says whether it can open all files. Their bytes are
     compared with what was written too, each file by one process.
@@ -155,6 +156,8 @@ def newest(state: Path, model: nn.Module, group: Group) -> Found | None:
         found = _readable(state / f"checkpoint-{number:08d}", model, group)
         if group.all_true(found is not None):
             return found
+        if group.is_leader:
+            print(f"{state}: checkpoint-{number:08d} can't be read and is passed over", file=sys.stderr, flush=True)
     return None
 
 

@@ -160,7 +160,14 @@ def _gpu_variables(processes: int) -> dict[str, str]:
         )
     # Jobs of one allocation share its GPUs too, as in salloc; those of another one may give other GPUs the same names.
     shared = f"yarnlab-gpus-{os.getuid()}-{os.uname().nodename}-{os.environ.get('SLURM_JOB_ID', 'local')}"
-    claimed = claim(names, processes, Path(tempfile.gettempdir()) / shared)
+    folder = Path(tempfile.gettempdir()) / shared
+    try:
+        claimed = list(claim(names, processes, folder))
+    except OSError as error:
+        raise LaunchError(
+            f"GPUs can't be shared out among jobs in {folder} ({error.strerror}): set TMPDIR to a folder of this "
+            "machine's own disk, which has file locks."
+        ) from None
     return {"CUDA_VISIBLE_DEVICES": ",".join(claimed), ON_GPU: "1"}
 
 

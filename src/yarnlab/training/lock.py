@@ -73,7 +73,7 @@ def _acquired(lock: FileLock, me: dict[str, Any], state: Path) -> bool:
     state.mkdir(parents=True, exist_ok=True)
     try:
         lock.acquire(blocking=False)
-        local = _file_system(state) in LOCAL
+        local = is_local(state)
     except Timeout:
         return False
     except OSError:  # a file system without the kernel's locks: the process's number must do
@@ -99,6 +99,11 @@ def _taken(me: dict[str, Any], state: Path, local: bool) -> bool:
     if elsewhere:
         time.sleep(SETTLE_S)
     return _holder(state) == me
+
+
+def is_local(folder: Path) -> bool:
+    """Whether all that write to the folder have the kernel of this machine, which knows of each other's locks."""
+    return _file_system(folder) in LOCAL
 
 
 def _file_system(folder: Path) -> str:

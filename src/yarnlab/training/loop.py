@@ -125,6 +125,11 @@ def _phase(
         for settings in optimizer.param_groups:
             settings["lr"] = lr
         losses, stop = accumulate(objective, run.rows[index], train_state.step, phase, group, terminated)
+        if losses is None:
+            optimizer.zero_grad(set_to_none=True)
+            if train_state.step:  # else that state is kept: it is the end of the phase before, or no step is made
+                checkpoint.save(run.state, objective.model, optimizer, train_state, group)
+            raise _interrupted(run, train_state)
         norm = float(whole(torch.nn.utils.clip_grad_norm_(objective.model.parameters(), phase.max_grad_norm)))
         if not math.isfinite(losses["loss"]) or not math.isfinite(norm):
             raise TrainingError(
@@ -147,34 +152,41 @@ def _phase(
             checkpoint.save(run.state, objective.model, optimizer, train_state, group)
             saved = time.monotonic()
         if stop:
-            raise Interrupted(
-                f"{run.label}: stopped after step {train_state.total_steps}; run the same command to continue"
-            )
+            raise _interrupted(run, train_state)
+
+
+def _interrupted(run: Run, saved: TrainState) -> Interrupted:
+    return Interrupted(f"{run.label}: stopped after step {saved.total_steps}; run the same command to continue")
 
 
 def accumulate(
     objective: Objective, rows: RowSource, step: int, phase: Train, group: Group, terminated: list[bool]
-) -> tuple[dict[str, Any], bool]:
+) -> tuple[dict[str, Any] | None, bool]:
     """Leave in `.grad` the gradient of Σ w·NLL / Σ w over one global batch, however it is split.
 
     Returns the plain mean losses in nats (over all tokens, text tokens, answer tokens; None where there are none),
-    and whether any process of the group was told to stop.
+    and whether any process of the group was told to stop. At full scale a step takes longer than SLURM waits after
+    SIGTERM: told between two micro-batches, no process computes the next one, and there are no losses.
     """
     batch = rows.batch(step, group.share(phase.global_batch))
     positions = local_positions(phase.seq_len, group)
     # Σ w, then (Σ NLL, count) over tokens that count, text and answers, then whether to stop; fp64.
     sums = torch.zeros(8, dtype=torch.float64)
     for first in range(0, len(batch.ids), phase.micro_batch):
+        if first and not group.all_true(not terminated):
+            return None, True
         rows_here = slice(first, first + phase.micro_batch)
         ids, targets = torch.from_numpy(batch.ids[rows_here, :-1]), torch.from_numpy(batch.ids[rows_here, 1:])
         weights, answers = torch.from_numpy(batch.weights[rows_here]), torch.from_numpy(batch.answers[rows_here])
-        if positions is not None:
+        placed = None if batch.positions is None else torch.from_numpy(batch.positions[rows_here])
+        if positions is not None:  # with a part of each sequence, no row has documents apart (study/check.py)
             ids, targets, weights, answers = (t[:, positions] for t in (ids, targets, weights, answers))
+            placed = positions[None]
         weighted_sum, nll = objective(
             ids.to(group.device, non_blocking=True),
             targets.to(group.device, non_blocking=True),
             weights.to(group.device, non_blocking=True),
-            None if positions is None else positions[None].to(group.device),
+            None if placed is None else placed.to(group.device),
         )
         weighted_sum.backward()
         nll, weights, answers = nll.cpu(), weights.flatten(), answers.flatten()
@@ -220,7 +232,7 @@ class _Utilisation:
 def _termination(speaks: bool) -> Iterator[list[bool]]:
     """A list that is non-empty once SIGTERM (preemption, a time limit) or Ctrl-C has arrived.
 
-    The loop looks at it at step borders. A Ctrl-C after that raises KeyboardInterrupt at once.
+    The loop looks at it between micro-batches. A Ctrl-C after that raises KeyboardInterrupt at once.
     """
     seen: list[bool] = []
 
@@ -230,7 +242,7 @@ def _termination(speaks: bool) -> Iterator[list[bool]]:
         seen.append(True)
         if speaks:
             with suppress(OSError):  # os.write, since a signal may arrive while something is being printed
-                os.write(2, b"stopping: this step is finished and saved first; Ctrl-C (again) stops at once\n")
+                os.write(2, b"stopping: the state is saved first; Ctrl-C (again) stops at once\n")
 
     previous = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
     try:

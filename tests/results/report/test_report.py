@@ -12,9 +12,11 @@ import pytest
 
 from results.report.conftest import COMMAND
 from results.synthetic import with_frames, write_study
+from yarnlab.results import analyse
 from yarnlab.results.claims.criteria import load_criteria
 from yarnlab.results.missing import command_for
 from yarnlab.results.registry import figures, tables
+from yarnlab.results.report import render
 from yarnlab.results.report.check import check_report
 from yarnlab.results.report.render import parted
 from yarnlab.results.report.sections import SECTIONS, ordered
@@ -251,6 +253,30 @@ def test_one_changed_number_changes_exactly_what_depends_on_it(tmp_path: Path, w
         "figure entropy",
         "claim 16",
     }
+
+
+@pytest.mark.parametrize("name", ["<!--<script>", "</script><script>alert(1)</script>"])
+def test_markup_in_a_name_stays_in_its_chart(
+    reported: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """A document's name, say. A comment that opens a script inside a script would swallow the rest of the page."""
+    study = shutil.copytree(reported, tmp_path / "study")
+    file = study / "figures" / "figure_1.json"
+    figure = json.loads(file.read_text())
+    file.write_text(json.dumps(figure | {"spec": figure["spec"] | {"description": name}}))
+    monkeypatch.setattr(render, "vega", lambda _: "")
+    render.write_report(study, command=COMMAND)
+    page = (study / "report.html").read_text()
+    assert name not in page and check_report(study) == []
+    spec = re.search(r'data-spec="figure_1">(.*?)</script>', page, re.S)
+    assert spec is not None and json.loads(spec[1])["description"] == name
+
+    monkeypatch.undo()
+    monkeypatch.setattr(analyse, "vega", lambda _: "")
+    chart = {"data": {"values": [{"x": name}]}, "mark": "point", "encoding": {"x": {"field": "x", "type": "nominal"}}}
+    page = str(analyse.drawn(chart, tmp_path)["html"])
+    spec = re.search(r"const spec = (.*);\n", page)
+    assert name not in page and spec is not None and json.loads(spec[1]) == chart
 
 
 def test_a_section_that_only_a_table_names_comes_last() -> None:

@@ -1,7 +1,8 @@
 """The claims and their criteria, from `config/claims.yaml`: read, checked, hashed, and put in words.
 
 A criterion is written before the result. Whatever decides a claim stands in that file, so its hash changes with every
-criterion, and a criterion's prose is made of what is judged.
+criterion, and a criterion's prose is made of what is judged. A study about one model has a file of its own
+(`registry.criteria_file`).
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from yarnlab.provenance import project_root
-from yarnlab.results.claims import identities  # noqa: F401 (registers its functions)
+from yarnlab.results.claims import extension, identities  # noqa: F401 (register their functions)
 from yarnlab.results.claims.models import WORDS, Scope, find_models, words
 from yarnlab.results.claims.notation import Length, listed, symbols
 from yarnlab.results.claims.parts import Part
 from yarnlab.results.claims.quantities import Comparison
 from yarnlab.results.claims.special import SPECIAL
 from yarnlab.results.estimates import NotMeasured
+from yarnlab.results.registry import PAPER, criteria_file
 from yarnlab.results.results import Results
 from yarnlab.results.style import METHOD_LABELS
 from yarnlab.rope import METHODS
@@ -49,6 +50,7 @@ GROUPS = {
     "paper": "claims of the paper",
     "identity": "identities and arithmetic",
     "acceptance": "this study's own lines",
+    "extension": "statements about the extended model",
 }
 
 
@@ -63,7 +65,7 @@ class Form(ConfigModel):
     with all parts that have it. judged_on: the base, where this form is about another one. note: what is added.
     """
 
-    group: Literal["paper", "identity", "acceptance"] = "paper"
+    group: Literal["paper", "identity", "acceptance", "extension"] = "paper"
     needs: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
     alike_at: float | None = None
@@ -115,7 +117,7 @@ class Form(ConfigModel):
                 raise ValueError(f"{part.quantity}: {name!r} is none of this claim's models{near(name, known)}")
         if part.measured.on_base and "base" not in models:
             raise ValueError(f"{part.quantity}: `models` must name the base")
-        needed = {"s": {"yarn", "first"}, "s'": {"second"}}
+        needed = {"s": {"yarn", "first", "extended"}, "s'": {"second"}}
         for symbol in symbols(part.lengths):
             if not (needed[symbol] & models or part.scales):
                 raise ValueError(f"{part.quantity}: {symbol} needs {' or '.join(sorted(needed[symbol]))} in `models`")
@@ -243,7 +245,7 @@ class Criteria:
 @cache
 def load_criteria(file: Path | None = None) -> Criteria:
     """Read and check `config/claims.yaml`, or `file`. Raises StudyError with a line for each mistake."""
-    file = file or project_root() / "config" / "claims.yaml"
+    file = file or criteria_file(PAPER[0])
     content, lines = read_study(file)
     try:
         found = _File.model_validate(content)

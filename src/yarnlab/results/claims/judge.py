@@ -15,6 +15,7 @@ from yarnlab.results.display import manifests_of
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.missing import command_for
 from yarnlab.results.output import write
+from yarnlab.results.registry import criteria_file
 from yarnlab.results.results import Results
 
 FORMAT = 4
@@ -32,21 +33,28 @@ def judge(claim: Claim, results: Results) -> Verdict:
 
 def evaluate(results: Results, criteria: Criteria | None = None) -> list[tuple[Claim, Verdict]]:
     """Every claim, in the study's form, with its verdict, in the order of the criteria."""
-    claims = [claim.in_form(results.form) for claim in (criteria or load_criteria()).claims]
+    claims = [claim.in_form(results.form) for claim in (criteria or criteria_of(results)).claims]
     return [(claim, judge(claim, results)) for claim in claims]
 
 
+def criteria_of(results: Results) -> Criteria:
+    """What a study of its form is judged by."""
+    return load_criteria(criteria_file(results.form))
+
+
 def counted(verdicts: list[tuple[Claim, Verdict]]) -> dict[str, dict[str, int]]:
-    """How many of each group (criteria.py: GROUPS) have each verdict: claims of the paper, identities, own lines."""
+    """How many of each group that there is (criteria.py: GROUPS) have each verdict."""
+    present = {claim.group for claim, _ in verdicts}
     return {
         group: {s: sum((claim.group, v.status) == (group, s) for claim, v in verdicts) for s in STATUSES}
         for group in GROUPS
+        if group in present
     }
 
 
 def write_claims(results: Results, command: str, criteria: Criteria | None = None) -> list[Path]:
     """Judge every claim and write `claims.json`; `command` is what a reader runs to fill in what is missing."""
-    criteria = criteria or load_criteria()
+    criteria = criteria or criteria_of(results)
     verdicts = evaluate(results, criteria)
     document = {
         "claims_format": FORMAT,

@@ -2,7 +2,9 @@
 
 A claim names models by what they are, since every study has its own arms: `base`, `first` (the YaRN model that the
 study extends its base to), `second` (trained on from it at a larger scale), `yarn` and further methods (the ablation),
-or the published model that an arm stands for, such as `togethercomputer/LLaMA-2-7B-32K`.
+or the published model that an arm stands for, such as `togethercomputer/LLaMA-2-7B-32K`. In a study about one model:
+`extended`, whatever its method, `untrained` (its rope without training), `plain` and `interpolated` (trained as it was,
+with plain RoPE and with PI), `untrained-interpolated`.
 """
 
 from __future__ import annotations
@@ -17,6 +19,9 @@ from yarnlab.results.style import label, method_label
 from yarnlab.study.read import StudyError
 
 WORDS = {"base": "the base", "first": "the first extended model", "second": "the continuation"}
+WORDS |= {"extended": "the extended model", "untrained": "its rope without training"}
+WORDS |= {"plain": "plain RoPE trained alike", "interpolated": "PI trained alike"}
+WORDS |= {"untrained-interpolated": "PI without training"}
 
 
 @dataclass(frozen=True)
@@ -33,9 +38,10 @@ class Scope:
     @property
     def window(self) -> Window:
         """L, s and s' of this claim."""
-        first = self.models.get("yarn") or self.models.get("first")
-        second = self.models.get("second")
-        return Window(self.results.original_context, first.scale if first else None, second.scale if second else None)
+        first = self.models.get("yarn") or self.models.get("first") or self.models.get("extended")
+        window = self.results.original_context
+        scales = (model and model.context / window for model in (first, self.models.get("second")))
+        return Window(window, *scales)
 
     def at_scale(self, scale: float) -> Window:
         """L and another s."""
@@ -99,6 +105,8 @@ def _find(results: Results, name: str, found: dict[str, Model], any_steps: bool)
         model, reason = results.extended(), "this study fine-tunes no YaRN model from its base"
     elif name == "second":
         model, reason = results.continued(), "this study continues no YaRN model at a larger scale"
+    elif name in ("extended", "untrained", "plain", "interpolated", "untrained-interpolated"):
+        return _about_extension(results, name)
     elif name == "yarn":
         model = compared_with(results)
         reason = "this study fine-tunes no YaRN model from its base at the scale that its methods share"
@@ -107,6 +115,27 @@ def _find(results: Results, name: str, found: dict[str, Model], any_steps: bool)
     if model is None:
         raise NotMeasured(reason)
     return model
+
+
+def _about_extension(results: Results, name: str) -> Model:
+    extended = results.extension()
+    if extended is None:
+        raise NotMeasured("this study makes no model from its base with another rope")
+    if name == "extended":
+        return extended
+    if name in ("plain", "interpolated"):
+        method = {"plain": "none", "interpolated": "pi"}[name]
+        if extended.kind != "finetune":
+            raise NotMeasured(f"{extended.arm} is not trained")
+        found, what = results.beside(extended, method), f"{method_label(method)} arm trained like {extended.arm}"
+    else:
+        method = "pi" if name == "untrained-interpolated" else extended.method
+        if name == "untrained" and extended.kind != "finetune":
+            raise NotMeasured(f"{extended.arm} is not trained itself")
+        found, what = results.untrained(extended, method), f"untrained {method_label(method)} arm of its scale"
+    if found is None:
+        raise NotMeasured(f"this study has no {what}")
+    return found
 
 
 def _rival(results: Results, yarn: Model, method: str, *, as_long: bool) -> Model:

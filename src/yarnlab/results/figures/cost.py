@@ -20,6 +20,7 @@ from yarnlab.results.tables import cost as cost_table
     alt="Horizontal bars of wall time in minutes by stage, divided into its jobs.",
     caption="Wall time of each stage; a segment is one job. Jobs may run side by side, so the study took less "
     "than the sum.",
+    timed=("minutes", "peak_memory_gib"),
 )
 def cost(results: Results) -> Any:
     frame = cost_table.tidy(results).dropna(subset=["seconds"])

@@ -9,7 +9,7 @@ from yarnlab.results.display import rows_of
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.published.data import load_reference
 from yarnlab.results.published.overlay import FIRST, overlaid, relative
-from yarnlab.results.registry import figure
+from yarnlab.results.registry import PAPER, figure
 from yarnlab.results.results import Results
 from yarnlab.results.style import method_label, method_style, methods_of
 from yarnlab.results.tables import dynamic as dynamic_table
@@ -45,6 +45,7 @@ def dynamic(results: Results) -> Any:
     section="dynamic",
     place=30,
     fold="The shape of these curves over the paper’s Figure 5",
+    forms=PAPER,
     parts="bases",
     alt="Lines of perplexity of the end of the text divided by its value at the original context, against "
     "the length in units of the original context; this study's methods in colour over the paper's in "

@@ -26,7 +26,7 @@ from yarnlab.results.display import windows
 from yarnlab.results.estimates import NotMeasured, nll, over_documents, perplexity
 from yarnlab.results.published.data import load_reference
 from yarnlab.results.published.overlay import background, in_tokens, overlaid, relative
-from yarnlab.results.registry import figure
+from yarnlab.results.registry import PAPER, figure
 from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import named_arms
 from yarnlab.results.style import QUIET, labels, style_of
@@ -95,6 +95,7 @@ def bucket_nll(results: Results) -> Any:
     section="perplexity",
     place=30,
     fold="The shape of these curves over the paper’s Figure 1",
+    forms=PAPER,
     parts="groups",
     alt="Lines of perplexity divided by its value at the original context, against the context window in "
     "units of the original context, both axes logarithmic; this study's models in colour over the "

@@ -9,7 +9,7 @@ from yarnlab.results import temperature as sweep
 from yarnlab.results.charts import WIDE, best_factor_axis, bounds, factor_axis, rounded
 from yarnlab.results.estimates import NotMeasured, packages
 from yarnlab.results.published.data import load_reference
-from yarnlab.results.registry import figure
+from yarnlab.results.registry import PAPER, figure
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import mean
 from yarnlab.results.style import PUBLISHED, QUIET, STYLES
@@ -27,6 +27,7 @@ SIZE = {"width": WIDE // 3 - 55, "height": 210}
     place=30,
     columns=3,
     parts="bases",
+    forms=PAPER,
     alt="Three panels over √(1/t), ours in colour and the paper's in grey: perplexity over its lowest "
     "value, relative change of perplexity in the first and last segment, and shares of the best "
     "factor.",

@@ -30,7 +30,7 @@ def check_report(study_dir: Path) -> list[str]:
     if not path.is_file():
         return [f"{path} does not exist"]
     size = path.stat().st_size
-    page = _Page()
+    page = Page()
     page.feed(path.read_text(encoding="utf-8"))
     problems = [f"section '{name}' is missing" for name in _sections(study_dir) if name not in page.ids]
     if size > LIMIT:
@@ -65,7 +65,7 @@ def _sections(study_dir: Path) -> list[str]:
     return list(dict.fromkeys(["headline", *(artefact.section for artefact in shown), "claims"]))
 
 
-def _figures(page: _Page) -> list[str]:
+def _figures(page: Page) -> list[str]:
     problems = [] if page.figures else ["there are no figures"]
     for name, spec in page.specs.items():
         try:
@@ -84,7 +84,7 @@ def _has_data(spec: dict[str, object]) -> bool:
     return isinstance(datasets, dict) and any(isinstance(rows, list) and rows for rows in datasets.values())
 
 
-class _Page(HTMLParser):
+class Page(HTMLParser):
     """Collects what `check_report` looks at."""
 
     def __init__(self) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from yarnlab.results.analyse import INDEX
 from yarnlab.results.claims.criteria import GROUPS
-from yarnlab.results.output import vega, write
+from yarnlab.results.output import in_script, vega, write
 from yarnlab.results.registry import Artefact, figures, tables
 from yarnlab.results.report.sections import ordered
 from yarnlab.results.results import ResultsError
@@ -31,9 +31,13 @@ def write_report(study_dir: Path, *, command: str) -> Path:
 
     Raises ResultsError where the analysis has not been written.
     """
+    return write(Path(study_dir) / "report.html", page_of(Path(study_dir), command=command))
+
+
+def page_of(study_dir: Path, *, command: str) -> str:
+    """The text of `report.html`; the same files give the same text. Raises ResultsError as `write_report` does."""
     import jinja2
 
-    study_dir = Path(study_dir)
     index = _read(study_dir, INDEX, command)
     uri = tracking_uri(study_dir.parent)
     dashboard = (without_login(uri) if is_server(uri) else DASHBOARD).rstrip("/") + "/"
@@ -53,7 +57,8 @@ def write_report(study_dir: Path, *, command: str) -> Path:
     claims = _read(study_dir, "claims.json", command)
     for claim in claims["claims"]:
         claim["links"] = _known(claim["sources"], links)
-    page = environment.get_template("report.html.j2").render(
+    template = "extension.html.j2" if index["extension"] else "report.html.j2"
+    return environment.get_template(template).render(
         index=index,
         command=command,
         css=(TEMPLATES / "report.css").read_text(),
@@ -69,7 +74,6 @@ def write_report(study_dir: Path, *, command: str) -> Path:
         served_here=not is_server(uri),
         tracked=any(link["run"] for link in links.values()),
     )
-    return write(study_dir / "report.html", page)
 
 
 def parted(cell: str) -> tuple[str, str, str]:
@@ -98,8 +102,7 @@ def _figures(study_dir: Path, index: dict[str, Any], links: dict[str, Any], comm
         entry["files"] = [f"figures/{name}.{suffix}" for suffix in ("svg", "png", "html")]
         entry["links"] = _known(entry["sources"], links)
         if entry["spec"] is not None:
-            # '</' inside a script element would end it early.
-            entry["spec"] = json.dumps(entry["spec"], separators=(",", ":")).replace("</", "<\\/")
+            entry["spec"] = in_script(entry["spec"])
         found.append(entry)
     return found
 

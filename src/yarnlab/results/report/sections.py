@@ -17,6 +17,7 @@ class ReportSection:
 
 
 SECTIONS = (
+    ReportSection("extension", "The models side by side", "Models"),
     ReportSection(
         "published",
         "Every published number beside ours",

@@ -26,7 +26,15 @@ def tidy(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-@table("What each stage cost", tidy, needs=("manifests",), section="cost", place=20, fold="Every stage")
+@table(
+    "What each stage cost",
+    tidy,
+    needs=("manifests",),
+    section="cost",
+    place=20,
+    fold="Every stage",
+    timed=("wall time", "peak memory"),
+)
 def cost(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """One row per stage and name, and their sum."""
     rows: list[dict[str, Any]] = [

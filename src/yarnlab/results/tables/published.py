@@ -53,5 +53,6 @@ for _place, (_name, _title, _needs, _build) in enumerate(TABLES):
             opened=3 if _place else 1,
             of_paper=True,
             paper_names=PAPER_NAMES.get(_name, ()),
+            timed=("GPU-hours ours",),
         )
     )

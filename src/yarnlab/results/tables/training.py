@@ -50,7 +50,10 @@ def _final(log: pd.DataFrame, last: int, column: str) -> dict[str, float]:
     return mean_of_steps(values, last).columns(f"final_{column}") if len(values) else {f"final_{column}": math.nan}
 
 
-@table("Training", tidy, needs=("training",), section="training", place=20)
+TIMED = ("time", "tokens/s", "MFU (causal)", "MFU (PaLM)", "peak memory")
+
+
+@table("Training", tidy, needs=("training",), section="training", place=20, timed=TIMED)
 def training(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """One row per trained model."""
     rows = [

@@ -1,0 +1,182 @@
+"""The model that is to be extended: what its config.json says of its shape, its rope and its window."""
+
+from __future__ import annotations
+
+import json
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from yarnlab.errors import UserError
+from yarnlab.provenance import project_root
+from yarnlab.rope import Rope, Temperature, options
+from yarnlab.study import architectures
+from yarnlab.study.schema import Architecture
+
+REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+TOKENIZER = "tokenizer.json"
+
+
+class NewError(UserError):
+    """A study that can't be written as asked; the message says why and what to do."""
+
+
+@dataclass(frozen=True)
+class Parent:
+    """A model that can be extended.
+
+    asset: its keys in a study. architecture, vocab_size: its shape. rope: what a study declares of its own rope, None
+    for plain RoPE. window: the tokens that it reads as it is. ignored: keys of config.json to leave out. trainable: not
+    so for experts. attends: the tokens that each layer sees, where all see no more than so many. tokenizer: the file,
+    None where it is not at hand.
+    """
+
+    asset: dict[str, Any]
+    architecture: Architecture
+    vocab_size: int
+    rope: dict[str, Any] | None
+    window: int
+    ignored: tuple[str, ...] = ()
+    trainable: bool = True
+    attends: int | None = None
+    tokenizer: bytes | None = None
+
+    @property
+    def name(self) -> str:
+        """Its folder, or its repository with the revision."""
+        return architectures.key_of(self.asset)
+
+    @property
+    def short_name(self) -> str:
+        """What titles call it."""
+        return Path(str(self.asset.get("path") or self.asset["repo"])).name
+
+
+def find_parent(model: str, revision: str, ignored: Sequence[str] = ()) -> Parent:
+    """The model in a folder, or in a repository of the hub, which is pinned. Its shape is recorded.
+
+    Raises NewError for what is neither, HubError for files that are missing, UnsupportedModel for a model without a
+    rope or with settings that mean another one than its code would make.
+    """
+    folder = Path(model).expanduser()
+    if folder.is_dir():
+        asset = {"type": "model", "path": project_path(folder)}
+        return _described(asset, folder, _local_files(asset), ignored)
+    if folder.exists():
+        raise NewError(f"--model {model}: is a file; give the folder that holds config.json, weights and tokenizer")
+    if not REPOSITORY.fullmatch(model) or model.startswith((".", "/", "~")):
+        raise NewError(
+            f"--model {model}: there is no such folder, and it is no repository of the hub, which reads owner/name"
+        )
+    asset = {"type": "model", "repo": model, "revision": revision}
+    with tempfile.TemporaryDirectory() as scratch:
+        return _described(asset, Path(scratch), _published_files(asset, Path(scratch)), ignored)
+
+
+def project_path(path: Path) -> str:
+    """A path as studies name it: relative to the project's folder where it lies there, else absolute."""
+    found = path.expanduser().resolve()
+    root = project_root().resolve()
+    return f"./{found.relative_to(root).as_posix()}" if found.is_relative_to(root) else found.as_posix()
+
+
+def record_architectures(data: Mapping[str, Any]) -> list[str]:
+    """Record the shape of every model that a study file leaves to config.json; returns the assets' names there.
+
+    Raises as `find_parent` does.
+    """
+    found = []
+    for _, hub, asset in architectures.unstated(data):
+        if asset:
+            name = asset.get("path") or str(asset.get("repo"))
+            folder = str(project_root() / Path(name).expanduser()) if asset.get("path") else name
+            find_parent(folder, str(asset.get("revision") or "main"), tuple(hub.get("ignored_config") or ()))
+            found.append(architectures.key_of(asset))
+    return found
+
+
+def _local_files(asset: dict[str, Any]) -> dict[str, bytes]:
+    from yarnlab.hub.local import LocalAsset
+
+    local = LocalAsset("model", asset["path"])
+    names = local.names()  # HubError names what is missing
+    return {name: (local.folder / name).read_bytes() for name in ("config.json", TOKENIZER) if name in names}
+
+
+def _published_files(asset: dict[str, Any], scratch: Path) -> dict[str, bytes]:
+    """config.json and tokenizer.json at the commit that the lock pins, or has pinned now."""
+    from yarnlab.hub.fetch import fetch
+    from yarnlab.hub.lock import Asset, lock_file, read_lock
+    from yarnlab.hub.pin import lock_assets
+
+    wanted = Asset("model", asset["repo"], asset["revision"])
+    lock_assets([wanted], lock_file())
+    locked = read_lock(lock_file())[wanted.key]
+    names = [name for name in ("config.json", TOKENIZER) if name in locked.files]
+    if "config.json" not in names:
+        raise NewError(f"{asset['repo']} has no config.json: it is no model of transformers")
+    exact = Asset("model", asset["repo"], locked.commit, tuple(names))
+    fetch(exact, scratch / "lock.yaml", scratch / "files", lock_missing=True)
+    return {name: (scratch / "files" / name).read_bytes() for name in names}
+
+
+def _described(asset: dict[str, Any], where: Path, files: dict[str, bytes], ignored: Sequence[str]) -> Parent:
+    from yarnlab.checkpoints import architecture_of, stock_config
+    from yarnlab.families.config import stock_block
+    from yarnlab.families.keys import dropout
+    from yarnlab.families.parts import UnsupportedModel, experts
+    from yarnlab.families.survey import declared_rope
+    from yarnlab.hub.published import translate_config
+
+    name = architectures.key_of(asset)
+    try:
+        content = json.loads(files["config.json"])
+        assert isinstance(content, dict)
+    except (ValueError, AssertionError):
+        raise NewError(f"{name}: config.json is no JSON object") from None
+    try:
+        translated = translate_config(content)
+        drops = [key for key in content if "drop" in key and isinstance(content[key], float) and content[key] > 0]
+        config = stock_config(translated, [*ignored, *drops], where)
+        stock_block(config)  # UnsupportedModel without a rope
+        rope = declared_rope(config)
+        shape = architecture_of(config, rope.original_context)
+    except UnsupportedModel as error:
+        why = str(error).replace(f"{where}", name)
+        hint = "" if "ignored_config" not in why else ". Here: --ignored-config KEY"
+        raise UnsupportedModel(f"{why}{hint}") from None
+    assert not dropout(config)
+    architectures.record(
+        name, shape.model_dump(exclude_unset=True, exclude_none=True), config.vocab_size, files["config.json"]
+    )
+    sliding = getattr(config, "sliding_window", None)
+    layers = set(getattr(config, "layer_types", None) or ())
+    everywhere = bool(sliding) and (not layers or layers == {"sliding_attention"})
+    return Parent(
+        asset,
+        shape,
+        config.vocab_size,
+        _declared(rope),
+        int(config.max_position_embeddings),
+        tuple(dict.fromkeys([*ignored, *drops])),
+        not experts(config),
+        int(sliding) if sliding and everywhere else None,
+        files.get(TOKENIZER),
+    )
+
+
+def _declared(rope: Rope) -> dict[str, Any] | None:
+    """A rope as a study's keys, every option said; None for plain RoPE, which needs none."""
+    if rope.method == "none":
+        return None
+    found: dict[str, Any] = {"method": rope.method, "scale": rope.scale}
+    for key in options(rope.method):
+        value = getattr(rope, key)
+        if isinstance(value, Temperature):
+            value = {name: number for name, number in asdict(value).items() if number is not None}
+        if value is not None:
+            found[key] = list(value) if isinstance(value, tuple) else value
+    return found
