@@ -80,6 +80,7 @@ def test_every_method_gives_stock_transformers_losses(flow: Workflow, tmp_path: 
     assert manifest["facts"]["conversions"][0]["quantisation"] == "Q4_1"
     make_corpus(layout, "held", flow.section("corpus", "held"), "0", None)
     make_model(layout, "base", flow.section("train", "base"), "0", None, execution=[])
+    assert json.loads((layout.model("base") / "manifest.json").read_text())["facts"]["dequantised_from"] == "Q4_1"
     evaluate("zero_shot", layout, "base", flow.section("zero_shot", "base"), "0", None, threads=1)
     table = pd.read_parquet(layout.root / "evaluations" / "zero_shot" / "base.parquet")
     assert sorted(table["length"].unique()) == [64, 100, 128, 256, 512, 1024, 1500, 2048]

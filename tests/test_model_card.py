@@ -72,6 +72,8 @@ YARN = {"rope_type": "yarn", "factor": 4.0}
             0,
             "version 4 refuses",
         ),
+        ("olmo2", YARN, 0, "version 4 refuses an OLMo 2"),
+        ("olmo2", {"rope_type": "linear", "factor": 4.0}, 0, "in both forms"),
         ("llama", {**YARN, "attention_factor": 1.0}, 2, "rope.scaling.attn_factor=float:0.878"),
         ("llama", {**YARN, "attention_factor": 1.1386294361119891, "truncate": False}, 2, "not supported"),
         ("llama", {"rope_type": "linear", "factor": 4.0}, 2, "llama-server -m model.gguf -c 512`"),

@@ -436,9 +436,9 @@ def test_one_flipped_bit_of_any_file_is_found(finished):
         content = (root / name).read_bytes()
         at, bit = draw.randrange(len(content)), draw.randrange(8)
         (root / name).write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
-        found = {finding.file for finding in verify(root).findings}
+        found = [str(finding) for finding in verify(root).findings]
         (root / name).write_bytes(content)
-        assert name in found, (name, at, bit)
+        assert any(name in line for line in found), (name, at, bit)
     assert verify(root).findings == ()
 
 

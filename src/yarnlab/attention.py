@@ -263,6 +263,7 @@ def choose(
     *,
     length: int | None = None,
     half: bool | None = None,
+    within_documents: bool = False,
     environment: Mapping[str, str] = os.environ,
 ) -> str:
     """The name of the fastest exact attention for the model, its device and what is installed.
@@ -274,7 +275,13 @@ def choose(
 
     Args:
         half: whether attention computes in 16 bits; default: whether the weights are.
+        within_documents: whether a row holds documents that must not attend to each other, which takes masks.
+            AttentionError if YARNLAB_ATTENTION names one without.
     """
+    if within_documents:
+        if (named := environment.get(VARIABLE, "sdpa")) not in ("sdpa", "eager"):
+            raise AttentionError(f"attention {named} can't keep to the documents of a row: use {VARIABLE}=sdpa")
+        return masked(model) if VARIABLE not in environment else named
     if (given := environment.get(VARIABLE)) is not None:
         return register(given) if given in (MEASURED, NAME, FUSED) else given
     if not model._supports_sdpa:

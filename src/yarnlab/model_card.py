@@ -27,9 +27,9 @@ def write_card(study_dir: Path, name: str, measured: Sequence[str] = ()) -> Path
         measured: lines of Markdown with what was measured.
     """
     folder = study_dir / "models" / name
-    line = _line(study_dir, name)
     config = read_json(folder / "config.json")
-    if not line or not config:
+    line = _line(study_dir, name) if config else []
+    if not line:
         return None
     with replacing(folder / CARD) as temporary:
         temporary.write_text(card(line, config, measured), encoding="utf-8")
@@ -90,11 +90,13 @@ def _transformers(config: Mapping[str, Any]) -> str:
             "`yarnlab.families.config.name_dynamic_types()` it loads; a cache of rotated keys is of one length's rope."
         )
     code = 'AutoModelForCausalLM.from_pretrained("FOLDER"), AutoTokenizer.from_pretrained("FOLDER")'
-    note = "Versions 4.57 and 5 compute the same tables: `config.json` has the rope in both forms."
+    note = "Versions 5 and, where it has the family, 4.57: `config.json` has the rope in both forms."
     if not config.get("rope_scaling") and kind != "default":
         note = "Version 5: `config.json` can't hold this rope in the form of version 4 for this family."
     elif config.get("model_type") == "phi3" and len(config["rope_scaling"] or ()) > 3:
         note = "Version 5; version 4 refuses a Phi-3 whose attention factor is not √(1 + ln s / ln L)."
+    elif config.get("model_type") == "olmo2" and kind not in ("default", "linear", "dynamic"):
+        note = f"Version 5; version 4 refuses an OLMo 2 with `{kind}`."
     if kind == "dynamic":
         note += " Beyond the original context tables follow the longest input seen, not each one."
     return f"**transformers**: `{code}`. {note}"

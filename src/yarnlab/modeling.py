@@ -265,16 +265,24 @@ def _state_dtype(config_file: Path, dtype: torch.dtype) -> None:
     config_file.write_text(json.dumps(config, indent=2, sort_keys=True) + "\n", encoding="utf-8")
 
 
-def use_fast_attention(model: PreTrainedModel, *, length: int | None = None, precision: str | None = None) -> str:
+def use_fast_attention(
+    model: PreTrainedModel,
+    *,
+    length: int | None = None,
+    precision: str | None = None,
+    within_documents: bool = False,
+) -> str:
     """Choose the fastest exact attention for the model's device; returns its name, for the record.
 
     Args:
         length: the longest input, where it is known: a sliding window that is no shorter needs no mask.
         precision: a study's, where the weights' dtype does not say what is computed in.
+        within_documents: whether rows hold documents that must not attend to each other.
     """
     from yarnlab import attention
 
-    name = attention.choose(model, length=length, half=None if precision is None else precision != "fp32")
+    half = None if precision is None else precision != "fp32"
+    name = attention.choose(model, length=length, half=half, within_documents=within_documents)
     try:
         model.set_attn_implementation(name)
     except (ImportError, ValueError) as error:

@@ -166,7 +166,8 @@ class Workflow:
 
     def train_corpora(self, wildcards: Any) -> list[str]:
         arm, _ = self.study.instances()[wildcards.model]
-        return [self.corpus(name) for name in sorted({phase.corpus for phase in self.study.models[arm].phases})]
+        phases = self.study.models[arm].phases
+        return [self.corpus(name) for name in sorted({name for phase in phases for name in phase.shares})]
 
     def corpus_tokenizer(self, wildcards: Any) -> str:
         return self._tokenizer(self.study.corpora[wildcards.corpus].tokenizer)

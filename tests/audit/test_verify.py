@@ -33,7 +33,7 @@ def wrong(study: Path, **options: Path) -> dict[str, str]:
 def test_sound_results_are_said_to_be_so(sound):
     audit = verify(sound)
     assert audit.findings == ()
-    assert "6 files" not in audit.counts and " 8 stages" in audit.counts and "numbers in the report" in audit.counts
+    assert ", 8 stages, " in audit.counts and "numbers in the report" in audit.counts
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=list(HealthCheck))
@@ -46,7 +46,7 @@ def test_a_flipped_bit_of_any_file_is_found(sound, data):
     bit = data.draw(st.integers(0, 7), label="bit")
     try:
         file.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
-        assert file.relative_to(sound).as_posix() in wrong(sound)
+        assert any(file.relative_to(sound).as_posix() in str(finding) for finding in verify(sound).findings)
     finally:
         file.write_bytes(content)
 
@@ -116,12 +116,12 @@ def test_a_result_that_the_analysis_has_not_seen_is_named(study):
     assert any("was made without" in text for text in wrong(study).values())
 
 
-def test_other_criteria_than_the_claims_were_judged_by_are_named(study, monkeypatch):
+def test_other_criteria_than_the_claims_were_judged_by_are_named(study):
     index = read_json(study / "analysis.json")
     (criteria,) = [name for name in index["inputs"] if name.endswith("claims.yaml")]
     index["inputs"][criteria] = "0" * 64
     write_record(study / "analysis.json", index)
-    assert "claims.yaml that tables, figures and claims were made from" in wrong(study)["analysis.json"]
+    assert "tables, figures and claims were made from" in wrong(study)["config/claims.yaml"]
 
 
 def test_a_number_that_was_typed_into_the_report_is_named(study):

@@ -111,6 +111,15 @@ def test_every_choice_that_a_message_offers_is_an_address(folder):
         assert shown.startswith(find(folder, f"{address}]").shown)
 
 
+def test_a_table_that_was_changed_is_not_explained(study):
+    (study / "tables/perplexity.json").write_text("{}")
+    with pytest.raises(AuditError, match=r"is not what the analysis wrote: .* -R analyse"):
+        find(Folder(study), "perplexity[base, 512, #1]")
+    (study / "study.json").write_text("{")
+    with pytest.raises(AuditError, match=r"study\.json can't be read: .* -R study_json"):
+        find(Folder(study), "12")
+
+
 def test_the_verb(sound, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["yarnlab", "why", str(sound), "perplexity[base, 512, #1]"])
     with pytest.raises(SystemExit) as ended:

@@ -8,7 +8,23 @@ what the chat template and generation settings are, or the error that refuses it
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from pathlib import Path
+
+
+def installed(request, name: str, *what: str) -> Path:
+    """A folder of the tests' cache with packages and nothing that they depend on; skips where pip can't install them."""
+    import pytest
+
+    folder = Path(request.config.cache.mkdir(name))
+    if not (folder / "complete").exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", str(folder)]
+        done = subprocess.run([*command, *what], capture_output=True, text=True, check=False)
+        if done.returncode:
+            pytest.skip(f"pip can't install {what[0]} here: {done.stderr.strip().splitlines()[-1]}")
+        (folder / "complete").touch()
+    return folder
 
 
 def ids_of(length: int):

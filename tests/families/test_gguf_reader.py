@@ -1,20 +1,23 @@
-"""An export as GGUF: written with the `gguf` package as llama.cpp's converter does, read with it and by transformers.
+"""An export as GGUF: written with the `gguf` package as llama.cpp's converter does, read with it, by transformers and
+by llama.cpp itself.
 
 Weights come back through transformers' own GGUF loader. It passes over the scaling of a rope, so tables are computed
 from the file's metadata by the formula of ggml's rope (ops.cpp:rope_yarn; llama-context.cpp for the attention factor).
+llama.cpp computes everything by itself.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from readers import ids_of
+from readers import ids_of, installed
 from safetensors.torch import load_file
 from tiny import VOCABULARY, publish, rope, shape, stock_config
 
@@ -41,15 +44,10 @@ METHODS = {
 @pytest.fixture(scope="session")
 def gguf(request):
     """The package, installed into a folder of the test's where the environment does not have it."""
-    folder = Path(request.config.cache.mkdir("gguf"))
     try:
         import gguf
     except ImportError:
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", str(folder)]
-        done = subprocess.run([*command, "gguf==0.19.0"], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"pip can't install gguf here: {done.stderr.strip().splitlines()[-1]}")
-        sys.path.append(str(folder))
+        sys.path.append(str(installed(request, "gguf", "gguf==0.19.0")))
         import gguf
     return gguf
 
@@ -80,8 +78,15 @@ def convert(gguf, folder: Path, file: Path) -> None:
         writer.add_rope_scaling_orig_ctx_len(block["original_max_position_embeddings"])
         writer.add_rope_scaling_yarn_beta_fast(block["beta_fast"])
         writer.add_rope_scaling_yarn_beta_slow(block["beta_slow"])
+        writer.add_rope_scaling_yarn_attn_factor(block["attention_factor"])  # which llama.cpp computes anew
     elif block["rope_type"] == "llama3":
         writer.add_tensor("rope_freqs.weight", llama3_factors(config).numpy())
+    # Of --override-kv, as the card says it.
+    writer.add_rope_scaling_attn_factors(overridden(config))
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["<unk>", "<s>", "</s>", *(f"t{i}" for i in range(3, VOCABULARY))])
+    writer.add_token_scores([0.0] * VOCABULARY)
+    writer.add_token_types([2, 3, 3, *[1] * (VOCABULARY - 3)])
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.LLAMA, config["num_hidden_layers"])
     for name, tensor in load_file(folder / "model.safetensors").items():
         if name.endswith(("q_proj.weight", "k_proj.weight")):
@@ -105,12 +110,9 @@ def llama3_factors(config: dict) -> torch.Tensor:
 
 
 class FromMetadata(torch.nn.Module):
-    """cos and sin as ggml computes them from a file's metadata.
+    """cos and sin as ggml computes them from a file's metadata."""
 
-    attn_factor: of `--override-kv …rope.scaling.attn_factor`, as the model card says it.
-    """
-
-    def __init__(self, reader, attn_factor: float) -> None:
+    def __init__(self, reader) -> None:
         super().__init__()
         get = {key.removeprefix("llama."): field.contents() for key, field in reader.fields.items()}
         width, base = get["rope.dimension_count"], get["rope.freq_base"]
@@ -118,7 +120,7 @@ class FromMetadata(torch.nn.Module):
         factors = [torch.tensor(t.data.copy()) for t in reader.tensors if t.name == "rope_freqs.weight"]
         extrapolated = base ** (-pairs / width) / (factors[0] if factors else 1.0)
         kind, scale = get.get("rope.scaling.type", "none"), get.get("rope.scaling.factor", 1.0)
-        self.inv_freq, self.factor = extrapolated / scale, attn_factor
+        self.inv_freq, self.factor = extrapolated / scale, get["rope.scaling.attn_factor"]
         if kind == "yarn":
             length = get["rope.scaling.original_context_length"]
 
@@ -166,7 +168,7 @@ def test_tables_and_logits_come_back(made, gguf, name, tmp_path):
     folder, own = made[name]
     convert(gguf, folder, tmp_path / "model.gguf")
     reader = gguf.GGUFReader(tmp_path / "model.gguf")
-    tables = FromMetadata(reader, overridden(json.loads((folder / "config.json").read_text())))
+    tables = FromMetadata(reader)
     ours = load_model(folder, own)
     ours.set_attn_implementation("eager")
     positions = torch.arange(LENGTH)[None]
@@ -178,3 +180,26 @@ def test_tables_and_logits_come_back(made, gguf, name, tmp_path):
     read.model.rotary_emb = tables
     logits = read(ids_of(LENGTH), use_cache=False).logits
     torch.testing.assert_close(logits, ours(ids_of(LENGTH), use_cache=False).logits, rtol=0, atol=TOLERANCE)
+
+
+@torch.no_grad()
+def test_llama_cpp_computes_the_same(made, gguf, request, tmp_path):
+    """Log-probabilities of the next token within the original context and up to four times as long."""
+    binding = installed(request, "llama-cpp", "xllamacpp==2026.10.11549", "--only-binary=:all:")
+    ids, lengths = ids_of(LENGTH)[0], [32, 64, 100, LENGTH]
+    extended = [name for name in METHODS if name != "none"]  # whose server takes no longer prompt
+    for name in extended:
+        convert(gguf, made[name][0], tmp_path / f"{name}.gguf")
+    files = [str(tmp_path / f"{name}.gguf") for name in extended]
+    program, out = Path(__file__).with_name("llama_cpp.py"), tmp_path / "out.json"
+    command = [sys.executable, str(program), str(out), json.dumps(ids.tolist()), json.dumps(lengths), *files]
+    subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": str(binding)}, capture_output=True)
+    found = json.loads(out.read_text())
+    for name, file in zip(extended, files, strict=True):
+        folder, own = made[name]
+        model = load_model(folder, own)
+        model.set_attn_implementation("eager")
+        expected = model(ids[None], use_cache=False).logits[0].log_softmax(-1)
+        for length in lengths:
+            theirs = torch.tensor(found[file][str(length)])
+            torch.testing.assert_close(theirs, expected[length - 1], rtol=0, atol=TOLERANCE, msg=f"{name}, {length}")

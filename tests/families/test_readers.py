@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from readers import ids_of
+from readers import ids_of, installed
 from tiny import CONTEXT, SUPPORTED, VOCABULARY, publish, rope, shape, stock_config
 
 from yarnlab.checkpoints import adopt_published, link_weights
@@ -43,22 +43,22 @@ METHODS = {
     "dynamic-pi": ("dynamic-pi", 4, {}),
     "dynamic-yarn": ("dynamic-yarn", 4, {}),
 }
-# Families that transformers 4.57 has no class for, or whose tiny model it can't make, with a word of what it says.
-ABSENT = {"ministral3": "ministral3", "nanochat": "nanochat", "phi3": "three fields", "phi3 partial": "three fields"}
+# Families that transformers 4.57 has no class for, or whose class there takes no YaRN, with a word of what it says.
+ABSENT = {
+    "ministral3": "ministral3",
+    "nanochat": "nanochat",
+    "olmo2": "two fields",
+    "phi3": "three fields",
+    "phi3 partial": "three fields",
+}
+USUAL = "phi3 with longrope"
 INSTALLED = ("transformers==4.57.6", "huggingface_hub>=0.34,<1.0", "tokenizers>=0.22,<0.23.1")
 
 
 @pytest.fixture(scope="session")
 def transformers4(request) -> Path:
     """A folder with transformers 4.57 and the two packages that it needs in versions of their own; torch is ours."""
-    folder = Path(request.config.cache.mkdir("transformers-4.57"))
-    if not (folder / "complete").exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", str(folder)]
-        done = subprocess.run([*command, *INSTALLED], capture_output=True, text=True, check=False)
-        if done.returncode:
-            pytest.skip(f"pip can't install transformers 4.57 here: {done.stderr.strip().splitlines()[-1]}")
-        (folder / "complete").touch()
-    return folder
+    return installed(request, "transformers-4.57", *INSTALLED)
 
 
 def read_by(version: str, transformers: Path | None, folders: list[Path], out: Path) -> dict[str, dict]:
@@ -100,6 +100,11 @@ def families(tmp_path_factory):
         temperature = {"factor": 1.0} if "qk_rope_head_dim" in SUPPORTED[name] else {"slope": 0.1}
         made[name] = root / name, rope(declared, "yarn", 4, temperature=temperature)
         link_weights(root / "bases" / name, made[name][1], root / name)
+    # Its class in version 4 knows the attention factor that follows from the two lengths, and no other.
+    declared = shape(stock_config("phi3"))
+    factors = {"short_factor": FACTORS[:4], "long_factor": [2 * factor for factor in FACTORS[:4]]}
+    made[USUAL] = root / USUAL, rope(declared, "longrope", 4, **factors)
+    link_weights(root / "bases" / "phi3", made[USUAL][1], root / USUAL)
     return made
 
 
@@ -146,7 +151,7 @@ def test_the_readers_tell_methods_apart(read):
 
 
 @pytest.mark.parametrize("version", ["4.57", "5"])
-@pytest.mark.parametrize("name", SUPPORTED)
+@pytest.mark.parametrize("name", [*SUPPORTED, USUAL])
 def test_every_family_is_read_as_it_was_written_or_refused(read, families, name, version):
     found = read[version][name]
     if version != "5" and name in ABSENT:

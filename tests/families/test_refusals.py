@@ -316,7 +316,8 @@ def test_a_refused_config_is_one_line_of_the_command(tmp_path):
         "initialisation": None, "vocab_size": VOCABULARY, "phases": [],
     }  # fmt: skip
     command = [sys.executable, "-m", "yarnlab", "train", "base", "--study-dir", str(root), "--spec", json.dumps(spec)]
-    done = subprocess.run([*command, "--code", "test"], capture_output=True, text=True, check=False)
+    command += ["--code", "test", "--execution", json.dumps({"execution": []})]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "`rope_scaling.surprise` is not known for type yarn" in done.stderr
     assert "Traceback" not in done.stderr and not (root / "models" / "base").exists()

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gguf
 import numpy as np
 import pytest
 import torch
@@ -20,7 +21,6 @@ from yarnlab.hub.local import LocalAsset, content
 from yarnlab.hub.wheel import WheelAsset, fetch_wheel
 from yarnlab.provenance import sha256_of
 
-gguf = pytest.importorskip("gguf")
 WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *map(chr, range(33, 127)), "Ġ", "ab"]
 HEADS, KV, DIM, WIDTH, MLP, LAYERS, CONTEXT = 4, 2, 16, 64, 128, 2, 64
 

@@ -86,7 +86,7 @@ def test_thresholds_are_hashed_and_comments_are_not(edited: Edited) -> None:
             "claim 24: parts.0: context_change takes against, at, tokens",
         ),
         (COLLAPSE, COLLAPSE.replace("all", "1.5s'L"), "claim 24: context_change: s' needs second in `models`"),
-        ('must: "<= 1.04"', 'must: "1.04"', "claim 20: parts.0.must.0: '1.04' is no bound"),
+        ('must: "<= 1.04"', 'must: "1.04"', "claim untrained-tax: parts.0.must.0: '1.04' is no bound"),
         ("at: L, order: ntk-by-parts <=", "at: L, order: ntk-by-part <=", "did you mean 'ntk-by-parts'?"),
         ("order: yarn <= pi < ntk-aware", "order: yarn <= pi <", "claim 28: parts.0.order"),
         (

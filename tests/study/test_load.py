@@ -516,6 +516,7 @@ def test_canonical_does_not_depend_on_key_order(value):
 def child(tmp_path, parents: str, own: str):
     """VALID with a third model below `long`, whose rope is `parents`."""
     text = VALID.replace("method: yarn, scale: 4", parents, 1)
+    text = text.replace("models: [base, long]", "models: [base, long, further]", 1)
     text = text.replace("\nevaluations:", f"\n  further:\n    from: long\n    rope: {{{own}}}\nevaluations:", 1)
     return load_study(write(tmp_path, text))
 

@@ -241,6 +241,26 @@ def test_an_edit_that_is_taken_back_finds_its_own_step_log(layout, architecture,
     assert "continuing after step 2" in said and step_log(layout, "base") == expected
 
 
+def test_a_mixture_of_corpora_is_trained_on_and_its_shares_recorded(layout, architecture, job):
+    """A corpus of a manifest of its own is an input; the shares are those of the rows, which one job and a continued
+    one draw alike."""
+    shutil.copytree(layout.corpus("train"), layout.corpus("other"))
+    given = spec(architecture, "base", None, parallel())
+    given["phases"][0] |= {"corpus": {"train": 3, "other": 1}}
+    job(make_and_stop, layout, given, 2, code=EXIT_INTERRUPTED)
+    job(make, layout, given)
+    manifest = json.loads((layout.model("base") / "manifest.json").read_text())
+    (found,) = manifest["facts"]["mixture"]
+    assert set(found) == {"train", "other"} and sum(found.values()) == 1
+    assert found["train"] * 12 == round(found["train"] * 12)  # of 3 steps with 4 rows each
+    assert {Path(name).parent.name for name in manifest["inputs"]} >= {"train", "other"}
+    stopped, expected = stored(layout.model("base")), step_log(layout, "base")
+    shutil.rmtree(layout.root / ".finished")
+    job(make, layout, given)
+    assert step_log(layout, "base") == expected
+    assert all(torch.equal(stopped[name], tensor) for name, tensor in stored(layout.model("base")).items())
+
+
 def _train_with(stock_form, layout: Layout, given: dict) -> None:
     """Train with a method of the user's own, whose stock form is this one."""
     from yarnlab import rope

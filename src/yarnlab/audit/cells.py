@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from yarnlab.audit.folder import AuditError, Folder
+from yarnlab.provenance import sha256_of
 from yarnlab.results.analyse import INDEX
 from yarnlab.results.registry import Artefact, figures, tables
 from yarnlab.results.results import load
@@ -45,6 +46,8 @@ class Cell:
 
 def find(folder: Folder, address: str) -> Cell:
     """The number at this address; AuditError says what there is instead, with the nearest names."""
+    if not folder.study:
+        raise AuditError(f"{folder.path / 'study.json'} can't be read: {folder.again('study_json')}")
     match = _ADDRESS.fullmatch(address)
     name, keys = (match["name"], _split(match["keys"] or "")) if match else (address, [])
     if not name and len(keys) == 1:
@@ -52,7 +55,7 @@ def find(folder: Folder, address: str) -> Cell:
     place, _, own = name.rpartition("/")
     drawn = _written(folder, figures(), "figures")
     tabled = _written(folder, tables(), "tables")
-    judged = _read(folder, "claims.json")["claims"] if "claims.json" in folder.hashes else ()
+    judged = _read(folder, "claims.json")["claims"] if "claims.json" in folder.names else ()
     claims = {claim["id"]: claim for claim in judged}
     if name in claims and not keys:
         return _claim(claims[name])
@@ -66,7 +69,7 @@ def find(folder: Folder, address: str) -> Cell:
 
 def _written(folder: Folder, registered: dict[str, Any], place: str) -> dict[str, Any]:
     """Those tables or figures that are written, by their names and by the paper's."""
-    found = {name: made for name, made in registered.items() if f"{place}/{name}.json" in folder.hashes}
+    found = {name: made for name, made in registered.items() if f"{place}/{name}.json" in folder.names}
     return {paper: made for made in found.values() for paper in made.paper_names} | found
 
 
@@ -182,10 +185,10 @@ def _of_figure(folder: Folder, figure: Artefact, keys: Sequence[str], address: s
 
 
 def _read(folder: Folder, name: str) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads((folder.path / name).read_bytes())
-    except (OSError, ValueError):
-        raise AuditError(f"{folder.path / name} can't be read: {folder.again('analyse')}") from None
+    written = folder.analysis.get("outputs", {}).get(name)
+    if written is not None and written["sha256"] != sha256_of(folder.path / name):
+        raise AuditError(f"{folder.path / name} is not what the analysis wrote: {folder.again('analyse')}")
+    found: dict[str, Any] = json.loads((folder.path / name).read_bytes())
     return found
 
 

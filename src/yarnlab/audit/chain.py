@@ -8,6 +8,7 @@ from typing import Any
 
 from yarnlab.audit.cells import Cell
 from yarnlab.audit.folder import Folder
+from yarnlab.provenance import sha256_of
 from yarnlab.results.lineage import lineage
 from yarnlab.results.origin import commit_of, machine_of
 
@@ -15,7 +16,7 @@ from yarnlab.results.origin import commit_of, machine_of
 def chain(folder: Folder, cell: Cell) -> str:
     """The chain of a number as text; its last line is the command that makes the number from nothing."""
     made = lineage(folder.path, cell.sources)
-    file = f"{cell.file}, sha256 {folder.hashes.get(cell.file, 'missing')[:16]}"
+    file = f"{cell.file}, sha256 {sha256_of(folder.path / cell.file)[:16]}"
     made_by = f"{folder.analysis.get('ended', '')}, commit {commit_of(folder.analysis) or 'unknown'}"
     lines = [
         f"number    {cell.shown}",

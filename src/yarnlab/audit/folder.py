@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -46,7 +46,7 @@ def study_folder(chosen: str, results: Path) -> Path:
 
 @dataclass(frozen=True)
 class Folder:
-    """results/<study>. Every file is read once; an unreadable record counts as empty."""
+    """results/<study>, read as it was at the first look; an unreadable record counts as empty."""
 
     path: Path
 
@@ -55,9 +55,14 @@ class Folder:
         return read_json(self.path / "study.json")
 
     @cached_property
+    def names(self) -> frozenset[str]:
+        """Every file by its place in the folder, hidden ones too, without what is no part of the results."""
+        return frozenset(name for name in _files(self.path) if not is_no_result(name))
+
+    @cached_property
     def hashes(self) -> dict[str, str]:
-        """sha256 of every file by its place in the folder, hidden ones too, without what is no part of the results."""
-        names = sorted(name for name in _files(self.path) if not is_no_result(name))
+        """sha256 of every file: reads them all."""
+        names = sorted(self.names)
         with ThreadPoolExecutor() as pool:
             return dict(zip(names, pool.map(lambda name: sha256_of(self.path / name), names), strict=True))
 
@@ -83,7 +88,7 @@ class Folder:
     @cached_property
     def manifests(self) -> dict[str, dict[str, Any]]:
         """The planned manifests that are there."""
-        return {name: read_json(self.path / name) for name in self.planned if name in self.hashes}
+        return {name: read_json(self.path / name) for name in self.planned if name in self.names}
 
     @cached_property
     def analysis(self) -> dict[str, Any]:
@@ -98,7 +103,7 @@ class Folder:
     def is_intact(self, record: str) -> bool:
         """Whether a record is, byte for byte, what was written; one without a hash of its own as the crate says."""
         intact = record_is_intact(self.path / record)
-        return self.described.get(record) == self.hashes[record] if intact is None else intact
+        return self.described.get(record) == sha256_of(self.path / record) if intact is None else intact
 
     def differing(self, outputs: dict[str, Any]) -> Iterator[tuple[str, str]]:
         """(file, what is wrong) of what a record lists with hashes; the end of a sentence that begins with the file."""
@@ -142,7 +147,7 @@ def is_no_result(name: str) -> bool:
     return any(name.startswith(place) if place.endswith("/") else name == place for place in NOT_RESULTS)
 
 
-def _files(folder: Path) -> Iterable[str]:
+def _files(folder: Path) -> Iterator[str]:
     """All files below; folders may be links to other disks."""
     for place, _, names in os.walk(folder, followlinks=True):
         for name in names:

@@ -25,6 +25,7 @@ from yarnlab.weights import CARD
 
 REPORT = "report.html"
 CHANGED = "is not what was written"
+ONLY_IN_CRATE = {REPORT: "report", "tracking/runs.json": "publish"}  # with the rule that makes it
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def _analysis(folder: Folder, named: set[str]) -> Iterator[Finding]:
             yield Finding(INDEX, f"was made from {path}, which is gone", again)
         elif now != sha256 and place not in named:
             made = folder.again("study_json") if place == "study.json" else again
-            yield Finding(place or INDEX, f"is not the {path} that tables, figures and claims were made from", made)
+            yield Finding(place or path, "is not what tables, figures and claims were made from", made)
     for name in sorted(folder.manifests.keys() - read - named):
         if not name.startswith("assets/"):
             yield Finding(INDEX, f"was made without {name}", again)
@@ -156,11 +157,13 @@ def _crate(folder: Folder, named: set[str]) -> Iterator[Finding]:
     if crate.FILE not in folder.hashes:
         yield Finding(crate.FILE, "is not there: the study has not finished", folder.making(crate.FILE))
         return
-    differing = [name for name, sha256 in folder.described.items() if folder.hashes.get(name, sha256) != sha256]
+    differing = [name for name, sha256 in folder.described.items() if folder.hashes.get(name) != sha256]
     for name in differing:
-        if name not in named:
-            makes = {REPORT: "report", "tracking/runs.json": "publish"}.get(name, "crate")
-            yield Finding(name, f"is not the one that {crate.FILE} describes", folder.again(makes))
+        if name in ONLY_IN_CRATE:
+            wrong = f"is not the one that {crate.FILE} describes" if name in folder.hashes else "is missing"
+            yield Finding(name, wrong, folder.again(ONLY_IN_CRATE[name]))
+        elif name not in named:
+            yield Finding(crate.FILE, f"describes another {name} than is there", folder.again("crate"))
     if differing or named:
         return
     try:

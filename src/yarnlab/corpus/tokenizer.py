@@ -97,7 +97,7 @@ def special_ids(folder: Path) -> Special:
         raise CorpusError(f"the tokenizer in {folder} names no EOS token, so documents can't be set apart")
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
     if tokenizer.id_to_token(eos) not in TEXT_ENDS and (ends := [end for end in TEXT_ENDS if end in special]):
-        eos = tokenizer.token_to_id(ends[0])
+        eos = int(tokenizer.token_to_id(ends[0]))
     return Special(eos if bos is None else bos, eos)
 
 

@@ -7,11 +7,12 @@ seq_len² matrix of a whole layer has to exist.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from yarnlab.evaluation.base import STATIC, Evaluation, Outcome, Passes, Rows, Task
+from yarnlab.evaluation.base import STATIC, Cell, Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import EvaluationError, prefixes
 from yarnlab.study.fields import Distinct, KeyPath, Problem, Scales
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
+    from yarnlab.progress import Progress
     from yarnlab.study.schema import Study
 
 NAME = "yarnlab_entropy"
@@ -66,11 +68,6 @@ class Entropy(Evaluation):
 
         Raises EvaluationError if `length` exceeds a scale's context or a document, or an entropy is not finite.
         """
-        import numpy as np
-        import pandas as pd
-
-        from yarnlab.modeling import autocast, set_rope
-
         context = round(min(self.scales) * task.architecture.original_context)
         if self.length > context:
             raise EvaluationError(
@@ -78,25 +75,30 @@ class Entropy(Evaluation):
                 "lower `length` or leave that scale out"
             )
         documents = prefixes(task.corpus, self.length, None, task.model.config.vocab_size)
-        progress = task.progress(len(self._cells()) * len(documents), "document")
-        rows: Rows = []
-        metrics = {}
-        for method, scale in self._cells():
-            set_rope(task.model, task.make_rope(method, scale))
-            means = []
-            for name, ids in zip(task.corpus.names, documents, strict=True):
-                with autocast(self.precision):
-                    entropy = attention_entropy(task.model, ids)
-                if not np.isfinite(entropy).all():
-                    raise EvaluationError(
-                        f"attention of {method} at scale {scale:g} is not finite: the weights are broken"
-                    )
-                labels = task.labels(corpus=self.corpus, method=method, scale=scale, document=name)
-                rows += [{**labels, **row, "protocol": self.PROTOCOL} for row in head_means(entropy)]
-                means.append(float(entropy.mean(dtype=np.float64)))
-                progress.advance(note=name)
-            metrics[f"entropy/{method}/{scale:g}"] = float(np.mean(means))
-        return Outcome(pd.DataFrame(rows), metrics)
+        texts = list(zip(task.corpus.names, documents, strict=True))
+        cells = [
+            Cell(f"{method}-{scale:g}-{i}", 1, partial(self._rows, task, method, scale, *text))
+            for method, scale in self._cells()
+            for i, text in enumerate(texts)
+        ]
+        table = task.table(cells, "document")
+        means = table.groupby(["method", "scale"], sort=False)["entropy"].mean()
+        return Outcome(table, {f"entropy/{method}/{scale:g}": float(mean) for (method, scale), mean in means.items()})
+
+    def _rows(self, task: Task, method: str, scale: float, name: str, ids: np.ndarray, progress: Progress) -> Rows:
+        """One row per layer and head."""
+        import numpy as np
+
+        from yarnlab.modeling import autocast, set_rope
+
+        set_rope(task.model, task.make_rope(method, scale))
+        with autocast(self.precision):
+            entropy = attention_entropy(task.model, ids)
+        if not np.isfinite(entropy).all():
+            raise EvaluationError(f"attention of {method} at scale {scale:g} is not finite: the weights are broken")
+        progress.advance(note=f"{method}, {name}")
+        labels = task.labels(corpus=self.corpus, method=method, scale=scale, document=name)
+        return [{**labels, **row, "protocol": self.PROTOCOL} for row in head_means(entropy)]
 
     def _cells(self) -> list[tuple[str, float]]:
         """(method, scale) of every run."""

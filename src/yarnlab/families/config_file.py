@@ -22,8 +22,11 @@ from typing import Any
 from yarnlab.families.rotary import FULL
 
 SLIDING = "sliding_attention"
-# Family → its own names in transformers 4.
-OLDER_NAMES = {"gpt_neox": {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"}}
+# Family → its own names in transformers 4, of which version 5 reads the others and writes those here on the left.
+OLDER_NAMES = {
+    "gpt_neox": {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"},
+    "qwen3_moe": {"num_local_experts": "num_experts"},
+}
 WORDS = ("attn_factor", "long_mscale", "short_mscale")  # vLLM's, in both forms
 
 
@@ -55,10 +58,11 @@ def in_every_form(config: Mapping[str, Any]) -> dict[str, Any]:
         return found
     block |= _words(block)
     found["rope_parameters"] = {**blocks, FULL: block} if FULL in blocks else block
-    names = OLDER_NAMES.get(str(config.get("model_type")), {})
     for key in ("rope_theta", "partial_rotary_factor"):
         if block.get(key) is not None:
-            found[key] = found[names.get(key, key)] = block[key]
+            found[key] = block[key]
+    names = OLDER_NAMES.get(str(config.get("model_type")), {})
+    found |= {older: found[key] for key, older in names.items() if key in found}
     if str(config.get("model_type")).startswith("gemma3") and blocks.get(SLIDING):
         found["rope_local_base_freq"] = blocks[SLIDING]["rope_theta"]
     if block["rope_type"] in ("llama3", "longrope"):

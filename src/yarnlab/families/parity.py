@@ -80,6 +80,33 @@ def check_parity(published: Any, config: Any, rope: Rope, *, where: str) -> dict
     return found
 
 
+def check_documents_apart(config: Any) -> None:
+    """Whether positions that begin anew keep a small random model of `config` to the documents of a row.
+
+    Raises UnsupportedModel if the second of two documents is not computed as if it stood alone: a family that builds
+    its masks itself, or whose layers keep a state.
+    """
+    import torch
+
+    from yarnlab.attention import masked
+    from yarnlab.families.parts import decoder
+
+    model = small_model(config)
+    model.set_attn_implementation(masked(model))
+    ids = torch.randint(1, VOCABULARY, (2, TOKENS), generator=torch.Generator().manual_seed(1))
+    border = TOKENS // 3
+    positions = torch.cat([torch.arange(border), torch.arange(TOKENS - border)]).expand(2, -1)
+    with torch.no_grad():
+        together = decoder(model)(input_ids=ids, position_ids=positions, use_cache=False)[0][:, border:]
+        alone = decoder(model)(input_ids=ids[:, border:], use_cache=False)[0]
+    if not (difference := apart(together, alone)) <= TOLERANCE:
+        raise UnsupportedModel(
+            f"family {config.model_type} can't keep attention within the documents of a row: on a small random model "
+            f"of its config, the second of two is {difference:.2g} from what it is alone. Leave out the training's "
+            "`rows.attention_within`"
+        )
+
+
 def small_model(config: Any) -> PreTrainedModel:
     """A model of the shrunken config with random weights, all of them at work; the same config gives the same."""
     import torch

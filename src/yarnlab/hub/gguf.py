@@ -11,7 +11,9 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import redirect_stderr
 from dataclasses import dataclass
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -147,8 +149,9 @@ def _write(source: Path, folder: Path, declared: Declared) -> None:
     logging.disable_progress_bar()
     place = {"gguf_file": source.name}
     try:
-        model: Any = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **place)
-        tokenizer: Any = AutoTokenizer.from_pretrained(source.parent, **place)
+        with redirect_stderr(StringIO()):  # a bar with a step for each tensor, which nothing switches off
+            model: Any = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **place)
+            tokenizer: Any = AutoTokenizer.from_pretrained(source.parent, **place)
     except Exception as error:  # of a class for each family and kind of fault
         raise _unreadable(source, error) from None
     tensors, seen = {}, set[int]()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from yarnlab.new.machine import Machine, find_machine
-from yarnlab.new.parent import NewError, Parent, find_parent
+from yarnlab.new.parent import NewError, find_parent
 from yarnlab.new.study import new_context, new_study
 from yarnlab.new.text import local_text, published_text
 from yarnlab.plan.stages import Plan

@@ -22,7 +22,7 @@ class Origin:
 
     finished: end of the newest stage, UTC, to the minute; dirty: whether a stage ran with uncommitted changes;
     precision: which models were computed in another number format than the others, '' where none.
-    quantised: which assets are dequantised weights, and of what quantisation, '' where none.
+    quantised: which models' weights were given quantised, and how, '' where none.
     """
 
     finished: str
@@ -81,10 +81,9 @@ def machine_of(manifest: Manifest) -> str:
 
 
 def _quantised(manifests: Iterable[Manifest]) -> str:
-    """Asset and quantisation of weights that were dequantised: each number is of these, not of the original ones."""
-    made = {m["name"]: (m.get("facts") or {}).get("conversions") or () for m in manifests if m.get("stage") == "asset"}
-    found = {name: sorted({c["quantisation"] for c in of if "quantisation" in c}) for name, of in made.items()}
-    return "; ".join(f"{name}, {' and '.join(kinds)}" for name, kinds in sorted(found.items()) if kinds)
+    """Models whose weights were quantised when they were given: each number is of these, not of the original ones."""
+    found = {m["name"]: (m.get("facts") or {}).get("dequantised_from") for m in manifests if m.get("stage") == "train"}
+    return "; ".join(f"{name} from {kind}" for name, kind in sorted(found.items()) if kind)
 
 
 def _precision(results: Results) -> str:

@@ -100,12 +100,13 @@ CONFIG = {
 
 
 def label(model: Model) -> str:
-    """What readers see for a model: 'YaRN s=16', 'base', 'RoPE s=1'."""
+    """What readers see for a model: 'YaRN s=16', 'base', 'PI s=2, untrained'."""
     if _is_base(model):
         return "base"
     if model.method == "none":
         return "RoPE unchanged"
     text = f"{method_label(model.method)} s={model.scale:g}"
+    text += ", untrained" if model.kind == "zero-shot" else ""
     return f"{text}, ramp of Eq. 18" if model.ramp == "rotations" else text
 
 

@@ -14,6 +14,7 @@ from yarnlab.machine import record
 from yarnlab.model_card import write_card
 from yarnlab.precision import resolve_precision
 from yarnlab.progress import Progress
+from yarnlab.provenance import read_json
 from yarnlab.stages.finished import is_finished, kept_run, restore
 from yarnlab.stages.layout import Layout, seeds_of, tags_of
 from yarnlab.stages.run import StageRun, stage_run, state_key
@@ -54,7 +55,7 @@ def make_model(
     manifest = layout.model(name) / "manifest.json"
     run = StageRun(layout.root, "train", name, spec, code, manifest, tags=tags_of(spec), seeds=seeds_of(spec))
     run.metrics_file = layout.training(name) if phases else None
-    corpora = [layout.corpus(c) / "manifest.json" for c in sorted({phase.corpus for phase in phases})]
+    corpora = [layout.corpus(c) / "manifest.json" for c in sorted({c for phase in phases for c in phase.shares})]
     run.inputs = [_source(layout, spec) / "manifest.json", *corpora]
     if phases:
         _train_together(run, layout, rope, phases, corpora, log)
@@ -211,6 +212,9 @@ def _link(run: StageRun, layout: Layout, rope: Rope) -> None:
         drop_sliding_window=spec["drop_sliding_window"],
         ignored_config=spec.get("ignored_config", ()),
     )
+    made = read_json(source / "asset.json").get("conversions", [])
+    if quantisations := sorted({each["quantisation"] for each in made if "quantisation" in each}):
+        run.facts["dequantised_from"] = " and ".join(quantisations)
 
 
 def _train(
@@ -239,9 +243,24 @@ def _train(
         return
     run.metrics = metrics
     run.facts |= facts(objective, phases[-1], group) | stretches(state) | record.facts(group.device.type)
+    run.facts |= _mixture(spec, phases)
     run.artifacts = [layout.training(run.name)]
     check_active_rope(objective.model, rope, length, where=f"{run.name}, before saving")
     run.outputs = save_model(objective.model, rope, _source(layout, spec), layout.model(run.name), tensors=tensors)
+
+
+def _order(spec: dict[str, Any], phase: int) -> tuple[int, int, int]:
+    """What fixes the order of a phase's data: seed, depth in the model tree, phase."""
+    return spec["seed"], spec["depth"], phase
+
+
+def _mixture(spec: dict[str, Any], phases: tuple[Train, ...]) -> dict[str, Any]:
+    """Of each phase: corpus → its share of the rows, as it came out; nothing where each phase has one corpus."""
+    from yarnlab.training.mixture import realised
+
+    if all(len(phase.shares) == 1 for phase in phases):
+        return {}
+    return {"mixture": [realised(phase, _order(spec, i)) for i, phase in enumerate(phases)]}
 
 
 def _saved_dtype(layout: Layout, spec: dict[str, Any], phases: tuple[Train, ...]) -> torch.dtype:
@@ -290,14 +309,18 @@ def _initial_model(
 
 
 def _choose_attention(objective: Objective, rope: Rope, phases: tuple[Train, ...], group: Group) -> None:
+    from yarnlab.families.parity import check_documents_apart
     from yarnlab.modeling import use_fast_attention
     from yarnlab.training import sequence
 
+    apart = any(phase.rows.attention_within for phase in phases)
+    if apart:
+        check_documents_apart(objective.model.config)
     if group.context > 1:
         objective.model.set_attn_implementation(sequence.register(group, rope))
     else:
         length = max(phase.seq_len for phase in phases)
-        use_fast_attention(objective.model, length=length, precision=phases[0].precision)
+        use_fast_attention(objective.model, length=length, precision=phases[0].precision, within_documents=apart)
 
 
 def _loop(
@@ -316,14 +339,12 @@ def _loop(
     from yarnlab.corpus.tokens import TokenisedCorpus
     from yarnlab.study.schema import Architecture
     from yarnlab.training import loop
-    from yarnlab.training.rows import RowSource
+    from yarnlab.training.mixture import row_source
 
     # The passkey's wording needs a tokenizer of ours; plain text needs none.
     text = PasskeyText.load(_source(layout, spec)) if any(phase.rows.retrieval for phase in phases) else None
-    rows = tuple(
-        RowSource(TokenisedCorpus.open(layout.corpus(phase.corpus)), text, phase, (spec["seed"], spec["depth"], i))
-        for i, phase in enumerate(phases)
-    )
+    corpora = {c: TokenisedCorpus.open(layout.corpus(c)) for phase in phases for c in phase.shares}
+    rows = tuple(row_source(corpora, text, phase, _order(spec, i)) for i, phase in enumerate(phases))
     architecture = Architecture(**spec["architecture"])
     run = loop.Run(name, architecture, spec["vocab_size"], rope, phases, rows, state, layout.training(name), log, group)
     return loop.train(objective, run)

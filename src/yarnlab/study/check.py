@@ -89,7 +89,8 @@ def _bases(study: Study) -> Iterator[Problem]:
 
 def _names(study: Study) -> Iterator[Problem]:
     for path, phase in _phases(study):
-        yield from _unknown((*path, "corpus"), "corpus", phase.corpus, study.corpora)
+        for name in phase.shares:
+            yield from _unknown(_corpus_key(path, phase, name), "corpus", name, study.corpora)
     for kind, evaluation in study.evaluations:
         if evaluation is None:
             continue
@@ -188,22 +189,17 @@ def _training(study: Study) -> Iterator[Problem]:
             yield (*path, "parallel"), "must be the same in all phases of a model"
         if phase.seq_len % parallel.context:
             yield (*path, "parallel", "context"), f"must divide seq_len {phase.seq_len}"
+        if phase.rows.attention_within == "document":
+            at = (*path, "rows", "attention_within")
+            if parallel.context > 1:
+                yield at, "processes that share a sequence attend to all of it: set `context: 1`"
+            if study.rope(arm).method == "longrope":
+                yield at, "longrope takes its factors by the longest document of a batch; leave it out"
         if phase.precision == "pure-bf16" and parallel.sharding != "fsdp":
             yield (*path, "precision"), "pure-bf16 needs `sharding: fsdp`"
-        corpus = study.corpora.get(phase.corpus)
-        if corpus is not None and phase.rows.text == "blocks" and (corpus.shortest or 0) < phase.seq_len:
-            yield (
-                (*path, "rows", "text"),
-                f"blocks need documents of at least seq_len {phase.seq_len} tokens: give corpus {phase.corpus} "
-                "`blocks` or `min_tokens`",
-            )
-        if corpus is not None and (problem := foreign(study, corpus, arm)):
-            yield (*path, "corpus"), problem
-        if corpus is not None and corpus.max_tokens is not None and corpus.max_tokens <= phase.seq_len:
-            yield (
-                (*path, "seq_len"),
-                f"{phase.seq_len} needs a corpus of more tokens; {phase.corpus} has at most {corpus.max_tokens}",
-            )
+        for name in phase.shares:
+            if name in study.corpora:
+                yield from _text(study, path, phase, name)
         if phase.warmup_steps >= phase.steps:
             yield (*path, "warmup_steps"), f"must be below steps ({phase.steps}), got {phase.warmup_steps}"
         if phase.schedule == "constant" and phase.final_lr_share:
@@ -220,6 +216,29 @@ def _training(study: Study) -> Iterator[Problem]:
             )
         if repeats and repeats.min_segment > repeats.max_segment:
             yield (*path, "rows", "repeats", "min_segment"), "must not exceed max_segment"
+
+
+def _text(study: Study, path: KeyPath, phase: Train, name: str) -> Iterator[Problem]:
+    """What stands in the way of rows of one of a phase's corpora."""
+    corpus = study.corpora[name]
+    if phase.rows.text == "blocks" and (corpus.shortest or 0) < phase.seq_len:
+        yield (
+            (*path, "rows", "text"),
+            f"blocks need documents of at least seq_len {phase.seq_len} tokens: give corpus {name} `blocks` or "
+            "`min_tokens`",
+        )
+    if problem := foreign(study, corpus, str(path[1])):
+        yield _corpus_key(path, phase, name), problem
+    if corpus.max_tokens is not None and corpus.max_tokens <= phase.seq_len:
+        yield (
+            (*path, "seq_len"),
+            f"{phase.seq_len} needs a corpus of more tokens; {name} has at most {corpus.max_tokens}",
+        )
+
+
+def _corpus_key(path: KeyPath, phase: Train, name: str) -> KeyPath:
+    """The key of a phase that names a corpus."""
+    return (*path, "corpus") if isinstance(phase.corpus, str) else (*path, "corpus", name)
 
 
 def _unused(study: Study) -> Iterator[Problem]:

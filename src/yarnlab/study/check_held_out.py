@@ -54,7 +54,7 @@ def held_out_files(study: Study, sources: Mapping[str, Sources]) -> Iterator[Pro
 
 def _pairs(study: Study) -> Iterator[tuple[str, str]]:
     """(corpus of an evaluation, corpus that models or the tokenizer are trained on), of those that are declared."""
-    trained = {phase.corpus for model in study.models.values() for phase in model.phases}
+    trained = {name for model in study.models.values() for phase in model.phases for name in phase.shares}
     if study.tokenizer is not None:
         trained.add(study.tokenizer.train_on)
     evaluated = {corpus for _, e in study.evaluations if e is not None for corpus in e.corpora.values()}

@@ -11,6 +11,7 @@ from yarnlab.study.fields import ConfigModel, Name, Positive, Share
 KEY_NAMES = 32  # that corpus/passkey.py has for keys in training rows
 # Of a phase (as pydantic's include and exclude): how it is computed, not what. None of it makes a model out of date.
 EXECUTION: dict[str, Any] = {"checkpoint_minutes": True, "parallel": {"threads", "activation_checkpointing"}}
+Weight = Annotated[float, Field(gt=0)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
@@ -55,10 +56,13 @@ class Rows(ConfigModel):
     text: Literal["spans", "blocks"] = "spans"
     """`spans` cuts rows anywhere, BOS in place of a row's first token; `blocks` takes the corpus's documents or blocks
     as they are, in an order drawn by seed, each once before any twice, cut to seq_len."""
+    attention_within: Literal["document"] | None = None
+    """`document` keeps attention within the documents of a row of text: they are computed as if each stood alone. By
+    default a token attends to all of the row before it. Needs attention with masks: slower, and memory of seq_len²."""
     retrieval: Retrieval | None = None
-    """Rows that hide keys."""
+    """Rows that hide keys; each is one document."""
     repeats: Repeats | None = None
-    """Rows that repeat a segment."""
+    """Rows that repeat a segment; each is one document."""
 
 
 class Parallel(ConfigModel):
@@ -108,8 +112,9 @@ class Train(ConfigModel):
 
     name: Name = "train"
     """What logs and figures call the phase."""
-    corpus: Name
-    """The corpus of training text."""
+    corpus: Name | Annotated[dict[Name, Weight], Field(min_length=1)]
+    """The corpus of training text, or several, each with its weight: a row is of one of them, drawn by seed with the
+    weight's share of their sum. What the shares came to is in the model's manifest (`facts.mixture`)."""
     rows: Rows
     """What its rows are made of."""
     steps: Positive
@@ -143,3 +148,9 @@ class Train(ConfigModel):
     """Who computes it."""
     checkpoint_minutes: float = Field(gt=0)
     """Time between two checkpoints."""
+
+    @property
+    def shares(self) -> dict[str, float]:
+        """Corpus → the share of the rows that are to be of it, by name; they add up to 1."""
+        weights = {self.corpus: 1.0} if isinstance(self.corpus, str) else self.corpus
+        return {name: weights[name] / sum(weights.values()) for name in sorted(weights)}

@@ -178,13 +178,15 @@ def accumulate(
         rows_here = slice(first, first + phase.micro_batch)
         ids, targets = torch.from_numpy(batch.ids[rows_here, :-1]), torch.from_numpy(batch.ids[rows_here, 1:])
         weights, answers = torch.from_numpy(batch.weights[rows_here]), torch.from_numpy(batch.answers[rows_here])
-        if positions is not None:
+        placed = None if batch.positions is None else torch.from_numpy(batch.positions[rows_here])
+        if positions is not None:  # with a part of each sequence, no row has documents apart (study/check.py)
             ids, targets, weights, answers = (t[:, positions] for t in (ids, targets, weights, answers))
+            placed = positions[None]
         weighted_sum, nll = objective(
             ids.to(group.device, non_blocking=True),
             targets.to(group.device, non_blocking=True),
             weights.to(group.device, non_blocking=True),
-            None if positions is None else positions[None].to(group.device),
+            None if placed is None else placed.to(group.device),
         )
         weighted_sum.backward()
         nll, weights, answers = nll.cpu(), weights.flatten(), answers.flatten()

@@ -48,7 +48,8 @@ class Objective(nn.Module):
         Args:
             ids, targets: (rows, tokens) int64.
             weights: (rows, tokens) float32, of each target.
-            positions: (1, tokens) int64, where the tokens are not a sequence from its start.
+            positions: (1 or rows, tokens) int64, where the tokens are not a sequence from its start. Where they begin
+                anew within a row another document begins, to which transformers keeps attention (masks needed).
         """
         # Sharded models hold their weights in bf16 while they compute, which autocast would only cast again.
         mixed = "fp32" if self.sharded else self.precision

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -21,17 +22,30 @@ SPARE = 64  # tokens by which filler is drawn too long, as BOS and EOS are taken
 SHORT_CONTEXTS = 0.4  # of the rows whose questions stand together have them before the row's end
 
 
+class Row(NamedTuple):
+    """One row; each (seq_len + 1,). `begins` are the places where a document begins; None: the whole is one."""
+
+    ids: np.ndarray
+    weights: np.ndarray
+    answers: np.ndarray
+    begins: np.ndarray | None = None
+
+
 class RowError(UserError):
     """Rows that can't be made as declared; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Batch:
-    """ids: (rows, seq_len + 1), int64; weights and answers: (rows, seq_len), float32 and bool, of each target."""
+    """ids: (rows, seq_len + 1), int64; weights and answers: (rows, seq_len), float32 and bool, of each target.
+
+    positions: (rows, seq_len), int64, of each id but the last in its document; None where a row is attended to whole.
+    """
 
     ids: np.ndarray
     weights: np.ndarray
     answers: np.ndarray
+    positions: np.ndarray | None = None
 
 
 class RowSource:
@@ -65,11 +79,13 @@ class RowSource:
         """The rows of optimizer step `step` (0-based within the phase), or a share of them."""
         first = step * self._phase.global_batch
         rows = [self._row(first + i) for i in range(self._phase.global_batch)[share]]
-        ids, weights, answers = (np.stack(parts) for parts in zip(*rows, strict=True))
+        ids, weights, answers = (np.stack([row[i] for row in rows]) for i in range(3))
+        apart = self._phase.rows.attention_within == "document"
+        positions = np.stack([_positions(row)[:-1] for row in rows]) if apart else None
         # The first token of a row is never a target.
-        return Batch(ids, weights[:, 1:], answers[:, 1:])
+        return Batch(ids, weights[:, 1:], answers[:, 1:], positions)
 
-    def _row(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _row(self, number: int) -> Row:
         rng = np.random.default_rng([*self._order, number])
         length = self._phase.seq_len + 1
         retrieval, repeats = self._phase.rows.retrieval, self._phase.rows.repeats
@@ -83,9 +99,9 @@ class RowSource:
         # Behind BOS, as a model reads documents and prompts; what stood there was no target either.
         ids = self._span(rng, length)
         ids[0] = self._corpus.bos
-        return ids, np.ones(length, np.float32), np.zeros(length, bool)
+        return Row(ids, np.ones(length, np.float32), np.zeros(length, bool), self._begins(ids))
 
-    def _block(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _block(self, number: int) -> Row:
         """The first seq_len ids of a document; there is none behind them, so the last has no target.
 
         As in the official run, whose labels are the block's own ids, shifted (finetune.py @995db5b).
@@ -100,7 +116,17 @@ class RowSource:
             )
         weights = np.ones(length + 1, np.float32)
         weights[-1] = 0
-        return np.append(ids, ids[-1]), weights, np.zeros(length + 1, bool)
+        ids = np.append(ids, ids[-1])
+        return Row(ids, weights, np.zeros(length + 1, bool), self._begins(ids))
+
+    def _begins(self, ids: np.ndarray) -> np.ndarray | None:
+        """Where documents of a row of text begin: with BOS. If that is EOS too, it follows the EOS of another."""
+        if self._phase.rows.attention_within is None:
+            return None
+        begins = ids == self._corpus.bos
+        if self._corpus.bos == self._corpus.eos:
+            begins[1:] &= ids[:-1] == self._corpus.eos
+        return begins
 
     def _span(self, rng: np.random.Generator, length: int) -> np.ndarray:
         start = int(rng.integers(len(self._tokens) - length))
@@ -116,9 +142,7 @@ class RowSource:
         """The ids up to the corpus's largest, without BOS and EOS; reads all of it."""
         return np.setdiff1d(np.arange(int(self._tokens.max()) + 1), [self._corpus.bos, self._corpus.eos])
 
-    def _repeated(
-        self, rng: np.random.Generator, length: int, repeats: Repeats
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _repeated(self, rng: np.random.Generator, length: int, repeats: Repeats) -> Row:
         """One segment over and over; only what can be copied counts, not its first occurrence."""
         size = int(rng.integers(repeats.min_segment, repeats.max_segment + 1))
         noise = rng.random() < repeats.random
@@ -126,11 +150,9 @@ class RowSource:
         weights = np.ones(length, np.float32)
         if noise:
             weights[:size] = 0
-        return np.resize(segment, length), weights, np.zeros(length, bool)
+        return Row(np.resize(segment, length), weights, np.zeros(length, bool))
 
-    def _retrieval(
-        self, rng: np.random.Generator, length: int, retrieval: Retrieval
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _retrieval(self, rng: np.random.Generator, length: int, retrieval: Retrieval) -> Row:
         """Keys hidden anywhere in text and asked for after that."""
         wanted = int(rng.integers(retrieval.min_keys, retrieval.max_keys + 1))
         about = _About(TRAINING[rng.integers(len(TRAINING))], NOUNS[rng.integers(len(NOUNS))])
@@ -195,7 +217,7 @@ class _About:
         return f"{name} {self.noun}".strip()
 
 
-@lru_cache(maxsize=4)
+@lru_cache(maxsize=16)
 def _permutation(order: tuple[int, ...], number: int, count: int) -> np.ndarray:
     """The order of `count` blocks in the pass of that number over them."""
     return np.random.default_rng([*order, PASSES + number]).permutation(count)
@@ -214,9 +236,13 @@ class _Piece:
     answer: int = 0
 
 
-def _assemble(
-    head: np.ndarray, filler: np.ndarray, pieces: list[_Piece], answer_weight: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _positions(row: Row) -> np.ndarray:
+    """The place of each id in its document, from 0; (seq_len + 1,), int64."""
+    places = np.arange(len(row.ids))
+    return places if row.begins is None else places - np.maximum.accumulate(np.where(row.begins, places, 0))
+
+
+def _assemble(head: np.ndarray, filler: np.ndarray, pieces: list[_Piece], answer_weight: float) -> Row:
     """(ids, weights, answers) of one row: the pieces in their places, answers weighted, unpredictable ids at 0."""
     ids, weights, answers = [head], [np.ones(len(head), np.float32)], [np.zeros(len(head), bool)]
     at = 0
@@ -230,4 +256,4 @@ def _assemble(
         at = cut
     rest = filler[at:]
     ids, weights = [*ids, rest], [*weights, np.ones(len(rest), np.float32)]
-    return np.concatenate(ids), np.concatenate(weights), np.concatenate([*answers, np.zeros(len(rest), bool)])
+    return Row(np.concatenate(ids), np.concatenate(weights), np.concatenate([*answers, np.zeros(len(rest), bool)]))

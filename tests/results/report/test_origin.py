@@ -82,6 +82,12 @@ def test_arms_of_another_precision_are_named(study: Path, write_report: Callable
     assert made.precision in write_report(study).read_text().split("</header>")[0]
 
 
+def test_weights_that_were_given_quantised_are_named(study: Path) -> None:
+    rewrite(study, "models/base/manifest.json", lambda manifest: manifest.update(facts={"dequantised_from": "Q4_1"}))
+    made = origin(load(study))
+    assert made is not None and made.quantised == "base from Q4_1"
+
+
 def test_a_study_without_manifests_has_no_origin(tmp_path: Path) -> None:
     study = write_study(tmp_path / "study", skip=("perplexity", "zero_shot", "passkey", "training"))
     for path in study.glob("data/*/manifest.json"):

@@ -50,7 +50,7 @@ GROUPS = {
     "paper": "claims of the paper",
     "identity": "identities and arithmetic",
     "acceptance": "this study's own lines",
-    "extension": "questions about the extended model",
+    "extension": "statements about the extended model",
 }
 
 

@@ -43,10 +43,12 @@ def criteria_of(results: Results) -> Criteria:
 
 
 def counted(verdicts: list[tuple[Claim, Verdict]]) -> dict[str, dict[str, int]]:
-    """How many of each group (criteria.py: GROUPS) have each verdict: claims of the paper, identities, own lines."""
+    """How many of each group that there is (criteria.py: GROUPS) have each verdict."""
+    present = {claim.group for claim, _ in verdicts}
     return {
         group: {s: sum((claim.group, v.status) == (group, s) for claim, v in verdicts) for s in STATUSES}
         for group in GROUPS
+        if group in present
     }
 
 

@@ -9,7 +9,7 @@ from yarnlab.results.bases import compared_with
 from yarnlab.results.charts import bars, colour_scale, with_bounds
 from yarnlab.results.display import windows
 from yarnlab.results.estimates import NotMeasured
-from yarnlab.results.registry import figure
+from yarnlab.results.registry import PAPER, figure
 from yarnlab.results.results import Results
 from yarnlab.results.style import labels, method_label, style_of
 from yarnlab.results.tables import ablation as ablation_table
@@ -19,6 +19,7 @@ from yarnlab.results.tables import ablation as ablation_table
     "Gap to YaRN at equal budget",
     needs=("perplexity",),
     section="ablation",
+    forms=PAPER,
     place=10,
     columns=4,
     margin=120,

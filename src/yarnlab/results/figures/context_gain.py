@@ -45,6 +45,8 @@ def context_gain(results: Results) -> Any:
     if "cut" not in frame:
         raise NotMeasured("the base was not measured with a window of L tokens")
     data = frame[frame["whole"] & frame["cut"].notna()]
+    if data["segment_end"].nunique() == 1:
+        raise NotMeasured("the text was read to 2L only, a single stretch, which makes no line: the table has it")
     data = with_bounds(data, "cut_low", "cut_high", "+.4f").rename(columns={"label": "model", "segment_end": "end"})
     columns = ["model", "end", "segment_start", "cut", "cut_low", "cut_high", "interval", "n"]
     models = {model.arm: model for model in results.arms().values()}

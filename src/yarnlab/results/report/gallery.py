@@ -72,6 +72,7 @@ def counts_in_words(counts: dict[str, dict[str, int]]) -> str:
     """
     named = {"paper": "the paper's {} claims", "identity": "{} identities"}
     named["acceptance"] = "{} lines of this study's own"
+    named["extension"] = "{} statements about the extended model"
     told = []
     for group, own in counts.items():
         verdicts = ", ".join(f"{n} {_plural(status, n)}" for status, n in own.items() if n)

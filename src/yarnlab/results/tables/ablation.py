@@ -24,7 +24,7 @@ from yarnlab.results.display import (
     tested_delta_cell,
 )
 from yarnlab.results.estimates import NotMeasured, gap, nll, paired, perplexity, retrieval, tested_by_document
-from yarnlab.results.registry import table
+from yarnlab.results.registry import PAPER, table
 from yarnlab.results.results import Model, Results
 from yarnlab.results.rows import difference, head, numbers, with_holm
 from yarnlab.results.style import labels
@@ -81,6 +81,7 @@ def _passkey_at(results: Results, model: Model, length: int) -> dict[str, Any]:
     tidy,
     needs=("perplexity", "passkey"),
     section="ablation",
+    forms=PAPER,
     place=20,
     per_base=True,
     opened=2,

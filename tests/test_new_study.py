@@ -1,0 +1,90 @@
+"""What a new user does: `yarnlab new` on a folder with a model and one with text, then the workflow, to the report.
+
+In a copy of the project, with an empty HOME and no hub. The environment is the tests' own.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import os
+import re
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import networkx
+import pytest
+from how_tos import ROOT, copy_project
+
+pytestmark = pytest.mark.slow
+
+MINUTES = 3  # that two cores may take
+SHAPE = {"vocab_size": 512, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2}
+SHAPE |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 128}
+FAMILIES = {"llama": {}, "qwen3": {"tie_word_embeddings": True, "rope_theta": 1e6}}
+
+
+@pytest.fixture
+def project(tmp_path: Path, tiny_data: Path) -> Path:
+    """A copy of the project with ./books in it, the tests' environment and nobody's HOME."""
+    root = copy_project(tmp_path / "project")
+    shutil.copytree(ROOT / "envs", root / "envs")
+    (tmp_path / "home").mkdir()
+    (root / "books").mkdir()
+    sources = sorted(Path(networkx.__file__).parent.rglob("*.py"))
+    long = [file for file in sources if "tests" not in file.parts and file.stat().st_size > 6000]
+    for number, file in enumerate(long[:24]):
+        shutil.copy(file, root / "books" / f"{number:02d}.txt")
+    return root
+
+
+def save_model(family: str, folder: Path, tokenizer: Path) -> None:
+    import torch
+    from transformers import CONFIG_MAPPING, AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    AutoModelForCausalLM.from_config(CONFIG_MAPPING[family](**SHAPE, **FAMILIES[family])).save_pretrained(folder)
+    for file in tokenizer.iterdir():
+        shutil.copy(file, folder)
+
+
+def run(project: Path, *command: str) -> subprocess.CompletedProcess[str]:
+    kept = ("PATH", "LANG", "OMP_NUM_THREADS", "YARNLAB_MACHINE", "CUDA_VISIBLE_DEVICES")
+    environment = {key: os.environ[key] for key in kept if key in os.environ}
+    environment |= {"HOME": str(project.parent / "home"), "PYTHONPATH": str(project / "src"), "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(command, cwd=project, env=environment, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_folder_with_a_model_ends_in_its_report(family: str, project: Path, tiny_data: Path) -> None:
+    save_model(family, project / "folder", tiny_data / "tokenizer")
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    new = ("-m", "yarnlab", "new", "mine", "--model", "./folder", "--scale", "2", "--text", "./books")
+    made = run(project, sys.executable, *new)
+    assert made.returncode == 0, made.stderr[-3000:]
+    assert (
+        "--config study=mine" in made.stdout and "path: ./folder" in (project / "config/studies/mine.yaml").read_text()
+    )
+    again = run(project, sys.executable, *new)
+    assert again.returncode == 1 and re.fullmatch(r"error: .*mine\.yaml is there already: .*--force\n", again.stderr)
+    done = run(project, "snakemake", "--cores", "all", "--config", "study=mine")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-4000:]
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 2 * 60 * MINUTES
+
+    results = project / "results" / "mine"
+    checked = run(project, sys.executable, "-m", "yarnlab", "check-report", "results/mine")
+    assert checked.returncode == 0, checked.stderr
+    judged = json.loads((results / "claims.json").read_text())
+    assert judged["form"] == "extension" and len(judged["claims"]) == 12
+    assert {claim["id"] for claim in judged["claims"] if claim["status"] == "not run"} == set()
+    page = html.unescape((results / "report.html").read_text())
+    assert "From 128 to 256 tokens: did it work?" in page and "<h1>folder from 128" in page
+    snippet = re.search(r"<pre><code>(.*?)</code></pre>", page, re.DOTALL)
+    assert snippet is not None
+    text = 'print(model.generate(**tokenizer("import", return_tensors="pt"), max_new_tokens=3).shape)'
+    loaded = run(project, sys.executable, "-c", f"{snippet[1]}\n{text}")
+    assert loaded.returncode == 0 and "torch.Size" in loaded.stdout, loaded.stderr[-2000:]
