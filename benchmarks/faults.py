@@ -19,6 +19,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
+import hashlib
+import io
 import json
 import os
 import random
@@ -206,9 +209,13 @@ class Campaign:
         finished: dict[str, tuple[str, int]] = {}
         began = time.monotonic()
         for attempt in range(1, 3 * len(faults) + 3):
-            before = len(came)
+            before, asked = len(came), len(self.hub.requests)
+            fetched = (place / "results" / "smoke" / "assets" / "published" / "manifest.json").exists()
             code, said = self._attempt(place, todo, came)
             lost = made_again(place, finished)
+            if fetched and (again := [one.path for one in self.hub.requests[asked:] if "/resolve/" in one.path]):
+                came[-1].problems.append("fetched again what was there")
+                say(f"  fetched again: {again}")
             for name, size in lost.items():
                 came[-1].lost += size
                 say(f"  made again: {name}, {size:,} bytes")
@@ -400,9 +407,13 @@ def made_again(place: Path, finished: dict[str, tuple[str, int]]) -> dict[str, i
     """The manifests that were there before with another end, and the bytes of what they name; `finished` is updated.
 
     One that is away for the moment is no loss yet: Snakemake removes it before it starts a job that may have finished.
+    An asset's files are verified again and stay, so that its manifest may be a new one; what is fetched is counted
+    apart.
     """
     lost = {}
     for name, manifest in manifests(place):
+        if name.startswith("assets/"):
+            continue
         size = sum(output["bytes"] for output in manifest["outputs"].values())
         if name in finished and finished[name][0] != manifest["ended"]:
             lost[name] = finished[name][1]
@@ -412,9 +423,6 @@ def made_again(place: Path, finished: dict[str, tuple[str, int]]) -> dict[str, i
 
 def content(place: Path) -> dict[str, str]:
     """What two runs of the study have in common: by name, the hash of a file or of what of it is no time or memory."""
-    import hashlib
-    import io
-
     import numpy as np
     import pandas as pd
 
@@ -426,9 +434,13 @@ def content(place: Path) -> dict[str, str]:
             if not file.is_file() or file.name.startswith((".", "README")) or file.name.endswith("manifest.json"):
                 continue
             data = file.read_bytes()
-            if file.suffix in (".csv", ".parquet"):
-                frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
-                data = frame.drop(columns=TIMED, errors="ignore").to_json(double_precision=15).encode()
+            if file.suffix == ".csv":
+                rows = [*csv.DictReader(io.StringIO(data.decode()))]
+                data = json.dumps([{k: v for k, v in row.items() if k not in TIMED} for row in rows]).encode()
+            elif file.suffix == ".parquet":
+                columns = pd.read_parquet(file).to_dict("list").items()
+                kept = {name: values for name, values in columns if name not in TIMED}
+                data = json.dumps(kept, default=lambda array: array.tolist()).encode()
             elif file.suffix == ".jsonl":
                 rows = [json.loads(line) for line in data.splitlines()]
                 data = json.dumps([{k: v for k, v in row.items() if k not in TIMED} for row in rows]).encode()
