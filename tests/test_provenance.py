@@ -21,6 +21,17 @@ with replacing(Path(sys.argv[1])) as draft:
 """
 
 
+def test_without_locks_what_may_be_written_by_another_stays(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / ".table.csv.ab12cd_8.csv").touch()
+    with replacing(tmp_path / "table.csv") as draft:
+        draft.write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == {".table.csv.ab12cd_8.csv", "table.csv"}
+
+
 def test_half_a_file_of_a_killed_process_goes_when_it_is_written_again(tmp_path):
     """While the process lives it stays, and so does what only looks like it."""
     table, others = (
