@@ -51,8 +51,11 @@ TIMED = ["seconds", "tokens_per_second", "mfu_causal", "mfu_palm", "peak_memory_
 
 @dataclass(frozen=True)
 class Moment:
-    """pattern: the operations (event, path, yarnlab's verb) during which a signal may come; none: steps of a training,
-    seen from outside. spread: how many of them may pass first. target: what has to be asked of the study for them to happen."""
+    """When a signal of one class may come.
+
+    pattern: operations (event, path, yarnlab's verb); none: steps of a training, seen from outside. spread: how many of
+    them may pass first. target: what has to be asked of the study for them to happen.
+    """
 
     pattern: str
     spread: int
@@ -278,7 +281,7 @@ class Campaign:
                 os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
                 return 124, f"did not end in {LONGEST_S:.0f} s: " + last_words(place)
-            time.sleep(0.002)
+            time.sleep(0.003)
         (place / "armed.json").unlink()
         return process.returncode, last_words(place)
 
@@ -365,15 +368,21 @@ class Steps:
 
     def __init__(self, place: Path) -> None:
         self._root = place / "results" / "smoke"
-        self._seen = self._lines()
+        self._seen: dict[Path, tuple[int, int]] = {}  # log: bytes, lines
         self._count, self.model = 0, ""
+        self.count()
+        self._count = 0
 
     def count(self) -> int:
-        for model, lines in self._lines().items():
-            if lines > self._seen.get(model, 0):
-                self._count += lines - self._seen.get(model, 0)
-                self.model = model
-            self._seen[model] = lines
+        for log in self._root.glob("training/*.jsonl"):
+            with contextlib.suppress(FileNotFoundError):
+                size, (before, lines) = log.stat().st_size, self._seen.get(log, (0, 0))
+                if size == before:
+                    continue
+                self._seen[log] = size, log.read_bytes().count(b"\n")
+                if self._seen[log][1] > lines:
+                    self._count += self._seen[log][1] - lines
+                    self.model = log.stem
         return self._count
 
     def job(self) -> int:
@@ -381,9 +390,6 @@ class Steps:
         with contextlib.suppress(OSError, ValueError):
             return int(json.loads((self._root / "state" / self.model / "lock").read_text())["pid"])
         return 2**22 + 1  # none has this number
-
-    def _lines(self) -> dict[str, int]:
-        return {file.stem: file.read_bytes().count(b"\n") for file in self._root.glob("training/*.jsonl")}
 
 
 def published() -> dict[str, Any]:
