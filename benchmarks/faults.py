@@ -19,6 +19,9 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
+import hashlib
+import io
 import json
 import os
 import random
@@ -40,7 +43,6 @@ REPO = "emozilla/NTK-Llama-2-7b-8k"  # of those that the stand-in has as .bin
 PROBE = "YARNLAB_FAULTS"
 LAP = 24  # signals in one lap
 DELAY_S = 0.3  # the longest time between an operation and a signal that does not come with it
-ENDING_S = 20.0  # for a coordinator to end after a signal, before the next one is aimed at it as well
 LONGEST_S = 1200.0  # of one attempt
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
 TO = ("job", "group", "coordinator")
@@ -49,8 +51,11 @@ TIMED = ["seconds", "tokens_per_second", "mfu_causal", "mfu_palm", "peak_memory_
 
 @dataclass(frozen=True)
 class Moment:
-    """pattern: the operations (event and path) during which a signal may come; none: steps of a training, seen from
-    outside. spread: how many of them may pass first. target: what has to be asked of the study for them to happen."""
+    """When a signal of one class may come.
+
+    pattern: operations (event, path, yarnlab's verb); none: steps of a training, seen from outside. spread: how many of
+    them may pass first. target: what has to be asked of the study for them to happen.
+    """
 
     pattern: str
     spread: int
@@ -60,17 +65,16 @@ class Moment:
 _RESULTS = r"results/smoke/"
 # In the order in which a study meets them.
 CLASSES = {
-    "download": Moment(r"^(open|os\.rename) .*/assets/.*(\.partial|model.*\.bin)$", 12, "assets"),
-    "conversion": Moment(r"^(open|os\.rename) .*/assets/.*(\.bin|\.safetensors|(index|asset)\.json)$", 12, "assets"),
+    "download": Moment(r"^(open|os\.rename) \S*/assets/\S*(\.partial|model\S*\.bin) ", 5, "assets"),
+    "conversion": Moment(r"^(open|os\.rename) \S*/assets/\S*(\.bin|\.safetensors|(index|asset)\.json) ", 8, "assets"),
     "training": Moment("", 8, "models"),
-    "checkpoint write": Moment(r"^(open|os\.mkdir) .*/state/.*/\.checkpoint\.partial", 30, "models"),
-    "rename": Moment(rf"^os\.rename .*{_RESULTS}(models|data|state|training|tracking/rec|\.finished)", 40, "models"),
-    "evaluation block": Moment(r"^(open|os\.rename) .*/(state/\.evaluations|evaluations|nll)/", 40, "evaluations"),
-    "MLflow": Moment(
-        r"^(sqlite3\.connect .*mlflow\.db|open .*/mlartifacts/|os\.rename .*/tracking/(exec|runs|plan))", 20
-    ),
-    "analysis": Moment(rf"^os\.rename .*{_RESULTS}(tables|figures|claims\.json|analysis\.json|study\.json)", 60),
-    "report": Moment(rf"^(open|os\.rename) .*{_RESULTS}(report\.html|ro-crate-metadata\.json)", 6),
+    "checkpoint write": Moment(r"^(open|os\.mkdir) \S*/state/\S*/\.checkpoint\.partial", 30, "models"),
+    "rename": Moment(rf"^os\.rename \S*{_RESULTS}(models|data|state|training|tracking/rec|\.finished)", 40, "models"),
+    "evaluation block": Moment(r"^(open|os\.rename) \S*/(state/\.evaluations|evaluations|nll)/", 40, "evaluations"),
+    "MLflow mirror": Moment(r"^(sqlite3\.connect|open \S*/mlartifacts/|os\.rename \S*/tracking/).* mirror$", 15),
+    "MLflow publish": Moment(r"^(sqlite3\.connect|open \S*/mlartifacts/|os\.rename \S*/tracking/).* publish$", 6),
+    "analysis": Moment(rf"^os\.rename \S*{_RESULTS}(tables|figures|claims\.json|analysis\.json|study\.json)", 60),
+    "report": Moment(rf"^(open|os\.rename) \S*{_RESULTS}(report\.html|ro-crate-metadata\.json)", 4),
 }
 
 
@@ -192,23 +196,29 @@ class Campaign:
             lap += 1
             mine, left = left[:LAP], left[LAP:]
             missed = self._lap(self.folder / f"lap-{lap}", mine)
-            if len(missed) == len(mine):
+            if missed and all(fault.count == 1 for fault in missed):
                 say(f"never came: {'; '.join(map(str, missed))}")
                 break
+            for fault in missed:  # so late a moment did not come
+                fault.count = (fault.count + 1) // 2
             left = missed + left
         return faults
 
     def _lap(self, place: Path, faults: list[Fault]) -> list[Fault]:
         """One study from nothing to its end; returns the faults that found no moment."""
         say(f"{place.name}: {len(faults)} signals")
-        todo = sorted(faults, key=lambda fault: [*CLASSES].index(fault.kind))
+        todo = list(faults)
         came: list[Fault] = []
         finished: dict[str, tuple[str, int]] = {}
         began = time.monotonic()
         for attempt in range(1, 3 * len(faults) + 3):
-            before = len(came)
+            before, asked = len(came), len(self.hub.requests)
+            fetched = (place / "results" / "smoke" / "assets" / "published" / "manifest.json").exists()
             code, said = self._attempt(place, todo, came)
             lost = made_again(place, finished)
+            if fetched and (again := [one.path for one in self.hub.requests[asked:] if "/resolve/" in one.path]):
+                came[-1].problems.append("fetched again what was there")
+                say(f"  fetched again: {again}")
             for name, size in lost.items():
                 came[-1].lost += size
                 say(f"  made again: {name}, {size:,} bytes")
@@ -245,66 +255,80 @@ class Campaign:
         return [*command, "--cores", "2", *more, *self.targets, "--config", f"study={self.study}"], environment
 
     def _attempt(self, place: Path, todo: list[Fault], came: list[Fault] | None = None) -> tuple[int, str]:
-        """The command once, with the next fault armed, and one more wherever it goes on after one; (code, last words).
+        """The command once, with all signals in wait whose moment has not come; (code, last words).
 
         A fault that has come moves from `todo` to `came`.
         """
         place.mkdir(exist_ok=True)
+        for old in place.glob("fault-*"):
+            old.unlink()
         command, environment = self._command(place)
-        began = time.monotonic()
         with (place / "output").open("wb") as output:
             process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdout=output, stderr=output, start_new_session=True
             )
-        ways = iter(todo[:])
-        for fault in ways:
-            if not self._meet(place, process, fault, began):
+        self._arm(place, process.pid, todo)
+        steps, end = Steps(place), time.monotonic() + LONGEST_S
+        while True:
+            ended = process.poll() is not None  # asked before, so that its last moment is seen
+            for fault in todo[:]:
+                if (met := self._met(place, fault, steps)) and self._send(place, process.pid, fault, *met):
+                    todo.remove(fault)
+                    (came if came is not None else []).append(fault)
+            if ended:
                 break
-            todo.remove(fault)
-            (came if came is not None else []).append(fault)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(1.0 if (fault.kind, fault.to) == ("MLflow", "job") else ENDING_S)
-                break
-        (place / "armed.json").unlink(missing_ok=True)
-        try:
-            code = process.wait(max(1.0, LONGEST_S - (time.monotonic() - began)))
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            return 124, f"did not end in {LONGEST_S:.0f} s: " + last_words(place)
-        return code, last_words(place)
+            if time.monotonic() > end:
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                return 124, f"did not end in {LONGEST_S:.0f} s: " + last_words(place)
+            time.sleep(0.003)
+        (place / "armed.json").unlink()
+        return process.returncode, last_words(place)
 
-    def _meet(self, place: Path, process: subprocess.Popen[bytes], fault: Fault, began: float) -> bool:
-        """Wait for the fault's moment and send its signal; false if the command ended before it came."""
-        moment = CLASSES[fault.kind]
+    def _arm(self, place: Path, coordinator: int, faults: list[Fault]) -> None:
+        """Tell the probe in every process what to wait for."""
+        waiting = [
+            {
+                "number": fault.number,
+                "pattern": CLASSES[fault.kind].pattern,
+                "count": fault.count,
+                "to": fault.to,
+                "signal": signal.Signals[fault.signal],
+                "delay": fault.delay,
+            }
+            for fault in faults
+            if CLASSES[fault.kind].pattern
+        ]
+        new = place / "armed.new"
+        new.write_text(json.dumps({"coordinator": coordinator, "faults": waiting}), encoding="utf-8")
+        new.rename(place / "armed.json")
+
+    def _met(self, place: Path, fault: Fault, steps: Steps) -> tuple[int, str] | None:
+        """(process, what it does) if the fault's moment has come."""
+        if not CLASSES[fault.kind].pattern:
+            return (steps.job(), f"a step of {steps.model}") if steps.count() >= fault.count else None
         note = place / f"fault-{fault.number}.json"
-        for old in place.glob(f"fault-{fault.number}.*"):
-            old.unlink()
-        if moment.pattern:
-            armed = {"number": fault.number, "pattern": moment.pattern, "count": fault.count, "to": fault.to}
-            armed |= {"signal": signal.Signals[fault.signal], "delay": fault.delay, "coordinator": process.pid}
-            new = place / "armed.new"
-            new.write_text(json.dumps(armed), encoding="utf-8")
-            new.rename(place / "armed.json")
-        steps = Steps(place)
-        while not (note.exists() if moment.pattern else steps.count() >= fault.count):
-            if (process.poll() is not None or time.monotonic() - began > LONGEST_S) and not note.exists():
-                return False
-            time.sleep(0.002)
-        (place / "armed.json").unlink(missing_ok=True)
-        if moment.pattern:
-            met = json.loads(note.read_text(encoding="utf-8"))
-            job, what = met["pid"], met["operation"]
-        else:
-            job, what = steps.job(), f"a step of {steps.model}"
-        if fault.delay or not moment.pattern:
+        if not note.exists():
+            return None
+        met = json.loads(note.read_text(encoding="utf-8"))
+        note.unlink()
+        return met["pid"], met["operation"]
+
+    def _send(self, place: Path, coordinator: int, fault: Fault, job: int, what: str) -> bool:
+        """Send the signal, unless the probe has done that; false if whom it is for has just ended."""
+        if fault.delay or not CLASSES[fault.kind].pattern:
             time.sleep(fault.delay)
-            with contextlib.suppress(ProcessLookupError):  # it has just ended
-                number = signal.Signals[fault.signal]
+            number = signal.Signals[fault.signal]
+            try:
                 if fault.to == "group":
-                    os.killpg(process.pid, number)
+                    os.killpg(coordinator, number)
                 else:
-                    os.kill(job if fault.to == "job" else process.pid, number)
+                    process = psutil.Process(job if fault.to == "job" else coordinator)
+                    if process.environ().get(PROBE) != str(place):
+                        return False  # another process has the number now
+                    process.send_signal(number)
+            except (ProcessLookupError, psutil.Error):
+                return False
         fault.came = True
         say(f"  {fault.number}: {fault} ({what.replace(f'{place}/', '')})")
         return True
@@ -344,15 +368,21 @@ class Steps:
 
     def __init__(self, place: Path) -> None:
         self._root = place / "results" / "smoke"
-        self._seen = self._lines()
+        self._seen: dict[Path, tuple[int, int]] = {}  # log: bytes, lines
         self._count, self.model = 0, ""
+        self.count()
+        self._count = 0
 
     def count(self) -> int:
-        for model, lines in self._lines().items():
-            if lines > self._seen.get(model, 0):
-                self._count += lines - self._seen.get(model, 0)
-                self.model = model
-            self._seen[model] = lines
+        for log in self._root.glob("training/*.jsonl"):
+            with contextlib.suppress(FileNotFoundError):
+                size, (before, lines) = log.stat().st_size, self._seen.get(log, (0, 0))
+                if size == before:
+                    continue
+                self._seen[log] = size, log.read_bytes().count(b"\n")
+                if self._seen[log][1] > lines:
+                    self._count += self._seen[log][1] - lines
+                    self.model = log.stem
         return self._count
 
     def job(self) -> int:
@@ -360,9 +390,6 @@ class Steps:
         with contextlib.suppress(OSError, ValueError):
             return int(json.loads((self._root / "state" / self.model / "lock").read_text())["pid"])
         return 2**22 + 1  # none has this number
-
-    def _lines(self) -> dict[str, int]:
-        return {file.stem: file.read_bytes().count(b"\n") for file in self._root.glob("training/*.jsonl")}
 
 
 def published() -> dict[str, Any]:
@@ -400,9 +427,13 @@ def made_again(place: Path, finished: dict[str, tuple[str, int]]) -> dict[str, i
     """The manifests that were there before with another end, and the bytes of what they name; `finished` is updated.
 
     One that is away for the moment is no loss yet: Snakemake removes it before it starts a job that may have finished.
+    An asset's files are verified again and stay, so that its manifest may be a new one; what is fetched is counted
+    apart.
     """
     lost = {}
     for name, manifest in manifests(place):
+        if name.startswith("assets/"):
+            continue
         size = sum(output["bytes"] for output in manifest["outputs"].values())
         if name in finished and finished[name][0] != manifest["ended"]:
             lost[name] = finished[name][1]
@@ -412,9 +443,6 @@ def made_again(place: Path, finished: dict[str, tuple[str, int]]) -> dict[str, i
 
 def content(place: Path) -> dict[str, str]:
     """What two runs of the study have in common: by name, the hash of a file or of what of it is no time or memory."""
-    import hashlib
-    import io
-
     import numpy as np
     import pandas as pd
 
@@ -426,9 +454,13 @@ def content(place: Path) -> dict[str, str]:
             if not file.is_file() or file.name.startswith((".", "README")) or file.name.endswith("manifest.json"):
                 continue
             data = file.read_bytes()
-            if file.suffix in (".csv", ".parquet"):
-                frame = pd.read_csv(file) if file.suffix == ".csv" else pd.read_parquet(file)
-                data = frame.drop(columns=TIMED, errors="ignore").to_json(double_precision=15).encode()
+            if file.suffix == ".csv":
+                rows = [*csv.DictReader(io.StringIO(data.decode()))]
+                data = json.dumps([{k: v for k, v in row.items() if k not in TIMED} for row in rows]).encode()
+            elif file.suffix == ".parquet":
+                columns = pd.read_parquet(file).to_dict("list").items()
+                kept = {name: values for name, values in columns if name not in TIMED}
+                data = json.dumps(kept, default=lambda array: array.tolist()).encode()
             elif file.suffix == ".jsonl":
                 rows = [json.loads(line) for line in data.splitlines()]
                 data = json.dumps([{k: v for k, v in row.items() if k not in TIMED} for row in rows]).encode()

@@ -79,9 +79,11 @@ def test_without_a_listener_the_command_runs_by_itself(tmp_path, monkeypatch):
     assert fork_server.delegate(["table", "x"]) is None
 
 
-@pytest.mark.parametrize(("job", "code"), [(b"", None), (b"1\n", 1)], ids=["before", "after"])
-def test_a_listener_that_dies_ends_in_no_traceback(tmp_path, monkeypatch, job, code):
-    """Before it has taken the job, the command runs by itself; after, the job died with it and has failed."""
+@pytest.mark.parametrize(
+    ("job", "code"), [(b"", None), (b"1\n", 1), (b"1\n137\n", 137)], ids=["before", "after", "job"]
+)
+def test_a_listener_that_dies_ends_in_no_traceback(tmp_path, monkeypatch, capfd, job, code):
+    """Before it has taken the job, the command runs by itself; after, the job died with it and has failed, which is said."""
 
     def die(listener: socket.socket) -> None:
         connection, _ = listener.accept()
@@ -99,7 +101,8 @@ def test_a_listener_that_dies_ends_in_no_traceback(tmp_path, monkeypatch, job, c
         thread = threading.Thread(target=die, args=(listener,))
         thread.start()
         try:
-            assert fork_server.delegate(["table", "x"]) == code
+            assert fork_server.delegate(["table", "x", "--study-dir", "there"]) == code
+            assert capfd.readouterr().err.startswith("error: table x was killed (SIGKILL)") == (code is not None)
         finally:
             thread.join()
             for number, handler in handlers.items():

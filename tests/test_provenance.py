@@ -2,10 +2,53 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 from yarnlab import provenance
-from yarnlab.provenance import lock_digest, package_versions, sha256_of
+from yarnlab.provenance import lock_digest, package_versions, replacing, sha256_of
+
+WRITER = """
+import sys
+from pathlib import Path
+from yarnlab.provenance import replacing
+with replacing(Path(sys.argv[1])) as draft:
+    draft.write_text("half")
+    print("writes", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_without_locks_what_may_be_written_by_another_stays(tmp_path, monkeypatch):
+    def refuse(*_: object) -> None:
+        raise OSError(38, "Function not implemented")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    (tmp_path / ".table.csv.ab12cd_8.csv").touch()
+    with replacing(tmp_path / "table.csv") as draft:
+        draft.write_text("new")
+    assert {path.name for path in tmp_path.iterdir()} == {".table.csv.ab12cd_8.csv", "table.csv"}
+
+
+def test_half_a_file_of_a_killed_process_goes_when_it_is_written_again(tmp_path):
+    """While the process lives it stays, and so does what only looks like it."""
+    table, others = (
+        tmp_path / "table[1].csv",
+        [".table[1].csv.settings", ".table[1].csv.ab12cd_8.json", ".env.template"],
+    )
+    for name in others:
+        (tmp_path / name).touch()
+    with subprocess.Popen([sys.executable, "-c", WRITER, table], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one:
+        one.stdout.readline()
+        with replacing(table) as draft:
+            draft.write_text("new")
+        assert len(list(tmp_path.iterdir())) == len(others) + 2
+        one.kill()
+    with replacing(table) as draft:
+        draft.write_text("newer")
+    assert {path.name for path in tmp_path.iterdir()} == {*others, table.name} and table.read_text() == "newer"
 
 
 @pytest.mark.parametrize("name", ["flash-attn", "flash-attn-3", "liger-kernel", "triton", "nvidia-cudnn-cu13"])

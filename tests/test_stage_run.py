@@ -12,6 +12,7 @@ from yarnlab import cli, tracking
 from yarnlab.errors import EXIT_INTERRUPTED
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.provenance import replacing, sha256_of
+from yarnlab.stages.finished import kept_run, restore
 from yarnlab.stages.run import StageRun, stage_run
 from yarnlab.tracking.records import load_records
 
@@ -33,6 +34,26 @@ def test_a_finished_stage_left_what_its_manifest_says(tmp_path):
     manifest = json.loads((tmp_path / "evaluations/passkey/base.manifest.json").read_text())
     (name, made), *rest = manifest["outputs"].items()
     assert not rest and made == {"sha256": sha256_of(tmp_path / name), "bytes": 4}
+    assert load_records(tmp_path)[0]["status"] == "finished"
+
+
+def test_a_kill_right_after_the_manifest_costs_nothing(tmp_path, monkeypatch):
+    """Snakemake has no note of the job's end then: it deletes the manifest and starts the job again."""
+
+    def killed(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    table = tmp_path / "evaluations/passkey/base.parquet"
+    run = StageRun(tmp_path, "passkey", "base", {}, "code", table.with_suffix(".manifest.json"), state="key")
+    monkeypatch.setattr(tracking, "record_end", killed)
+    with pytest.raises(KeyboardInterrupt), kept_run(run):
+        with replacing(table) as temporary:
+            temporary.write_text("good")
+        run.outputs.append(table)
+    written = run.manifest.read_bytes()
+    run.manifest.unlink()
+    monkeypatch.setenv("YARNLAB_FORCED", "")
+    assert restore(run) and run.manifest.read_bytes() == written
     assert load_records(tmp_path)[0]["status"] == "finished"
 
 

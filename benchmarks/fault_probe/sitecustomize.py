@@ -1,7 +1,7 @@
 """Every Python process of the crash campaign loads this: it lies on PYTHONPATH, and Python imports it by its name.
 
-When the file operation comes that faults.py waits for, it sends the signal, or tells faults.py which process it is. So
-a signal arrives at the very moment before a rename or in the middle of a write, which no clock outside would hit.
+When a file operation comes that faults.py waits for, it sends the signal, or tells faults.py which process it is. So a
+signal arrives at the very moment before a rename or in the middle of a write, which no clock outside would hit.
 Nothing of yarnlab is changed: the operations are those that Python reports to its audit hooks.
 """
 
@@ -25,16 +25,20 @@ def watch(event, arguments):
         return
     _busy = True  # what is opened here is no operation of the study
     try:
-        with suppress(FileNotFoundError, ValueError):
-            _meet(f"{event} {os.fsdecode(path)}")
+        with (
+            suppress(FileNotFoundError, ValueError),
+            open(os.path.join(FOLDER, "armed.json"), encoding="utf-8") as file,
+        ):
+            armed = json.load(file)
+            verb = (getattr(sys, "argv", None) or [""])[1:2]
+            for fault in armed["faults"]:
+                _meet(armed["coordinator"], fault, " ".join([event, os.fsdecode(path), *verb, ""][:3]))
     finally:
         _busy = False
 
 
-def _meet(operation):
-    with open(os.path.join(FOLDER, "armed.json"), encoding="utf-8") as file:
-        fault = json.load(file)
-    own = os.getpid() != fault["coordinator"]
+def _meet(coordinator, fault, operation):
+    own = os.getpid() != coordinator
     if not (own or fault["to"] != "job") or not re.search(fault["pattern"], operation):
         return
     place = os.path.join(FOLDER, f"fault-{fault['number']}")
@@ -49,9 +53,9 @@ def _meet(operation):
     os.rename(f"{place}.new", f"{place}.json")
     if fault["delay"] == 0:
         if fault["to"] == "group":
-            os.killpg(fault["coordinator"], fault["signal"])
+            os.killpg(coordinator, fault["signal"])
         else:
-            os.kill(os.getpid() if fault["to"] == "job" else fault["coordinator"], fault["signal"])
+            os.kill(os.getpid() if fault["to"] == "job" else coordinator, fault["signal"])
 
 
 if FOLDER:

@@ -82,7 +82,15 @@ def delegate(arguments: list[str]) -> int | None:
             end = answers.readline()
         except OSError:
             end = ""
-        return int(end) if end else 1  # the fork server was killed, and its jobs with it
+        if (
+            not end or int(end) == 128 + signal.SIGKILL
+        ):  # in the first case its supervisor was killed, and it died with it
+            print(
+                f"error: {' '.join(arguments[:2])} was killed (SIGKILL), by hand or since memory ran out: run the same "
+                "command again, with fewer --cores if it was memory",
+                file=sys.stderr,
+            )
+        return int(end) if end else 1
 
 
 def serve(folder: Path, parent_lives: Callable[[], bool]) -> None:

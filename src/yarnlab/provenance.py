@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -10,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib import metadata
@@ -41,17 +43,42 @@ SELF_SHA256 = "self_sha256"  # in a record: the sha256 of its own text without t
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place if the block ends well; a failure leaves `path` as it was."""
+    """A temporary path beside `path` that takes its place if the block ends well; a failure leaves `path` as it was.
+
+    What processes that were killed had begun to write there is removed.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    remove_drafts(path.with_name(glob.escape(path.name)))
+    handle, temporary = _draft(path)
     try:
         yield temporary
         temporary.chmod(0o644)  # mkstemp's 0600 would hide results from colleagues
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+        os.close(handle)
+
+
+def remove_drafts(path: Path) -> None:
+    """Remove what no living process is writing any more of `path`, whose name may be a pattern: `*.json`.
+
+    Whoever writes holds the kernel's lock on it. Where there are no locks everything stays.
+    """
+    for draft in path.parent.glob(f".{path.name}.{'[a-z0-9_]' * 8}{path.suffix}"):
+        with suppress(OSError), draft.open("r+b") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            draft.unlink()
+
+
+def _draft(path: Path) -> tuple[int, Path]:
+    """A new file beside `path`, open and locked; the lock goes with the process, however that ends."""
+    while True:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        if os.fstat(handle).st_nlink:
+            return handle, Path(name)
+        os.close(handle)  # before the lock was there another process took it for a dead one's
 
 
 def write_json(path: Path, value: object) -> None:

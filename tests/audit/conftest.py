@@ -13,9 +13,9 @@ from yarnlab import tracking
 from yarnlab.results.analyse import analyse
 from yarnlab.results.crate import write_crate
 from yarnlab.results.report.render import write_report
-from yarnlab.stages.finished import keep
+from yarnlab.stages.finished import kept_run
 from yarnlab.stages.layout import Layout
-from yarnlab.stages.run import StageRun, stage_run
+from yarnlab.stages.run import StageRun
 
 COMMAND = "envs/run snakemake --cores all --config study=micro"
 KIND = "perplexity"
@@ -27,9 +27,8 @@ def make(folder: Path, stage: str, name: str, outputs: list[Path], inputs: tuple
     layout = Layout(folder)
     run = StageRun(folder, stage, name, {"of": name}, f"{stage}@1", layout.manifest(stage, name), seeds={"seed": 42})
     run.inputs, run.metrics_file = list(inputs), layout.training(name) if stage == "train" else None
-    with stage_run(run):
+    with kept_run(run):
         run.outputs = outputs
-    keep(run)
     return run.manifest
 
 

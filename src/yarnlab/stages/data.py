@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from yarnlab.progress import Progress
+from yarnlab.stages.finished import kept_run, restore
 from yarnlab.stages.layout import Layout, seeds_of
-from yarnlab.stages.run import StageRun, stage_run
+from yarnlab.stages.run import StageRun, stage_run, state_key
 
 
 def fetch_asset(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
@@ -45,10 +47,11 @@ def make_tokenizer(layout: Layout, name: str, spec: dict[str, Any], code: str, l
     """Train and save the study's tokenizer."""
     from yarnlab.corpus.packages import read_packages, versions
     from yarnlab.corpus.tokenizer import save_tokenizer, train_tokenizer
-    from yarnlab.progress import Progress
 
     run = StageRun(layout.root, "tokenizer", name, spec, code, layout.tokenizer / "manifest.json", seeds=seeds_of(spec))
-    with stage_run(run):
+    if _restored(run, log):
+        return
+    with kept_run(run):
         packages = tuple(spec["corpus"]["packages"])
         wanted = spec["tokenizer"]
         progress = Progress("tokenizer", 1, log=log)
@@ -77,7 +80,9 @@ def make_corpus(layout: Layout, name: str, spec: dict[str, Any], code: str, log:
     asset = layout.asset(source["asset"]) if "asset" in source else None
     run = StageRun(layout.root, "corpus", name, spec, code, folder / "manifest.json", seeds=seeds_of(spec))
     run.inputs = [place / "manifest.json" for place in (tokenizer, asset) if place is not None]
-    with stage_run(run):
+    if _restored(run, log):
+        return
+    with kept_run(run):
         run.facts = build_corpus(spec, tokenizer, folder, asset=asset, log=log)
         run.outputs = [folder / "tokens.npy", folder / "documents.json"]
         run.metrics = {"tokens": run.facts["tokens"], "documents": run.facts["documents"]}
@@ -89,3 +94,12 @@ def make_corpus(layout: Layout, name: str, spec: dict[str, Any], code: str, log:
                 "source": run.facts["source"],
             }
         ]
+
+
+def _restored(run: StageRun, log: Path | None) -> bool:
+    """Whether it was made before and is put back; `run` gets its state."""
+    run.state = state_key(run)
+    if not restore(run):
+        return False
+    Progress(run.name, 0, log=log).say("made before of the same inputs, and its files are intact: put back")
+    return True

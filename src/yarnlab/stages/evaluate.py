@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from yarnlab.machine import record
 from yarnlab.precision import resolve_precision
 from yarnlab.progress import Progress
-from yarnlab.stages.finished import keep, restore
+from yarnlab.stages.finished import kept_run, restore
 from yarnlab.stages.layout import Layout, columns_of, seeds_of, tags_of
-from yarnlab.stages.run import StageRun, stage_run, state_key
+from yarnlab.stages.run import StageRun, state_key
 from yarnlab.study.evaluations import KINDS
 from yarnlab.study.sections import digest
 
@@ -60,7 +60,7 @@ def evaluate(
         Progress(f"{kind} {name}", 0, log=log).say("made before of the same inputs, and its files are intact: put back")
         _remove(partial)
         return
-    with stage_run(run):
+    with kept_run(run):
         torch.set_num_threads(threads)
         corpus = TokenisedCorpus.open(corpus_manifest.parent)
         rope = rope_of(spec)
@@ -83,7 +83,6 @@ def evaluate(
         # Afterwards, since an evaluation may take another kernel than the fastest, to have a cache of keys.
         run.facts |= attention.facts(model, precision) | record.facts(model.device.type)
         _write_outcome(run, path, layout.nll(corpus_name, name), outcome, corpus.names)
-    keep(run)
     _remove(partial)
 
 

@@ -2,8 +2,9 @@
 
 Snakemake starts a job again when an input was written anew, whatever that holds, and deletes the job's manifest first.
 So a parent or a corpus that was made again with the same content would cost all that follows from it, and a setting
-that was changed, started and changed back would cost the model. What a finished training or evaluation said (manifest,
-step log, tracking record) is therefore kept a second time, undeclared; it counts while the files hold what was written.
+that was changed, started and changed back would cost the model; so would a kill between the end of a job and
+Snakemake's note of it. What a finished stage said (manifest, step log, tracking record) is therefore kept a second
+time, undeclared, before its manifest is written; it counts while the files hold what was written.
 
 Snakemake's own `update()` keeps a declared output too. But when an attempt fails it gives the output back with a new
 time, and a model of other inputs then passes for made.
@@ -13,11 +14,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from yarnlab import tracking
 from yarnlab.provenance import read_json, replacing, sha256_of, write_record
-from yarnlab.stages.run import StageRun
+from yarnlab.stages.run import StageRun, stage_run
 
 FORCED = "YARNLAB_FORCED"  # rules and files that a call of Snakemake asks to be made again, one a line; * for all
 MANIFEST, STEPS, RECORD = "manifest.json", "steps.jsonl", "record.json"
@@ -28,15 +32,27 @@ def is_finished(run: StageRun) -> bool:
     return _is_of(run, run.manifest)
 
 
-def keep(run: StageRun) -> None:
-    """Keep what the finished execution `run` wrote of itself; without room for that, nothing is kept."""
+@contextmanager
+def kept_run(run: StageRun) -> Iterator[StageRun]:
+    """`stage_run` of a stage whose result is put back where it is asked for again (`restore`)."""
+    with stage_run(run, keep=lambda manifest: _keep(run, manifest)):
+        yield run
+    with suppress(OSError):  # what was kept has another time of the end, and else the same
+        write_record(_kept(run) / RECORD, tracking.read_record(run.study_dir, run.stage, run.name))
+
+
+def _keep(run: StageRun, manifest: dict[str, Any]) -> None:
+    """Keep what the execution `run` says of itself when it has finished; without room for that, nothing is kept."""
     kept = _kept(run)
+    record = tracking.read_record(run.study_dir, run.stage, run.name)
     try:
         (kept / MANIFEST).unlink(missing_ok=True)
-        write_record(kept / RECORD, tracking.read_record(run.study_dir, run.stage, run.name))
+        if record:
+            artifacts = [run.relative(path) for path in run.artifacts]
+            write_record(kept / RECORD, tracking.ended(run.study_dir, record, error=None, artifacts=artifacts))
         if run.metrics_file is not None:
             _copy(run.metrics_file, kept / STEPS)
-        _copy(run.manifest, kept / MANIFEST)  # last: what is kept counts if this is there
+        write_record(kept / MANIFEST, manifest)  # last: what is kept counts if this is there
     except OSError:
         shutil.rmtree(kept, ignore_errors=True)
 

@@ -15,7 +15,7 @@ from yarnlab.model_card import write_card
 from yarnlab.precision import resolve_precision
 from yarnlab.progress import Progress
 from yarnlab.provenance import read_json
-from yarnlab.stages.finished import is_finished, keep, restore
+from yarnlab.stages.finished import is_finished, kept_run, restore
 from yarnlab.stages.layout import Layout, seeds_of, tags_of
 from yarnlab.stages.run import StageRun, stage_run, state_key
 
@@ -94,11 +94,10 @@ def _train_together(
                 finished = _already_finished(run, state, log, waited)
                 group.announce(not finished)
                 if not finished:
-                    with stage_run(run):
+                    with kept_run(run):
                         for corpus in corpora:
                             run.add_dataset(corpus, "training")
                         _train(run, layout, rope, phases, state, log, group)
-                    keep(run)
                     _write_card(layout, run.name)
                     # The state has served; left behind, a forced rerun would find the run finished and train nothing.
                     _remove(state, Progress(run.name, 0, log=log))

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,9 +77,10 @@ def state_key(run: StageRun, *resolved: Any) -> str:
 
 
 @contextmanager
-def stage_run(run: StageRun) -> Iterator[StageRun]:
+def stage_run(run: StageRun, keep: Callable[[dict[str, Any]], None] | None = None) -> Iterator[StageRun]:
     """Record the start, let the stage work, write the manifest; a failure is recorded too and leaves no manifest.
 
+    `keep` gets the manifest's content before it is written: what it notes is there when the stage counts as finished.
     The manifest names the inputs as they were at the start. What can't be recorded (a full disk) is MLflow's loss: it
     takes neither the place of the stage's own error nor a finished stage's manifest.
     """
@@ -101,7 +102,10 @@ def stage_run(run: StageRun) -> Iterator[StageRun]:
         held = {project_path(path): digest(read_json(path).get("outputs")) for path in run.inputs}
         with tracking.sampled(run.study_dir, f"{run.stage}.{run.name}"):
             yield run
-        write_record(run.manifest, _manifest(run, inputs, held, started, time.monotonic() - clock))
+        manifest = _manifest(run, inputs, held, started, time.monotonic() - clock)
+        if keep is not None:
+            keep(manifest)
+        write_record(run.manifest, manifest)
     except BaseException as error:
         with suppress(OSError):
             tracking.record_end(run.study_dir, run.stage, run.name, error=f"{type(error).__name__}: {error}")

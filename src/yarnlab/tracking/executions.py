@@ -10,7 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from yarnlab.provenance import git_state, hardware, now, read_json, write_record
+from yarnlab.provenance import git_state, hardware, now, read_json, remove_drafts, write_record
 
 Execution = dict[str, Any]
 """id, started, ended (None while it runs), user, host, command, git, hardware; `killed` where nobody noted its end."""
@@ -20,6 +20,7 @@ def start_execution(study_dir: Path, pid: int) -> None:
     """Note that the process `pid` runs the study: who, since when, where, with which command and commit."""
     import psutil
 
+    remove_drafts(study_dir / "tracking" / "executions" / "*.json")  # none of the former ones is written again
     with suppress(psutil.NoSuchProcess, OSError):
         process = psutil.Process(pid)
         started = datetime.fromtimestamp(process.create_time(), UTC).isoformat(timespec="milliseconds")

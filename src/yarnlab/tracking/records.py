@@ -79,12 +79,15 @@ def record_end(
     study_dir = Path(study_dir)
     path = _record_path(study_dir, stage, name)
     record = read_json(path)
-    if not record:
-        return
+    if record:
+        write_record(path, ended(study_dir, record, error=error, artifacts=artifacts))
+
+
+def ended(study_dir: Path, record: Record, *, error: str | None, artifacts: Iterable[str | Path]) -> Record:
+    """`record` as it is when the stage has ended now."""
     named = [*record["artifacts"], *(_inside(study_dir, file) for file in artifacts)]
     status = "finished" if error is None else "failed"
-    changed = {"status": status, "ended": now(), "error": error, "artifacts": list(dict.fromkeys(named))}
-    write_record(path, record | changed)
+    return record | {"status": status, "ended": now(), "error": error, "artifacts": list(dict.fromkeys(named))}
 
 
 def read_record(study_dir: Path, stage: str, name: str) -> Record:

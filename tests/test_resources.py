@@ -1,0 +1,213 @@
+"""A machine that refuses something: the command ends with one message or goes on, and given again where nothing is
+refused it comes to the same results. Real limits, mounts and users, where the machine allows them."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+ROOT = Path(__file__).resolve().parents[1]
+TARGET = "results/smoke/evaluations/perplexity/base.manifest.json"
+OUTCOME = ("models/base/model.safetensors", "evaluations/perplexity/base.parquet", "data/train/tokens.npy")
+NOBODY = 65534
+
+
+def run(folder: Path, *more: str, **how) -> subprocess.CompletedProcess:
+    """The command that makes a tokenizer, two corpora, the base and an evaluation of it in `folder`."""
+    snakefile = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "2"]
+    environment = {**os.environ, **how.pop("environment", {})}
+    return subprocess.run(
+        [sys.executable, "-m", *snakefile, *(more or [TARGET]), "--config", "study=smoke"],
+        capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=600, **how,
+    )  # fmt: skip
+
+
+def outcome(folder: Path) -> list[bytes]:
+    return [(folder / "results" / "smoke" / name).read_bytes() for name in OUTCOME]
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory) -> list[bytes]:
+    folder = tmp_path_factory.mktemp("undisturbed")
+    done = run(folder)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return outcome(folder)
+
+
+def refused(done: subprocess.CompletedProcess, *reasons: str) -> None:
+    """It failed with a message that names one of these reasons, and without a traceback."""
+    said = done.stdout + done.stderr
+    assert done.returncode != 0, said[-3000:]
+    assert "Traceback" not in said, said[-6000:]
+    assert any(reason in said for reason in reasons), said[-6000:]
+
+
+def comes_to_the_same(folder: Path, undisturbed: list[bytes]) -> None:
+    done = run(folder)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    assert outcome(folder) == undisturbed
+
+
+@pytest.fixture
+def mounted(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """Puts a small disk of its own below results/: (mount options) → the folder that results/ is in."""
+    disk = tmp_path / "results"
+    disk.mkdir()
+
+    def mount(options: str) -> Path:
+        done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", disk], capture_output=True, check=False)
+        if done.returncode:
+            pytest.skip("only root, outside of most containers, can mount")
+        return tmp_path
+
+    yield mount
+    subprocess.run(["umount", "--lazy", disk], capture_output=True, check=False)
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", folder / "results"], check=True)
+
+
+def test_a_disk_that_is_full_at_one_write_after_another(mounted, undisturbed):
+    """It grows by so little that each attempt gets only a little farther."""
+    folder, size, failed = mounted("size=256k"), 256, 0
+    while (done := run(folder)).returncode:
+        refused(done, "No space left on device", "the disk is full", "disk is full")
+        failed += 1
+        size = int(size * 1.4)
+        assert size < 64 * 1024, "it never has enough"
+        remount(folder, f"size={size}k")
+    assert failed >= 5 and outcome(folder) == undisturbed
+
+
+def test_results_that_can_only_be_read(mounted, undisturbed):
+    folder = mounted("size=64m")
+    remount(folder, "ro")
+    refused(run(folder), "Read-only file system")
+    remount(folder, "rw")
+    comes_to_the_same(folder, undisturbed)
+    remount(folder, "ro")
+    done = run(folder)  # everything is there
+    assert done.returncode == 0 and "Nothing to be done" in done.stdout + done.stderr, done.stderr[-3000:]
+    remount(folder, "rw")
+
+
+def limited(kind: int, limit: int) -> Callable[[], None]:
+    def limit_it() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(kind, (limit, limit))
+
+    return limit_it
+
+
+@pytest.mark.parametrize(
+    ("kind", "limit", "reason"),
+    [
+        pytest.param(resource.RLIMIT_FSIZE, 300_000, "File too large", id="file-size"),
+        pytest.param(resource.RLIMIT_NOFILE, 24, "Too many open files", id="open-files"),
+    ],
+)
+def test_a_limit_of_the_shell(tmp_path, undisturbed, kind, limit, reason):
+    refused(run(tmp_path, preexec_fn=limited(kind, limit)), reason)
+    comes_to_the_same(tmp_path, undisturbed)
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Callable[[], None]]:
+    """For preexec_fn: enters a cgroup of 500 MB."""
+    with suppress(OSError, StopIteration):
+        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if ":memory:" in line)
+        group = Path("/sys/fs/cgroup/memory") / own.split(":")[2].strip("/") / f"yarnlab-test-{os.getpid()}"
+        group.mkdir()
+        (group / "memory.limit_in_bytes").write_text("500M")
+        yield lambda: (group / "cgroup.procs").write_text(str(os.getpid())) and None
+        deadline = time.monotonic() + 30
+        while group.exists() and time.monotonic() < deadline:
+            with suppress(OSError):
+                for process in (group / "cgroup.procs").read_text().split():
+                    os.kill(int(process), signal.SIGKILL)
+                group.rmdir()
+            time.sleep(0.1)
+        return
+    pytest.skip("no cgroup of memory can be made here")
+
+
+def test_memory_that_runs_out(tmp_path, undisturbed, little_memory):
+    """The system kills a job, or the coordinator itself."""
+    done = run(tmp_path, preexec_fn=little_memory)
+    assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr, done.stderr[-3000:]
+    assert done.returncode < 0 or "was killed (SIGKILL)" in done.stdout + done.stderr, done.stderr[-3000:]
+    comes_to_the_same(tmp_path, undisturbed)
+
+
+def test_two_coordinators_at_once(tmp_path, undisturbed):
+    """One makes the results, the other one says that they are being made."""
+    command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]
+    command += ["--cores", "1", TARGET, "--config", "study=smoke"]
+    pair = [
+        subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        for _ in range(2)
+    ]
+    said = [one.communicate(timeout=600)[0] for one in pair]
+    assert sorted(one.returncode for one in pair) in ([0, 0], [0, 1]), said[0][-2000:] + said[1][-2000:]
+    for one, text in zip(pair, said, strict=True):
+        assert "Traceback" not in text
+        assert one.returncode == 0 or "cannot be locked" in text, text[-2000:]
+    assert outcome(tmp_path) == undisturbed
+
+
+def test_a_clock_that_was_set_back(tmp_path, undisturbed):
+    """All that was written so far is of tomorrow: it holds what it held, and costs nothing to be put back."""
+    assert run(tmp_path).returncode == 0
+    model = tmp_path / "results/smoke/models/base/manifest.json"
+    before, tomorrow = model.read_bytes(), time.time() + 86400
+    for file in (tmp_path / "results" / "smoke").rglob("*"):
+        if file.is_file() and "perplexity" not in file.parts:
+            os.utime(file, (tomorrow, tomorrow))
+    comes_to_the_same(tmp_path, undisturbed)
+    assert model.read_bytes() == before
+
+
+def test_results_on_another_disk_behind_a_link(tmp_path, undisturbed):
+    (tmp_path / "elsewhere" / "deep").mkdir(parents=True)
+    (tmp_path / "study").mkdir()
+    (tmp_path / "study" / "results").symlink_to(tmp_path / "elsewhere" / "deep")
+    comes_to_the_same(tmp_path / "study", undisturbed)
+    assert (tmp_path / "elsewhere/deep/smoke/models/base/model.safetensors").is_file()
+
+
+def test_a_home_that_can_not_be_written(tmp_path, undisturbed):
+    home = {name: "/proc/home" for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "HF_HOME")}
+    done = run(tmp_path, environment=home)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert outcome(tmp_path) == undisturbed
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
+def test_a_second_user_and_a_closed_umask(tmp_path, undisturbed):
+    """Who may not write gets one message; who may, finds all as it was. Files are as readable as their folders allow."""
+    for folder in [tmp_path, *tmp_path.parents][:3]:
+        folder.chmod(0o755)
+    done = run(tmp_path, umask=0o077)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert outcome(tmp_path) == undisturbed
+    mine = tmp_path / "results" / "smoke" / "models"
+    assert mine.stat().st_mode & 0o077 == 0
+    for place in (tmp_path, *tmp_path.rglob("*")):
+        if place.is_dir():
+            place.chmod(0o755)
+    (tmp_path / "results" / "smoke" / "evaluations" / "perplexity" / "base.manifest.json").unlink()
+    environment = {"HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent"}
+    theirs = run(tmp_path, user=NOBODY, group=NOBODY, extra_groups=[], environment=environment)
+    refused(theirs, "Permission denied", "not writable")
+    comes_to_the_same(tmp_path, undisturbed)
