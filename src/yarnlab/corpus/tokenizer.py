@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 BOS, EOS = "<s>", "</s>"
 BOS_ID, EOS_ID = 0, 1
-# What pre-training text ends with, by its usual names: a chat tokenizer's EOS is the end of a turn instead.
+# A chat tokenizer's EOS is the end of a turn; what pre-training text ended with has these names.
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<end_of_turn>", "<|eot|>")
 TEXT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 
 
@@ -96,7 +97,7 @@ def special_ids(folder: Path) -> Special:
     if eos is None:
         raise CorpusError(f"the tokenizer in {folder} names no EOS token, so documents can't be set apart")
     special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-    if tokenizer.id_to_token(eos) not in TEXT_ENDS and (ends := [end for end in TEXT_ENDS if end in special]):
+    if tokenizer.id_to_token(eos) in TURN_ENDS and (ends := [end for end in TEXT_ENDS if end in special]):
         eos = int(tokenizer.token_to_id(ends[0]))
     return Special(eos if bos is None else bos, eos)
 

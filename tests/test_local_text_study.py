@@ -105,7 +105,7 @@ def layout(tmp_path: Path, tiny_data: Path) -> Layout:
     """A results folder with the model's tokenizer in it."""
     layout = Layout(tmp_path / "results" / "mine")
     shutil.copytree(tiny_data / "tokenizer", layout.asset("mine"))
-    (layout.asset("mine") / "manifest.json").write_text("{}")
+    (layout.asset("mine") / "manifest.json").write_text('{"outputs": {}}')
     return layout
 
 
