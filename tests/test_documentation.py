@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from yarnlab.audit.folder import NOT_RESULTS
+
 ROOT = Path(__file__).resolve().parents[1]
 SOURCE = ROOT / "src" / "yarnlab"
 PAGES = (ROOT / "README.md", ROOT / "config" / "README.md", *sorted((ROOT / "docs").glob("*.md")))
@@ -99,6 +101,7 @@ def paths() -> list[tuple[str, str]]:
 # What a study writes, what a reader makes or has, and what only looks like a path.
 NONE_HERE = {"study.json", "analysis.json", "claims.json", "config.json", "tracking/planned.json", "tracking/runs.json"}
 NONE_HERE |= {"mlartifacts/", "workflow/profiles/NAME", "owner/name", "sL/2", "tokenizer.json", "sympy/sympy/core"}
+NONE_HERE |= {*NOT_RESULTS, ".finished/", "ro-crate-metadata.json"}
 
 
 def headings_of_code(page: Path) -> str:
