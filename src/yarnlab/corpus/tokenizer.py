@@ -96,9 +96,9 @@ def special_ids(folder: Path) -> Special:
     eos = find("eos")
     if eos is None:
         raise CorpusError(f"the tokenizer in {folder} names no EOS token, so documents can't be set apart")
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-    if tokenizer.id_to_token(eos) in TURN_ENDS and (ends := [end for end in TEXT_ENDS if end in special]):
-        eos = int(tokenizer.token_to_id(ends[0]))
+    special = {token.content: id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    if tokenizer.id_to_token(eos) in TURN_ENDS:
+        eos = next((special[end] for end in TEXT_ENDS if end in special), eos)
     return Special(eos if bos is None else bos, eos)
 
 
