@@ -102,6 +102,7 @@ class Fault:
 
 def main() -> None:
     options = read_arguments()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with what it has started
     folder = Path(options.folder or tempfile.mkdtemp(prefix="faults-"))
     folder.mkdir(parents=True, exist_ok=True)
     with Campaign(folder, options.classes) as campaign:
