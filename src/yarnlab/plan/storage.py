@@ -46,9 +46,8 @@ def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
             continue
         size = sizes.get(name, weights.get(name))
         if asset.wheel is not None:
-            note: str | None = (
-                f"asset {name}: the package index knows the size of {asset.wheel.name}=={asset.wheel.version}"
-            )
+            pinned = f"{asset.wheel.name}=={asset.wheel.version}"
+            note: str | None = f"asset {name}: the package index knows the size of {pinned}"
             yield Stage("asset", name, download=None, disk=2.0 * (size or 0.0)), note  # fp32; `size` is of 16 bits
             continue
         note = None
