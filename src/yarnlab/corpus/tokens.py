@@ -6,8 +6,8 @@ import io
 import json
 import math
 import random
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -135,11 +135,15 @@ def build_corpus(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, 
     tokenizer, special = load_tokenizer(tokenizer_folder), special_ids(tokenizer_folder)
     most_of_folder, of_folder = source.get("per_folder", math.inf), Counter[str]()
     with CorpusWriter(folder, id_type(tokenizer_folder), special) as writer:
-        for name, ids in _encode(documents, tokenizer, source, log):
-            place = f"{name.rpartition('/')[0]}#{name.partition('#')[2]}"  # each part of a folder's files by itself
-            if len(ids) < source.get("min_tokens", 0) or of_folder[place] >= most_of_folder:
-                continue
-            of_folder[place] += 1
+
+        def kept() -> Iterator[tuple[str, list[int]]]:
+            for name, ids in _encode(documents, tokenizer, source, log):
+                place = f"{name.rpartition('/')[0]}#{_part_of(name)}"  # each part of a folder's files by itself
+                if len(ids) >= source.get("min_tokens", 0) and of_folder[place] < most_of_folder:
+                    of_folder[place] += 1
+                    yield name, ids
+
+        for name, ids in _in_turns(kept(), source.get("parts", ["source"])):
             writer.add(name, np.array([special.bos, *ids, special.eos]))
             if writer.documents == source.get("documents") or writer.tokens >= source.get("max_tokens", math.inf):
                 break
@@ -153,6 +157,24 @@ def build_corpus(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, 
             )
     facts = {"tokens": writer.tokens, "documents": writer.documents, "versions": versions(packages)}
     return facts | {"bos": special.bos, "eos": special.eos}
+
+
+def _in_turns(documents: Iterator[tuple[str, list[int]]], parts: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, ids): one document of each part after the other while there are any; then what is left."""
+    waiting: dict[str, deque[tuple[str, np.ndarray]]] = {part: deque() for part in parts}
+    turn = 0
+    for name, ids in documents:
+        waiting[_part_of(name)].append((name, np.array(ids, dtype=np.int32)))
+        while waiting[parts[turn]]:
+            yield waiting[parts[turn]].popleft()
+            turn = (turn + 1) % len(parts)
+    for left in waiting.values():
+        yield from left
+
+
+def _part_of(name: str) -> str:
+    """Of a document of packages."""
+    return "docstrings" if name.endswith("#docstrings") else "source"
 
 
 def _encode(
