@@ -132,7 +132,7 @@ def build_corpus(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, 
     random.Random(seed).shuffle(documents)
     if "parts" in source:
         documents = parts_of(documents, tuple(source["parts"]))
-    tokenizer, special = load_tokenizer(tokenizer_folder), special_ids(tokenizer_folder)
+    tokenizer, special = load_tokenizer(tokenizer_folder), special_ids(tokenizer_folder, source.get("separator"))
     most_of_folder, of_folder = source.get("per_folder", math.inf), Counter[str]()
     with CorpusWriter(folder, id_type(tokenizer_folder), special) as writer:
 
@@ -156,7 +156,15 @@ def build_corpus(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, 
                 "name more packages"
             )
     facts = {"tokens": writer.tokens, "documents": writer.documents, "versions": versions(packages)}
-    return facts | {"bos": special.bos, "eos": special.eos}
+    return facts | borders(special, tokenizer_folder, log)
+
+
+def borders(special: Special, tokenizer_folder: Path, log: Path | None) -> dict[str, Any]:
+    """What stands around documents, for the manifest; the log shows it in the tokenizer's words."""
+    tokenizer = load_tokenizer(tokenizer_folder)
+    begin, end = (tokenizer.id_to_token(token) for token in (special.bos, special.eos))
+    Progress("corpus", 0, log=log).say(f"documents begin with {begin!r} and end with {end!r}")
+    return {"bos": special.bos, "eos": special.eos, "separator": end}
 
 
 def _in_turns(documents: Iterator[tuple[str, list[int]]], parts: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
