@@ -41,7 +41,7 @@ import psutil
 ROOT = Path(__file__).resolve().parents[1]
 REPO = "emozilla/NTK-Llama-2-7b-8k"  # of those that the stand-in has as .bin
 PROBE = "YARNLAB_FAULTS"
-LAP = 24  # signals in one lap
+LAP = 20  # signals in one lap
 DELAY_S = 0.3  # the longest time between an operation and a signal that does not come with it
 LONGEST_S = 1200.0  # of one attempt
 SIGNALS = ("SIGKILL", "SIGTERM", "SIGINT")
@@ -82,7 +82,7 @@ CLASSES = {
 class Fault:
     """One signal: its class, whom it meets; count: at which operation or step of those; delay: so many seconds later.
 
-    lost: bytes; problems: what was not as without it; came: whether its moment was met.
+    lost: bytes; problems: what was not as without it; judged: whether it has come and its lap has ended.
     """
 
     number: int
@@ -93,7 +93,7 @@ class Fault:
     delay: float
     lost: int = 0
     problems: list[str] = field(default_factory=list)
-    came: bool = False
+    judged: bool = False
 
     def __str__(self) -> str:
         late = f", {self.delay:.2f} s later" if self.delay else ""
@@ -102,13 +102,16 @@ class Fault:
 
 def main() -> None:
     options = read_arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with what it has started
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # with what it has started, and a table
     folder = Path(options.folder or tempfile.mkdtemp(prefix="faults-"))
     folder.mkdir(parents=True, exist_ok=True)
-    with Campaign(folder, options.classes) as campaign:
-        faults = campaign.run(draw(options.kills, options.seed, options.classes))
-    print(table(faults))
-    if all(fault.came and not fault.problems and not fault.lost for fault in faults):
+    faults = draw(options.kills, options.seed, options.classes)
+    try:
+        with Campaign(folder, options.classes) as campaign:
+            campaign.run(faults)
+    finally:
+        print(table(faults), flush=True)
+    if all(fault.judged and not fault.problems and not fault.lost for fault in faults):
         if options.folder is None:
             shutil.rmtree(folder)
         return
@@ -182,8 +185,8 @@ class Campaign:
                 process.kill()
         self._opened.close()
 
-    def run(self, faults: list[Fault]) -> list[Fault]:
-        """All laps; returns the faults with what became of them."""
+    def run(self, faults: list[Fault]) -> None:
+        """All laps; notes in the faults what became of them."""
         say("an undisturbed run")
         undisturbed = self.folder / "undisturbed"
         if not (undisturbed / "done").exists():
@@ -203,7 +206,6 @@ class Campaign:
             for fault in missed:  # so late a moment did not come
                 fault.count = (fault.count + 1) // 2
             left = missed + left
-        return faults
 
     def _lap(self, place: Path, faults: list[Fault]) -> list[Fault]:
         """One study from nothing to its end; returns the faults that found no moment."""
@@ -238,6 +240,7 @@ class Campaign:
             say(f"  {problem}")
         for fault in came:
             fault.problems += problems
+            fault.judged = True
         say(f"{place.name} ended after {time.monotonic() - began:.0f} s and {attempt} commands")
         if not problems and not any(fault.problems or fault.lost for fault in came):
             shutil.rmtree(place)
@@ -330,7 +333,6 @@ class Campaign:
                     process.send_signal(number)
             except (ProcessLookupError, psutil.Error):
                 return False
-        fault.came = True
         say(f"  {fault.number}: {fault} ({what.replace(f'{place}/', '')})")
         return True
 
@@ -498,13 +500,13 @@ def table(faults: list[Fault]) -> str:
     lines = ["", "| class | signal | tried | survived | bytes lost |", "|---|---|---|---|---|"]
     for kind in CLASSES:
         for number in SIGNALS:
-            mine = [fault for fault in faults if (fault.kind, fault.signal) == (kind, number) and fault.came]
+            mine = [fault for fault in faults if (fault.kind, fault.signal) == (kind, number) and fault.judged]
             if mine:
                 survived = sum(not fault.problems for fault in mine)
                 lines.append(f"| {kind} | {number} | {len(mine)} | {survived} | {sum(f.lost for f in mine):,} |")
-    came = [fault for fault in faults if fault.came]
-    survived = sum(not fault.problems for fault in came)
-    lines.append(f"| all | | {len(came)} | {survived} | {sum(fault.lost for fault in came):,} |")
+    judged = [fault for fault in faults if fault.judged]
+    survived = sum(not fault.problems for fault in judged)
+    lines.append(f"| all | | {len(judged)} | {survived} | {sum(fault.lost for fault in judged):,} |")
     return "\n".join(lines)
 
 
