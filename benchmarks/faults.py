@@ -176,6 +176,8 @@ class Campaign:
         commit = hub.commit("models", REPO)
         for number in (1, 2):
             hub.faults[f"/{REPO}/resolve/{commit}/pytorch_model-0000{number}-of-00002.bin"] = "slow"
+        for server in hub._servers.values():
+            server.handle_error = lambda *_: None  # a client that was killed in the middle of an answer
         self.hub = hub
         return self
 
