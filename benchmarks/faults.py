@@ -66,7 +66,7 @@ _RESULTS = r"results/smoke/"
 # In the order in which a study meets them.
 CLASSES = {
     "download": Moment(r"^(open|os\.rename) \S*/assets/\S*(\.partial|model\S*\.bin) ", 5, "assets"),
-    "conversion": Moment(r"^(open|os\.rename) \S*/assets/\S*(\.bin|\.safetensors|(index|asset)\.json) ", 8, "assets"),
+    "conversion": Moment(r"^(open|os\.rename) \S*/assets/\S*(\.bin|\.safetensors|index\.json) ", 8, "assets"),
     "training": Moment("", 8, "models"),
     "checkpoint write": Moment(r"^(open|os\.mkdir) \S*/state/\S*/\.checkpoint\.partial", 30, "models"),
     "rename": Moment(rf"^os\.rename \S*{_RESULTS}(models|data|state|training|tracking/rec|\.finished)", 40, "models"),
