@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,6 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[1]
 TARGET = "results/smoke/evaluations/perplexity/base.manifest.json"
 OUTCOME = ("models/base/model.safetensors", "evaluations/perplexity/base.parquet", "data/train/tokens.npy")
-NOBODY = 65534
 
 
 def run(folder: Path, *more: str, **how) -> subprocess.CompletedProcess:
@@ -75,7 +73,11 @@ def mounted(tmp_path) -> Iterator[Callable[[str], Path]]:
 
 
 def remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", folder / "results"], check=True)
+    """Once nothing writes there any more: what publishes to MLflow ends a moment after the command."""
+    command, deadline = ["mount", "-o", f"remount,{options}", folder / "results"], time.monotonic() + 120
+    while (done := subprocess.run(command, capture_output=True, text=True, check=False)).returncode:
+        assert "busy" in done.stderr and time.monotonic() < deadline, done.stderr
+        time.sleep(0.5)
 
 
 def test_a_disk_that_is_full_at_one_write_after_another(mounted, undisturbed):
@@ -102,51 +104,13 @@ def test_results_that_can_only_be_read(mounted, undisturbed):
     remount(folder, "rw")
 
 
-def limited(kind: int, limit: int) -> Callable[[], None]:
-    def limit_it() -> None:
-        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-        resource.setrlimit(kind, (limit, limit))
-
-    return limit_it
+def small_files() -> None:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))
 
 
-@pytest.mark.parametrize(
-    ("kind", "limit", "reason"),
-    [
-        pytest.param(resource.RLIMIT_FSIZE, 300_000, "File too large", id="file-size"),
-        pytest.param(resource.RLIMIT_NOFILE, 24, "Too many open files", id="open-files"),
-    ],
-)
-def test_a_limit_of_the_shell(tmp_path, undisturbed, kind, limit, reason):
-    refused(run(tmp_path, preexec_fn=limited(kind, limit)), reason)
-    comes_to_the_same(tmp_path, undisturbed)
-
-
-@pytest.fixture
-def little_memory() -> Iterator[Callable[[], None]]:
-    """For preexec_fn: enters a cgroup of 500 MB."""
-    with suppress(OSError, StopIteration):
-        own = next(line for line in Path("/proc/self/cgroup").read_text().splitlines() if ":memory:" in line)
-        group = Path("/sys/fs/cgroup/memory") / own.split(":")[2].strip("/") / f"yarnlab-test-{os.getpid()}"
-        group.mkdir()
-        (group / "memory.limit_in_bytes").write_text("500M")
-        yield lambda: (group / "cgroup.procs").write_text(str(os.getpid())) and None
-        deadline = time.monotonic() + 30
-        while group.exists() and time.monotonic() < deadline:
-            with suppress(OSError):
-                for process in (group / "cgroup.procs").read_text().split():
-                    os.kill(int(process), signal.SIGKILL)
-                group.rmdir()
-            time.sleep(0.1)
-        return
-    pytest.skip("no cgroup of memory can be made here")
-
-
-def test_memory_that_runs_out(tmp_path, undisturbed, little_memory):
-    """The system kills a job, or the coordinator itself."""
-    done = run(tmp_path, preexec_fn=little_memory)
-    assert done.returncode != 0 and "Traceback" not in done.stdout + done.stderr, done.stderr[-3000:]
-    assert done.returncode < 0 or "was killed (SIGKILL)" in done.stdout + done.stderr, done.stderr[-3000:]
+def test_a_largest_size_of_files(tmp_path, undisturbed):
+    refused(run(tmp_path, preexec_fn=small_files), "File too large")
     comes_to_the_same(tmp_path, undisturbed)
 
 
@@ -186,28 +150,9 @@ def test_results_on_another_disk_behind_a_link(tmp_path, undisturbed):
     assert (tmp_path / "elsewhere/deep/smoke/models/base/model.safetensors").is_file()
 
 
-def test_a_home_that_can_not_be_written(tmp_path, undisturbed):
-    home = {name: "/proc/home" for name in ("HOME", "XDG_CACHE_HOME", "XDG_CONFIG_HOME", "XDG_DATA_HOME", "HF_HOME")}
-    done = run(tmp_path, environment=home)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert outcome(tmp_path) == undisturbed
-
-
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can act for another user")
-def test_a_second_user_and_a_closed_umask(tmp_path, undisturbed):
-    """Who may not write gets one message; who may, finds all as it was. Files are as readable as their folders allow."""
-    for folder in [tmp_path, *tmp_path.parents][:3]:
-        folder.chmod(0o755)
+def test_a_closed_umask(tmp_path, undisturbed):
+    """Files are as readable as the user wants them, and the results are the same."""
     done = run(tmp_path, umask=0o077)
     assert done.returncode == 0, done.stderr[-3000:]
     assert outcome(tmp_path) == undisturbed
-    mine = tmp_path / "results" / "smoke" / "models"
-    assert mine.stat().st_mode & 0o077 == 0
-    for place in (tmp_path, *tmp_path.rglob("*")):
-        if place.is_dir():
-            place.chmod(0o755)
-    (tmp_path / "results" / "smoke" / "evaluations" / "perplexity" / "base.manifest.json").unlink()
-    environment = {"HOME": "/nonexistent", "XDG_CACHE_HOME": "/nonexistent"}
-    theirs = run(tmp_path, user=NOBODY, group=NOBODY, extra_groups=[], environment=environment)
-    refused(theirs, "Permission denied", "not writable")
-    comes_to_the_same(tmp_path, undisturbed)
+    assert (tmp_path / "results" / "smoke" / "models").stat().st_mode & 0o077 == 0
