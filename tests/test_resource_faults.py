@@ -75,7 +75,13 @@ def mounted(tmp_path) -> Iterator[Callable[[str], Path]]:
 
 
 def remount(folder: Path, options: str) -> None:
-    subprocess.run(["mount", "-o", f"remount,{options}", folder / "results"], check=True)
+    """Change the disk's size, or what may be done to it; MLflow's mirror may still be writing there."""
+    for _ in range(600):
+        done = subprocess.run(["mount", "-o", f"remount,{options}", folder / "results"], capture_output=True, text=True)
+        if done.returncode == 0:
+            return
+        time.sleep(0.1)
+    pytest.fail(done.stderr)
 
 
 def test_a_disk_that_is_full_at_one_write_after_another(mounted, undisturbed):
