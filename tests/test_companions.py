@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -116,3 +117,37 @@ def test_text_that_only_spells_it_does_not_count(tmp_path):
     tokenizer.save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": None, "eos_token": "<|im_end|>"}))
     assert special_ids(tmp_path).eos == tokenizer.token_to_id("<|im_end|>")
+
+
+def test_a_study_names_another_separator(tmp_path):
+    """It stands on both sides of a document where the tokenizer has no BOS; one that it does not know is refused."""
+    from tokenizers import Tokenizer, models
+
+    from yarnlab.corpus.packages import CorpusError
+
+    tokenizer = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_end|>"])
+    tokenizer.save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({"bos_token": None, "eos_token": "<|im_end|>"}))
+    turn = tokenizer.token_to_id("<|im_end|>")
+    found = special_ids(tmp_path, "<|im_end|>")
+    assert (found.bos, found.eos) == (turn, turn) and found != special_ids(tmp_path)
+    with pytest.raises(CorpusError, match=r"separator '<sep>': the tokenizer in .* has no such token"):
+        special_ids(tmp_path, "<sep>")
+
+
+def test_a_tokenizer_that_transformers_reads_otherwise_is_named(tiny_data, tmp_path):
+    """The study's own is read alike; one whose class puts a blank in front of every text is not."""
+    from yarnlab.corpus.tokenizer import difference_to_auto_tokenizer
+
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_data / "tokenizer", folder)
+    assert difference_to_auto_tokenizer(folder) is None
+    file = folder / "tokenizer_config.json"
+    file.write_text(
+        json.dumps(json.loads(file.read_text()) | {"tokenizer_class": "Qwen2Tokenizer", "add_prefix_space": True})
+    )
+    assert "AutoTokenizer makes other tokens of" in (difference_to_auto_tokenizer(folder) or "")
+    file.write_text("{")
+    assert "AutoTokenizer can't load the tokenizer" in (difference_to_auto_tokenizer(folder) or "")
+    assert difference_to_auto_tokenizer(tmp_path) is None

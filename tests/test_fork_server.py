@@ -49,9 +49,15 @@ def listening(tmp_path, parent):
     folder = tmp_path / "w"
     folder.mkdir()
     with subprocess.Popen([sys.executable, "-c", SERVER, str(folder), str(parent.pid)]) as server:
-        assert appears((folder / "socket").exists)
+        assert appears(lambda: accepts(folder / "socket"))
         yield {**os.environ, fork_server.SOCKET: str(folder / "socket")}, server
         server.kill()
+
+
+def accepts(path: Path) -> bool:
+    """Whether a listener takes connections there: its socket is a file a moment before that."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        return connection.connect_ex(str(path)) == 0
 
 
 def yarnlab(*arguments: str, environment: dict[str, str], folder: Path) -> tuple[int, str, str]:

@@ -194,7 +194,7 @@ def test_what_makes_it_again_makes_it_sound(study):
     """After the commands' work: a table that was changed, and a copy that is in nobody's way."""
     (study / "tables/perplexity.csv").write_text("mine\n")
     copy = study / ".finished" / "train.base" / "record.json"
-    copy.write_text(copy.read_text().replace("42", "43"))
+    copy.write_text(copy.read_text().replace("train", "trail"))
     assert set(wrong(study)) == {"tables/perplexity.csv", ".finished/train.base/record.json"}
     shutil.rmtree(copy.parent)
     finish(study)
@@ -230,7 +230,7 @@ def test_a_study_that_is_not_there_is_one_message(study, monkeypatch, capsys):
 def test_what_is_no_part_of_the_results_is_documented_with_its_reason():
     text = " ".join((ROOT / "docs" / "verify.md").read_text(encoding="utf-8").split())
     for name, reason in NOT_RESULTS.items():
-        assert f"| `{name}` | {reason} |" in text, name
+        assert f"| `results/STUDY/{name}` | {reason} |" in text, name
 
 
 def test_every_stage_has_its_place():

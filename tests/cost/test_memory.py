@@ -50,7 +50,8 @@ def test_training_at_65536_tokens_on_eight_gpus(shape, states, gradients, bounda
     assert found["layer boundaries"] / GB == pytest.approx(boundaries, rel=0.02)
     assert found["MLP"] / GB == pytest.approx(mlp, rel=0.02)
     assert found["attention"] / GB == pytest.approx(attention, rel=0.02)
-    assert host == 0
+    # The runtime, and the states once more while a checkpoint is written.
+    assert host / GB == pytest.approx(3.5 + states, rel=0.02)
 
 
 def test_logits_exist_in_chunks_only():

@@ -35,7 +35,7 @@ CASES = [
     ("temperature", TEMPERATURE, 11, 10),
     ("perplexity", {"lengths": {"start": 64, "stop": 512, "step": 64}}, 2, 1),
     ("context", {"contexts": [32, 128], "max_length": 512}, 2, 1),
-    ("zero_shot", {"methods": ["none", "pi", "yarn"], "scales": [2, 4], "max_length": 256}, 8, 6),
+    ("zero_shot", {"methods": ["none", "pi", "yarn"], "scales": [2, 4], "max_length": 256}, 8, 7),
     (
         "ramp",
         {

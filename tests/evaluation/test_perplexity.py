@@ -87,8 +87,8 @@ def test_one_document_under_another_rope_is_its_row_of_all(tiny_model, architect
     rope = architecture.head.make_rope("yarn", 2.0)
     task = SimpleNamespace(model=tiny_model, corpus=corpus)
     args = (rope, task, "fp32", (32, 64), {"method": "yarn"})
-    together = pd.DataFrame(rows_under(*args, 2, Progress("test", 2)))
-    apart = [row for i in (0, 1) for row in document_rows(*args, i, Progress("test", 1))]
+    together = pd.DataFrame(rows_under(*args, 2, Progress("test", 2, log=None)))
+    apart = [row for i in (0, 1) for row in document_rows(*args, i, Progress("test", 1, log=None))]
     pd.testing.assert_frame_equal(pd.DataFrame(apart), together, rtol=1e-6)
 
 

@@ -11,7 +11,7 @@ from tiny import CONTEXT, SUPPORTED, VOCABULARY, publish, rope, shape, stock_con
 from yarnlab.checkpoints import adopt_published, check_weights, link_weights
 from yarnlab.checkpoints import stock_config as translated
 from yarnlab.families.config import is_own_type, parameters
-from yarnlab.families.config_file import in_every_form
+from yarnlab.families.config_file import UNSCALED, in_every_form
 from yarnlab.families.parts import UnsupportedModel
 from yarnlab.hub.errors import HubError
 from yarnlab.hub.published import translate_config
@@ -104,6 +104,14 @@ def test_phi3_of_version_4_gets_its_three_fields_or_refuses():
     }  # fmt: skip
     other = ROPES["yarn"].as_factors()
     assert len(in_every_form({**made, "rope_parameters": other})["rope_scaling"]) > 3
+
+
+@pytest.mark.parametrize("name", ["none", "yarn"])
+def test_a_class_that_scales_nothing_gets_no_base_to_compute_with(name):
+    found = in_every_form({"model_type": "nemotron", "rope_parameters": parameters(ROPES[name])})
+    assert found["rope_theta"] == (500_000.0 if name == "none" else None)
+    assert found.get("rope_scaling") is None
+    assert translate_config(found)["rope_parameters"]["rope_theta"] == 500_000.0
 
 
 @pytest.mark.parametrize("name", ROPES)
@@ -221,7 +229,10 @@ def test_every_family_reads_one_rope_from_both_forms(name, tmp_path):
     )
     link_weights(tmp_path / "base", yarn, tmp_path / "yarn")
     exported = json.loads((tmp_path / "yarn" / "config.json").read_text())
-    assert exported["rope_theta"] == declared.rope_theta and exported["rope_scaling"]
+    if config.model_type in UNSCALED:
+        assert exported["rope_theta"] is None and "rope_scaling" not in exported
+    else:
+        assert exported["rope_theta"] == declared.rope_theta and exported["rope_scaling"]
     load_model(tmp_path / "yarn", yarn)
     again = translated(translate_config(exported), (), tmp_path / "yarn")
     check_weights(tmp_path / "yarn", again)

@@ -47,6 +47,7 @@ METHODS = {
 ABSENT = {
     "ministral3": "ministral3",
     "nanochat": "nanochat",
+    "nemotron": "NoneType",  # its class scales nothing, so that the base is withheld
     "olmo2": "two fields",
     "phi3": "three fields",
     "phi3 partial": "three fields",

@@ -118,9 +118,9 @@ def test_the_file_names_its_own_tokens_where_nothing_is_declared(file: Path, fol
     from yarnlab.corpus.tokenizer import Special, special_ids
 
     adopt(LocalAsset("model", str(file)), folder)
-    assert special_ids(folder) == Special(1, 2)
+    assert special_ids(folder) == Special(1, 0)  # EOS in the file is the end of a turn
     adopt(LocalAsset("model", str(file)), folder, declared=Declared(bos="<|endoftext|>"))
-    assert special_ids(folder) == Special(0, 2)
+    assert special_ids(folder) == Special(0, 0)
 
 
 def test_it_is_converted_once(file: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

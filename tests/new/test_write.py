@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,6 +102,7 @@ def test_a_study_of_this_name_is_kept(write: Write, model_folder, tmp_path: Path
     [
         ({"name": "My Study"}, "'My Study' is no name of a study"),
         ({"model": "./nowhere/here/at-all"}, "there is no such folder, and it is no repository"),
+        ({"model": str(Path(__file__).parent)}, "has no config.json; give the folder"),
         ({"scale": 1.2}, "--scale 1.2: .* reads 64 tokens already"),
         ({"scale": 0.5}, "--scale 0.5: give how many times"),
         ({"device": "abacus"}, "--device abacus: known are h100, a100, h200, cpu"),
@@ -170,3 +174,35 @@ def test_keys_that_are_given_go_before_the_record(write: Write, model_folder, tm
     file.write_text(file.read_text().replace("{asset: base,", "{asset: bas,"))
     with pytest.raises(StudyError, match=r"models\.base\.hub\.asset: there is no asset 'bas'; did you mean 'base'"):
         load_study(file)
+
+
+HUB = """
+import sys
+from pathlib import Path
+from yarnlab.new.write import write_study
+
+text = dict(text=[sys.argv[2]], column="text")
+options = dict(revision="main", scale=2.0, ignored=(), device="h100", hours=None, force=False)
+print(write_study("mine", Path(sys.argv[1]), model="owner/tiny", **text, **options))
+"""
+
+
+def test_a_repository_is_pinned_and_nothing_but_its_words_are_fetched(
+    tmp_path: Path, books: Path, model_folder
+) -> None:
+    """config.json and the tokenizer say all that a study needs; the weights wait for the run."""
+    from hub.mini_hub import MiniHub
+
+    folder = model_folder()
+    with MiniHub() as hub:
+        hub.push("models", "owner/tiny", {file.name: file.read_bytes() for file in folder.iterdir()})
+        environment = {key: value for key, value in os.environ.items() if "OFFLINE" not in key} | hub.env(
+            tmp_path / "home"
+        )
+        command = [sys.executable, "-c", HUB, str(tmp_path), str(books)]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+        assert set(hub.downloads()) == {"config.json", "tokenizer.json"}
+        assert hub.commit("models", "owner/tiny") in (tmp_path / "hub.lock.yaml").read_text()
+    study = load_study(tmp_path / "mine.yaml")
+    assert study.architecture("base").hidden_size == 32 and "owner/tiny@main" in read_architectures()

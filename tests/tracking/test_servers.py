@@ -154,7 +154,7 @@ def test_the_mirror_follows_a_study_to_its_end(study, store, monkeypatch):
     study.start()
     with followed(study, monkeypatch) as output:
         study.step(1)
-        wait_for(lambda: store.runs() and store.steps() == [1])
+        wait_for(lambda: "base" in {run.info.run_name for run in store.runs()} and store.steps() == [1])
         study.step(2)
         wait_for(lambda: store.steps() == [1, 2])
         study.end()

@@ -23,7 +23,7 @@ from yarnlab.results.style import labels
 from yarnlab.study.fields import near
 
 _ADDRESS = re.compile(r"\s*(?:claims?\b\s*)?(?P<name>[^\[\]]*?)\s*(?:\[(?P<keys>.*)\])?\s*", re.DOTALL)
-_KEY = re.compile(r'"[^"]*"|(?:[^,"]|(?<=\d),(?=\d{3}(?!\d)))+')  # a comma may stand in a number: 8,192
+_KEY = re.compile(r'"[^"]*"|(?:(?<!\w)\d{1,3}(?:,\d{3})+(?!\d)|[^,"])+')  # a comma may stand in a number: 8,192
 CHOICES = 12  # that a message lists
 
 

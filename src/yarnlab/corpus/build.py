@@ -56,7 +56,7 @@ def _from_dataset(
     ]
     shards = folder / ".shards" / digest(identity)[:16]
     documents = (("", ids) for ids in _documents(source, files, tokenizer_folder, shards, log))
-    facts = _write(documents, source, asset.name, asset.name, tokenizer_folder, folder)
+    facts = _write(documents, source, asset.name, asset.name, tokenizer_folder, folder, log)
     shutil.rmtree(folder / ".shards", ignore_errors=True)
     return facts | {"files": len(files), "source": f"{asset.name}: {', '.join(source['files'])}"}
 
@@ -68,7 +68,7 @@ def _from_files(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, log:
     expected = spec.get("content", content_of(read))
     documents = LocalDocuments(texts.files(), source["column"], source.get("part"), spec["seed"], log)
     encoded_ones = documents.encoded(load_tokenizer(tokenizer_folder))
-    facts = _write(encoded_ones, source, str(texts), documents.root, tokenizer_folder, folder)
+    facts = _write(encoded_ones, source, str(texts), documents.root, tokenizer_folder, folder, log)
     if {content_of(read), content_of(texts.read(read))} != {expected}:
         raise CorpusError(
             f"path {texts}: files have changed since this run started: leave them alone for a while, and run the same "
@@ -85,12 +85,14 @@ def _write(
     unnamed: str,
     tokenizer_folder: Path,
     folder: Path,
+    log: Path | None,
 ) -> dict[str, Any]:
     """Write (name, ids) of documents, or the blocks that they are cut into, up to the limits of `source`.
 
     Without a name they are called `unnamed`/0, 1, …; `shown` is the source in words.
     """
-    special, dropped, blocks = special_ids(tokenizer_folder), Dropped(), source.get("blocks")
+    special = special_ids(tokenizer_folder, source.get("separator"))
+    dropped, blocks = Dropped(), source.get("blocks")
     pieces: Iterator[tuple[str, np.ndarray]]
     if blocks:
         cut, ids = CUTS[blocks["bookends"]], (ids for _, ids in documents)
@@ -113,8 +115,7 @@ def _write(
         "tokens": writer.tokens,
         "documents": writer.documents,
         "dropped_ids": dropped.ids,
-        "bos": special.bos,
-        "eos": special.eos,
+        **tokens.borders(special, tokenizer_folder, log),
     }
 
 

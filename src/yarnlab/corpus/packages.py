@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import metadata
-from itertools import zip_longest
 
 from yarnlab.errors import UserError
 
@@ -37,14 +36,13 @@ def read_packages(packages: tuple[str, ...]) -> list[Document]:
 
 
 def parts_of(documents: list[Document], parts: tuple[str, ...]) -> list[Document]:
-    """One part of every file as a document, `source` or `docstrings`: the parts take turns.
+    """One part of every file as a document, `source` or `docstrings`: the parts take turns over the files.
 
     No file gives two, which would be text of each other. One without docstrings, or that this Python cannot parse,
-    gives none; what one kind has more of comes last.
+    gives none.
     """
-    turns = [documents[i :: len(parts)] for i in range(len(parts))]
-    kinds = [[d for file in turn if (d := _part(file, part))] for turn, part in zip(turns, parts, strict=True)]
-    return [document for turn in zip_longest(*kinds) for document in turn if document is not None]
+    found = (_part(document, parts[i % len(parts)]) for i, document in enumerate(documents))
+    return [document for document in found if document is not None]
 
 
 def _part(document: Document, part: str) -> Document | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
 BOS, EOS = "<s>", "</s>"
 BOS_ID, EOS_ID = 0, 1
-# What pre-training text ends with, by its usual names: a chat tokenizer's EOS is the end of a turn instead.
+PROBE = " It's 1,234.5 °C\n\tdef naïve(x):  return x != 7"
+# A chat tokenizer's EOS is the end of a turn; what pre-training text ended with has these names.
+TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<end_of_turn>", "<|eot|>")
 TEXT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 
 
@@ -71,12 +74,15 @@ class Special:
     eos: int
 
 
-def special_ids(folder: Path) -> Special:
+def special_ids(folder: Path, separator: str | None = None) -> Special:
     """BOS and EOS of the tokenizer in `folder`, from tokenizer_config.json or, failing that, config.json.
+
+    Args:
+        separator: the token that takes the place of EOS.
 
     A tokenizer without BOS (Qwen's) has its EOS stand between documents, on both sides. Where EOS is a chat model's end
     of a turn (`<|im_end|>`, `<|eot_id|>`) and the tokenizer knows the end of a text too, documents end with that, as
-    they did in pre-training. Raises CorpusError where there is no EOS.
+    they did in pre-training. Raises CorpusError where there is no EOS, or no such separator.
     """
     names = _json(folder / "tokenizer_config.json")
     numbers = _json(folder / "config.json")
@@ -92,12 +98,14 @@ def special_ids(folder: Path) -> Special:
 
     # Some configs give a BOS id although the tokenizer itself has none; its own word counts.
     bos = find("bos") if "bos_token" not in names or names["bos_token"] is not None else None
-    eos = find("eos")
+    eos = find("eos") if separator is None else tokenizer.token_to_id(separator)
+    if separator is not None and eos is None:
+        raise CorpusError(f"separator {separator!r}: the tokenizer in {folder} has no such token")
     if eos is None:
         raise CorpusError(f"the tokenizer in {folder} names no EOS token, so documents can't be set apart")
-    special = {token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special}
-    if tokenizer.id_to_token(eos) not in TEXT_ENDS and (ends := [end for end in TEXT_ENDS if end in special]):
-        eos = int(tokenizer.token_to_id(ends[0]))
+    special = {token.content: id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
+    if separator is None and tokenizer.id_to_token(eos) in TURN_ENDS:
+        eos = next((special[end] for end in TEXT_ENDS if end in special), eos)
     return Special(eos if bos is None else bos, eos)
 
 
@@ -121,3 +129,28 @@ def load_tokenizer(folder: Path) -> tokenizers.Tokenizer:
     tokenizer = Tokenizer.from_file(str(file))
     tokenizer.encode_special_tokens = True  # as text
     return tokenizer
+
+
+def difference_to_auto_tokenizer(folder: Path) -> str | None:
+    """How what transformers makes of a model's tokenizer differs from its tokenizer.json; None if it does not.
+
+    Corpora, passkeys and perplexities are of tokenizer.json; lm-eval's tasks, and whoever loads the model with
+    AutoTokenizer, have the other one. Tried on one line with blanks, digits, a break, letters beyond ASCII and code.
+    """
+    from transformers import AutoTokenizer
+
+    if not (folder / "tokenizer.json").exists():
+        return None
+    try:
+        theirs = list(AutoTokenizer.from_pretrained(folder).encode(PROBE, add_special_tokens=False))
+    except Exception as error:  # whatever a family's class does not like
+        reason = str(error).splitlines() or [""]
+        return f"AutoTokenizer can't load the tokenizer in {folder} ({type(error).__name__}: {reason[0]})"
+    ours = load_tokenizer(folder).encode(PROBE, add_special_tokens=False).ids
+    if ours == theirs:
+        return None
+    at = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ours, theirs, strict=False)))
+    return (
+        f"AutoTokenizer makes other tokens of {PROBE!r} than tokenizer.json in {folder}, from token {at} on. Corpora "
+        "are of tokenizer.json: compare its files with those that the model was trained with"
+    )

@@ -6,8 +6,8 @@ import io
 import json
 import math
 import random
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, deque
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -132,14 +132,18 @@ def build_corpus(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, 
     random.Random(seed).shuffle(documents)
     if "parts" in source:
         documents = parts_of(documents, tuple(source["parts"]))
-    tokenizer, special = load_tokenizer(tokenizer_folder), special_ids(tokenizer_folder)
+    tokenizer, special = load_tokenizer(tokenizer_folder), special_ids(tokenizer_folder, source.get("separator"))
     most_of_folder, of_folder = source.get("per_folder", math.inf), Counter[str]()
     with CorpusWriter(folder, id_type(tokenizer_folder), special) as writer:
-        for name, ids in _encode(documents, tokenizer, source, log):
-            place = f"{name.rpartition('/')[0]}#{name.partition('#')[2]}"  # each part of a folder's files by itself
-            if len(ids) < source.get("min_tokens", 0) or of_folder[place] >= most_of_folder:
-                continue
-            of_folder[place] += 1
+
+        def kept() -> Iterator[tuple[str, list[int]]]:
+            for name, ids in _encode(documents, tokenizer, source, log):
+                place = f"{name.rpartition('/')[0]}#{_part_of(name)}"  # each part of a folder's files by itself
+                if len(ids) >= source.get("min_tokens", 0) and of_folder[place] < most_of_folder:
+                    of_folder[place] += 1
+                    yield name, ids
+
+        for name, ids in _in_turns(kept(), source.get("parts", ["source"])):
             writer.add(name, np.array([special.bos, *ids, special.eos]))
             if writer.documents == source.get("documents") or writer.tokens >= source.get("max_tokens", math.inf):
                 break
@@ -152,7 +156,33 @@ def build_corpus(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, 
                 "name more packages"
             )
     facts = {"tokens": writer.tokens, "documents": writer.documents, "versions": versions(packages)}
-    return facts | {"bos": special.bos, "eos": special.eos}
+    return facts | borders(special, tokenizer_folder, log)
+
+
+def borders(special: Special, tokenizer_folder: Path, log: Path | None) -> dict[str, Any]:
+    """What stands around documents, for the manifest; the log shows it in the tokenizer's words."""
+    tokenizer = load_tokenizer(tokenizer_folder)
+    begin, end = (tokenizer.id_to_token(token) for token in (special.bos, special.eos))
+    Progress("corpus", 0, log=log).say(f"documents begin with {begin!r} and end with {end!r}")
+    return {"bos": special.bos, "eos": special.eos, "separator": end}
+
+
+def _in_turns(documents: Iterator[tuple[str, list[int]]], parts: Sequence[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, ids): one document of each part after the other while there are any; then what is left."""
+    waiting: dict[str, deque[tuple[str, np.ndarray]]] = {part: deque() for part in parts}
+    turn = 0
+    for name, ids in documents:
+        waiting[_part_of(name)].append((name, np.array(ids, dtype=np.int32)))
+        while waiting[parts[turn]]:
+            yield waiting[parts[turn]].popleft()
+            turn = (turn + 1) % len(parts)
+    for left in waiting.values():
+        yield from left
+
+
+def _part_of(name: str) -> str:
+    """Of a document of packages."""
+    return "docstrings" if name.endswith("#docstrings") else "source"
 
 
 def _encode(

@@ -82,8 +82,9 @@ class Entropy(Evaluation):
             for i, text in enumerate(texts)
         ]
         table = task.table(cells, "document")
-        means = table.groupby(["method", "scale"], sort=False)["entropy"].mean()
-        return Outcome(table, {f"entropy/{method}/{scale:g}": float(mean) for (method, scale), mean in means.items()})
+        means = table.groupby(["method", "scale"], sort=False, as_index=False)["entropy"].mean()
+        named = {f"entropy/{row.method}/{row.scale:g}": float(row.entropy) for row in means.itertuples()}
+        return Outcome(table, named)
 
     def _rows(self, task: Task, method: str, scale: float, name: str, ids: np.ndarray, progress: Progress) -> Rows:
         """One row per layer and head."""

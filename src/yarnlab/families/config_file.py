@@ -27,6 +27,8 @@ OLDER_NAMES = {
     "gpt_neox": {"rope_theta": "rotary_emb_base", "partial_rotary_factor": "rotary_pct"},
     "qwen3_moe": {"num_local_experts": "num_experts"},
 }
+# Families whose class in transformers 4 computes plain RoPE whatever `rope_scaling` says (modeling_nemotron.py:102).
+UNSCALED = ("nemotron",)
 WORDS = ("attn_factor", "long_mscale", "short_mscale")  # vLLM's, in both forms
 
 
@@ -49,8 +51,9 @@ def complete(folder: Path) -> None:
 def in_every_form(config: Mapping[str, Any]) -> dict[str, Any]:
     """A config.json with `rope_parameters` → the same with the older keys; one without is left as it is.
 
-    A rope that transformers 4 has no type for stands in `rope_scaling` under its own name, which it refuses: plain RoPE
-    in its place would be a wrong number without a word.
+    A rope that transformers 4 has no type for stands in `rope_scaling` under its own name, which it refuses, and a base
+    that can't be read keeps it from computing plain RoPE where a family's class there knows no other: that would be a
+    wrong number without a word.
     """
     found, blocks = dict(config), config.get("rope_parameters") or {}
     block: dict[str, Any] = dict(blocks.get(FULL) or blocks)
@@ -68,6 +71,9 @@ def in_every_form(config: Mapping[str, Any]) -> dict[str, Any]:
     if block["rope_type"] in ("llama3", "longrope"):
         found["original_max_position_embeddings"] = block["original_max_position_embeddings"]
     found["rope_scaling"] = _scaling(found, block)
+    if found["rope_scaling"] and config.get("model_type") in UNSCALED:
+        found["rope_theta"] = None  # which that class can't compute with
+        del found["rope_scaling"]
     parts = {"hidden_size", "num_attention_heads"} <= found.keys() and "qk_rope_head_dim" not in found
     if parts and found.get("head_dim") is None:
         found["head_dim"] = found["hidden_size"] // found["num_attention_heads"]

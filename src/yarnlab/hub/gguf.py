@@ -93,9 +93,10 @@ def convert(source: Path, source_sha256: str, folder: Path, origin: Mapping[str,
         raise disk_full(folder, f"{source.name} is written as {needed / 1e9:,.1f} GB of fp32 weights") from None
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    conversion = {"source": source.name, "source_sha256": source_sha256, "file": WEIGHTS}
+    conversion: dict[str, object] = {"source": source.name, "source_sha256": source_sha256, "file": WEIGHTS}
     conversion |= {"sha256": made[WEIGHTS]["sha256"], "quantisation": quantisation, "tensors": tensors}
-    record = {**origin, **_tokens(declared), "files": dict(sorted(made.items())), "conversions": [conversion]}
+    record: dict[str, object] = {**origin, **_tokens(declared)}
+    record |= {"files": dict(sorted(made.items())), "conversions": [conversion]}
     write_json(folder / "asset.json", record)
     return record
 

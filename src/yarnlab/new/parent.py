@@ -62,6 +62,8 @@ def find_parent(model: str, revision: str, ignored: Sequence[str] = ()) -> Paren
     rope or with settings that mean another one than its code would make.
     """
     folder = Path(model).expanduser()
+    if folder.is_dir() and not (folder / "config.json").is_file():
+        raise NewError(f"--model {model}: has no config.json; give the folder that `save_pretrained` wrote")
     if folder.is_dir():
         asset = {"type": "model", "path": project_path(folder)}
         return _described(asset, folder, _local_files(asset), ignored)

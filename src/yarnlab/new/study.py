@@ -60,7 +60,7 @@ def new_study(name: str, parent: Parent, text: Text, context: int, machine: Mach
         content = _content(name, parent, text, sizes, machine, seed)
         plan = _plan(content, parent, machine)
         if not plan.problems:
-            return _written(content, parent, text, sizes), plan
+            return _written(content, parent, sizes), plan
         last = plan.problems[0]
     raise NewError(f"{parent.name} can't be extended on {machine.device.name} to {context:,} tokens: {last}")
 
@@ -228,41 +228,40 @@ def _plan(content: dict[str, Any], parent: Parent, machine: Machine) -> Plan:
     return plan_study(study, machine.device, MFU)
 
 
-def _written(content: dict[str, Any], parent: Parent, text: Text, sizes: Sizes) -> str:
-    """YAML: training and list of models once, under a name; comments where one may want to change something."""
+def _written(content: dict[str, Any], parent: Parent, sizes: Sizes) -> str:
+    """The file: what several models or evaluations have in common stands once, under an anchor."""
     from ruamel.yaml import YAML
-    from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-    def flow(value: Any) -> Any:
-        """Mappings and lists of plain values on one line."""
-        if isinstance(value, dict):
-            made = CommentedMap({key: flow(inner) for key, inner in value.items()})
-            if all(not isinstance(inner, dict | list) for inner in value.values()) and len(value) < 8:
-                made.fa.set_flow_style()
-            return made
-        if isinstance(value, list):
-            made = CommentedSeq(flow(inner) for inner in value)
-            if all(not isinstance(inner, str) or len(inner) < 40 for inner in value):
-                made.fa.set_flow_style()
-            return made
-        return value
-
-    study = flow(content)
-    models, kinds = study["models"], study["evaluations"]
-    trained = [model for model in models.values() if "train" in model]
-    for model in trained:
-        model["train"] = trained[0]["train"]
-    for kind in kinds.values():
-        if list(kind["models"]) == list(next(iter(kinds.values()))["models"]):
-            kind["models"] = next(iter(kinds.values()))["models"]
-    if trained:
-        trained[0]["train"].yaml_set_anchor("train", always_dump=True)
-    next(iter(kinds.values()))["models"].yaml_set_anchor("models", always_dump=True)
+    study = _laid_out(content)
+    trained = [model for model in study["models"].values() if "train" in model]
+    kinds = [*study["evaluations"].values()]
+    shared = {"train": trained, "models": [kind for kind in kinds if kind["models"] == kinds[0]["models"]]}
+    for key, sections in shared.items():
+        for section in sections[1:]:
+            section[key] = sections[0][key]
+        if sections:
+            sections[0][key].yaml_set_anchor(key, always_dump=True)
     yaml, out = YAML(), StringIO()
-    yaml.width, yaml.indent(mapping=2, sequence=4, offset=2)
+    yaml.indent(mapping=2, sequence=4, offset=2)
     yaml.width = 118
     yaml.dump(study, out)
     return _header(content, parent, sizes) + PARTS.sub(r"\n\1:", out.getvalue())
+
+
+def _laid_out(value: Any) -> Any:
+    """For YAML: short mappings and lists of plain values on one line."""
+    from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+    made: Any = value
+    if isinstance(value, dict):
+        made = CommentedMap({key: _laid_out(inner) for key, inner in value.items()})
+        if len(value) < 8 and not any(isinstance(inner, dict | list) for inner in value.values()):
+            made.fa.set_flow_style()
+    elif isinstance(value, list):
+        made = CommentedSeq(map(_laid_out, value))
+        if not any(isinstance(inner, str) and len(inner) >= 40 for inner in value):
+            made.fa.set_flow_style()
+    return made
 
 
 def _header(content: dict[str, Any], parent: Parent, sizes: Sizes) -> str:

@@ -46,11 +46,9 @@ def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
             continue
         size = sizes.get(name, weights.get(name))
         if asset.wheel is not None:
-            note = f"asset {name}: the package index knows the size of {asset.wheel.name}=={asset.wheel.version}"
-            yield (
-                Stage("asset", name, download=None, disk=2.0 * (size or 0.0)),
-                note,
-            )  # fp32, where `size` is of 16 bits
+            pinned = f"{asset.wheel.name}=={asset.wheel.version}"
+            note: str | None = f"asset {name}: the package index knows the size of {pinned}"
+            yield Stage("asset", name, download=None, disk=2.0 * (size or 0.0)), note  # fp32; `size` is of 16 bits
             continue
         note = None
         if size is None:
@@ -66,17 +64,17 @@ def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
 
 def _tokens(name: str, corpus: Corpus) -> tuple[float, str | None]:
     """How many tokens a corpus will have, 0 if nothing tells, with a note. Raises CorpusError for lost local text."""
-    size = 0.0
+    estimate = 0.0
     if isinstance(corpus, LocalText):
+        low, high = corpus.part or (0.0, 1.0)
         with of_corpus(name):
-            size = float(TextFiles.of(corpus.path).size())
+            estimate = (high - low) * TextFiles.of(corpus.path).size() / BYTES
     if corpus.max_tokens is not None:
         return corpus.max_tokens, None
     if corpus.documents is not None and corpus.shortest is not None:
         return corpus.documents * corpus.shortest, None
-    if size:
-        low, high = corpus.part or (0, 1)
-        return (high - low) * size / BYTES, f"corpus {name}: a token is taken to be {BYTES} bytes of its files"
+    if estimate:
+        return estimate, f"corpus {name}: a token is taken to be {BYTES} bytes of its files"
     return 0, f"corpus {name}: neither `max_tokens` nor `documents` bounds it; its size on disk is not counted"
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.provenance import read_json
+from yarnlab.results.bases import of_base
 from yarnlab.results.display import duration
+from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.results import Model, Results
 from yarnlab.results.style import label
 from yarnlab.rope import METHODS
@@ -21,15 +23,20 @@ assert model.config.max_position_embeddings == {context}
 
 
 def about(results: Results) -> dict[str, Any]:
-    """What the report says of the extended model, as plain values; `model` is None where nothing is extended.
+    """What the report says of the extended model, as plain values; where there is none, `model` is None and `reason`
+    says why.
 
     original_context: L, the window of the base in tokens; context: the new one; factor: their ratio. rows: the longest
     rows that it was trained on, in tokens. cost: sentences. snippet: Python that loads it; '' where config.json has no
     form for its rope.
     """
+    try:
+        results = of_base(results, "extension")
+    except NotMeasured as why:
+        return {"model": None, "reason": str(why)}
     model, base = results.extension(), results.base()
     if model is None or base is None:
-        return {"model": None}
+        return {"model": None, "reason": "this study makes no model from its base with another rope"}
     folder = (results.directory / "models" / model.name).resolve()
     stock = model.method in METHODS and not METHODS[model.method].dynamic
     return {

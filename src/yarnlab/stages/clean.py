@@ -7,7 +7,6 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -41,18 +40,20 @@ def remove(found: Leftover) -> bool:
     """Remove it, and folders that hold nothing else; false where a training of that model is at work."""
     from filelock import FileLock, Timeout
 
-    if found.path.is_dir():
-        lock = found.path.with_name("lock")
-        try:
-            with FileLock(lock, blocking=False) if lock.exists() else nullcontext():
-                shutil.rmtree(found.path)
-        except Timeout:
-            return False
-        rest = list(found.path.parent.iterdir())
-        if rest in ([], [lock]):
-            shutil.rmtree(found.path.parent)
-    else:
+    if not found.path.is_dir():
         found.path.unlink()
+        return True
+    lock, folder = found.path.with_name("lock"), found.path.parent
+    holder = FileLock(lock)
+    try:
+        if lock.exists():
+            holder.acquire(blocking=False)
+    except Timeout:
+        return False
+    shutil.rmtree(found.path)
+    if list(folder.iterdir()) in ([], [lock]):
+        shutil.rmtree(folder)
+    holder.release()
     return True
 
 

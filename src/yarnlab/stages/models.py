@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 import time
 from contextlib import suppress
 from dataclasses import replace
@@ -196,6 +197,7 @@ def _source(layout: Layout, spec: dict[str, Any]) -> Path:
 def _link(run: StageRun, layout: Layout, rope: Rope) -> None:
     """A model without training: the source's weights under a config with this model's rope."""
     from yarnlab.checkpoints import adopt_published, link_weights
+    from yarnlab.corpus.tokenizer import difference_to_auto_tokenizer
     from yarnlab.study.schema import Architecture
 
     spec, source, folder = run.spec, _source(layout, dict(run.spec)), layout.model(run.name)
@@ -215,6 +217,9 @@ def _link(run: StageRun, layout: Layout, rope: Rope) -> None:
     made = read_json(source / "asset.json").get("conversions", [])
     if quantisations := sorted({each["quantisation"] for each in made if "quantisation" in each}):
         run.facts["dequantised_from"] = " and ".join(quantisations)
+    if difference := difference_to_auto_tokenizer(folder):
+        run.facts["tokenizer"] = difference
+        print(f"warning: {run.name}: {difference}", file=sys.stderr)
 
 
 def _train(

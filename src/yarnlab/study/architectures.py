@@ -17,6 +17,7 @@ from yarnlab.provenance import project_root, replacing
 from yarnlab.study.fields import near
 from yarnlab.study.read import Lines, StudyError
 
+STUDIES = project_root() / "config" / "studies"
 HEADER = """\
 # What models' config.json say of their shape, by folder or repository@revision: a study takes from here what the `hub`
 # of its models does not say. `yarnlab new` and `yarnlab lock` write this file; commit it.
@@ -82,7 +83,7 @@ def complete(data: dict[str, Any], lines: Lines, file: Path) -> None:
     """
     for arm, hub, asset in unstated(data):
         where = f"{lines.get(('models', arm, 'hub'), f'{file}:1')}: models.{arm}.hub"
-        again = f"run `yarnlab lock {file.stem if file.parent.name == 'studies' else file}`, which reads config.json"
+        again = f"run `yarnlab lock {file.stem if file.parent == STUDIES else file}`, which reads config.json"
         if not asset:
             raise StudyError(
                 f"{where}.asset: there is no asset {hub['asset']!r}{near(hub['asset'], data.get('assets') or ())}"

@@ -74,9 +74,9 @@ def _shared(study: Study, one: Corpus, other: Corpus) -> tuple[str, list[str]]:
         theirs = {canonicalize_name(name) for name in getattr(other, "packages", ())}
         return "packages", [name for name in one.packages if canonicalize_name(name) in theirs]
     if isinstance(one, LocalText):  # files that two names or patterns mean are found where they lie (held_out_files)
-        theirs = set(other.paths) if isinstance(other, LocalText) else set()
-        same = theirs == set(one.paths) and _apart(one, other)
-        return "path", [] if same else [path for path in one.paths if path in theirs]
+        paths = set(other.paths) if isinstance(other, LocalText) else set()
+        same = paths == set(one.paths) and _apart(one, other)
+        return "path", [] if same else [path for path in one.paths if path in paths]
     if not isinstance(other, HubText | HubTokens) or _repository(study, one.asset) != _repository(study, other.asset):
         return "files", []
     return "files", [pattern for pattern in one.files if any(overlap(pattern, file) for file in other.files)]

@@ -98,6 +98,9 @@ class _Documents(ConfigModel):
     """How many documents are kept, the first ones."""
     max_tokens: Positive | None = None
     """The corpus ends at so many tokens."""
+    separator: str | None = Field(default=None, min_length=1)
+    """The token that ends a document, as the tokenizer spells it. Without it the tokenizer's EOS; where that is the end
+    of a chat's turn, the end of a text (`<|endoftext|>`). The corpus's log and manifest show it."""
 
     @property
     def shortest(self) -> int | None:

@@ -55,6 +55,6 @@ def _evaluation(evaluation: Any) -> dict[str, Any] | None:
     if evaluation is None:
         return None
     planned = evaluation.model_dump(mode="json")
-    if "start" in (lengths := planned.get("lengths") or {}):
+    if "start" in (lengths := planned.get("lengths") or {}):  # a grid
         planned["lengths"] = list(range(lengths["start"], lengths["stop"] + 1, lengths["step"]))
     return planned

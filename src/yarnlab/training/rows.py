@@ -79,11 +79,14 @@ class RowSource:
         """The rows of optimizer step `step` (0-based within the phase), or a share of them."""
         first = step * self._phase.global_batch
         rows = [self._row(first + i) for i in range(self._phase.global_batch)[share]]
-        ids, weights, answers = (np.stack([row[i] for row in rows]) for i in range(3))
         apart = self._phase.rows.attention_within == "document"
-        positions = np.stack([_positions(row)[:-1] for row in rows]) if apart else None
-        # The first token of a row is never a target.
-        return Batch(ids, weights[:, 1:], answers[:, 1:], positions)
+        return Batch(
+            ids=np.stack([row.ids for row in rows]),
+            # The first token of a row is never a target.
+            weights=np.stack([row.weights[1:] for row in rows]),
+            answers=np.stack([row.answers[1:] for row in rows]),
+            positions=np.stack([_positions(row)[:-1] for row in rows]) if apart else None,
+        )
 
     def _row(self, number: int) -> Row:
         rng = np.random.default_rng([*self._order, number])

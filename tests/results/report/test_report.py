@@ -23,7 +23,7 @@ from yarnlab.results.report.sections import SECTIONS, ordered
 from yarnlab.results.results import load
 
 FIGURES = figures()
-TABLES = tables()
+TABLES = {name: table for name, table in tables().items() if "scale-free" in table.forms}
 
 CLAIMS = load_criteria().claims
 Write = Callable[[Path], Path]

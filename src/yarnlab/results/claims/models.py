@@ -40,8 +40,8 @@ class Scope:
         """L, s and s' of this claim."""
         first = self.models.get("yarn") or self.models.get("first") or self.models.get("extended")
         window = self.results.original_context
-        scales = (model and model.context / window for model in (first, self.models.get("second")))
-        return Window(window, *scales)
+        s, further = (m.context / window if m else None for m in (first, self.models.get("second")))
+        return Window(window, s, further)
 
     def at_scale(self, scale: float) -> Window:
         """L and another s."""

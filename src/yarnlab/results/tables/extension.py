@@ -74,6 +74,7 @@ def tidy(results: Results) -> pd.DataFrame:
     needs=("manifests",),
     section="extension",
     place=10,
+    per_base=True,
     forms=("extension",),
 )
 def extension(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:

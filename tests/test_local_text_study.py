@@ -105,7 +105,7 @@ def layout(tmp_path: Path, tiny_data: Path) -> Layout:
     """A results folder with the model's tokenizer in it."""
     layout = Layout(tmp_path / "results" / "mine")
     shutil.copytree(tiny_data / "tokenizer", layout.asset("mine"))
-    (layout.asset("mine") / "manifest.json").write_text("{}")
+    (layout.asset("mine") / "manifest.json").write_text('{"outputs": {}}')
     return layout
 
 
@@ -137,9 +137,9 @@ def test_the_stage_writes_what_the_study_asks_for(flow, layout, books, monkeypat
     assert (len(names["train"]), len(names["held"])) == (9, 2) and not names["train"] & names["held"]
     assert made["held"]["facts"]["content"] == made["held"]["spec"]["content"]
     assert made["held"]["datasets"][0]["source"] == str(books)
-    assert outdated(flow()) == {}
+    assert not {key for key in outdated(flow()) if key[0] == "corpus"}
     (books / "1.txt").write_text("Other text.")
-    assert set(outdated(flow())) == {("corpus", "train"), ("corpus", "held")}
+    assert {key for key in outdated(flow()) if key[0] == "corpus"} == {("corpus", "train"), ("corpus", "held")}
     with pytest.raises(CorpusError, match=r"^corpora\.held: path .*: files have changed since this run started"):
         make_corpus(layout, "held", study.section("corpus", "held"), "0", None)
 
