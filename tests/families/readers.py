@@ -44,7 +44,9 @@ def read(folder: str, length: int) -> dict:
             rotary = getattr(model.base_model, "rotary_emb", None)
             tables = None
             if rotary is not None and not hasattr(rotary, "layer_types"):
-                tables = torch.stack(rotary(torch.zeros(1, 1, 1), torch.arange(length)[None]))
+                found = rotary(torch.zeros(1, 1, 1), torch.arange(length)[None])
+                # DeepSeek-V2's is one table of cos + i·sin.
+                tables = torch.stack((found.real, found.imag) if isinstance(found, torch.Tensor) else found)
         return {"logits": logits, "tables": tables}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}

@@ -260,7 +260,7 @@ def test_a_rerun_is_another_run(study, store):
 
 @pytest.mark.slow
 def test_what_mlflow_lost_is_published_again(study, store, migrated):
-    """A replaced database, and an experiment that was deleted, are filled again from disk."""
+    """A replaced or deleted database is filled again from disk; an experiment that was deleted is back with its runs."""
     study.start()
     study.end()
     tracking.publish(study.directory)
@@ -268,9 +268,10 @@ def test_what_mlflow_lost_is_published_again(study, store, migrated):
     database.write_bytes(migrated.read_bytes())
     assert store.experiment is None
     assert tracking.publish(study.directory).published == 1
-    store.client.delete_experiment(store.run().info.experiment_id)
-    assert tracking.publish(study.directory).published == 1
-    assert store.run().info.status == "FINISHED"
+    published = store.run().info
+    store.client.delete_experiment(published.experiment_id)
+    assert tracking.publish(study.directory).pending == 0  # it is restored, and its runs with it
+    assert store.run().info.run_id == published.run_id and store.run().info.status == "FINISHED"
     database.unlink()
     assert tracking.publish(study.directory).published == 1
     assert store.run().info.status == "FINISHED"
