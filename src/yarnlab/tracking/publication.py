@@ -121,9 +121,12 @@ def _count_failed_publication(study_dir: Path) -> None:
 
 
 def _is_lost(study_dir: Path) -> bool:
-    """Whether what was published is gone with its database. One that was replaced is filled by the next publication."""
+    """Whether what was published is gone with its database. One that was replaced is filled by the next publication.
+
+    The folder's id tells that something was published, not runs.json: Snakemake deletes that before the rule runs.
+    """
     database = database_file(tracking_uri(study_dir.parent))
-    return database is not None and not database.exists() and (study_dir / "tracking" / "runs.json").exists()
+    return database is not None and not database.exists() and _folder_file(study_dir).exists()
 
 
 def _publish_all(study_dir: Path, uri: str) -> PublishResult:
@@ -254,9 +257,13 @@ def _supersede(client: "MlflowClient", run: "Run", models: dict[str, "LoggedMode
     client.set_tag(run.info.run_id, SUPERSEDED, "true")
 
 
+def _folder_file(study_dir: Path) -> Path:
+    return study_dir / "tracking" / "folder.json"
+
+
 def _folder_id(study_dir: Path) -> str:
     """What tells this study from others of its name on the same server; it moves with the folder."""
-    file = study_dir / "tracking" / "folder.json"
+    file = _folder_file(study_dir)
     if "id" not in read_json(file):
         write_record(file, {"id": uuid.uuid4().hex})
     return str(read_json(file)["id"])
