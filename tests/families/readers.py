@@ -33,6 +33,14 @@ def ids_of(length: int):
     return torch.randint(3, 96, (1, length), generator=torch.Generator().manual_seed(1))
 
 
+def tables_of(rotary, length: int):
+    """cos and sin of the first positions, stacked; DeepSeek-V2's module has one table of cos + i·sin."""
+    import torch
+
+    found = rotary(torch.zeros(1, 1, 1), torch.arange(length)[None])
+    return torch.stack((found.real, found.imag) if isinstance(found, torch.Tensor) else found)
+
+
 def read(folder: str, length: int) -> dict:
     import torch
     from transformers import AutoModelForCausalLM
@@ -44,9 +52,7 @@ def read(folder: str, length: int) -> dict:
             rotary = getattr(model.base_model, "rotary_emb", None)
             tables = None
             if rotary is not None and not hasattr(rotary, "layer_types"):
-                found = rotary(torch.zeros(1, 1, 1), torch.arange(length)[None])
-                # DeepSeek-V2's is one table of cos + i·sin.
-                tables = torch.stack((found.real, found.imag) if isinstance(found, torch.Tensor) else found)
+                tables = tables_of(rotary, length)
         return {"logits": logits, "tables": tables}
     except Exception as error:
         return {"error": f"{type(error).__name__}: {error}"}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from readers import ids_of, installed
+from readers import ids_of, installed, tables_of
 from tiny import CONTEXT, SUPPORTED, VOCABULARY, publish, rope, shape, stock_config
 
 from yarnlab.checkpoints import adopt_published, link_weights
@@ -125,7 +125,7 @@ def ours(folder: Path, own) -> tuple[torch.Tensor, torch.Tensor]:
     logits = model(ids_of(LENGTH), use_cache=False).logits[0]
     tables = None
     if not decoder(model).rotary_emb.form.others:
-        tables = torch.stack(decoder(model).rotary_emb(torch.zeros(1, 1, 1), torch.arange(LENGTH)[None]))
+        tables = tables_of(decoder(model).rotary_emb, LENGTH)
     return logits, tables
 
 
