@@ -82,9 +82,8 @@ def delegate(arguments: list[str]) -> int | None:
             end = answers.readline()
         except OSError:
             end = ""
-        if (
-            not end or int(end) == 128 + signal.SIGKILL
-        ):  # in the first case its supervisor was killed, and it died with it
+        # Without an end the supervisor was killed, and the job with it.
+        if not end or int(end) == 128 + signal.SIGKILL:
             print(
                 f"error: {' '.join(arguments[:2])} was killed (SIGKILL), by hand or since memory ran out: run the same "
                 "command again, with fewer --cores if it was memory",

@@ -23,11 +23,7 @@ def take_over(root: str, locks: Path = LOCKS) -> None:
         locks.parent.mkdir(exist_ok=True)
         lock = FileLock(locks.with_name(f"coordinator-{Path(root).name}.lock"), fallback_to_soft=False)
         lock.acquire(blocking=False)
-    except (
-        Timeout,
-        OSError,
-        NotImplementedError,
-    ):  # another one lives, or a folder without locks, or that is read-only
+    except (Timeout, OSError, NotImplementedError):  # another one lives; a folder that is read-only, or without locks
         return
     _held.append(lock)
     if is_local(locks.parent):

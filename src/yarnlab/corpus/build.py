@@ -115,7 +115,7 @@ def _write(
         "tokens": writer.tokens,
         "documents": writer.documents,
         "dropped_ids": dropped.ids,
-        **tokens.borders(special, tokenizer_folder, log),
+        **tokens.borders(special, load_tokenizer(tokenizer_folder), log),
     }
 
 

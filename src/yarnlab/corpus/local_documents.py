@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import tokenizers
 
 
+class EmptyPart(CorpusError):
+    """A part of the documents in which there is none."""
+
+
 @dataclass
 class LocalDocuments:
     """The documents of one corpus; `part` is None for all of them."""
@@ -63,7 +67,7 @@ class LocalDocuments:
         order = sorted({self._place(text) for _, text in self._texts("draw")})
         first, end = (round(share * len(order)) for share in self.part)
         if first == end:
-            raise CorpusError(
+            raise EmptyPart(
                 f"part {list(self.part)} of {len(order)} different documents is none: name more files, or widen the "
                 "part (a document is a file, or a row of .jsonl or .parquet)"
             )

@@ -156,12 +156,11 @@ def build_corpus(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, 
                 "name more packages"
             )
     facts = {"tokens": writer.tokens, "documents": writer.documents, "versions": versions(packages)}
-    return facts | borders(special, tokenizer_folder, log)
+    return facts | borders(special, tokenizer, log)
 
 
-def borders(special: Special, tokenizer_folder: Path, log: Path | None) -> dict[str, Any]:
+def borders(special: Special, tokenizer: tokenizers.Tokenizer, log: Path | None) -> dict[str, Any]:
     """What stands around documents, for the manifest; the log shows it in the tokenizer's words."""
-    tokenizer = load_tokenizer(tokenizer_folder)
     begin, end = (tokenizer.id_to_token(token) for token in (special.bos, special.eos))
     Progress("corpus", 0, log=log).say(f"documents begin with {begin!r} and end with {end!r}")
     return {"bos": special.bos, "eos": special.eos, "separator": end}

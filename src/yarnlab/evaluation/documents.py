@@ -27,16 +27,20 @@ def prefixes(corpus: TokenisedCorpus, length: int, documents: int | None, vocab_
     wanted = len(corpus.names) if documents is None else documents
     if wanted > len(corpus.names) or wanted == 0:
         raise EvaluationError(f"the corpus has {len(corpus.names)} documents, {max(1, wanted)} are asked for")
-    rows = []
-    for i, name in enumerate(corpus.names[:wanted]):
-        ids = corpus.document(i)[:-1]  # without EOS
-        if len(ids) < length:
-            raise EvaluationError(
-                f"document {name} has {len(ids)} tokens with BOS, {length} are needed: shorten the evaluation, or "
-                "raise the corpus's min_tokens"
-            )
-        rows.append(ids[:length].astype(np.int64))
-    tokens = np.stack(rows)
+    return np.stack([prefix(corpus, i, length, vocab_size) for i in range(wanted)])
+
+
+def prefix(corpus: TokenisedCorpus, number: int, length: int, vocab_size: int) -> np.ndarray:
+    """BOS and the first `length` − 1 tokens of one document, counted from 0: int64, (length,). Raises as `prefixes`."""
+    import numpy as np
+
+    ids = corpus.document(number)[:-1]  # without EOS
+    if len(ids) < length:
+        raise EvaluationError(
+            f"document {corpus.names[number]} has {len(ids)} tokens with BOS, {length} are needed: shorten the "
+            "evaluation, or raise the corpus's min_tokens"
+        )
+    tokens = ids[:length].astype(np.int64)
     check_vocabulary(int(tokens.max()), vocab_size)
     return tokens
 

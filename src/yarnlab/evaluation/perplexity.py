@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Rows, Task
-from yarnlab.evaluation.documents import EvaluationError, prefixes
+from yarnlab.evaluation.documents import EvaluationError, prefix, prefixes
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
 from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.study.fields import KeyPath, LengthGrid, Positive, Problem
@@ -136,12 +136,12 @@ def rows_under(
     documents: int | None,
     progress: Progress,
 ) -> Rows:
-    """`perplexity_rows` of the task's model with `rope` in place of its own."""
-    from yarnlab.modeling import set_rope
-
-    set_rope(task.model, rope)
-    nll = document_nll(task.model, rope, task.corpus, lengths[-1], precision, progress, documents)
-    return perplexity_rows(nll, task.corpus.names[:documents], lengths, columns)
+    """`document_rows` of the first `documents` documents (None: all of them)."""
+    asked = len(task.corpus.names) if documents is None else documents
+    if asked > len(task.corpus.names):
+        raise EvaluationError(f"the corpus has {len(task.corpus.names)} documents, {asked} are asked for")
+    of_one = partial(document_rows, rope, task, precision, lengths, columns)
+    return [row for i in range(asked) for row in of_one(i, progress)]
 
 
 def document_rows(
@@ -157,11 +157,11 @@ def document_rows(
     from yarnlab.modeling import autocast, set_rope
 
     set_rope(task.model, rope)
-    names = task.corpus.names[: number + 1]
+    ids, name = prefix(task.corpus, number, lengths[-1], task.model.config.vocab_size), task.corpus.names[number]
     with autocast(precision):
-        nll = token_nll(task.model, prefixes(task.corpus, lengths[-1], number + 1, task.model.config.vocab_size)[-1:])
-    progress.advance(note=f"{columns['method']}, {names[-1]}")
-    return perplexity_rows(nll, names[-1:], lengths, columns)
+        nll = token_nll(task.model, ids[None])
+    progress.advance(note=name)
+    return perplexity_rows(nll, (name,), lengths, columns)
 
 
 def doublings(first: int, last: float) -> list[int]:

@@ -85,18 +85,8 @@ def _download(asset: WheelAsset, place: Path) -> Path:
     wanted = place / "requirements.txt"
     wanted.write_text(f"{asset.requirement} --hash=sha256:{asset.sha256}\n", encoding="utf-8")
     options = ["--no-deps", "--only-binary=:all:", "--disable-pip-version-check", "--no-input", "--progress-bar=off"]
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        *options,
-        "--require-hashes",
-        "-r",
-        str(wanted),
-        "-d",
-        str(place),
-    ]
+    command = [sys.executable, "-m", "pip", "download", *options, "--require-hashes"]
+    command += ["-r", str(wanted), "-d", str(place)]
     done = subprocess.run(command, capture_output=True, text=True)
     wheels = sorted(place.glob("*.whl"))
     if done.returncode == 0 and len(wheels) == 1:

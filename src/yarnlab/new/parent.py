@@ -128,7 +128,6 @@ def _published_files(asset: dict[str, Any], scratch: Path) -> dict[str, bytes]:
 def _described(asset: dict[str, Any], where: Path, files: dict[str, bytes], ignored: Sequence[str]) -> Parent:
     from yarnlab.checkpoints import architecture_of, stock_config
     from yarnlab.families.config import stock_block
-    from yarnlab.families.keys import dropout
     from yarnlab.families.parts import UnsupportedModel, experts
     from yarnlab.families.survey import declared_rope
     from yarnlab.hub.published import translate_config
@@ -150,7 +149,6 @@ def _described(asset: dict[str, Any], where: Path, files: dict[str, bytes], igno
         why = str(error).replace(f"{where}", name)
         hint = "" if "ignored_config" not in why else ". Here: --ignored-config KEY"
         raise UnsupportedModel(f"{why}{hint}") from None
-    assert not dropout(config)
     architectures.record(
         name, shape.model_dump(exclude_unset=True, exclude_none=True), config.vocab_size, files["config.json"]
     )

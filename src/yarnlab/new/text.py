@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.corpus.local import TextFiles, format_of
-from yarnlab.corpus.local_documents import LocalDocuments
-from yarnlab.corpus.packages import CorpusError
+from yarnlab.corpus.local_documents import EmptyPart, LocalDocuments
 from yarnlab.new.parent import TOKENIZER, NewError, Parent, project_path
 
 if TYPE_CHECKING:
@@ -93,9 +92,8 @@ def _held_out(
             long += len(ids) >= context
             if long >= MOST:
                 break
-    except CorpusError as error:
-        if "is none" not in str(error):  # a part without documents: of another share there may be some
-            raise
+    except EmptyPart:  # of another share there may be some
+        pass
     return long, tokens / size if size else 0.0
 
 
