@@ -90,7 +90,9 @@ def test_one_document_under_another_rope_is_its_row_of_all(tiny_model, architect
     set_rope(tiny_model, rope)
     nll = document_nll(tiny_model, rope, corpus, 64, "fp32", Progress("test", 2, log=None), 2)
     together = pd.DataFrame(perplexity_rows(nll, corpus.names[:2], (32, 64), {"method": "yarn"}))
-    pd.testing.assert_frame_equal(pd.DataFrame(rows_under(*args, 2, Progress("test", 2, log=None))), together, rtol=1e-6)
+    pd.testing.assert_frame_equal(
+        pd.DataFrame(rows_under(*args, 2, Progress("test", 2, log=None))), together, rtol=1e-6
+    )
     apart = [row for i in (0, 1) for row in document_rows(*args, i, Progress("test", 1, log=None))]
     pd.testing.assert_frame_equal(pd.DataFrame(apart), together, rtol=1e-6)
 
