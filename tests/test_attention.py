@@ -28,6 +28,19 @@ def test_the_last_positions_fused_take_what_autocast_makes_of_a_layer(half):
         assert (fused - blockwise).norm() <= (2e-2 if half else 1e-5) * blockwise.norm()
 
 
+@pytest.mark.parametrize("heads", [(4, 4), (6, 2), (9, 3), (8, 1)])
+def test_a_few_heads_at_a_time_compute_what_all_at_once_do(monkeypatch, heads):
+    """Without gradients the heads are taken as a cache holds their scores; the result is torch's either way."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, h, 700, 16) for h in (heads[0], heads[1], heads[1]))
+    expected = attention.causal_tail(q.requires_grad_(), k, v, None).detach()
+    with torch.no_grad():
+        for cached in (1, 2**20, 2**40):  # one head at a time, a few, all
+            monkeypatch.setattr(attention, "CACHED", cached)
+            assert torch.allclose(attention.causal_tail(q, k, v, None), expected, atol=1e-6, rtol=0)
+        assert torch.allclose(expected, attention.torch_causal(q, k, v, None), atol=1e-5, rtol=0)
+
+
 WORKS = [attention_work(length, gradients) for length in (256, 4096) for gradients in (False, True)]
 
 

@@ -31,6 +31,7 @@ FUSED = "yarnlab_fused"
 VARIABLE = "YARNLAB_ATTENTION"  # an implementation's name, to be used whatever else is installed
 Kernel = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]  # of query, key, value and scaling
 BLOCK = 512  # queries per block; 256 to 1,024 are within 5 % of each other
+CACHED = 16 << 20  # bytes of scores at once: half of the last-level cache of the machines that were measured
 # How the kernels' operations begin in torch's dispatcher; what they return is all that their backward pass needs.
 OPERATIONS = (
     "aten::_scaled_dot_product_",
@@ -44,27 +45,38 @@ class AttentionError(UserError):
     """Attention that a kernel can't compute, or a kernel that is not there; the message says which to use instead."""
 
 
+def _queries(groups: int) -> int:
+    """Queries of a block where `groups` heads share keys and values: 512 to 1,023 rows of scores, at least 64 each."""
+    return max(64, BLOCK >> (groups.bit_length() - 1))
+
+
 def _blockwise(q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, list[Tensor]]:
     """(attention, with `keep` each block's probabilities); shapes as in _BlockwiseAttention.
 
-    Without `keep` all blocks share the memory of their scores, which become probabilities in place.
+    The heads that share keys are rows of one product. Without `keep` a few heads at a time share the memory of their
+    scores, which become probabilities in place, as many as a cache holds: softmax waits for memory otherwise.
     """
-    length, block = q.shape[1], min(BLOCK, q.shape[1])
-    before = k.shape[1] - length
-    out = q.new_empty(*q.shape[:2], v.shape[2])
-    space = q.new_empty(0 if keep else len(q) * block * k.shape[1])
-    hidden = torch.full((block, block), -torch.inf, dtype=q.dtype).triu(1)
+    heads, length, groups, _ = q.shape
+    block, before = min(_queries(groups), length), k.shape[1] - length
+    out = q.new_empty(heads, length, groups, v.shape[2])
+    at_once = heads if keep else max(1, min(heads, CACHED // (block * groups * k.shape[1] * q.element_size())))
+    space = q.new_empty(0 if keep else at_once * block * groups * k.shape[1])
+    hidden = torch.full((block, block), -torch.inf, dtype=q.dtype).triu(1)[:, None]
     kept = []
-    for first in range(0, length, block):
-        last = min(length, first + block)
-        shape = (len(q), last - first, before + last)
-        scores = q.new_empty(shape) if keep else space[: math.prod(shape)].view(shape)
-        torch.bmm(q[:, first:last], k[:, : before + last].transpose(1, 2), out=scores)
-        scores[:, :, before + first :] += hidden[: last - first, : last - first]
-        p = torch.softmax(scores, -1, out=None if keep else scores)
-        out[:, first:last] = torch.bmm(p, v[:, : before + last])
-        if keep:
-            kept.append(p)
+    for head in range(0, heads, at_once):
+        some = slice(head, head + at_once)
+        keys, values = k[some].transpose(1, 2), v[some]
+        for first in range(0, length, block):
+            last = min(length, first + block)
+            rows = q[some, first:last].flatten(1, 2)
+            shape = (*rows.shape[:2], before + last)
+            scores = q.new_empty(shape) if keep else space[: math.prod(shape)].view(shape)
+            torch.bmm(rows, keys[:, :, : before + last], out=scores)
+            scores.unflatten(1, (-1, groups))[..., before + first :].add_(hidden[: last - first, :, : last - first])
+            p = torch.softmax(scores, -1, out=None if keep else scores)
+            torch.bmm(p, values[:, : before + last], out=out[some, first:last].flatten(1, 2))
+            if keep:
+                kept.append(p)
     return out, kept
 
 
@@ -81,7 +93,8 @@ def _operation() -> tuple[Any, torch.library.Library]:
 
 
 class _BlockwiseAttention(torch.autograd.Function):
-    """q (scaled): (batch·heads, queries, head_dim), k, v: (batch·heads, keys, head_dim) → q's shape, as wide as v.
+    """q (scaled): (batch·heads of keys, queries, heads that share keys, head_dim), k, v: (batch·heads of keys, keys,
+    head_dim) → q's shape, as wide as v.
 
     The queries are the last of the keys' positions.
     """
@@ -90,7 +103,7 @@ class _BlockwiseAttention(torch.autograd.Function):
     def forward(ctx: Any, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         out, kept = _operation()[0](q, k, v, any(ctx.needs_input_grad))
         ctx.save_for_backward(q, k, v, *kept)
-        ctx.block = min(BLOCK, q.shape[1])
+        ctx.block = min(_queries(q.shape[2]), q.shape[1])
         return out
 
     @staticmethod
@@ -101,14 +114,13 @@ class _BlockwiseAttention(torch.autograd.Function):
         # fp32 sums: each key gathers gradients from every later block.
         grad_k, grad_v = torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v, dtype=torch.float32)
         for i, p in enumerate(kept):
-            first, keys = i * ctx.block, p.shape[2]
-            last = first + p.shape[1]
-            g = grad[:, first:last]
+            block, keys = slice(i * ctx.block, (i + 1) * ctx.block), p.shape[2]
+            g = grad[:, block].flatten(1, 2)
             grad_v[:, :keys] += torch.bmm(p.transpose(1, 2), g)
             dp = torch.bmm(g, v[:, :keys].transpose(1, 2))
             ds = torch._softmax_backward_data(dp, p, -1, p.dtype)
-            grad_q[:, first:last] = torch.bmm(ds, k[:, :keys])
-            grad_k[:, :keys] += torch.bmm(ds.transpose(1, 2), q[:, first:last])
+            torch.bmm(ds, k[:, :keys], out=grad_q[:, block].flatten(1, 2))
+            grad_k[:, :keys] += torch.bmm(ds.transpose(1, 2), q[:, block].flatten(1, 2))
         return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype)
 
 
@@ -121,9 +133,12 @@ def causal_tail(query: Tensor, key: Tensor, value: Tensor, scaling: float | None
     if query.device.type != "cpu":
         return _fused_tail(query, key, value, scaling)
     batch, heads, length, dim = query.shape
-    scaled = _alike(query * (scaling or dim**-0.5), key, value)
-    q, k, v = (t.reshape(batch * heads, t.shape[2], t.shape[3]) for t in scaled)
-    return _BlockwiseAttention.apply(q, k, v).view(batch, heads, length, value.shape[3])
+    dtype, shared = _computed_in(query), key.shape[1]
+    scaled = (query * (scaling or dim**-0.5)).to(dtype)
+    q = scaled.view(batch, shared, -1, length, dim).transpose(2, 3).contiguous().view(batch * shared, length, -1, dim)
+    k, v = (t.to(dtype).reshape(batch * shared, *t.shape[2:]) for t in (key, value))
+    out = _BlockwiseAttention.apply(q, k, v).view(batch, shared, length, -1, value.shape[3])
+    return out.transpose(2, 3).reshape(batch, heads, length, value.shape[3])
 
 
 def torch_causal(query: Tensor, key: Tensor, value: Tensor, scaling: float | None) -> Tensor:
