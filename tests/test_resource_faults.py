@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,12 +21,12 @@ TARGET = "results/smoke/evaluations/perplexity/base.manifest.json"
 OUTCOME = ("models/base/model.safetensors", "evaluations/perplexity/base.parquet", "data/train/tokens.npy")
 
 
-def run(folder: Path, *more: str, **how) -> subprocess.CompletedProcess:
+def run(folder: Path, *, before: Sequence[str] = (), **how) -> subprocess.CompletedProcess:
     """The command that makes a tokenizer, two corpora, the base and an evaluation of it in `folder`."""
     snakefile = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(folder), "--cores", "2"]
     environment = {**os.environ, **how.pop("environment", {})}
     return subprocess.run(
-        [sys.executable, "-m", *snakefile, *(more or [TARGET]), "--config", "study=smoke"],
+        [*before, sys.executable, "-m", *snakefile, TARGET, "--config", "study=smoke"],
         capture_output=True, text=True, cwd=ROOT, env=environment, check=False, timeout=600, **how,
     )  # fmt: skip
 
@@ -95,7 +96,7 @@ def test_a_disk_that_is_full_at_one_write_after_another(mounted, undisturbed):
 def test_results_that_can_only_be_read(mounted, undisturbed):
     folder = mounted("size=64m")
     remount(folder, "ro")
-    refused(run(folder), "Read-only file system")
+    refused(run(folder), "results can't be written")
     remount(folder, "rw")
     comes_to_the_same(folder, undisturbed)
     remount(folder, "ro")
@@ -150,9 +151,29 @@ def test_results_on_another_disk_behind_a_link(tmp_path, undisturbed):
     assert (tmp_path / "elsewhere/deep/smoke/models/base/model.safetensors").is_file()
 
 
-def test_a_closed_umask(tmp_path, undisturbed):
-    """Files are as readable as the user wants them, and the results are the same."""
+# To this process, root without its privileges, what is not its own is another user's.
+UNPRIVILEGED = [
+    "setpriv",
+    *(word for kind in ("--bounding-set", "--inh-caps") for word in (kind, "-dac_override,-dac_read_search,-fowner")),
+]
+NOBODY = 65534
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="only root can act for another user")
+def test_a_second_user_and_a_closed_umask(tmp_path, undisturbed):
+    """Who may not write gets one message; who may, finds all as it was."""
     done = run(tmp_path, umask=0o077)
     assert done.returncode == 0, done.stderr[-3000:]
     assert outcome(tmp_path) == undisturbed
-    assert (tmp_path / "results" / "smoke" / "models").stat().st_mode & 0o077 == 0
+    places = [tmp_path, *(place for place in tmp_path.rglob("*") if not place.is_symlink())]
+    assert all(place.stat().st_mode & 0o077 == 0 for place in places[1:] if place.is_dir())
+    for place in places:
+        os.chown(place, NOBODY, NOBODY)
+        if place.is_dir():
+            place.chmod(0o755)
+    (tmp_path / TARGET).unlink()
+    refused(run(tmp_path, before=UNPRIVILEGED), ".snakemake can't be written", "locks can't be written")
+    for place in (tmp_path / ".snakemake", *(tmp_path / ".snakemake").rglob("*")):
+        place.chmod(0o777)
+    refused(run(tmp_path, before=UNPRIVILEGED), "smoke can't be written")
+    comes_to_the_same(tmp_path, undisturbed)

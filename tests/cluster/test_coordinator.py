@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from yarnlab.cluster import coordinator
 
 HOLD = """
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from yarnlab.cluster.coordinator import take_over
 take_over("results/mine")
@@ -72,6 +74,19 @@ def test_where_others_may_hold_locks_that_this_kernel_does_not_know_they_stay(lo
     monkeypatch.setattr(coordinator, "is_local", lambda folder: False)
     coordinator.take_over("results/mine")
     assert len(left(locks)) == 3
+
+
+@pytest.mark.parametrize(("made", "dry", "refused"), [(True, True, False), (True, False, True), (False, True, True)])
+def test_a_folder_that_can_not_be_written_is_one_message(tmp_path, monkeypatch, made, dry, refused):
+    monkeypatch.chdir(tmp_path)
+    if made:
+        coordinator.LOCKS.mkdir(parents=True)
+    coordinator.check_writable(dry=dry)
+    monkeypatch.setattr(coordinator.os, "access", lambda place, mode: False)
+    with pytest.raises(coordinator.NotWritable, match=f"{tmp_path}.* can't be written") if refused else nullcontext():
+        coordinator.check_writable(dry=dry)
+    with pytest.raises(coordinator.NotWritable, match="the results go there"):
+        coordinator.check_results(tmp_path / "results" / "smoke")
 
 
 def test_a_folder_without_locks_of_files_stops_nothing(locks, monkeypatch):

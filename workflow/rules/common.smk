@@ -8,7 +8,7 @@ sys.path.insert(0, str(SOURCE))
 
 from yarnlab import fork_server, outdated, tracking
 from yarnlab.cluster import slurm
-from yarnlab.cluster.coordinator import take_over
+from yarnlab.cluster.coordinator import check_results, check_writable, take_over
 from yarnlab.cluster.failures import explain
 from yarnlab.errors import UserError
 from yarnlab.cluster.resources import JobResources
@@ -22,6 +22,8 @@ from yarnlab.workflow import Workflow
 hold_environment()
 try:
     flow = Workflow.chosen(config, Path(workflow.basedir) / "config" / "studies")
+    if workflow.is_main_process:
+        check_writable(dry=workflow.dryrun)
 except UserError as mistake:
     sys.exit(f"The study can't be run:\n{mistake}")
 flow.export_environment(SOURCE)
@@ -44,6 +46,10 @@ wildcard_constraints:
 
 
 onstart:
+    try:
+        check_results(Path(flow.root))
+    except UserError as mistake:
+        sys.exit(f"The study can't be run:\n{mistake}")
     slurm.check(workflow)
     flow.export_forced(workflow.dag_settings)
     if workflow.local_exec:

@@ -1,15 +1,41 @@
-"""What a Snakemake that was killed leaves in the way of the next one: its locks, which name no process."""
+"""What Snakemake itself would stumble over: folders that can't be written, and locks that a killed one has left."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from yarnlab.errors import UserError
 from yarnlab.training.lock import is_local
 
 LOCKS = Path(".snakemake/locks")
 _held: list[FileLock] = []  # until this process has ended, however it does
+
+
+class NotWritable(UserError):
+    """Snakemake would end in a traceback, since a folder can't be written."""
+
+
+def check_writable(*, dry: bool, locks: Path = LOCKS) -> None:
+    """Raises NotWritable where Snakemake can't keep its notes: it makes folders for them, and locks in a real run."""
+    if not (dry and locks.exists()):
+        _check(locks, "Snakemake keeps its notes there")
+
+
+def check_results(root: Path) -> None:
+    """Raises NotWritable where no results can be written to a study's folder."""
+    _check(root, "the results go there")
+
+
+def _check(folder: Path, why: str) -> None:
+    place = next(there for there in (folder, *folder.parents) if there.exists())
+    if not os.access(place, os.W_OK):
+        raise NotWritable(
+            f"{place.resolve()} can't be written, and {why}: have whoever owns it run the study, or work in another "
+            "folder (--directory FOLDER)"
+        )
 
 
 def take_over(root: str, locks: Path = LOCKS) -> None:
