@@ -23,6 +23,7 @@ from yarnlab.audit.chain import chain
 from yarnlab.audit.folder import AuditError, Folder
 from yarnlab.audit.verify import verify
 from yarnlab.results.report.check import check_report
+from yarnlab.results.report.gallery import markers
 from yarnlab.study.evaluations import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -422,10 +423,10 @@ def test_a_finished_study_is_reported_compared_and_shown(finished):
     assert "arxiv.org/abs/2309.00071" in page and "a verdict for every claim" in page  # our descriptions
     yarnlab("compare", "smoke", "smoke")
     assert "smoke" in (finished / "results/comparisons/smoke--smoke/comparison.md").read_text()
-    (finished / "README.md").write_text("<!-- results:begin -->\n<!-- results:end -->\n")
+    (finished / "README.md").write_text("\n".join(markers("smoke")))
     yarnlab("gallery", "--study-dir", "results/smoke")
     assert "| claim | verdict | number |" in (finished / "README.md").read_text()
-    record = json.loads((finished / "docs/images/gallery.json").read_text())
+    record = json.loads((finished / "docs/images/gallery.json").read_text())["smoke"]
     assert all((finished / "docs/images" / name).stat().st_size > 10_000 for name in record["pictures"])
 
 

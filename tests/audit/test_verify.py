@@ -18,7 +18,7 @@ from yarnlab.audit.verify import verify
 from yarnlab.provenance import read_json, record_is_intact, write_json, write_record
 from yarnlab.results.crate import write_crate
 from yarnlab.results.origin import origin
-from yarnlab.results.report.gallery import BEGIN, END, results_block
+from yarnlab.results.report.gallery import markers, results_block
 from yarnlab.results.results import load
 from yarnlab.stages.layout import Layout
 
@@ -165,8 +165,8 @@ def readme(study) -> Path:
     project = study.parents[1]
     claims, title = read_json(study / "claims.json"), read_json(study / "study.json")["title"]
     block = results_block(claims, title, origin(load(study)))
-    (project / "README.md").write_text(f"# Ours\n\n{BEGIN}\n{block.strip()}\n{END}\n\nAfter 12 steps.\n")
-    write_json(project / "docs" / "images" / "gallery.json", {"study": "micro"})
+    begin, end = markers("micro")
+    (project / "README.md").write_text(f"# Ours\n\n{begin}\n{block.strip()}\n{end}\n\nAfter 12 steps.\n")
     return project / "README.md"
 
 
@@ -176,7 +176,7 @@ def test_a_number_of_the_readme_that_no_file_backs_is_named(study, readme):
     readme.write_text(text.replace(" hold", " 77 hold", 1))
     (finding,) = verify(study, readme).findings
     assert "no file backs 77" in finding.wrong and finding.command.startswith("envs/run yarnlab gallery")
-    write_json(readme.parent / "docs" / "images" / "gallery.json", {"study": "another"})
+    readme.write_text(readme.read_text().replace("results of micro", "results of another"))
     assert verify(study, readme).findings == ()
 
 

@@ -1,4 +1,4 @@
-"""Numbers in the report and in the README's block that no file of the results backs.
+"""Numbers in the report and in the README's blocks that no file of the results backs.
 
 Both are made anew from the files and compared, piece of text by piece of text: a number that was typed, or is left from
 earlier results, stands in a piece that differs.
@@ -13,10 +13,9 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from yarnlab.provenance import read_json
 from yarnlab.results.origin import origin
 from yarnlab.results.report.check import Page
-from yarnlab.results.report.gallery import BEGIN, END, results_block
+from yarnlab.results.report.gallery import markers, results_block
 from yarnlab.results.report.render import page_of
 from yarnlab.results.results import load
 
@@ -37,15 +36,15 @@ def unbacked_in_report(study_dir: Path) -> Iterator[str]:
 
 
 def unbacked_in_readme(study_dir: Path, readme: Path) -> Iterator[str]:
-    """The same of the README's block of results; nothing where there is none, or it is another study's."""
+    """The same of the study's block of results in the README; nothing where there is none."""
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     study = json.loads((study_dir / "study.json").read_bytes())
-    shown = read_json(readme.parent / "docs" / "images" / "gallery.json").get("study")
-    if BEGIN not in text or END not in text or shown != study["study"]:
+    begin, end = markers(study["study"])
+    if begin not in text or end not in text:
         return
     claims = json.loads((study_dir / "claims.json").read_bytes())
     made = results_block(claims, study["title"], origin(load(study_dir)))
-    block = text.split(BEGIN)[1].split(END)[0]
+    block = text.split(begin)[1].split(end)[0]
     yield from _differences(block.strip().splitlines(), made.strip().splitlines())
 
 

@@ -14,9 +14,10 @@ import pytest
 
 from results.synthetic import write_study
 from yarnlab import cli, tracking
+from yarnlab.provenance import read_json, write_json
 from yarnlab.results.claims.judge import write_claims
 from yarnlab.results.report import gallery as gallery_module
-from yarnlab.results.report.gallery import BEGIN, END
+from yarnlab.results.report.gallery import markers
 from yarnlab.results.results import load
 
 
@@ -86,15 +87,20 @@ def test_a_dashboard_on_another_port_says_what_to_tell_a_report(tmp_path: Path, 
 
 
 def test_the_gallery_writes_pictures_record_and_readme(judged: Path, tmp_path: Path, yarnlab, monkeypatch) -> None:
-    """Without a browser the figures stand in; the README changes between its markers only."""
+    """Without a browser the figures stand in; the README changes between the study's markers only, and what another
+    study has there and in gallery.json stays."""
     monkeypatch.setattr(gallery_module, "BROWSERS", ())
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nstale words\n{END}\nafter\n")
+    readme, (begin, end) = tmp_path / "README.md", markers(read_json(judged / "study.json")["study"])
+    other = "\n".join(("<!-- results of other: begin -->", "theirs", "<!-- results of other: end -->"))
+    readme.write_text(f"before\n{begin}\nstale words\n{end}\nafter\n{other}\n")
+    write_json(tmp_path / "images" / "gallery.json", {"other": {"finished": "1999-01-01"}})
     yarnlab("gallery", "--study-dir", str(judged), "--images", str(tmp_path / "images"), "--readme", str(readme))
-    record = json.loads((tmp_path / "images" / "gallery.json").read_text())
-    assert set(record["pictures"]) == {"micro-report.png", "micro-figure.png"} and record["finished"]
+    records = json.loads((tmp_path / "images" / "gallery.json").read_text())
+    assert records.pop("other") == {"finished": "1999-01-01"}
+    ((name, record),) = records.items()
+    assert set(record["pictures"]) == {f"{name}-report.png", f"{name}-figure.png"} and record["finished"]
     text = readme.read_text()
-    assert text.startswith("before\n") and text.endswith(f"{END}\nafter\n") and "stale words" not in text
+    assert text.startswith("before\n") and text.endswith(f"{end}\nafter\n{other}\n") and "stale words" not in text
     assert (
         "| claim | verdict | number |" in text
         and record["commits"] in text
@@ -107,4 +113,4 @@ def test_the_gallery_refuses_a_readme_without_its_markers(judged: Path, tmp_path
     readme.write_text("mine\n")
     with pytest.raises(SystemExit):
         yarnlab("gallery", "--study-dir", str(judged), "--images", str(tmp_path), "--readme", str(readme))
-    assert readme.read_text() == "mine\n" and BEGIN in capsys.readouterr().err
+    assert readme.read_text() == "mine\n" and "<!-- results of" in capsys.readouterr().err

@@ -1,7 +1,7 @@
-"""The README's pictures and its block of results, made from a study's report: nothing in them is typed by hand.
+"""The README's pictures and blocks of results, made from studies' reports: nothing in them is typed by hand.
 
-`write_gallery` writes two pictures and `gallery.json` (date, commit, study, what took them), and puts the results
-between the README's two markers.
+`write_gallery` writes a study's two pictures and its entry in `gallery.json` (date, commit, what took them), and puts
+its results between its two markers in the README.
 """
 
 from __future__ import annotations
@@ -14,35 +14,41 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from yarnlab.provenance import replacing, write_json
+from yarnlab.provenance import read_json, replacing, write_json
 from yarnlab.results.display import markdown_row
 from yarnlab.results.origin import Origin, origin
 from yarnlab.results.output import write
 from yarnlab.results.report.render import ANSWERS
 from yarnlab.results.results import ResultsError, load
 
-BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PAGE = (1200, 1000)  # pixels of the report's head
-# The two pictures: the report's head, or without a browser the figure that stands there; and Figure 1.
-HEAD, FIGURE = "micro-report.png", "micro-figure.png"
+
+
+def markers(study: str) -> tuple[str, str]:
+    """The lines of the README between which a study's results stand."""
+    return f"<!-- results of {study}: begin -->", f"<!-- results of {study}: end -->"
 
 
 def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> Path:
-    """Write both pictures and `gallery.json` under `images`, and the results block into `readme` where given.
+    """Write both pictures and the study's entry of `gallery.json` under `images`, and its block into `readme`.
 
-    Raises ResultsError where the study has no report, or `readme` lacks the markers. Pictures and README are written
-    last, so that a failure leaves the old ones.
+    The pictures: the report's head, or without a browser the figure that stands there; Figure 1, where it was drawn.
+    Raises ResultsError where the study has no report, or `readme` lacks the study's markers. Pictures and README are
+    written last, so that a failure leaves the old ones.
     """
     claims, study = (json.loads(_made(study_dir, name).read_bytes()) for name in ("claims.json", "study.json"))
     _made(study_dir, "report.html")
-    made = origin(load(study_dir))
-    text = embedded(readme.read_text(encoding="utf-8"), results_block(claims, study["title"], made)) if readme else ""
-    taken = {HEAD: _head(study_dir, images / HEAD), FIGURE: _figure(study_dir, images / FIGURE, "figure_1")}
+    made, name = origin(load(study_dir)), study["study"]
+    block = results_block(claims, study["title"], made)
+    text = embedded(readme.read_text(encoding="utf-8"), block, name) if readme else ""
+    head, figure = f"{name}-report.png", f"{name}-figure.png"
+    taken = {head: _head(study_dir, images / head)}
+    if drawn := next((f for f in reversed(ANSWERS) if (study_dir / f"figures/{f}.png").is_file()), None):
+        taken[figure] = _figure(study_dir, images / figure, drawn)
     if readme is not None:
         write(readme, text)
     record = {
-        "study": study["study"],
         "study_sha256": study["study_sha256"],
         "criteria_version": claims["criteria_version"],
         "commits": made.commits if made else "",
@@ -50,7 +56,7 @@ def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> 
         "finished": made.finished[:10] if made else "",
         "pictures": taken,
     }
-    write_json(images / "gallery.json", record)
+    write_json(images / "gallery.json", read_json(images / "gallery.json") | {name: record})
     return images / "gallery.json"
 
 
@@ -82,13 +88,14 @@ def counts_in_words(counts: dict[str, dict[str, int]]) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
-def embedded(text: str, block: str) -> str:
-    """`text` with `block` between the two markers; ResultsError where they do not stand there once, in order."""
-    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
-        raise ResultsError(f"the README needs the lines {BEGIN} and {END}, once each, in this order, for its results")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    return f"{before}{BEGIN}\n{block.strip()}\n{END}{after}"
+def embedded(text: str, block: str, study: str) -> str:
+    """`text` with `block` between the study's markers; ResultsError where they do not stand there once, in order."""
+    begin, end = markers(study)
+    if text.count(begin) != 1 or text.count(end) != 1 or text.index(begin) > text.index(end):
+        raise ResultsError(f"the README needs the lines {begin} and {end}, once each, in this order, for its results")
+    before, rest = text.split(begin)
+    after = rest.split(end)[1]
+    return f"{before}{begin}\n{block.strip()}\n{end}{after}"
 
 
 def screenshot(binary: str, page: Path, picture: Path) -> None:
