@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from yarnlab.study.schema import Study
 
 NAME = "yarnlab_entropy"
-SCORES = 2**26  # attention scores that exist at once: 256 MiB in fp32
+SCORES = 2**26  # attention scores that exist at once on a GPU: 256 MiB in fp32
+CACHED = 2**22  # on a CPU: 16 MiB, which a cache holds; four times as fast as 2**26
 
 
 class Entropy(Evaluation):
@@ -190,7 +191,7 @@ def recording_attention(
     groups = heads // key.shape[1]
     entropy = torch.empty(heads, length, device=query.device)
     out = torch.empty(length, heads, value.shape[-1], dtype=query.dtype, device=query.device)
-    block = max(1, SCORES // (heads * length))
+    block = max(1, (CACHED if query.device.type == "cpu" else SCORES) // (heads * length))
     with torch.autocast(query.device.type, enabled=False):  # it would turn the scores into bf16
         q = query[0].float() * (scaling or dim**-0.5)
         k, v = (t[0].float().repeat_interleave(groups, 0) for t in (key, value))
