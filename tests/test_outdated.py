@@ -80,13 +80,18 @@ def recorded(flow: Workflow, stage: str, name: str) -> None:
 def test_files_that_a_manifest_names_are_looked_at(flow, capsys):
     """Gone or of another size, also where Snakemake has a record of the manifest."""
     sizes = {"models/yarn-s16/model.safetensors": 3, "models/yarn-s16/config.json": 2, "models/yarn-s16/gone.json": 1}
-    change(flow, "train", "yarn-s16", outputs={name: {"sha256": "", "bytes": size} for name, size in sizes.items()})
+    outputs = {name: {"sha256": "", "bytes": size} for name, size in sizes.items()}
+    step_log = {"training/yarn-s16.jsonl": {"sha256": "", "bytes": 9}}
+    change(flow, "train", "yarn-s16", outputs=outputs, step_log=step_log)
     recorded(flow, "train", "yarn-s16")
     for name in ("model.safetensors", "config.json"):
         Path(flow.root, "models", "yarn-s16", name).write_text("{}")
     outdated.warn(flow)
     said = capsys.readouterr().err
-    wrong = "models/yarn-s16/model.safetensors has another size; models/yarn-s16/gone.json is missing"
+    wrong = (
+        "models/yarn-s16/model.safetensors has another size; models/yarn-s16/gone.json is missing; "
+        "training/yarn-s16.jsonl is missing"
+    )
     assert f"  train yarn-s16: {wrong}\n" in said
     assert said.endswith("-R results/smoke/models/yarn-s16/manifest.json\n")
 

@@ -62,7 +62,7 @@ def _changed(flow: Workflow, stage: str, name: str, manifest: dict[str, Any]) ->
 
 def _damaged(flow: Workflow, manifest: dict[str, Any]) -> Iterator[str]:
     """The files that the manifest names and that are not there as they were."""
-    for name, written in manifest.get("outputs", {}).items():
+    for name, written in (manifest.get("outputs", {}) | manifest.get("step_log", {})).items():
         file = Path(flow.root, name)
         if not file.is_file():
             yield f"{name} is missing"

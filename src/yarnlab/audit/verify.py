@@ -51,7 +51,7 @@ class Audit:
 def verify(study_dir: Path, readme: Path | None = None) -> Audit:
     """Compare all that lies in `study_dir` with its records, and the numbers of report and README with what backs them.
 
-    readme: checked if its block of results is of this study (docs/images/gallery.json beside it says of which it is).
+    readme: checked if it has a block of this study's results.
     Raises AuditError where no study's results lie in `study_dir`.
     """
     folder = Folder(study_dir)
