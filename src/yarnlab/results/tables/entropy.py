@@ -14,8 +14,10 @@ from yarnlab.results.display import (
     DisplayTable,
     at_scale,
     base_manifests,
+    cell,
     count,
     delta_cell,
+    own_cell,
     rows_of,
     wide,
     with_interval,
@@ -53,12 +55,13 @@ def entropy(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         caption = "Mean entropy of the attention minus that of the base with plain RoPE, in nats, paired by document "
         caption += f"(above 0: more spread out), n = {count(others)}. {INTERVAL}."
         sections.append(wide(caption, others, "method", "scale", delta_cell, name=at_scale, sources=sources))
+    mean, share = own_cell(with_interval, "entropy"), cell(with_interval, "normalised")
     rows: list[dict[str, Any]] = [
         {
             "method": method_label(r.method),
             "scale": at_scale(r.scale),
-            "entropy (nats)": with_interval(r.entropy, r.low, r.high),
-            "share of uniform": with_interval(r.normalised, r.normalised_low, r.normalised_high),
+            "entropy (nats)": mean(r),
+            "share of uniform": share(r),
         }
         for r in rows_of(frame)
     ]
