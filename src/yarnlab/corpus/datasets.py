@@ -173,14 +173,16 @@ def _opened(file: Path) -> Iterator[Iterable[bytes]]:
             yield plain
 
 
-def encoded(texts: Iterator[str], tokenizer: tokenizers.Tokenizer) -> Iterator[np.ndarray]:
+def encoded(
+    texts: Iterable[str], tokenizer: tokenizers.Tokenizer, batch_bytes: int = BATCH_BYTES
+) -> Iterator[np.ndarray]:
     """The ids of each text without special tokens, encoded in parallel batches of bounded size."""
     batch: list[str] = []
     size = 0
     for text in texts:
         batch.append(text)
         size += len(text)
-        if size >= BATCH_BYTES:
+        if size >= batch_bytes:
             yield from _encode(batch, tokenizer)
             batch, size = [], 0
     yield from _encode(batch, tokenizer)
