@@ -73,8 +73,8 @@ class KeyCache(Evaluation):
         """One row per method, cache, document and bucket of L tokens: the mean NLL of the tokens at positions
         bucket_start … bucket_end − 1.
 
-        Raises EvaluationError if `length` is within the original context, where there is nothing to measure, or beyond
-        the model's sliding window, which the `pre-rope` attention does not have.
+        Raises EvaluationError if `length` is beyond the model's sliding window, which the `pre-rope` attention does not
+        have.
         """
         import numpy as np
         import pandas as pd
@@ -83,10 +83,6 @@ class KeyCache(Evaluation):
         from yarnlab.modeling import autocast
 
         length, window = self.length, task.architecture.original_context
-        if length <= window:
-            raise EvaluationError(
-                f"all caches are the same up to {window} tokens; choose a `length` beyond, not {length}"
-            )
         sliding = getattr(task.model.config, "sliding_window", None)
         if sliding is not None and sliding < length - 1:  # the last token is only a target
             raise EvaluationError(

@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, methods_that
-from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.evaluation.perplexity import document_nll
 from yarnlab.rope import Rope
 from yarnlab.study.fields import FactorGrid, KeyPath, Positive, Problem, Scales
@@ -82,11 +82,6 @@ class Temperature(Evaluation):
         documents = task.corpus.names[: self.documents]
         cells = []
         for scale, length in zip(self.scales, self._lengths(task.architecture.original_context), strict=True):
-            if length < 2 * self.segments:
-                raise EvaluationError(
-                    f"temperature reads {length} tokens at scale {scale:g}, too few for {self.segments} segments: "
-                    "lower `segments` or raise `max_length`"
-                )
             untempered = task.make_rope(self.method, scale)
             for kind, factor in factors_at(scale, self.factors.values()):
                 labels = task.labels(corpus=self.corpus, method=self.method, scale=scale, factor=factor, kind=kind)
@@ -104,7 +99,7 @@ class Temperature(Evaluation):
         from yarnlab.modeling import set_rope
 
         set_rope(task.model, rope)
-        nll = document_nll(task.model, rope, task.corpus, length, self.precision, progress, self.documents)
+        nll = document_nll(task, length, self.precision, progress, self.documents, PartialResults())
         return [
             {**labels, "document": name, **part, "protocol": self.PROTOCOL}
             for name, values in zip(task.corpus.names[: self.documents], nll, strict=True)
