@@ -116,10 +116,8 @@ def to_markdown(sections: list[DisplayTable]) -> str:
     """GitHub-style tables, each under its caption."""
     blocks = []
     for section in sections:
-        columns = [str(c) for c in section.frame.columns]
-        lines = [f"**{section.caption}**", "", markdown_row(columns), markdown_row(["---"] * len(columns))]
-        lines += [markdown_row([str(cell) for cell in row]) for row in section.frame.itertuples(index=False)]
-        blocks.append("\n".join(lines))
+        rows = section.frame.astype(str).itertuples(index=False)
+        blocks.append("\n".join([f"**{section.caption}**", "", *markdown_table(map(str, section.frame.columns), rows)]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -155,8 +153,14 @@ def _fixed(x: float, digits: int, sign: str = "") -> str:
     return f"{x:{sign}.{digits}f}".replace("-", "−")
 
 
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """The lines of a GitHub-style table."""
+    columns = list(head)
+    return [markdown_row(line) for line in (columns, ["---"] * len(columns), *rows)]
+
+
 def markdown_row(cells: Iterable[str]) -> str:
-    """One line of a GitHub-style table."""
+    """One of these lines."""
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 

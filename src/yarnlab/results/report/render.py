@@ -10,9 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from yarnlab.provenance import read_json
 from yarnlab.results.analyse import INDEX
 from yarnlab.results.claims.criteria import GROUPS
-from yarnlab.results.output import in_script, vega, write
+from yarnlab.results.output import TEMPLATES, in_script, page, vega, write
 from yarnlab.results.registry import figures, tables
 from yarnlab.results.report.sections import ordered
 from yarnlab.results.results import ResultsError
@@ -20,7 +21,6 @@ from yarnlab.results.style import DARK
 from yarnlab.tracking.store import is_server, tracking_uri, without_login
 
 DASHBOARD = "http://127.0.0.1:5000"  # where `yarnlab dashboard` serves MLflow's pages if the port is free
-TEMPLATES = Path(__file__).parent / "templates"
 VERDICTS = {"reproduced": "holds", "differs": "holds-in-part", "contradicted": "fails"}
 VERDICTS |= dict.fromkeys(("not excluded", "not comparable"), "undecided")
 NOT_RUN = "not run"
@@ -38,8 +38,6 @@ def write_report(study_dir: Path, *, command: str) -> Path:
 
 def page_of(study_dir: Path, *, command: str) -> str:
     """The text of `report.html`; the same files give the same text. Raises ResultsError as `write_report` does."""
-    import jinja2
-
     index = _read(study_dir, INDEX, command)
     uri = tracking_uri(study_dir.parent)
     dashboard = (without_login(uri) if is_server(uri) else DASHBOARD).rstrip("/") + "/"
@@ -52,18 +50,15 @@ def page_of(study_dir: Path, *, command: str) -> str:
         own = [entry for entry in shown if entry["artefact"].section == section.id]
         if own:
             sections.append({"section": section, "parts": _folded(sorted(own, key=lambda e: e["artefact"].place))})
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["parted"] = parted
     claims = _read(study_dir, "claims.json", command)
     for claim in claims["claims"]:
         claim["links"] = _known(claim["sources"], links)
     template = "extension.html.j2" if index["extension"] else "report.html.j2"
-    return environment.get_template(template).render(
+    return page(
+        template,
+        {"parted": parted},
         index=index,
         command=command,
-        css=(TEMPLATES / "report.css").read_text(),
         script=(TEMPLATES / "report.js").read_text(),
         bundle=vega(study_dir / "figures"),
         palette=DARK,
@@ -126,8 +121,7 @@ def _folded(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _links(study_dir: Path, manifests: dict[str, dict[str, str]], dashboard: str) -> dict[str, dict[str, str]]:
     """Manifest path → its stage and name, and the address of its MLflow run where one was published."""
-    path = study_dir / "tracking" / "runs.json"
-    runs = json.loads(path.read_text()) if path.is_file() else {}
+    runs = read_json(study_dir / "tracking" / "runs.json")
     links = {}
     for manifest, made in manifests.items():
         run = runs.get(f"{made['stage']}.{made['name']}")
