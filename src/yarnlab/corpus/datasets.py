@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -204,7 +204,8 @@ def shard(documents: Iterator[np.ndarray], target: Path, dtype: type[np.generic]
         lengths = []
         with target.open("wb") as file:
             for ids in documents:
-                lengths.append(_append(file, ids, dtype))
+                file.write(stored(ids, dtype))
+                lengths.append(len(ids))
                 if len(lengths) == enough:
                     break
         with replacing(lengths_file) as temporary, temporary.open("wb") as file:
@@ -213,8 +214,3 @@ def shard(documents: Iterator[np.ndarray], target: Path, dtype: type[np.generic]
     count = int(lengths_found.sum())
     ids = np.memmap(target, dtype=dtype, mode="r", shape=(count,)) if count else np.empty(0, dtype)
     return Shard(ids, lengths_found)
-
-
-def _append(file: IO[bytes], ids: np.ndarray, dtype: type[np.generic]) -> int:
-    file.write(stored(ids, dtype))
-    return len(ids)

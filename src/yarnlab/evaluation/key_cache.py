@@ -110,7 +110,10 @@ class KeyCache(Evaluation):
                 labels = task.labels(corpus=self.corpus, method=method, cache=cache)
                 rows += _buckets(np.concatenate(nll), names, window, labels)
         table = pd.DataFrame(rows)
-        return Outcome(table, _costs(table, window))
+        # Of the wrong cache above the right one, beyond L.
+        beyond = table[table["bucket_start"] >= window].groupby(["method", "cache"])["nll"].mean().unstack("cache")
+        costs = beyond["post-rope"] - beyond["pre-rope"]
+        return Outcome(table, {f"wrong_cache/{method}": float(cost) for method, cost in costs.items()})
 
 
 def recomputed_lengths(original_context: int, length: int, step: int) -> tuple[int, ...]:
@@ -155,9 +158,3 @@ def _buckets(
                 "nll": values[start - 1 : stop - 1].mean(),
                 "protocol": KeyCache.PROTOCOL,
             }
-
-
-def _costs(table: Any, window: int) -> dict[str, float]:
-    """Mean NLL of the wrong cache above that of the right one, beyond L."""
-    beyond = table[table["bucket_start"] >= window].groupby(["method", "cache"])["nll"].mean().unstack("cache")
-    return {f"wrong_cache/{method}": float(row["post-rope"] - row["pre-rope"]) for method, row in beyond.iterrows()}

@@ -77,7 +77,9 @@ class Ramp(Evaluation):
                 of_one = partial(document_rows, rope, task, self.precision, lengths, labels)
                 cells.append(Cell(f"{scale}-{variant}", self.documents, partial(self._rows, of_one)))
         table = task.table(cells, "document")
-        return Outcome(table, _at_the_end(table))
+        longest = table[table["length"] == table.groupby("scale")["length"].transform("max")]
+        means = longest.groupby(["scale", "variant"], sort=False)["nll"].mean()
+        return Outcome(table, {f"nll/{variant}/{scale:g}": float(nll) for (scale, variant), nll in means.items()})
 
     def _rows(self, of_one: Callable[[int, Progress], Rows], progress: Progress) -> Rows:
         """One row per document and length."""
@@ -88,10 +90,3 @@ def lengths_within(original_context: int, scale: float, max_length: int) -> tupl
     """L, 2L, 4L, … and the end of the extended context, s·L tokens or `max_length` where that is less."""
     end = min(round(scale * original_context), max_length)
     return (*doublings(original_context, end - 1), end)
-
-
-def _at_the_end(table: Any) -> dict[str, float]:
-    """Mean NLL over the documents at each scale's longest length."""
-    longest = table[table["length"] == table.groupby("scale")["length"].transform("max")]
-    means = longest.groupby(["scale", "variant"], sort=False)["nll"].mean()
-    return {f"nll/{variant}/{scale:g}": float(nll) for (scale, variant), nll in means.items()}

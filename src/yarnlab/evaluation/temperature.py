@@ -88,7 +88,9 @@ class Temperature(Evaluation):
                 rows = partial(self._rows, task, tempered(untempered, factor), length, labels)
                 cells.append(Cell(f"{scale}-{kind}-{factor}", len(documents), rows))
         table = task.table(cells, "document")
-        return Outcome(table, _best_factors(table))
+        curves = table[table["kind"] == "grid"].groupby(["scale", "factor"])["nll"].mean()
+        best = {f"best_factor/{scale:g}": float(curves[scale].idxmin()) for scale in table["scale"].unique()}
+        return Outcome(table, best)
 
     def _lengths(self, original_context: int) -> list[int]:
         """Tokens read of each document at each scale: s·L, or `max_length` where that is less."""
@@ -157,9 +159,3 @@ def segment_means(nll: np.ndarray, segments: int) -> list[dict[str, float | int]
         part = nll[start - 1 : end - 1]
         rows.append({"segment": i, "start": start, "tokens": len(part), "nll": float(part.mean(dtype="float64"))})
     return rows
-
-
-def _best_factors(table: Any) -> dict[str, float]:
-    """The grid's factor of lowest mean NLL at each scale."""
-    curves = table[table["kind"] == "grid"].groupby(["scale", "factor"])["nll"].mean()
-    return {f"best_factor/{scale:g}": float(curves[scale].idxmin()) for scale in table["scale"].unique()}
