@@ -78,7 +78,7 @@ def test_run_links_lead_to_the_server_that_has_the_runs(
     page = (study / "report.html").read_text()
     assert 'href="http://127.0.0.1:5000/#/experiments/' in page and "another port" in page
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://me:s3cret@mlflow.example.org/team/")
-    write_report(study)
+    render.write_report(study, command=COMMAND)
     page = (study / "report.html").read_text()
     assert set(re.findall(r'class="run" href="(.*?)#', page)) == {"https://mlflow.example.org/team/"}
     assert "s3cret" not in page and "127.0.0.1" not in page and "another port" not in page
