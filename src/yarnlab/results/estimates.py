@@ -238,6 +238,12 @@ def _own(results: Results, need: str, arm: str, what: str) -> pd.DataFrame:
     return rows
 
 
+def rows_of_base(results: Results, need: str, what: str) -> pd.DataFrame:
+    """The base's rows, or NotMeasured: it has no `what`."""
+    base = results.base()
+    return _own(results, need, base.arm if base else "the base", what)
+
+
 def _measured(tables: Mapping[Any, T], key: Any, what: str) -> T:
     """The entry of this key, or NotMeasured: there is no `what`."""
     if key not in tables:
@@ -284,10 +290,7 @@ def cell(results: Results, kind: str, column: str, **where: Any) -> pd.DataFrame
 @lru_cache(maxsize=64)
 def cells(results: Results, kind: str, column: str, keys: tuple[str, ...]) -> dict[Any, pd.DataFrame]:
     """All cells of the base's results of `kind` by the values of `keys`."""
-    frame, base = present(results, kind), results.base()
-    if base is None:
-        raise NotMeasured("this study has no pretrained base")
-    rows = frame[frame["arm"] == base.arm]
+    rows = rows_of_base(results, kind, f"{kind.replace('_', '-')} results")
     if kind == "entropy":
         rows = rows.groupby([*keys, "seed", "document"], sort=False)[column].mean().reset_index()
     return split(rows, list(keys), "document", column)

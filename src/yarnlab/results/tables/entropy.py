@@ -22,7 +22,7 @@ from yarnlab.results.display import (
     wide,
     with_interval,
 )
-from yarnlab.results.estimates import NotMeasured, cells, over_documents, paired, present, split
+from yarnlab.results.estimates import cells, over_documents, paired, rows_of_base, split
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, numbers
@@ -73,14 +73,10 @@ def entropy(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
 @lru_cache(maxsize=4)
 def by_layer(results: Results) -> pd.DataFrame:
     """The same by layer: the mean over heads (`head` is 'all'), then every head's; both numbered from 0, in nats."""
-    frame, base = present(results, "entropy"), results.base()
-    of_base = frame[frame["arm"] == base.arm] if base is not None else frame.head(0)
-    if of_base.empty:
-        raise NotMeasured("the entropy of the base's attention was not measured")
-    by = ["method", "scale", "layer"]
-    layers = of_base.groupby([*by, "seed", "document"], sort=False)["entropy"].mean().reset_index()
+    heads, by = rows_of_base(results, "entropy", "entropy results"), ["method", "scale", "layer"]
+    layers = heads.groupby([*by, "seed", "document"], sort=False)["entropy"].mean().reset_index()
     tables = {(*key, "all"): table for key, table in split(layers, by, "document", "entropy").items()}
-    tables |= split(of_base, [*by, "head"], "document", "entropy")
+    tables |= split(heads, [*by, "head"], "document", "entropy")
     rows = []
     for (method, scale, layer, head), own in tables.items():
         row: dict[str, Any] = {"method": method, "scale": float(scale), "layer": int(layer), "head": head}
