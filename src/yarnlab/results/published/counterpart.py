@@ -114,9 +114,7 @@ def text_of(results: Results, corpus: str, protocol: Protocol, documents: int) -
 
 @lru_cache(maxsize=64)
 def _corpus(results: Results, corpus: str) -> dict[str, Any] | None:
-    path = f"data/{corpus}/manifest.json"
-    found = next((m for m in results.manifests if m["path"] == path), None)
-    spec = (found or {}).get("spec", {}).get("corpus")
+    spec = results.manifest(f"data/{corpus}/manifest.json").get("spec", {}).get("corpus")
     return spec if isinstance(spec, dict) else None
 
 

@@ -54,7 +54,6 @@ def tidy(results: Results) -> pd.DataFrame:
         "passkey_window": lambda arm: _passkey(results, arm, window),
         "passkey_context": lambda arm: _passkey(results, arm, reached),
     }
-    seconds = {manifest["path"]: float(manifest.get("seconds") or math.nan) for manifest in results.manifests}
     rows = []
     for model, name in named_arms(results):
         row: dict[str, Any] = head(model, name) | {"context": reached, "steps": model.steps, "tokens": model.tokens}
@@ -63,7 +62,8 @@ def tidy(results: Results) -> pd.DataFrame:
                 row |= estimate(model.arm).columns(column)
             except NotMeasured:
                 row |= dict.fromkeys((column, f"{column}_low", f"{column}_high"), math.nan)
-        own = [seconds.get(path, math.nan) for path in manifests_of(results, "training", model.arm)]
+        made = [results.manifest(path) for path in manifests_of(results, "training", model.arm)]
+        own = [float(manifest.get("seconds") or math.nan) for manifest in made]
         rows.append(row | {"seconds": sum(own) if model.kind == "finetune" else math.nan})
     return pd.DataFrame(rows)
 
