@@ -81,10 +81,10 @@ def curves(
     """
     colour, dash, shape = looks
     common = {"x": x, "y": y, "color": legend(f"{who}:N", colour)}
-    ends = [{"clip": True} if clipped in which else {} for which in (("lines", "all"), ("all",))]
-    lines = dashed(base.mark_line(**ends[0]).encode(**common), who, dash)
+    line_ends, point_ends = ({"clip": True} if clip else {} for clip in (clipped != "none", clipped == "all"))
+    lines = dashed(base.mark_line(**line_ends).encode(**common), who, dash)
     points = base.transform_filter(marked) if marked else base
-    points = points.mark_point(filled=True, size=size, opacity=1, **ends[1])
+    points = points.mark_point(filled=True, size=size, opacity=1, **point_ends)
     shapes = alt.Shape(f"{who}:N", scale=shape, legend=legend_key())
     return [lines, points.encode(shape=shapes, tooltip=tips, **common)]
 

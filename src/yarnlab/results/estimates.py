@@ -455,7 +455,7 @@ def arms_with_hits(results: Results, kind: str) -> frozenset[str]:
     return frozenset(arm for arm, _ in hit_tables(results, kind)) if results.has(kind) else frozenset()
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)  # some of each kind, for each base of a study
 def _tables(results: Results, kind: str, keys: tuple[str, ...], columns: str, values: str) -> dict[Any, pd.DataFrame]:
     """`split` of all results of a kind."""
     return split(present(results, kind), list(keys), columns, values)
