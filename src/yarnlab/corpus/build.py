@@ -48,10 +48,11 @@ def build_corpus(
 
 
 def _from_packages(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, log: Path | None) -> dict[str, Any]:
-    source, made_of = spec["corpus"], versions(tuple(spec["corpus"]["packages"]))
+    source, packages = spec["corpus"], tuple(spec["corpus"]["packages"])
     documents = _in_turns(_of_packages(spec, load_tokenizer(tokenizer_folder), log), source.get("parts", ["source"]))
-    facts = _write(documents, source, ", ".join(made_of), "", tokenizer_folder, folder, log)
-    return facts | {"versions": made_of, "source": ", ".join(f"{name} {version}" for name, version in made_of.items())}
+    facts = _write(documents, source, ", ".join(packages), "", tokenizer_folder, folder, log)
+    read = versions(packages)
+    return facts | {"versions": read, "source": ", ".join(f"{package} {version}" for package, version in read.items())}
 
 
 def _of_packages(
