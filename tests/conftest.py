@@ -32,16 +32,19 @@ def asks_for_gpus(marks: str) -> bool:
 @pytest.fixture(scope="session")
 def tiny_data(tmp_path_factory) -> Path:
     """A data folder: tokenizer (512 tokens, digits split), corpora `train` (networkx) and `held` (accelerate)."""
+    from yarnlab.corpus.build import build_corpus
     from yarnlab.corpus.packages import read_packages
     from yarnlab.corpus.tokenizer import save_tokenizer, train_tokenizer
-    from yarnlab.corpus.tokens import build_corpus
 
     folder = tmp_path_factory.mktemp("data")
     documents = read_packages(("networkx",))
     tokenizer = train_tokenizer(documents, vocab_size=512, split_digits=True, sample=40, seed=0)
     save_tokenizer(tokenizer, folder / "tokenizer")
-    train = {"corpus": {"packages": ["networkx"], "max_tokens": 60_000}, "seed": 0}
-    held = {"corpus": {"packages": ["accelerate"], "min_tokens": 1024, "documents": 3}, "seed": 0}
+    train = {"corpus": {"source": "python-packages", "packages": ["networkx"], "max_tokens": 60_000}, "seed": 0}
+    held = {
+        "corpus": {"source": "python-packages", "packages": ["accelerate"], "min_tokens": 1024, "documents": 3},
+        "seed": 0,
+    }
     build_corpus(train, folder / "tokenizer", folder / "train", log=None)
     build_corpus(held, folder / "tokenizer", folder / "held", log=None)
     return folder

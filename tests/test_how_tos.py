@@ -38,6 +38,12 @@ def state(project: Path, study: str = "micro") -> dict:
     return json.loads(python(project, "-c", JOBS, study))
 
 
+@pytest.fixture(scope="session")
+def before() -> dict:
+    """The micro study's, of the project as it is."""
+    return state(ROOT)
+
+
 def of_each_seed(arm: str) -> set[str]:
     """The names of an arm's models in the micro study, which trains every arm for three seeds."""
     return {f"{arm}-seed{seed}" for seed in (21, 22, 23)}
@@ -59,10 +65,9 @@ def test_every_how_to_is_carried_out():
     assert pages == {"claim", "evaluation", "extend", "figure", "hyperparameter", "method"}
 
 
-def test_a_method_is_one_class_and_retrains_nothing(project):
+def test_a_method_is_one_class_and_retrains_nothing(project, before):
     """Jobs that do not name it keep section and key; the model that does is planned with its evaluation."""
     study = project / "config" / "studies" / "micro.yaml"
-    before = state(project)
     add_method(project)
     assert state(project) == before
     add_model(project, study.name)
@@ -99,9 +104,8 @@ def test_its_checkpoint_is_one_of_stock_transformers(tiny_model, tiny_data, tmp_
         assert torch.allclose(stock(ids).logits, tiny_model(ids).logits, atol=1e-4)
 
 
-def test_an_evaluation_is_one_module_and_one_that_shows_it(project, study_dir, tiny_task, monkeypatch):
+def test_an_evaluation_is_one_module_and_one_that_shows_it(project, before, study_dir, tiny_task, monkeypatch):
     """Planned, priced, measured on a tiny model, loaded, and written as a table."""
-    before = state(project)
     add_kind(project, "micro.yaml")
     after = state(project)
     new = after["jobs"].keys() - before["jobs"].keys()
@@ -139,8 +143,7 @@ def test_an_evaluation_is_one_module_and_one_that_shows_it(project, study_dir, t
 
 
 @pytest.mark.slow
-def test_a_figure_is_one_module(project, study_dir):
-    before = state(project)
+def test_a_figure_is_one_module(project, before, study_dir):
     assert write_modules("figure", project) == ["src/yarnlab/results/figures/documents.py"]
     after = state(project)
     assert after["jobs"] == before["jobs"] and {*after["figures"]} - {*before["figures"]} == {"documents"}
@@ -151,9 +154,8 @@ def test_a_figure_is_one_module(project, study_dir):
     assert all((results / "figures" / f"documents.{suffix}").stat().st_size > 1000 for suffix in ("svg", "png", "html"))
 
 
-def test_another_meaning_of_a_hyperparameter_is_declared(project):
+def test_another_meaning_of_a_hyperparameter_is_declared(project, before):
     """Noticed, then declared by a version, written down: all models are out of date, by their keys, and nothing else."""
-    before = state(project)
     schedule = project / "src" / "yarnlab" / "training" / "schedule.py"
     edit(schedule, "return lr * (step + 1) / warmup_steps", "return lr * step / warmup_steps")
     notice = "import sys; sys.path.insert(0, 'tests'); from bless_protocols import problem; print(problem('train'))"

@@ -15,20 +15,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from yarnlab.corpus.build import build_corpus
 from yarnlab.corpus.packages import CorpusError, read_packages
 from yarnlab.corpus.passkey import PasskeyText, PromptError, random_key
 from yarnlab.corpus.tokenizer import BOS_ID, EOS_ID, load_tokenizer
-from yarnlab.corpus.tokens import TokenisedCorpus, build_corpus
+from yarnlab.corpus.tokens import TokenisedCorpus
 
 BUILD = """
 import hashlib, sys; from pathlib import Path
 from yarnlab.corpus.packages import read_packages
 from yarnlab.corpus.tokenizer import save_tokenizer, train_tokenizer
-from yarnlab.corpus.tokens import build_corpus
+from yarnlab.corpus.build import build_corpus
 folder = Path(sys.argv[1])
 tokenizer = train_tokenizer(read_packages(("networkx",)), vocab_size=512, split_digits=True, sample=40, seed=0)
 save_tokenizer(tokenizer, folder / "tokenizer")
-spec = {"corpus": {"packages": ["networkx"], "max_tokens": 60_000}, "seed": 0}
+spec = {"corpus": {"source": "python-packages", "packages": ["networkx"], "max_tokens": 60_000}, "seed": 0}
 build_corpus(spec, folder / "tokenizer", folder / "train", log=None)
 """
 
@@ -93,7 +94,10 @@ def test_a_locally_edited_package_is_refused(tmp_path, monkeypatch):
 
 
 def test_too_few_long_documents(tiny_data, tmp_path):
-    spec = {"corpus": {"packages": ["accelerate"], "min_tokens": 4096, "documents": 1000}, "seed": 0}
+    spec = {
+        "corpus": {"source": "python-packages", "packages": ["accelerate"], "min_tokens": 4096, "documents": 1000},
+        "seed": 0,
+    }
     with pytest.raises(CorpusError, match="1000 are asked for; lower `documents`"):
         build_corpus(spec, tiny_data / "tokenizer", tmp_path, log=None)
     assert not (tmp_path / "tokens.npy").exists()
@@ -119,7 +123,12 @@ def test_text_that_spells_a_special_token_stays_text(tiny_data, tmp_path, monkey
     """`<s>` in a file is three characters, not the border of a document; nothing of the text is lost."""
     text = 'print("<s>the text</s>")\n' * 3
     demo(monkeypatch, tmp_path / "site", {"demo/a.py": text})
-    build_corpus({"corpus": {"packages": ["demo"]}, "seed": 0}, tiny_data / "tokenizer", tmp_path, log=None)
+    build_corpus(
+        {"corpus": {"source": "python-packages", "packages": ["demo"]}, "seed": 0},
+        tiny_data / "tokenizer",
+        tmp_path,
+        log=None,
+    )
     ids = TokenisedCorpus.open(tmp_path).document(0)
     assert (ids[0], ids[-1]) == (BOS_ID, EOS_ID) and not np.isin(ids[1:-1], (BOS_ID, EOS_ID)).any()
     assert load_tokenizer(tiny_data / "tokenizer").decode(ids[1:-1].tolist()) == text
@@ -132,7 +141,7 @@ def test_bos_and_eos_are_the_tokenizers(tiny_data, tmp_path):
     config = json.loads((folder / "tokenizer_config.json").read_text())
     (folder / "tokenizer_config.json").write_text(json.dumps(config | {"bos_token": "a", "eos_token": "b"}))
     bos, eos = (load_tokenizer(folder).token_to_id(token) for token in "ab")
-    spec = {"corpus": {"packages": ["accelerate"], "documents": 2}, "seed": 0}
+    spec = {"corpus": {"source": "python-packages", "packages": ["accelerate"], "documents": 2}, "seed": 0}
     facts = build_corpus(spec, folder, tmp_path / "corpus", log=None)
     corpus = TokenisedCorpus.open(tmp_path / "corpus")
     assert (corpus.bos, corpus.eos) == (facts["bos"], facts["eos"]) == (bos, eos) != (BOS_ID, EOS_ID)
@@ -147,7 +156,7 @@ def test_tables_of_numbers_are_left_out_and_folders_count_once(tiny_data, tmp_pa
     demo(monkeypatch, tmp_path / "site", files)
 
     def names(**limits) -> set[str]:
-        spec = {"corpus": {"packages": ["demo"], **limits}, "seed": 0}
+        spec = {"corpus": {"source": "python-packages", "packages": ["demo"], **limits}, "seed": 0}
         build_corpus(spec, tiny_data / "tokenizer", tmp_path / "corpus", log=None)
         return {name.removeprefix("demo/demo/") for name in TokenisedCorpus.open(tmp_path / "corpus").names}
 
@@ -171,7 +180,7 @@ def test_a_file_gives_its_source_or_its_docstrings(tiny_data, tmp_path, monkeypa
     demo(monkeypatch, tmp_path / "site", files)
 
     def texts(**keys) -> dict[str, str]:
-        spec = {"corpus": {"packages": ["demo"], **keys}, "seed": 0}
+        spec = {"corpus": {"source": "python-packages", "packages": ["demo"], **keys}, "seed": 0}
         build_corpus(spec, tiny_data / "tokenizer", tmp_path / "corpus", log=None)
         corpus, tokenizer = TokenisedCorpus.open(tmp_path / "corpus"), load_tokenizer(tiny_data / "tokenizer")
         return {n: tokenizer.decode(corpus.document(i)[1:-1].tolist()) for i, n in enumerate(corpus.names)}

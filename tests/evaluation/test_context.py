@@ -15,6 +15,7 @@ from yarnlab.evaluation import context
 from yarnlab.evaluation.context import Context
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH
+from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.evaluation.perplexity import Perplexity, document_nll
 from yarnlab.modeling import set_rope, use_fast_attention
 from yarnlab.progress import Progress
@@ -80,7 +81,7 @@ def test_all_is_the_nll_that_perplexity_has_of_the_same_tokens(task_of):
     """To 1e-5 in fp32, per token and as means; targets in (a, b] are those between perplexity at a and at b."""
     task = task_of()
     table = evaluate(task).table
-    nll = document_nll(task.model, task.rope, task.corpus, WHOLE, "fp32", Progress("test", 3, log=None))
+    nll = document_nll(task, WHOLE, "fp32", Progress("test", 3, log=None), None, PartialResults())
     settings = {"corpus": "held", "models": ["tiny"], "precision": "fp32", "threads": 1}
     perplexity = Perplexity(**settings, lengths={"start": 32, "stop": WHOLE, "step": 32}).evaluate(task).table
     cumulative = perplexity.set_index(["document", "length"])["nll"]
@@ -170,10 +171,8 @@ def test_the_dashboard_has_the_last_segment_by_context(task_of):
     assert outcome.metrics == pytest.approx(expected) and len(expected) == 2
 
 
-def test_a_dynamic_rope_is_refused(task_of, tmp_path):
-    """Where the study is read, with the model's line, and where a task has one all the same."""
-    with pytest.raises(EvaluationError, match="dynamic-pi rescales with the input's length"):
-        evaluate(task_of(method="dynamic-pi"))
+def test_a_dynamic_rope_is_refused(tmp_path):
+    """Where the study is read, with the model's line."""
     file = _study(tmp_path, "models: [base, moving], contexts: [32], max_length: 64")
     text = "models:\n  moving: {from: base, rope: {method: dynamic-yarn, scale: 1}}\n"
     file.write_text(file.read_text() + text)

@@ -106,9 +106,7 @@ def test_a_sliding_window_is_refused_before_anything_is_computed(tiny_task, arch
 
 
 def test_errors_name_the_cause(tiny_task, tiny_model):
-    """A length with nothing to measure, documents that do not exist, broken weights."""
-    with pytest.raises(EvaluationError, match="same up to 64 tokens"):
-        evaluate(tiny_task(SETTINGS | {"length": 64}))
+    """Documents that do not exist, broken weights."""
     with pytest.raises(EvaluationError, match="has 3 documents, 9 are asked for"):
         evaluate(tiny_task(SETTINGS | {"documents": 9}))
     with torch.no_grad():

@@ -81,6 +81,7 @@ assert load(results).frame("ruler").equals(table)
 table.drop(columns="score").to_parquet(results / "evaluations" / "ruler" / "base.parquet")
 assert "lacks score" in load(results).unreadable["ruler"]
 """
+LOAD = "import sys; from pathlib import Path; from yarnlab.study.load import load_study; load_study(Path(sys.argv[1]))"
 
 
 @pytest.fixture
@@ -108,7 +109,7 @@ def test_a_module_in_the_folder_is_a_kind(copy):
 def test_a_mistake_in_its_section_is_named_like_any_other(copy):
     (copy / "src" / "yarnlab" / "evaluation" / "ruler.py").write_text(OWN)
     (copy / "config" / "studies" / "own.yaml").write_text(STUDY % 10_000_000)
-    done = use(copy)
+    done = use(copy, LOAD)
     assert re.search(r"own\.yaml:4: evaluations\.ruler\.length: 10000000 tokens are longer than", done.stderr)
 
 
@@ -126,7 +127,7 @@ def test_a_mistake_in_its_section_is_named_like_any_other(copy):
 )
 def test_a_kind_that_lacks_something_is_named_with_what_it_lacks(copy, old, new, message):
     (copy / "src" / "yarnlab" / "evaluation" / "ruler.py").write_text(OWN.replace(old, new))
-    assert message in use(copy).stderr.splitlines()[-1]
+    assert message in use(copy, LOAD).stderr.splitlines()[-1]
 
 
 def test_kinds_are_whole_and_in_the_order_of_the_paper():

@@ -17,7 +17,6 @@ from yarnlab.evaluation.passkey_official import (
     first_integer,
     garbage_for,
 )
-from yarnlab.rope import make_rope
 
 
 def evaluate(task):
@@ -229,13 +228,6 @@ def test_the_prompt_begins_with_bos_and_is_processed_once(tiny_task, tiny_model,
     assert seen[0] == [0, *encode(draw_trial(3, 400, 0, garbage).text)]
     assert len(seen[0]) == row["prompt_tokens"]
     assert [len(step) for step in seen[1:]] == [1] * 9
-
-
-def test_a_dynamic_rope_is_refused(tiny_task):
-    """Its cached keys would carry the rotation of an earlier length."""
-    rope = make_rope("dynamic-yarn", scale=4.0, original_context=64, head_dim=16)
-    with pytest.raises(EvaluationError, match="dynamic-yarn"):
-        evaluate(tiny_task(SETTINGS, rope=rope))
 
 
 def test_a_tokenizer_of_another_model_is_refused(tiny_task, architecture):

@@ -12,7 +12,8 @@ import torch
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
-from yarnlab.evaluation.perplexity import Perplexity, document_nll, document_rows, perplexity_rows, rows_under
+from yarnlab.evaluation.partial_results import PartialResults
+from yarnlab.evaluation.perplexity import Perplexity, document_nll, document_rows, perplexity_rows
 from yarnlab.evaluation.zero_shot import grid_lengths
 from yarnlab.families.rotary import RotaryEmbedding
 from yarnlab.modeling import set_rope
@@ -35,12 +36,19 @@ def corpus(tiny_data):
     return TokenisedCorpus.open(tiny_data / "held")
 
 
+def nll_of(model, corpus, longest: int, documents: int | None = None) -> np.ndarray:
+    progress = Progress("test", 3, log=None)
+    return document_nll(
+        SimpleNamespace(model=model, corpus=corpus), longest, "fp32", progress, documents, PartialResults()
+    )
+
+
 @pytest.mark.parametrize("method", ["none", "pi", "ntk-aware", "ntk-by-parts", "temperature", "yarn"])
 def test_one_pass_equals_the_official_loop(tiny_model, architecture, corpus, method):
     """To 1e-5 in fp32, for every length and document, with every static method."""
     rope = make_rope(method, scale=8, original_context=64, head_dim=architecture.head_dim)
     set_rope(tiny_model, rope)
-    nll = document_nll(tiny_model, rope, corpus, 512, "fp32", Progress("test", 3, log=None))
+    nll = nll_of(tiny_model, corpus, 512)
     table = pd.DataFrame(perplexity_rows(nll, corpus.names, LENGTHS, {"model": "tiny"}))
     assert len(table) == 3 * len(LENGTHS) and set(table["protocol"]) == {"truncated-prefix@1"}
     for row in table.itertuples():
@@ -51,15 +59,13 @@ def test_one_pass_equals_the_official_loop(tiny_model, architecture, corpus, met
 
 @pytest.mark.parametrize("method", ["dynamic-pi", "dynamic-ntk", "dynamic-yarn"])
 def test_dynamic_methods_fail_the_prefix_property(tiny_model, architecture, corpus, method):
-    """Their value at a short length is not a prefix of a longer pass: the equivalence above can fail, and one-pass
-    evaluation of a dynamic rope is refused."""
+    """Their value at a short length is not a prefix of a longer pass: the equivalence above can fail. So studies with
+    such a model are refused (tests/study/test_load.py)."""
     rope = make_rope(method, original_context=64, head_dim=architecture.head_dim)
     tiny_model.model.rotary_emb = RotaryEmbedding(rope)
     ids = np.asarray(corpus.document(0)[:512])
     nll = token_nll(tiny_model, ids[None])[0]
     assert abs(nll[:127].mean() - official(tiny_model, ids, 128)) > 1e-3
-    with pytest.raises(EvaluationError, match="rescales with the input's length"):
-        document_nll(tiny_model, rope, corpus, 512, "fp32", Progress("test", 3, log=None))
 
 
 def test_cumulative_and_bucket_means_by_hand():
@@ -76,32 +82,27 @@ def test_a_model_with_broken_weights_is_an_error(tiny_model, corpus):
         token_nll(tiny_model, np.asarray(corpus.document(0)[:100])[None])
 
 
-def test_documents_shorter_than_asked_are_an_error(tiny_model, architecture, corpus):
-    rope = make_rope("none", original_context=64, head_dim=architecture.head_dim)
+def test_documents_shorter_than_asked_are_an_error(tiny_model, corpus):
     with pytest.raises(EvaluationError, match="tokens with BOS, 10000000 are needed"):
-        document_nll(tiny_model, rope, corpus, 10_000_000, "fp32", Progress("test", 3, log=None))
+        nll_of(tiny_model, corpus, 10_000_000)
 
 
 def test_one_document_under_another_rope_is_its_row_of_all(tiny_model, architecture, corpus):
-    """`zero_shot` keeps document by document what `ramp` computes for all at once."""
+    """`zero_shot` and `ramp` compute document by document what `perplexity` gives for all."""
     rope = architecture.head.make_rope("yarn", 2.0)
     task = SimpleNamespace(model=tiny_model, corpus=corpus)
     args = (rope, task, "fp32", (32, 64), {"method": "yarn"})
     set_rope(tiny_model, rope)
-    nll = document_nll(tiny_model, rope, corpus, 64, "fp32", Progress("test", 2, log=None), 2)
+    nll = nll_of(tiny_model, corpus, 64, 2)
     together = pd.DataFrame(perplexity_rows(nll, corpus.names[:2], (32, 64), {"method": "yarn"}))
-    pd.testing.assert_frame_equal(
-        pd.DataFrame(rows_under(*args, 2, Progress("test", 2, log=None))), together, rtol=1e-6
-    )
     apart = [row for i in (0, 1) for row in document_rows(*args, i, Progress("test", 1, log=None))]
     pd.testing.assert_frame_equal(pd.DataFrame(apart), together, rtol=1e-6)
 
 
-def test_a_corpus_of_another_vocabulary_is_an_error(tiny_model, architecture, corpus):
+def test_a_corpus_of_another_vocabulary_is_an_error(tiny_model, corpus):
     tiny_model.config.vocab_size = 100
-    rope = make_rope("none", original_context=64, head_dim=architecture.head_dim)
     with pytest.raises(EvaluationError, match="tokenised for another model"):
-        document_nll(tiny_model, rope, corpus, 64, "fp32", Progress("test", 3, log=None))
+        nll_of(tiny_model, corpus, 64)
 
 
 @pytest.mark.parametrize(

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import math
+import random
 import shutil
+from collections import Counter, deque
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from yarnlab.corpus import tokens
 from yarnlab.corpus.blocks import CUTS, Dropped
 from yarnlab.corpus.datasets import encoded, files_of, id_rows, shard, text_rows
 from yarnlab.corpus.local import SOURCES, TextFiles, of_corpus
 from yarnlab.corpus.local_documents import LocalDocuments
-from yarnlab.corpus.packages import CorpusError
+from yarnlab.corpus.packages import CorpusError, parts_of, read_packages, versions
 from yarnlab.corpus.tokenizer import Special, load_tokenizer, special_ids
-from yarnlab.corpus.tokens import CorpusWriter
+from yarnlab.corpus.tokens import CorpusWriter, borders, id_type
 from yarnlab.corpus.version import VERSION
 from yarnlab.hub.local import content_of
 from yarnlab.progress import Progress
 from yarnlab.provenance import read_json, write_json
 
+if TYPE_CHECKING:
+    import tokenizers
+
+PACKAGE_BATCH = 2_000_000  # bytes of text encoded at once: files are small, and a corpus may end after a few
+
 
 def build_corpus(
-    spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, asset: Path | None, log: Path | None
+    spec: dict[str, Any], tokenizer_folder: Path, folder: Path, *, asset: Path | None = None, log: Path | None = None
 ) -> dict[str, Any]:
     """Write tokens.npy and documents.json; returns the counts and the source in words.
 
@@ -32,13 +39,60 @@ def build_corpus(
     """
     source = spec["corpus"]["source"]
     if source == "python-packages":
-        facts = tokens.build_corpus(spec, tokenizer_folder, folder, log=log)
-        return facts | {"source": ", ".join(f"{package} {version}" for package, version in facts["versions"].items())}
+        return _from_packages(spec, tokenizer_folder, folder, log)
     if source == "local-text":
         with of_corpus(folder.name):
             return _from_files(spec, tokenizer_folder, folder, log)
     assert asset is not None
     return _from_dataset(spec["corpus"], tokenizer_folder, folder, asset, log)
+
+
+def _from_packages(spec: dict[str, Any], tokenizer_folder: Path, folder: Path, log: Path | None) -> dict[str, Any]:
+    source, packages = spec["corpus"], tuple(spec["corpus"]["packages"])
+    documents = _in_turns(_of_packages(spec, load_tokenizer(tokenizer_folder), log), source.get("parts", ["source"]))
+    facts = _write(documents, source, ", ".join(packages), "", tokenizer_folder, folder, log)
+    read = versions(packages)
+    return facts | {"versions": read, "source": ", ".join(f"{package} {version}" for package, version in read.items())}
+
+
+def _of_packages(
+    spec: dict[str, Any], tokenizer: tokenizers.Tokenizer, log: Path | None
+) -> Iterator[tuple[str, np.ndarray]]:
+    """(name, ids) of each document that the section keeps, in the order that the seed draws; lazy."""
+    source, least = spec["corpus"], spec["corpus"].get("min_tokens", 0)
+    documents = read_packages(tuple(source["packages"]))
+    random.Random(spec["seed"]).shuffle(documents)
+    if "parts" in source:
+        documents = parts_of(documents, tuple(source["parts"]))
+    # A token is at least one byte, so shorter texts need no encoding to be ruled out.
+    kept = [d for d in documents if len(d.text.encode()) >= least]
+    if "max_digits" in source:
+        kept = [d for d in kept if sum(map(str.isdigit, d.text)) <= source["max_digits"] * len(d.text)]
+    progress, of_folder = Progress("tokenise", len(kept), log=log, unit="document"), Counter[str]()
+    for document, ids in zip(kept, encoded((d.text for d in kept), tokenizer, PACKAGE_BATCH), strict=True):
+        progress.advance()
+        place = f"{document.name.rpartition('/')[0]}#{_part_of(document.name)}"  # each part of a folder's by itself
+        if len(ids) >= least and of_folder[place] < source.get("per_folder", math.inf):
+            of_folder[place] += 1
+            yield document.name, ids
+
+
+def _in_turns(documents: Iterator[tuple[str, np.ndarray]], parts: list[str]) -> Iterator[tuple[str, np.ndarray]]:
+    """One document of each part after the other while there are any; then what is left."""
+    waiting: dict[str, deque[tuple[str, np.ndarray]]] = {part: deque() for part in parts}
+    turn = 0
+    for document in documents:
+        waiting[_part_of(document[0])].append(document)
+        while waiting[parts[turn]]:
+            yield waiting[parts[turn]].popleft()
+            turn = (turn + 1) % len(parts)
+    for left in waiting.values():
+        yield from left
+
+
+def _part_of(name: str) -> str:
+    """Of a document of packages."""
+    return "docstrings" if name.endswith("#docstrings") else "source"
 
 
 def _from_dataset(
@@ -101,21 +155,23 @@ def _write(
         least = source.get("min_tokens", 0)
         pieces = ((name, _bookended(ids, special)) for name, ids in documents if len(ids) >= least)
     wanted, most = source.get("documents"), source.get("max_tokens")
-    with CorpusWriter(folder, tokens.id_type(tokenizer_folder), special) as writer:
+    with CorpusWriter(folder, id_type(tokenizer_folder), special) as writer:
         for i, (name, piece) in enumerate(pieces):
             writer.add(name or f"{unnamed}/{i}", piece)
             if writer.documents == wanted or (most is not None and writer.tokens >= most):
                 break
         if writer.documents < (wanted or 1):
+            limits = " and ".join(key for key in ("max_digits", "per_folder") if key in source)
             raise CorpusError(
-                f"only {writer.documents} documents of {shown} have {source.get('min_tokens', 0)} tokens or more, "
-                f"{wanted or 1} are asked for; lower `documents` or `min_tokens`, or name more files"
+                f"only {writer.documents} documents of {shown} have {source.get('min_tokens', 0)} tokens or more"
+                f"{limits and f' within {limits}'}, {wanted or 1} are asked for; lower `documents` or `min_tokens`, "
+                f"{limits and f'raise {limits}, '}or name more text"
             )
     return {
         "tokens": writer.tokens,
         "documents": writer.documents,
         "dropped_ids": dropped.ids,
-        **tokens.borders(special, load_tokenizer(tokenizer_folder), log),
+        **borders(special, load_tokenizer(tokenizer_folder), log),
     }
 
 
@@ -132,7 +188,7 @@ def _documents(
     source: dict[str, Any], files: list[Path], tokenizer_folder: Path, shards: Path, log: Path | None
 ) -> Iterator[np.ndarray]:
     """Every document's ids, file by file; lazy, so that a full corpus ends the reading."""
-    dtype = tokens.id_type(tokenizer_folder)
+    dtype = id_type(tokenizer_folder)
     progress = Progress("read", len(files), log=log, unit="file")
     # Without a filter or blocks, a file needs no more than the documents that are asked for.
     enough = source.get("documents") if not source.get("blocks") and "min_tokens" not in source else None

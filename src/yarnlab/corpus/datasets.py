@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -173,14 +173,16 @@ def _opened(file: Path) -> Iterator[Iterable[bytes]]:
             yield plain
 
 
-def encoded(texts: Iterator[str], tokenizer: tokenizers.Tokenizer) -> Iterator[np.ndarray]:
+def encoded(
+    texts: Iterable[str], tokenizer: tokenizers.Tokenizer, batch_bytes: int = BATCH_BYTES
+) -> Iterator[np.ndarray]:
     """The ids of each text without special tokens, encoded in parallel batches of bounded size."""
     batch: list[str] = []
     size = 0
     for text in texts:
         batch.append(text)
         size += len(text)
-        if size >= BATCH_BYTES:
+        if size >= batch_bytes:
             yield from _encode(batch, tokenizer)
             batch, size = [], 0
     yield from _encode(batch, tokenizer)
@@ -202,7 +204,8 @@ def shard(documents: Iterator[np.ndarray], target: Path, dtype: type[np.generic]
         lengths = []
         with target.open("wb") as file:
             for ids in documents:
-                lengths.append(_append(file, ids, dtype))
+                file.write(stored(ids, dtype))
+                lengths.append(len(ids))
                 if len(lengths) == enough:
                     break
         with replacing(lengths_file) as temporary, temporary.open("wb") as file:
@@ -211,8 +214,3 @@ def shard(documents: Iterator[np.ndarray], target: Path, dtype: type[np.generic]
     count = int(lengths_found.sum())
     ids = np.memmap(target, dtype=dtype, mode="r", shape=(count,)) if count else np.empty(0, dtype)
     return Shard(ids, lengths_found)
-
-
-def _append(file: IO[bytes], ids: np.ndarray, dtype: type[np.generic]) -> int:
-    file.write(stored(ids, dtype))
-    return len(ids)

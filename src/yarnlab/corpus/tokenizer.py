@@ -7,9 +7,10 @@ import random
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from yarnlab.corpus.packages import CorpusError, Document
+from yarnlab.provenance import read_json
 
 if TYPE_CHECKING:
     import tokenizers
@@ -84,8 +85,8 @@ def special_ids(folder: Path, separator: str | None = None) -> Special:
     of a turn (`<|im_end|>`, `<|eot_id|>`) and the tokenizer knows the end of a text too, documents end with that, as
     they did in pre-training. Raises CorpusError where there is no EOS, or no such separator.
     """
-    names = _json(folder / "tokenizer_config.json")
-    numbers = _json(folder / "config.json")
+    names = read_json(folder / "tokenizer_config.json")
+    numbers = read_json(folder / "config.json")
     tokenizer = load_tokenizer(folder)
 
     def find(key: str) -> int | None:
@@ -107,10 +108,6 @@ def special_ids(folder: Path, separator: str | None = None) -> Special:
     if separator is None and tokenizer.id_to_token(eos) in TURN_ENDS:
         eos = next((special[end] for end in TEXT_ENDS if end in special), eos)
     return Special(eos if bos is None else bos, eos)
-
-
-def _json(file: Path) -> dict[str, Any]:
-    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
 
 
 def load_tokenizer(folder: Path) -> tokenizers.Tokenizer:

@@ -41,6 +41,7 @@ class Evaluation(ConfigModel):
     PROTOCOL: name@version of what is measured; another version is another number.
     COLUMNS: of its table, beside model, arm and seed, without those that nothing reads; FURTHER: of further tables.
     SWEEPS: the field that names the RoPE methods which take the place of the model's own; '' where it runs as it is.
+    STATIC_ONLY: what follows from a rope that rescales with the input's length, where models with one are refused.
 
     TypeError for a kind that lacks one of these, `cost` or `evaluate`; the rest has defaults.
     """
@@ -51,6 +52,7 @@ class Evaluation(ConfigModel):
     COLUMNS: ClassVar[str]
     FURTHER: ClassVar[dict[str, str]] = {}
     SWEEPS: ClassVar[str] = ""
+    STATIC_ONLY: ClassVar[str] = ""
 
     corpus: Name | dict[Name, Name]
     """The corpus that is read, or one for each tokenizer (an asset) of the models."""

@@ -19,16 +19,15 @@ context.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field, model_validator
 
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task
-from yarnlab.evaluation.documents import EvaluationError, prefixes
+from yarnlab.evaluation.documents import prefixes
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
-from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem
+from yarnlab.study.fields import Distinct, KeyPath, Positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -47,6 +46,7 @@ class Context(Evaluation):
     order = 2
     PROTOCOL = "same-tokens@1"
     COLUMNS = "method scale corpus document context segment_start segment_end tokens nll"
+    STATIC_ONLY = "so its contexts would differ in their rope too"
 
     contexts: Distinct[Annotated[int, Field(ge=STRIDES, multiple_of=STRIDES)]]
     """Tokens of a window, BOS included: the smallest and doublings of it, each scored on the doubling that follows it,
@@ -72,11 +72,6 @@ class Context(Evaluation):
     def longest(self) -> tuple[KeyPath, int]:
         return ("max_length",), self.max_length
 
-    def check(self, study: Study, arm: str) -> Iterator[Problem]:
-        if study.rope(arm).dynamic:
-            at = ("models", self.models.index(arm))
-            yield at, f"{arm} rescales with the input's length, so its contexts would differ in their rope too"
-
     def cost(self, study: Study, arm: str) -> Passes:
         documents = self.documents_read(study, arm)
         windows = {context: STRIDES * (self._end(context) - context) // context for context in self.contexts}
@@ -91,10 +86,8 @@ class Context(Evaluation):
         has a row in each; a larger window has one in the segment that begins at its length. `context` = max_length is
         all that precedes.
 
-        Raises EvaluationError for a dynamic rope, and as `prefixes` and `token_nll`.
+        Raises EvaluationError as `prefixes` and `token_nll`.
         """
-        if task.rope.dynamic:
-            raise EvaluationError(f"{task.rope.method} rescales with the input's length: contexts can't be compared")
         documents = prefixes(task.corpus, self.max_length, self.documents, task.model.config.vocab_size)
         names = task.corpus.names[: len(documents)]
         texts = zip(names, documents, strict=True)

@@ -64,17 +64,10 @@ class Entropy(Evaluation):
     def evaluate(self, task: Task) -> Outcome:
         """One row per method, scale, document, layer and head. Plain RoPE at scale 1 comes first, as the reference.
 
-        The forward pass is in the declared precision; scores, softmax and entropy are always in fp32. The reference
-        leaves its own context where `length` exceeds it, which is allowed: then it is a reference no more.
+        The forward pass is in the declared precision; scores, softmax and entropy are always in fp32.
 
-        Raises EvaluationError if `length` exceeds a scale's context or a document, or an entropy is not finite.
+        Raises EvaluationError if `length` exceeds a document, or an entropy is not finite.
         """
-        context = round(min(self.scales) * task.architecture.original_context)
-        if self.length > context:
-            raise EvaluationError(
-                f"entropy at {self.length} tokens is asked for, the smallest scale's context has {context}: "
-                "lower `length` or leave that scale out"
-            )
         documents = prefixes(task.corpus, self.length, None, task.model.config.vocab_size)
         texts = list(zip(task.corpus.names, documents, strict=True))
         cells = [

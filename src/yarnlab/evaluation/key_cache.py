@@ -73,8 +73,8 @@ class KeyCache(Evaluation):
         """One row per method, cache, document and bucket of L tokens: the mean NLL of the tokens at positions
         bucket_start … bucket_end − 1.
 
-        Raises EvaluationError if `length` is within the original context, where there is nothing to measure, or beyond
-        the model's sliding window, which the `pre-rope` attention does not have.
+        Raises EvaluationError if `length` is beyond the model's sliding window, which the `pre-rope` attention does not
+        have.
         """
         import numpy as np
         import pandas as pd
@@ -83,10 +83,6 @@ class KeyCache(Evaluation):
         from yarnlab.modeling import autocast
 
         length, window = self.length, task.architecture.original_context
-        if length <= window:
-            raise EvaluationError(
-                f"all caches are the same up to {window} tokens; choose a `length` beyond, not {length}"
-            )
         sliding = getattr(task.model.config, "sliding_window", None)
         if sliding is not None and sliding < length - 1:  # the last token is only a target
             raise EvaluationError(
@@ -114,7 +110,10 @@ class KeyCache(Evaluation):
                 labels = task.labels(corpus=self.corpus, method=method, cache=cache)
                 rows += _buckets(np.concatenate(nll), names, window, labels)
         table = pd.DataFrame(rows)
-        return Outcome(table, _costs(table, window))
+        # Of the wrong cache above the right one, beyond L.
+        beyond = table[table["bucket_start"] >= window].groupby(["method", "cache"])["nll"].mean().unstack("cache")
+        costs = beyond["post-rope"] - beyond["pre-rope"]
+        return Outcome(table, {f"wrong_cache/{method}": float(cost) for method, cost in costs.items()})
 
 
 def recomputed_lengths(original_context: int, length: int, step: int) -> tuple[int, ...]:
@@ -159,9 +158,3 @@ def _buckets(
                 "nll": values[start - 1 : stop - 1].mean(),
                 "protocol": KeyCache.PROTOCOL,
             }
-
-
-def _costs(table: Any, window: int) -> dict[str, float]:
-    """Mean NLL of the wrong cache above that of the right one, beyond L."""
-    beyond = table[table["bucket_start"] >= window].groupby(["method", "cache"])["nll"].mean().unstack("cache")
-    return {f"wrong_cache/{method}": float(row["post-rope"] - row["pre-rope"]) for method, row in beyond.iterrows()}

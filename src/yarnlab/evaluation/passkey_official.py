@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, room_for
 from yarnlab.evaluation.decoding import DECODING, cache_options
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
-from yarnlab.study.fields import Distinct, Positive, Problem
+from yarnlab.study.fields import Distinct, Positive
 
 if TYPE_CHECKING:
     import torch
@@ -48,6 +48,7 @@ class PasskeyOfficial(Evaluation):
     order = 10
     PROTOCOL = "official@1"
     COLUMNS = "method scale length trial depth hit"
+    STATIC_ONLY = "which passkey_official cannot follow: use `passkey`"
 
     lengths: Annotated[Distinct[Positive], room_for(WORDS)]
     """Lengths that the prompts stay just below, in tokens."""
@@ -62,11 +63,6 @@ class PasskeyOfficial(Evaluation):
     def reads_corpus(self) -> bool:
         return False
 
-    def check(self, study: Study, arm: str) -> Iterator[Problem]:
-        if study.rope(arm).dynamic:
-            at = ("models", self.models.index(arm))
-            yield at, f"{arm} rescales with the input's length, which {self.kind} cannot follow: use `passkey`"
-
     def cost(self, study: Study, arm: str) -> Passes:
         longest = max(self.lengths)
         runs: list[tuple[float, int]] = [(self.trials, length + self.new_tokens) for length in self.lengths]
@@ -77,18 +73,13 @@ class PasskeyOfficial(Evaluation):
 
         Keys, places and draws depend on (seed, length, trial) alone: every model is asked the same questions.
 
-        Raises EvaluationError for a dynamic rope, for a length below that of the fixed text, and for a tokenizer with
-        ids that the model does not have.
+        Raises EvaluationError for a length below that of the fixed text, and for a tokenizer with ids that the model
+        does not have.
         """
         import pandas as pd
 
         from yarnlab.attention import masked
 
-        if task.rope.dynamic:
-            raise EvaluationError(
-                f"passkey_official generates with a cache of rotated keys, which {task.rope.method} would have to "
-                "rotate anew at every token: give it models with static methods, or use the evaluation `passkey`"
-            )
         task.model.set_attn_implementation(masked(task.model))  # takes a cache
         cells = [Cell(f"{length}", self.trials, partial(self._rows, task, length)) for length in self.lengths]
         rows = task.rows(cells, "trial")

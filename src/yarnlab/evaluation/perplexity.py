@@ -8,21 +8,18 @@ what precedes it alone, so one pass over the longest prefix yields them all.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Rows, Task
-from yarnlab.evaluation.documents import EvaluationError, prefix, prefixes
+from yarnlab.evaluation.documents import prefix, prefixes
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
 from yarnlab.evaluation.partial_results import PartialResults
-from yarnlab.study.fields import KeyPath, LengthGrid, Positive, Problem
+from yarnlab.study.fields import KeyPath, LengthGrid, Positive
 
 if TYPE_CHECKING:
     import numpy as np
-    from transformers import PreTrainedModel
 
-    from yarnlab.corpus.tokens import TokenisedCorpus
     from yarnlab.progress import Progress
     from yarnlab.rope import Rope
     from yarnlab.study.schema import Study
@@ -35,6 +32,7 @@ class Perplexity(Evaluation):
     order = 1
     PROTOCOL = "truncated-prefix@1"
     COLUMNS = "method scale corpus document length tokens nll bucket_start bucket_nll"
+    STATIC_ONLY = "which perplexity cannot follow: use `dynamic`"
 
     lengths: LengthGrid
     """The lengths at which perplexity is measured, in tokens."""
@@ -44,11 +42,6 @@ class Perplexity(Evaluation):
     @property
     def longest(self) -> tuple[KeyPath, int]:
         return ("lengths", "stop"), self.lengths.stop
-
-    def check(self, study: Study, arm: str) -> Iterator[Problem]:
-        if study.rope(arm).dynamic:
-            at = ("models", self.models.index(arm))
-            yield at, f"{arm} rescales with the input's length, which perplexity cannot follow: use `dynamic`"
 
     def cost(self, study: Study, arm: str) -> Passes:
         documents, length = self.documents_read(study, arm), self.lengths.values()[-1]
@@ -61,16 +54,7 @@ class Perplexity(Evaluation):
         lengths = self.lengths.values()
         names = task.corpus.names[: self.documents]
         progress = task.progress(len(names), "document")
-        nll = document_nll(
-            task.model,
-            task.rope,
-            task.corpus,
-            lengths[-1],
-            self.precision,
-            progress,
-            self.documents,
-            task.partial_results,
-        )
+        nll = document_nll(task, lengths[-1], self.precision, progress, self.documents, task.partial_results)
         columns = {**task.columns, "corpus": self.corpus}
         table = pd.DataFrame(perplexity_rows(nll, names, lengths, columns))
         at = table.groupby("length")["nll"].mean()
@@ -80,39 +64,27 @@ class Perplexity(Evaluation):
 
 
 def document_nll(
-    model: PreTrainedModel,
-    rope: Rope,
-    corpus: TokenisedCorpus,
-    longest: int,
-    precision: str,
-    progress: Progress,
-    documents: int | None = None,
-    parts: PartialResults | None = None,
+    task: Task, longest: int, precision: str, progress: Progress, documents: int | None, parts: PartialResults
 ) -> np.ndarray:
-    """NLL of the first `longest` − 1 tokens after BOS of each of the first `documents` documents (default: all).
+    """NLL of the first `longest` − 1 tokens after BOS of each of the first `documents` documents (None: all).
 
-    Args:
-        parts: keeps each document's, where a document is work enough for a part.
+    `parts` keeps each document's. The rope in force must be static: values at N are then a prefix of those at 2N.
 
-    Returns float32, (documents, longest − 1).
-
-    Raises EvaluationError for a dynamic rope (its values at N are not a prefix of those at 2N), and as `prefixes`.
+    Returns float32, (documents, longest − 1). Raises EvaluationError as `prefixes`.
     """
     import numpy as np
 
     from yarnlab.modeling import autocast
 
-    if rope.dynamic:
-        raise EvaluationError(f"{rope.method} rescales with the input's length, so one pass can't give other lengths")
-
     def of_one(name: str, ids: np.ndarray) -> np.ndarray:
         with autocast(precision):
-            nll = token_nll(model, ids[None])[0]
+            nll = token_nll(task.model, ids[None])[0]
         progress.advance(note=name)
         return nll
 
-    parts = parts or PartialResults()
-    texts = zip(corpus.names, prefixes(corpus, longest, documents, model.config.vocab_size), strict=False)
+    texts = zip(
+        task.corpus.names, prefixes(task.corpus, longest, documents, task.model.config.vocab_size), strict=False
+    )
     return np.stack([parts.array(f"document-{i}", progress, 1, partial(of_one, *text)) for i, text in enumerate(texts)])
 
 
@@ -125,23 +97,6 @@ def perplexity_rows(
         for name, values in zip(documents, nll, strict=True)
         for row in cumulative_and_bucket_means(values, lengths)
     ]
-
-
-def rows_under(
-    rope: Rope,
-    task: Task,
-    precision: str,
-    lengths: tuple[int, ...],
-    columns: dict[str, Any],
-    documents: int | None,
-    progress: Progress,
-) -> Rows:
-    """`document_rows` of the first `documents` documents (None: all of them)."""
-    asked = len(task.corpus.names) if documents is None else documents
-    if asked > len(task.corpus.names):
-        raise EvaluationError(f"the corpus has {len(task.corpus.names)} documents, {asked} are asked for")
-    of_one = partial(document_rows, rope, task, precision, lengths, columns)
-    return [row for i in range(asked) for row in of_one(i, progress)]
 
 
 def document_rows(

@@ -7,19 +7,20 @@ ramp ends. The variants differ in the frequencies alone: same weights, same temp
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Task, methods_that
-from yarnlab.evaluation.perplexity import doublings, rows_under
+from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, methods_that
+from yarnlab.evaluation.perplexity import document_rows, doublings
 from yarnlab.study.fields import KeyPath, Name, Positive, Problem, Scales
 from yarnlab.study.options import rope_problem
 
 if TYPE_CHECKING:
+    from yarnlab.progress import Progress
     from yarnlab.rope import Rope
     from yarnlab.study.schema import Study
 
@@ -66,27 +67,26 @@ class Ramp(Evaluation):
 
     def evaluate(self, task: Task) -> Outcome:
         """One row per scale, variant, document and length."""
-        window, documents = task.architecture.original_context, len(task.corpus.names[: self.documents])
+        window = task.architecture.original_context
         cells = []
         for scale in self.scales:
             lengths = lengths_within(window, scale, self.max_length)
             for variant, options in self.variants.items():
                 labels = task.labels(corpus=self.corpus, variant=variant, method=self.method, scale=scale)
                 rope = task.make_rope(self.method, scale, **options)
-                rows = partial(rows_under, rope, task, self.precision, lengths, labels, self.documents)
-                cells.append(Cell(f"{scale}-{variant}", documents, rows))
+                of_one = partial(document_rows, rope, task, self.precision, lengths, labels)
+                cells.append(Cell(f"{scale}-{variant}", self.documents, partial(self._rows, of_one)))
         table = task.table(cells, "document")
-        return Outcome(table, _at_the_end(table))
+        longest = table[table["length"] == table.groupby("scale")["length"].transform("max")]
+        means = longest.groupby(["scale", "variant"], sort=False)["nll"].mean()
+        return Outcome(table, {f"nll/{variant}/{scale:g}": float(nll) for (scale, variant), nll in means.items()})
+
+    def _rows(self, of_one: Callable[[int, Progress], Rows], progress: Progress) -> Rows:
+        """One row per document and length."""
+        return [row for i in range(self.documents) for row in of_one(i, progress)]
 
 
 def lengths_within(original_context: int, scale: float, max_length: int) -> tuple[int, ...]:
     """L, 2L, 4L, … and the end of the extended context, s·L tokens or `max_length` where that is less."""
     end = min(round(scale * original_context), max_length)
     return (*doublings(original_context, end - 1), end)
-
-
-def _at_the_end(table: Any) -> dict[str, float]:
-    """Mean NLL over the documents at each scale's longest length."""
-    longest = table[table["length"] == table.groupby("scale")["length"].transform("max")]
-    means = longest.groupby(["scale", "variant"], sort=False)["nll"].mean()
-    return {f"nll/{variant}/{scale:g}": float(nll) for (scale, variant), nll in means.items()}

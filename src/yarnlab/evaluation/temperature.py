@@ -14,7 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, methods_that
-from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.evaluation.perplexity import document_nll
 from yarnlab.rope import Rope
 from yarnlab.study.fields import FactorGrid, KeyPath, Positive, Problem, Scales
@@ -82,18 +82,15 @@ class Temperature(Evaluation):
         documents = task.corpus.names[: self.documents]
         cells = []
         for scale, length in zip(self.scales, self._lengths(task.architecture.original_context), strict=True):
-            if length < 2 * self.segments:
-                raise EvaluationError(
-                    f"temperature reads {length} tokens at scale {scale:g}, too few for {self.segments} segments: "
-                    "lower `segments` or raise `max_length`"
-                )
             untempered = task.make_rope(self.method, scale)
             for kind, factor in factors_at(scale, self.factors.values()):
                 labels = task.labels(corpus=self.corpus, method=self.method, scale=scale, factor=factor, kind=kind)
                 rows = partial(self._rows, task, tempered(untempered, factor), length, labels)
                 cells.append(Cell(f"{scale}-{kind}-{factor}", len(documents), rows))
         table = task.table(cells, "document")
-        return Outcome(table, _best_factors(table))
+        curves = table[table["kind"] == "grid"].groupby(["scale", "factor"])["nll"].mean()
+        best = {f"best_factor/{scale:g}": float(curves[scale].idxmin()) for scale in table["scale"].unique()}
+        return Outcome(table, best)
 
     def _lengths(self, original_context: int) -> list[int]:
         """Tokens read of each document at each scale: s·L, or `max_length` where that is less."""
@@ -104,7 +101,7 @@ class Temperature(Evaluation):
         from yarnlab.modeling import set_rope
 
         set_rope(task.model, rope)
-        nll = document_nll(task.model, rope, task.corpus, length, self.precision, progress, self.documents)
+        nll = document_nll(task, length, self.precision, progress, self.documents, PartialResults())
         return [
             {**labels, "document": name, **part, "protocol": self.PROTOCOL}
             for name, values in zip(task.corpus.names[: self.documents], nll, strict=True)
@@ -162,9 +159,3 @@ def segment_means(nll: np.ndarray, segments: int) -> list[dict[str, float | int]
         part = nll[start - 1 : end - 1]
         rows.append({"segment": i, "start": start, "tokens": len(part), "nll": float(part.mean(dtype="float64"))})
     return rows
-
-
-def _best_factors(table: Any) -> dict[str, float]:
-    """The grid's factor of lowest mean NLL at each scale."""
-    curves = table[table["kind"] == "grid"].groupby(["scale", "factor"])["nll"].mean()
-    return {f"best_factor/{scale:g}": float(curves[scale].idxmin()) for scale in table["scale"].unique()}

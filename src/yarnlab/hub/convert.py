@@ -58,17 +58,12 @@ def write_index(folder: Path, files: Sequence[str]) -> Path:
         with safe_open(folder / name, framework="pt") as shard:
             for key in shard.keys():  # noqa: SIM118 (no mapping)
                 weight_map.setdefault(key, name)
-        total += _data_bytes(folder / name)
+        with (folder / name).open("rb") as file:  # without the header, whose length stands in the first eight bytes
+            total += (folder / name).stat().st_size - 8 - int.from_bytes(file.read(8), "little")
     with replacing(folder / INDEX) as temporary:
         content = {"metadata": {"total_size": total}, "weight_map": dict(sorted(weight_map.items()))}
         temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     return folder / INDEX
-
-
-def _data_bytes(path: Path) -> int:
-    """The size of a safetensors file without its header, whose length stands in the first eight bytes."""
-    with path.open("rb") as file:
-        return path.stat().st_size - 8 - int.from_bytes(file.read(8), "little")
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -44,10 +44,6 @@ class Declared:
         return cls(asset.get("quantisation"), asset.get("bos"), asset.get("eos"))
 
 
-def is_gguf(name: str) -> bool:
-    return name.lower().endswith(".gguf")
-
-
 def finished(folder: Path, origin: Mapping[str, Any], declared: Declared) -> dict[str, Any] | None:
     """The asset.json of a folder that holds, to the last byte, what was made of this origin before; else None."""
     record = read_json(folder / "asset.json")

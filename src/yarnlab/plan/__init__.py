@@ -32,7 +32,8 @@ def plan_study(study: Study, device: str | Device | None = None, mfu: float = 0.
     """
     if not 0 < mfu <= 1:
         raise PlanError(f"mfu is the share of the peak that is reached, above 0 and up to 1, not {mfu:g}")
-    machine = device if isinstance(device, Device) else _device(device or _usual(study))
+    usual = "h100" if any(model.hub is not None for model in study.models.values()) else "cpu"
+    machine = device if isinstance(device, Device) else _device(device or usual)
     made: list[Stage] = []
     notes: dict[str, None] = {}
     problems: list[str] = []
@@ -55,10 +56,6 @@ def plan_study(study: Study, device: str | Device | None = None, mfu: float = 0.
             if needed(stage, machine) > room(machine):
                 problems.append(f"{models.too_large(stage, machine)} Shorten its lengths, or use a larger device.")
     return Plan(study.study, study.title, machine, mfu, tuple(made), tuple(notes), tuple(problems))
-
-
-def _usual(study: Study) -> str:
-    return "h100" if any(model.hub is not None for model in study.models.values()) else "cpu"
 
 
 def _device(name: str) -> Device:

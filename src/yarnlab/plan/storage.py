@@ -55,9 +55,8 @@ def stages(study: Study, lock: Path) -> Iterator[tuple[Stage, str | None]]:
             note = f"asset {name}: size not recorded; `yarnlab lock` asks the hub ({asset.repo})"
         yield Stage("asset", name, download=size, disk=size or 0.0), note
     for name, corpus in study.corpora.items():
-        vocabulary = max(
-            (study.vocab_size(arm) for arm in study.models if _reads(study, arm, corpus)), default=2**16 + 1
-        )
+        readers = [arm for arm in study.models if study.tokenizer_of(arm) == corpus.tokenizer]
+        vocabulary = max((study.vocab_size(arm) for arm in readers), default=2**16 + 1)
         tokens, note = _tokens(name, corpus)
         yield Stage("corpus", name, disk=(2.0 if vocabulary <= 2**16 else 4.0) * tokens), note
 
@@ -76,8 +75,3 @@ def _tokens(name: str, corpus: Corpus) -> tuple[float, str | None]:
     if estimate:
         return estimate, f"corpus {name}: a token is taken to be {BYTES} bytes of its files"
     return 0, f"corpus {name}: neither `max_tokens` nor `documents` bounds it; its size on disk is not counted"
-
-
-def _reads(study: Study, arm: str, corpus: Corpus) -> bool:
-    """Whether an arm's tokenizer is the one that a corpus is tokenised with."""
-    return study.tokenizer_of(arm) == corpus.tokenizer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from yarnlab.lazy import alt, np, pd
 from yarnlab.results.display import value
@@ -34,6 +34,11 @@ def scales(names: list[str], styles: Sequence[SeriesStyle]) -> tuple[Any, Any, A
     return colour_scale(names, styles), dash, alt.Scale(domain=names, range=[item.shape for item in styles])
 
 
+def method_scales(methods: Sequence[str]) -> tuple[Any, Any, Any]:
+    """The same for methods, under their labels."""
+    return scales([method_label(method) for method in methods], [method_style(method) for method in methods])
+
+
 def colour_scale(names: list[str], styles: Sequence[SeriesStyle]) -> Any:
     return alt.Scale(domain=names, range=[item.light for item in styles])
 
@@ -55,6 +60,33 @@ def dashed(lines: Any, who: str, scale: Any) -> Any:
     return lines.transform_calculate(line=f"datum.{who}").encode(
         strokeDash=alt.StrokeDash("line:N", scale=apart, legend=None)
     )
+
+
+def curves(
+    base: Any,
+    who: str,
+    looks: tuple[Any, Any, Any],
+    x: Any,
+    y: Any,
+    tips: Sequence[Any],
+    *,
+    marked: str | Any = "",
+    size: int = 55,
+    clipped: Literal["none", "lines", "all"] = "none",
+) -> list[Any]:
+    """Lines in the colour and dash of each `who`, with filled markers that have the tooltip, and one legend of both.
+
+    looks: of `scales`. marked: a filter of the points that have a marker; without it all have. size: of a marker.
+    clipped: what is cut off where it leaves the panel.
+    """
+    colour, dash, shape = looks
+    common = {"x": x, "y": y, "color": legend(f"{who}:N", colour)}
+    line_ends, point_ends = ({"clip": True} if clip else {} for clip in (clipped != "none", clipped == "all"))
+    lines = dashed(base.mark_line(**line_ends).encode(**common), who, dash)
+    points = base.transform_filter(marked) if marked else base
+    points = points.mark_point(filled=True, size=size, opacity=1, **point_ends)
+    shapes = alt.Shape(f"{who}:N", scale=shape, legend=legend_key())
+    return [lines, points.encode(shape=shapes, tooltip=tips, **common)]
 
 
 def log_scale(values: pd.Series) -> Any:
@@ -165,27 +197,19 @@ def by_method(
     *,
     columns: int,
     size: tuple[int, int],
-    clip: bool = False,
+    clipped: Literal["lines", "all"] = "lines",
 ) -> Any:
     """Perplexity by length, a method a line, panels in `columns`; a dashed vertical at each panel's `mark`.
 
-    data: method, length, perplexity, interval, n, panel and the column `mark`. clip: markers too end at the panel.
+    data: method, length, perplexity, interval, n, panel and the column `mark`.
     """
     methods = methods_of(data)
     data = data.assign(method=data["method"].map(method_label))
-    colour, dash, shape = scales([method_label(m) for m in methods], [method_style(m) for m in methods])
-    base = alt.Chart(rounded(data.to_dict("records")))
-    common = {
-        "x": window_axis("length", original_context),
-        "y": alt.Y("perplexity:Q", scale=log_scale(data["perplexity"]), title="perplexity", axis=log_axis()),
-        "color": legend("method:N", colour),
-    }
-    lines = dashed(base.mark_line(clip=True).encode(**common), "method", dash)
-    points = base.mark_point(filled=True, size=34, opacity=1, clip=clip or alt.Undefined).encode(
-        shape=alt.Shape("method:N", scale=shape, legend=legend_key()), tooltip=tooltip("method"), **common
-    )
+    base, x = alt.Chart(rounded(data.to_dict("records"))), window_axis("length", original_context)
+    y = alt.Y("perplexity:Q", scale=log_scale(data["perplexity"]), title="perplexity", axis=log_axis())
+    layers = curves(base, "method", method_scales(methods), x, y, tooltip("method"), size=34, clipped=clipped)
     rule = base.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(x=f"max({mark}):Q")
-    chart = alt.layer(rule, lines, points).properties(width=size[0], height=size[1])
+    chart = alt.layer(rule, *layers).properties(width=size[0], height=size[1])
     return chart.facet(panels_of(panels), columns=columns).resolve_axis(x="independent")
 
 

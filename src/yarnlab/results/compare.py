@@ -19,12 +19,11 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import markdown_row
-from yarnlab.results.output import write
+from yarnlab.results.display import markdown_table
+from yarnlab.results.output import page, write
 from yarnlab.results.results import ResultsError
 
 ABSENT = "–"
-TEMPLATES = Path(__file__).parent / "report" / "templates"
 # Of study.json: what only names the study or follows from other settings.
 NOT_SETTINGS = ("study", "title", "notes", "study_sha256")
 # Of a manifest: where and by what it was made.
@@ -285,14 +284,8 @@ def write_comparison(a: Path, b: Path, folder: Path | None = None) -> list[Path]
 
 def to_html(found: Comparison) -> str:
     """The page, in the look of the report."""
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters |= {"shown": shown, "difference": difference}
-    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
-    return environment.get_template("comparison.html.j2").render(found=found, headline=headline(found), css=css)
+    filters = {"shown": shown, "difference": difference}
+    return page("comparison.html.j2", filters, found=found, headline=headline(found))
 
 
 def to_markdown(found: Comparison) -> str:
@@ -318,9 +311,8 @@ def to_markdown(found: Comparison) -> str:
 
 
 def _table(title: str, head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> list[str]:
-    body = [markdown_row(row) for row in rows]
-    table = [markdown_row(head), markdown_row(["---"] * len(head)), *body] if body else ["No difference."]
-    return [f"## {title}", "", *table, ""]
+    body = list(rows)
+    return [f"## {title}", "", *(markdown_table(head, body) if body else ["No difference."]), ""]
 
 
 def to_csv(found: Comparison) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 from yarnlab.lazy import pd
 from yarnlab.results.bases import by_base, tree_of
@@ -15,6 +15,8 @@ from yarnlab.results.style import labels, method_label
 
 INTERVAL = "95 % intervals in brackets"
 UNPROVEN = "n.s."
+Show: TypeAlias = Callable[..., str]  # of a number, its low and its high
+Cell: TypeAlias = Callable[[Any], str]  # of a row
 
 
 @dataclass(frozen=True)
@@ -86,19 +88,23 @@ def windows(tokens: int, original_context: int) -> str:
     return f"{tokens:,} ({({0.5: 'L/2', 1.0: 'L'}).get(multiple, f'{multiple:g}L')})"
 
 
-def perplexity_cell(r: Any) -> str:
-    """A row's perplexity with its interval."""
-    return with_interval(r.perplexity, r.low, r.high)
+def own_cell(show: Show, column: str) -> Cell:
+    """A row's own number in words: its interval is `low` and `high` (rows.numbers)."""
+    return lambda r: show(getattr(r, column), r.low, r.high)
 
 
-def delta_cell(r: Any) -> str:
-    """A row's paired difference with its interval."""
-    return signed(r.delta, r.delta_low, r.delta_high)
+def cell(show: Show, column: str) -> Cell:
+    """A row's further number in words, with the interval that bears its name (Estimate.columns)."""
+    return lambda r: show(*(getattr(r, f"{column}{end}") for end in ("", "_low", "_high")))
 
 
-def tested_delta_cell(r: Any) -> str:
-    """The same, marked where it is not significant."""
-    return marked(delta_cell(r), r.p_holm)
+def tested(cell: Cell) -> Cell:
+    """The same, with a mark where the difference is not significant after Holm's correction."""
+    return lambda r: cell(r) + ("" if r.p_holm < LEVEL or pd.isna(r.p_holm) else f" {UNPROVEN}")
+
+
+perplexity_cell = own_cell(with_interval, "perplexity")
+delta_cell = cell(signed, "delta")
 
 
 def at_scale(scale: float) -> str:
@@ -110,10 +116,8 @@ def to_markdown(sections: list[DisplayTable]) -> str:
     """GitHub-style tables, each under its caption."""
     blocks = []
     for section in sections:
-        columns = [str(c) for c in section.frame.columns]
-        lines = [f"**{section.caption}**", "", markdown_row(columns), markdown_row(["---"] * len(columns))]
-        lines += [markdown_row([str(cell) for cell in row]) for row in section.frame.itertuples(index=False)]
-        blocks.append("\n".join(lines))
+        rows = section.frame.astype(str).itertuples(index=False)
+        blocks.append("\n".join([f"**{section.caption}**", "", *markdown_table(map(str, section.frame.columns), rows)]))
     return "\n\n".join(blocks) + "\n"
 
 
@@ -149,8 +153,14 @@ def _fixed(x: float, digits: int, sign: str = "") -> str:
     return f"{x:{sign}.{digits}f}".replace("-", "−")
 
 
+def markdown_table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> list[str]:
+    """The lines of a GitHub-style table."""
+    columns = list(head)
+    return [markdown_row(line) for line in (columns, ["---"] * len(columns), *rows)]
+
+
 def markdown_row(cells: Iterable[str]) -> str:
-    """One line of a GitHub-style table."""
+    """One of these lines."""
     return "| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |"
 
 
@@ -208,25 +218,22 @@ def wide(
     frame: pd.DataFrame,
     row: str,
     column: str,
-    cell: Callable[[Any], str],
+    cell: Cell,
     *,
     name: Callable[[Any], str] = str,
-    heading: str | None = None,
     sources: list[str],
 ) -> DisplayTable:
     """`row` values down, sorted `column` values across, each cell the text of its row of the frame."""
     cells = {(getattr(r, row), getattr(r, column)): cell(r) for r in rows_of(frame)}
     across = sorted(frame[column].unique())
     lines = [
-        {heading or row: method_label(str(value))} | {name(c): cells.get((value, c), "–") for c in across}
+        {row: method_label(str(value))} | {name(c): cells.get((value, c), "–") for c in across}
         for value in frame[row].drop_duplicates()
     ]
     return DisplayTable(caption, pd.DataFrame(lines), [list(sources) for _ in lines])
 
 
-def by_length(
-    results: Results, kind: str, caption: str, frame: pd.DataFrame, cell: Callable[[Any], str]
-) -> DisplayTable:
+def by_length(results: Results, kind: str, caption: str, frame: pd.DataFrame, cell: Cell) -> DisplayTable:
     """Models down, lengths across, each cell the text of its row of the frame."""
     contexts = {tree.original_context for tree in by_base(results).values()}
     name = {n: windows(n, *contexts) if len(contexts) == 1 else f"{n:,}" for n in sorted(frame["length"].unique())}
@@ -252,14 +259,13 @@ def count(frame: pd.DataFrame) -> str:
     """'12 documents', or the range where cells differ."""
     if frame.empty:
         return "0"
-    low, high = int(frame["n"].min()), int(frame["n"].max())
-    over = frame["over"].iloc[0]
-    return f"{low:,} {over}" if low == high else f"{low:,}–{high:,} {over}"
+    return f"{extent(frame['n'])} {frame['over'].iloc[0]}"
 
 
-def marked(text: str, p_holm: float) -> str:
-    """The text, with a mark where the difference is not significant after Holm's correction."""
-    return text if p_holm < LEVEL else f"{text} {UNPROVEN}"
+def extent(numbers: Iterable[float]) -> str:
+    """'12', or '12–24' where whole numbers differ."""
+    low, high = int(min(numbers)), int(max(numbers))
+    return f"{low:,}" if low == high else f"{low:,}–{high:,}"
 
 
 def same_base(frame: pd.DataFrame) -> str:

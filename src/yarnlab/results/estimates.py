@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import lru_cache, reduce
+from operator import add
+from typing import Any, TypeVar
 
 from yarnlab.lazy import np, pd
 from yarnlab.results.results import Model, Results
@@ -25,6 +27,7 @@ from yarnlab.results.statistics import (
     student_half,
 )
 
+T = TypeVar("T")
 PACKAGE = 3  # parts of a document's name that name its sub-package: distribution, package, sub-package
 # How the results of these kinds are split: by these keys, documents across, into this.
 ZERO_SHOT = ("arm", "method", "scale", "length"), "document", "nll"
@@ -40,10 +43,8 @@ def nll(results: Results, arm: str, length: int, column: str = "nll") -> pd.Data
 
     `column` is 'nll' (positions 1..length-1) or 'bucket_nll' (the last bucket).
     """
-    tables = _by_length(results, arm, column)
-    if length not in tables:
-        raise NotMeasured(f"no perplexity of {arm} at {length:,} tokens")
-    return tables[length]
+    tables = _tables(results, "perplexity", ("arm", "length"), "document", column)
+    return _measured(tables, (arm, length), f"perplexity of {arm} at {length:,} tokens")
 
 
 def segment(results: Results, arm: str, start: int, end: int) -> pd.DataFrame:
@@ -64,25 +65,35 @@ def context_nll(results: Results, arm: str, context: int, start: int, end: int) 
     Where no segment ends beyond it, `context` is all that precedes them. NotMeasured names what is absent: a context
     that is measured in some of these tokens' segments only, or borders that are none of a segment.
     """
-    total, tokens = None, 0
+    parts = []
     for (name, low, high, given), nll in _tables(results, "context", *CONTEXT).items():
         # A window is shorter than any prefix that it is scored on; `context` reaches the end of shorter ones.
         wanted = given == context if context <= low else context >= high and given >= high
         if name == arm and wanted and start <= low and high <= end:
-            total = nll * (high - low) if total is None else total + nll * (high - low)
-            tokens += high - low
-    if total is None or tokens != end - start:
+            parts.append((high - low, nll))
+    if sum(tokens for tokens, _ in parts) != end - start:
         raise NotMeasured(f"no NLL of {arm} with {context:,} tokens of context on tokens {start:,} to {end:,}")
-    return total / tokens
+    return _joint(parts)
+
+
+def context_gap(results: Results, of: str, over: str, tokens: tuple[int, int], at: int, against: int) -> Estimate:
+    """Mean NLL of one arm's tokens in a segment under one context minus that of another's under another.
+
+    With the base and its own L as the other: what extending the context is worth, against cutting the text at L.
+    """
+    own, other = context_nll(results, of, at, *tokens), context_nll(results, over, against, *tokens)
+    return over_documents(paired(own, other), unit="nats per token")
+
+
+def _joint(parts: list[tuple[int, pd.DataFrame]]) -> pd.DataFrame:
+    """Mean NLL of stretches together, each with its number of tokens."""
+    return reduce(add, (nll * tokens for tokens, nll in parts)) / sum(tokens for tokens, _ in parts)
 
 
 def zero_shot(results: Results, method: str, scale: float, length: int) -> pd.DataFrame:
     """Mean NLL in nats of the base with another RoPE and no training: rows are seeds, columns documents."""
     base = results.base()
-    found = _tables(results, "zero_shot", *ZERO_SHOT).get((base.arm if base else "", method, scale, length))
-    if found is None:
-        raise NotMeasured(f"no zero-shot perplexity of {method} at scale {scale:g} and {length:,} tokens")
-    return found
+    return static_nll(results, base.arm if base else "", method, scale, length)
 
 
 def paired(a: pd.DataFrame, b: pd.DataFrame) -> pd.DataFrame:
@@ -142,7 +153,9 @@ def gap(a: pd.DataFrame, b: pd.DataFrame) -> Estimate:
 
 def hits(results: Results, arm: str, lengths: list[int]) -> pd.DataFrame:
     """Passkey hits (0 or 1) of an arm at these prompt lengths: seeds x trials (length, filler, trial)."""
-    return _joined(results, arm, lengths)
+    tables = hit_tables(results, "passkey")
+    found = {n: _measured(tables, (arm, n), f"passkey trials of {arm} at {n:,} tokens") for n in lengths}
+    return pd.concat(found, axis=1, join="inner")
 
 
 def fillers(trials: pd.DataFrame) -> list[int] | None:
@@ -167,7 +180,7 @@ def retrieval(results: Results, arm: str, lengths: list[int]) -> Estimate:
 
 def paired_hits(results: Results, arm: str, rival: str, lengths: list[int]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Hits of two arms on the same prompts, of the trials that both have, seed by seed: seeds x trials each."""
-    a, b = (_joined(results, name, lengths) for name in (arm, rival))
+    a, b = (hits(results, name, lengths) for name in (arm, rival))
     trials = a.columns.intersection(b.columns)
     if trials.empty:
         raise NotMeasured(f"{arm} and {rival} have no passkey trials in common")
@@ -212,27 +225,30 @@ def passkey_lengths(results: Results, model: Model, low: float, high: float) -> 
     return lengths
 
 
-def _joined(results: Results, arm: str, lengths: list[int]) -> pd.DataFrame:
-    tables = hit_tables(results, "passkey")
-    for length in lengths:
-        if (arm, length) not in tables:
-            raise NotMeasured(f"no passkey trials of {arm} at {length:,} tokens")
-    return pd.concat({length: tables[arm, length] for length in lengths}, axis=1, join="inner")
-
-
 def _log(results: Results, arm: str) -> pd.DataFrame:
-    frame = present(results, "training")
+    return _own(results, "training", arm, "training log")
+
+
+def _own(results: Results, need: str, arm: str, what: str) -> pd.DataFrame:
+    """An arm's rows, or NotMeasured: it has no `what`."""
+    frame = present(results, need)
     rows = frame[frame["arm"] == arm]
     if rows.empty:
-        raise NotMeasured(f"no training log of {arm}")
+        raise NotMeasured(f"no {what} of {arm}")
     return rows
 
 
-@lru_cache(maxsize=256)
-def _by_length(results: Results, arm: str, column: str) -> dict[int, pd.DataFrame]:
-    frame = present(results, "perplexity")
-    tables = split(frame[frame["arm"] == arm], ["length"], "document", column)
-    return {int(n): table for (n,), table in tables.items()}
+def rows_of_base(results: Results, need: str, what: str) -> pd.DataFrame:
+    """The base's rows, or NotMeasured: it has no `what`."""
+    base = results.base()
+    return _own(results, need, base.arm if base else "the base", what)
+
+
+def _measured(tables: Mapping[Any, T], key: Any, what: str) -> T:
+    """The entry of this key, or NotMeasured: there is no `what`."""
+    if key not in tables:
+        raise NotMeasured(f"no {what}")
+    return tables[key]
 
 
 def present(results: Results, need: str) -> pd.DataFrame:
@@ -266,20 +282,15 @@ def cell(results: Results, kind: str, column: str, **where: Any) -> pd.DataFrame
 
     Entropy is averaged over layers and heads. NotMeasured names the cell that is absent.
     """
+    named = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in where.items())
     tables = cells(results, kind, column, tuple(where))
-    if tuple(where.values()) not in tables:
-        named = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in where.items())
-        raise NotMeasured(f"no {kind.replace('_', '-')} results for {named}")
-    return tables[tuple(where.values())]
+    return _measured(tables, tuple(where.values()), f"{kind.replace('_', '-')} results for {named}")
 
 
 @lru_cache(maxsize=64)
 def cells(results: Results, kind: str, column: str, keys: tuple[str, ...]) -> dict[Any, pd.DataFrame]:
     """All cells of the base's results of `kind` by the values of `keys`."""
-    frame, base = present(results, kind), results.base()
-    if base is None:
-        raise NotMeasured("this study has no pretrained base")
-    rows = frame[frame["arm"] == base.arm]
+    rows = rows_of_base(results, kind, f"{kind.replace('_', '-')} results")
     if kind == "entropy":
         rows = rows.groupby([*keys, "seed", "document"], sort=False)[column].mean().reset_index()
     return split(rows, list(keys), "document", column)
@@ -287,16 +298,15 @@ def cells(results: Results, kind: str, column: str, keys: tuple[str, ...]) -> di
 
 def beyond(results: Results, method: str, cache: str, start: int, end: int) -> pd.DataFrame:
     """Mean NLL in nats of the tokens in [start, end) of a decoding with this cache: seeds x documents."""
-    total, tokens = None, 0
-    for (found, kind, low, high), nll in cells(
-        results, "key_cache", "nll", ("method", "cache", "bucket_start", "bucket_end")
-    ).items():
-        if (found, kind) == (method, cache) and start <= low and high <= end:
-            total = nll * (high - low) if total is None else total + nll * (high - low)
-            tokens += high - low
-    if total is None:
+    tables = cells(results, "key_cache", "nll", ("method", "cache", "bucket_start", "bucket_end"))
+    parts = [
+        (high - low, nll)
+        for (found, kind, low, high), nll in tables.items()
+        if (found, kind) == (method, cache) and start <= low and high <= end
+    ]
+    if not parts:
         raise NotMeasured(f"no {cache} decoding of {method} on tokens {start:,} to {end:,}")
-    return total / tokens
+    return _joint(parts)
 
 
 # The paper reports these tasks by accuracy normalised by length, all others by plain accuracy (Table 3).
@@ -320,10 +330,7 @@ class Windows:
 @lru_cache(maxsize=64)
 def windows_of(results: Results, arm: str) -> Windows:
     """The sliding windows of an arm, or NotMeasured."""
-    frame = present(results, "sliding_window")
-    rows = frame[frame["arm"] == arm]
-    if rows.empty:
-        raise NotMeasured(f"no sliding windows of {arm}")
+    rows = _own(results, "sliding_window", arm, "sliding windows")
     rows = rows.assign(weighted=rows["nll"] * rows["tokens"])
     keys = ["arm", "seed", "document"]
     grouped = rows.groupby(keys, as_index=False).agg(
@@ -361,9 +368,7 @@ def answers(results: Results, arm: str, names: list[str], metric: str | None = N
     size = Counter(group(task) for task in names)
     for task in names:
         kept = _tables(results, "benchmarks.samples", ("arm", "task"), "item", metric or reported(task))
-        table = kept.get((arm, task))
-        if table is None:
-            raise NotMeasured(f"no answers of {arm} to {task}")
+        table = _measured(kept, (arm, task), f"answers of {arm} to {task}")
         found.append(table)
         weights.append(np.full(table.shape[1], 1 / (table.shape[1] * size[group(task)])))
     joined = pd.concat(dict(zip(names, found, strict=True)), axis=1, join="inner")
@@ -409,18 +414,14 @@ def score_gap(results: Results, arm: str, rival: str, names: list[str] | None = 
 
 def static_nll(results: Results, arm: str, method: str, scale: float, length: int) -> pd.DataFrame:
     """Mean NLL in nats at `length` tokens of a model under another rope, without training: seeds x documents."""
-    tables = _tables(results, "zero_shot", *ZERO_SHOT)
-    if (arm, method, scale, length) not in tables:
-        raise NotMeasured(f"no zero-shot perplexity of {arm} with {method} at s = {scale:g} and {length:,} tokens")
-    return tables[arm, method, scale, length]
+    what = f"zero-shot perplexity of {arm} with {method} at s = {scale:g} and {length:,} tokens"
+    return _measured(_tables(results, "zero_shot", *ZERO_SHOT), (arm, method, scale, length), what)
 
 
 def dynamic_nll(results: Results, arm: str, method: str, length: int) -> pd.DataFrame:
     """Mean NLL in nats of `length` tokens under dynamic scaling: seeds x documents."""
     tables = _tables(results, "dynamic", ("arm", "method", "length"), "document", "nll")
-    if (arm, method, length) not in tables:
-        raise NotMeasured(f"no dynamic results of {arm} with {method} at {length:,} tokens")
-    return tables[arm, method, length]
+    return _measured(tables, (arm, method, length), f"dynamic results of {arm} with {method} at {length:,} tokens")
 
 
 @lru_cache(maxsize=64)
@@ -438,10 +439,7 @@ def corpus_of(results: Results, kind: str, arm: str) -> str:
 
 def scores(results: Results, arm: str, task: str, metric: str) -> list[tuple[float, float, int]]:
     """(value, standard error, questions) of a benchmark for each seed."""
-    found = _scores(results).get((arm, task, metric))
-    if found is None:
-        raise NotMeasured(f"no {metric} of {arm} on {task}")
-    return found
+    return _measured(_scores(results), (arm, task, metric), f"{metric} of {arm} on {task}")
 
 
 def hits_by_length(results: Results, kind: str, arm: str) -> dict[int, pd.DataFrame]:
@@ -457,7 +455,7 @@ def arms_with_hits(results: Results, kind: str) -> frozenset[str]:
     return frozenset(arm for arm, _ in hit_tables(results, kind)) if results.has(kind) else frozenset()
 
 
-@lru_cache(maxsize=32)
+@lru_cache(maxsize=128)  # some of each kind, for each base of a study
 def _tables(results: Results, kind: str, keys: tuple[str, ...], columns: str, values: str) -> dict[Any, pd.DataFrame]:
     """`split` of all results of a kind."""
     return split(present(results, kind), list(keys), columns, values)

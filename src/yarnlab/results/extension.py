@@ -64,17 +64,15 @@ def _source(results: Results, base: Model) -> str:
 
 
 def _cost(results: Results, model: Model) -> list[str]:
-    by_path = {manifest["path"]: manifest for manifest in results.manifests}
-    trained = by_path.get(f"models/{model.name}/manifest.json")
+    trained = results.manifest(f"models/{model.name}/manifest.json")
     found = []
-    if trained is not None and model.steps:
+    if trained and model.steps:
         peak = float(trained.get("peak_memory_bytes") or 0) / 2**30
         found.append(f"Training took {duration(float(trained['seconds']))} and {peak:.2f} GiB at its peak")
-    kinds = [manifest for path, manifest in by_path.items() if path.startswith("evaluations/")]
+    seconds = {manifest["path"]: float(manifest.get("seconds") or 0) for manifest in results.manifests}
+    kinds = [taken for path, taken in seconds.items() if path.startswith("evaluations/")]
     if kinds:
-        seconds = sum(float(manifest.get("seconds") or 0) for manifest in kinds)
-        found.append(f"all {len(kinds)} evaluations of all models {duration(seconds)}")
-    whole = sum(float(manifest.get("seconds") or 0) for manifest in by_path.values())
-    found.append(f"the whole study {duration(whole)} of compute")
+        found.append(f"all {len(kinds)} evaluations of all models {duration(sum(kinds))}")
+    found.append(f"the whole study {duration(sum(seconds.values()))} of compute")
     found[0] = found[0][0].upper() + found[0][1:]
     return found

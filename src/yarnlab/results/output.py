@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from yarnlab.provenance import replacing
+
+TEMPLATES = Path(__file__).parent / "report" / "templates"
 
 
 def write(path: Path, data: str | bytes) -> Path:
@@ -15,6 +18,18 @@ def write(path: Path, data: str | bytes) -> Path:
     with replacing(path) as temporary:
         temporary.write_bytes(data.encode() if isinstance(data, str) else data)
     return path
+
+
+def page(template: str, filters: dict[str, Callable[..., Any]], **given: Any) -> str:
+    """A page from a template of the report, in its look; text that is `given` is escaped."""
+    import jinja2
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= filters
+    css = (TEMPLATES / "report.css").read_text(encoding="utf-8")
+    return environment.get_template(template).render(css=css, **given)
 
 
 def vega_file(figures: Path) -> Path:

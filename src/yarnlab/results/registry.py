@@ -13,17 +13,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, get_args
 
 from yarnlab.provenance import project_root
+from yarnlab.study.fields import Form
 
 if TYPE_CHECKING:
     from yarnlab.lazy import pd
     from yarnlab.results.display import DisplayTable
     from yarnlab.results.results import Results
 
-# Of studies; the first two judge the paper's claims, the last asks how a model was extended.
-PAPER, FORMS = ("scale-free", "full-scale"), ("scale-free", "full-scale", "extension")
+PAPER = ("scale-free", "full-scale")  # forms of studies that judge the paper's claims
 
 Build: TypeAlias = "Callable[[Results], tuple[pd.DataFrame, list[DisplayTable]]]"
 Tidy: TypeAlias = "Callable[[Results], pd.DataFrame]"
@@ -41,7 +41,7 @@ class Artefact:
     fold: the words of the folded part that it stands in; '' for what is open.
     caption: what the report says below a figure or above a table.
     of_paper: it shows the paper's printed numbers: made where the study stands for the paper (`claims.published`).
-    forms: the forms of studies (study/schema.py: Form) that have it; by default all.
+    forms: the forms of studies (study/fields.py: Form) that have it; by default all.
     paper_names: its targets by the paper's numbering, such as `table_2`.
     timed: columns, or a point's fields, whose numbers are times or sizes of memory: other ones in every run.
     """
@@ -54,7 +54,7 @@ class Artefact:
     fold: str = ""
     caption: str = ""
     of_paper: bool = False
-    forms: tuple[str, ...] = FORMS
+    forms: tuple[str, ...] = get_args(Form)
     paper_names: tuple[str, ...] = ()
     timed: tuple[str, ...] = ()
 

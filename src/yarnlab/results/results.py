@@ -146,6 +146,10 @@ class Results:
             return f"no {_words(need)} results on disk yet"
         return None
 
+    def manifest(self, path: str) -> dict[str, Any]:
+        """The manifest at this path below the study's folder; empty where there is none."""
+        return next((manifest for manifest in self.manifests if manifest["path"] == path), {})
+
     def arms(self) -> dict[str, Model]:
         """The first model of every arm, in the study's order."""
         arms: dict[str, Model] = {}

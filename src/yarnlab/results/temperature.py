@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from yarnlab.lazy import np, pd
-from yarnlab.results.estimates import NotMeasured, over_documents, present
+from yarnlab.results.estimates import NotMeasured, over_documents, rows_of_base
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import (
     FEW,
@@ -247,11 +247,7 @@ def _listed(factors: Array) -> str:
 
 def sweep_of_base(results: Results) -> pd.DataFrame:
     """The temperature table of the base, one row per factor, document and segment."""
-    frame, base = present(results, "temperature"), results.base()
-    rows = frame[frame["arm"] == base.arm] if base is not None else frame.head(0)
-    if rows.empty:
-        raise NotMeasured("the base has no temperature sweep")
-    return rows
+    return rows_of_base(results, "temperature", "temperature sweep")
 
 
 @lru_cache(maxsize=4)
@@ -287,9 +283,7 @@ def document_nll(
     rows = rows[at]
     if rows.empty:
         raise NotMeasured(f"no temperature sweep at scale {scale:g} with {kind} factor {factor or ''}".rstrip())
-    weighted = rows.assign(total=rows["nll"] * rows["tokens"])
-    sums = weighted.groupby(["seed", "document"])[["total", "tokens"]].sum()
-    return (sums["total"] / sums["tokens"]).unstack("document")
+    return _nll(rows, ["seed", "document"]).unstack("document")
 
 
 def spread_of_best(results: Results, scale: float) -> tuple[pd.Series, pd.DataFrame]:

@@ -69,8 +69,8 @@ def restore(run: StageRun) -> bool:
         return False
     if run.metrics_file is not None and not (kept / STEPS).is_file():
         return False
-    outputs = read_json(kept / MANIFEST)["outputs"]
-    if not all(_holds(run.study_dir / name, written["sha256"]) for name, written in outputs.items()):
+    outputs = {run.study_dir / name: made["sha256"] for name, made in read_json(kept / MANIFEST)["outputs"].items()}
+    if not all(file.is_file() and sha256_of(file) == sha256 for file, sha256 in outputs.items()):
         return False
     if run.metrics_file is not None:
         _copy(kept / STEPS, run.metrics_file)  # it may show an attempt that came after
@@ -93,10 +93,6 @@ def _is_of(run: StageRun, manifest: Path) -> bool:
     """Whether it was made as `run` says: a state can be continued under more settings than a model is made with."""
     written = read_json(manifest)
     return (written.get("state"), written.get("spec")) == (run.state, dict(run.spec))
-
-
-def _holds(file: Path, sha256: str) -> bool:
-    return file.is_file() and sha256_of(file) == sha256
 
 
 def _copy(file: Path, target: Path) -> None:

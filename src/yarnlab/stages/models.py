@@ -232,26 +232,38 @@ def _train(
     group: Group,
 ) -> None:
     """Compute this process's part of the training; the leading process saves the model and fills in `run`."""
+    from yarnlab.corpus.passkey import PasskeyText
+    from yarnlab.corpus.tokens import TokenisedCorpus
     from yarnlab.modeling import check_active_rope, check_can_be_saved, save_model
+    from yarnlab.study.schema import Architecture
+    from yarnlab.training import loop
     from yarnlab.training.journal import stretches
+    from yarnlab.training.mixture import row_source
     from yarnlab.training.objective import facts
     from yarnlab.training.shards import whole_weights
 
-    spec = dict(run.spec)
+    spec, source = dict(run.spec), _source(layout, dict(run.spec))
     objective = _initial_model(layout, spec, rope, phases, group)
     check_can_be_saved(objective.model.config, rope, where=run.name)
     length = max(phase.seq_len for phase in phases)
     check_active_rope(objective.model, rope, length, where=f"{run.name}, as loaded")
-    metrics = _loop(objective, layout, run.name, spec, rope, phases, state, log, group)
+    # The passkey's wording needs a tokenizer of ours; plain text needs none.
+    text = PasskeyText.load(source) if any(phase.rows.retrieval for phase in phases) else None
+    corpora = {c: TokenisedCorpus.open(layout.corpus(c)) for phase in phases for c in phase.shares}
+    rows = tuple(row_source(corpora, text, phase, _order(spec, i)) for i, phase in enumerate(phases))
+    shape, steps = Architecture(**spec["architecture"]), layout.training(run.name)
+    metrics = loop.train(
+        objective, loop.Run(run.name, shape, spec["vocab_size"], rope, phases, rows, state, steps, log, group)
+    )
     tensors = whole_weights(objective.model, _saved_dtype(layout, spec, phases), group.is_leader)
     if not group.is_leader:
         return
     run.metrics = metrics
     run.facts |= facts(objective, phases[-1], group) | stretches(state) | record.facts(group.device.type)
     run.facts |= _mixture(spec, phases)
-    run.artifacts = [layout.training(run.name)]
+    run.artifacts = [steps]
     check_active_rope(objective.model, rope, length, where=f"{run.name}, before saving")
-    run.outputs = save_model(objective.model, rope, _source(layout, spec), layout.model(run.name), tensors=tensors)
+    run.outputs = save_model(objective.model, rope, source, layout.model(run.name), tensors=tensors)
 
 
 def _order(spec: dict[str, Any], phase: int) -> tuple[int, int, int]:
@@ -326,30 +338,3 @@ def _choose_attention(objective: Objective, rope: Rope, phases: tuple[Train, ...
     else:
         length = max(phase.seq_len for phase in phases)
         use_fast_attention(objective.model, length=length, precision=phases[0].precision, within_documents=apart)
-
-
-def _loop(
-    objective: Objective,
-    layout: Layout,
-    name: str,
-    spec: dict[str, Any],
-    rope: Rope,
-    phases: tuple[Train, ...],
-    state: Path,
-    log: Path | None,
-    group: Group,
-) -> dict[str, float]:
-    """Run the training loop on the rows that seed, depth in the model tree and phase decide."""
-    from yarnlab.corpus.passkey import PasskeyText
-    from yarnlab.corpus.tokens import TokenisedCorpus
-    from yarnlab.study.schema import Architecture
-    from yarnlab.training import loop
-    from yarnlab.training.mixture import row_source
-
-    # The passkey's wording needs a tokenizer of ours; plain text needs none.
-    text = PasskeyText.load(_source(layout, spec)) if any(phase.rows.retrieval for phase in phases) else None
-    corpora = {c: TokenisedCorpus.open(layout.corpus(c)) for phase in phases for c in phase.shares}
-    rows = tuple(row_source(corpora, text, phase, _order(spec, i)) for i, phase in enumerate(phases))
-    architecture = Architecture(**spec["architecture"])
-    run = loop.Run(name, architecture, spec["vocab_size"], rope, phases, rows, state, layout.training(name), log, group)
-    return loop.train(objective, run)

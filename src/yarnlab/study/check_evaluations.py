@@ -23,9 +23,11 @@ def _problems(study: Study, evaluation: Evaluation) -> Iterator[Problem]:
     at: KeyPath = ("evaluations", evaluation.kind)
     for name in sorted({*evaluation.corpora.values()} & set(study.corpora)):
         yield from _fits(at, evaluation, name, study.corpora[name])
-    for arm in evaluation.models:
+    for i, arm in enumerate(evaluation.models):
         if arm in study.models:
             yield from _reads(study, at, evaluation, arm)
+            if evaluation.STATIC_ONLY and study.rope(arm).dynamic:
+                yield (*at, "models", i), f"{arm} rescales with the input's length, {evaluation.STATIC_ONLY}"
             yield from (((*at, *key), problem) for key, problem in evaluation.check(study, arm))
 
 

@@ -9,7 +9,7 @@ import math
 import textwrap
 from collections.abc import Hashable, Iterable
 from itertools import pairwise
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
@@ -34,6 +34,7 @@ Positive = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Distinct = Annotated[tuple[T, ...], Field(min_length=1), AfterValidator(each_once)]
 Scales = Distinct[Annotated[float, Field(ge=1)]]
+Form = Literal["extension", "scale-free", "full-scale"]  # of a study: what its claims are about (schema.py: Claims)
 
 
 def near(name: str, known: Iterable[str]) -> str:

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from yarnlab.rope import METHODS, Head, Rope
 from yarnlab.study.data import Asset, Corpus, Tokenizer
 from yarnlab.study.evaluations import Evaluations
-from yarnlab.study.fields import ConfigModel, Name, Positive
+from yarnlab.study.fields import ConfigModel, Form, Name, Positive
 from yarnlab.study.training import Train
 
 
@@ -173,9 +173,6 @@ class Model(ConfigModel):
         if self.pretrain is not None:
             return self.pretrain.phases
         return (self.train,) if self.train is not None else ()
-
-
-Form = Literal["extension", "scale-free", "full-scale"]
 
 
 class Claims(ConfigModel):

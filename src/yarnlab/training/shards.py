@@ -7,7 +7,6 @@ rows, of which the last processes may have fewer or none.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -105,15 +104,11 @@ def _older_name(model: nn.Module, name: str, parameter: Tensor) -> str:
 
 def _files(folder: Path) -> dict[str, Path]:
     """Weight name → file of a checkpoint in one file or several."""
+    from safetensors import safe_open
+
     index = folder / "model.safetensors.index.json"
     if index.exists():
         names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
         return {name: folder / file for name, file in names.items()}
-    return {name: folder / "model.safetensors" for name in _names(folder / "model.safetensors")}
-
-
-def _names(file: Path) -> Iterator[str]:
-    from safetensors import safe_open
-
-    with safe_open(file, framework="pt") as opened:
-        yield from opened.keys()
+    with safe_open(folder / "model.safetensors", framework="pt") as opened:
+        return dict.fromkeys(opened.keys(), folder / "model.safetensors")

@@ -7,11 +7,9 @@ from typing import Any
 from yarnlab.lazy import alt
 from yarnlab.results.charts import (
     WIDE,
-    dashed,
+    curves,
     drop_unbounded,
     interval_tooltip,
-    legend,
-    legend_key,
     rounded,
     scales,
     window_axis,
@@ -52,16 +50,15 @@ def context_gain(results: Results) -> Any:
     models = {model.arm: model for model in results.arms().values()}
     arms = data[["arm", "model"]].drop_duplicates()
     styles = [style_of(models[arm], results) for arm in arms["arm"]]
-    colour, dash, shape = scales(arms["model"].tolist(), styles)
+    looks = scales(arms["model"].tolist(), styles)
     base = alt.Chart(rounded(data[columns].to_dict("records")))
     x = window_axis("end", results.original_context).title("predicted tokens: from half of this position up to it")
     signed = "datum.value ? format(datum.value, '+~g') : '0'"
     axis = alt.Axis(values=TICKS, tickCount=len(TICKS), labelExpr=signed, labelOverlap=False)
     scale = alt.Scale(type="symlog", constant=LINEAR)
     y = alt.Y("cut:Q", title="NLL minus that of the base cut at L (nats/token)", scale=scale, axis=axis)
-    common = {"x": x, "color": legend("model:N", colour)}
     # A copy of the field, as in `dashed`: the legend's markers would be as pale as the bands.
-    apart = alt.Scale(domain=[*colour.domain, ""], range=[*colour.range, INK])
+    apart = alt.Scale(domain=[*looks[0].domain, ""], range=[*looks[0].range, INK])
     band = drop_unbounded(base, "cut_low", "cut_high").mark_area(opacity=0.15).transform_calculate(band="datum.model")
     band = band.encode(
         x=x,
@@ -69,18 +66,12 @@ def context_gain(results: Results) -> Any:
         y2="cut_high:Q",
         fill=alt.Fill("band:N", scale=apart, legend=None),
     )
-    lines = dashed(base.mark_line().encode(y=y, **common), "model", dash)
-    points = base.mark_point(filled=True, size=55, opacity=1).encode(
-        y=y,
-        shape=alt.Shape("model:N", scale=shape, legend=legend_key()),
-        tooltip=[
-            "model:N",
-            alt.Tooltip("segment_start:Q", title="tokens from", format=","),
-            alt.Tooltip("end:Q", title="up to", format=","),
-            alt.Tooltip("cut:Q", title="against cutting", format="+.4f"),
-            *interval_tooltip(),
-        ],
-        **common,
-    )
+    tips = [
+        "model:N",
+        alt.Tooltip("segment_start:Q", title="tokens from", format=","),
+        alt.Tooltip("end:Q", title="up to", format=","),
+        alt.Tooltip("cut:Q", title="against cutting", format="+.4f"),
+        *interval_tooltip(),
+    ]
     zero = alt.Chart(alt.Data(values=[{"zero": 0}])).mark_rule(color=INK, strokeWidth=1.4).encode(y="zero:Q")
-    return alt.layer(band, zero, lines, points).properties(width=WIDE, height=380)
+    return alt.layer(band, zero, *curves(base, "model", looks, x, y, tips)).properties(width=WIDE, height=380)

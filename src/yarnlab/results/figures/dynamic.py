@@ -36,7 +36,9 @@ def dynamic(results: Results) -> Any:
     data = with_bounds(frame)[["method", "length", "perplexity", "interval", "n"]]
     data = data.assign(panel=frame["measure"].map(titles), window=results.original_context)
     size = WIDE // 2 - 50, 260
-    return by_method(data, results.original_context, "window", list(titles.values()), columns=2, size=size, clip=True)
+    return by_method(
+        data, results.original_context, "window", list(titles.values()), columns=2, size=size, clipped="all"
+    )
 
 
 @figure(

@@ -6,11 +6,11 @@ import math
 from typing import Any
 
 from yarnlab.lazy import alt
-from yarnlab.results.charts import WIDE, dashed, legend, legend_key, rounded, scales
+from yarnlab.results.charts import WIDE, curves, method_scales, rounded
 from yarnlab.results.estimates import NotMeasured
 from yarnlab.results.registry import figure
 from yarnlab.results.results import Model, Results
-from yarnlab.results.style import METHOD_LABELS, QUIET, method_label, method_style
+from yarnlab.results.style import METHOD_LABELS, QUIET, method_label
 from yarnlab.rope import METHODS, options
 
 # NTK-by-parts comes last: its dashes then lie on YaRN's line, which has the same frequencies.
@@ -74,8 +74,6 @@ def _methods(results: Results) -> list[str]:
 def _panel(
     rows: list[dict[str, Any]], methods: list[str], base: Model, column: str, title: str, axis: Any, marks: list[Any]
 ) -> Any:
-    names = [method_label(method) for method in methods]
-    colour, dash, shape = scales(names, [method_style(method) for method in methods])
     step = max(1, base.head_dim // 2 // MARKERS)
     x = alt.X(
         "d:Q",
@@ -84,23 +82,16 @@ def _panel(
         scale=alt.Scale(nice=False),
     )
     y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(type="log", nice=False), axis=axis)
-    curves = alt.Chart(rounded(rows))
-    lines = dashed(curves.mark_line().encode(x=x, y=y, color=legend("method:N", colour)), "method", dash)
-    points = curves.transform_filter(f"datum.d % {step} == 0").mark_point(filled=True, size=34, opacity=1)
-    points = points.encode(
-        x=x,
-        y=y,
-        color=legend("method:N", colour),
-        shape=alt.Shape("method:N", scale=shape, legend=legend_key()),
-        tooltip=["method:N", alt.Tooltip("d:Q", title="pair"), alt.Tooltip(f"{column}:Q", format=",.4~g")],
-    )
+    tips = ["method:N", alt.Tooltip("d:Q", title="pair"), alt.Tooltip(f"{column}:Q", format=",.4~g")]
+    base, marked = alt.Chart(rounded(rows)), f"datum.d % {step} == 0"
+    layers = curves(base, "method", method_scales(methods), x, y, tips, marked=marked, size=34)
     if not marks:
-        return alt.layer(lines, points).properties(**SIZE)
+        return alt.layer(*layers).properties(**SIZE)
     reach = alt.Chart(rounded(marks))
     rules = reach.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(y="value:Q")
     words = reach.mark_text(align="right", baseline="bottom", dx=-4, dy=-3, color=QUIET)
     words = words.encode(x=alt.value("width"), y="value:Q", text="text:N")
-    return alt.layer(rules, lines, points, words).properties(**SIZE)
+    return alt.layer(rules, *layers, words).properties(**SIZE)
 
 
 def _scale(results: Results) -> float:

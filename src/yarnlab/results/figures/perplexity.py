@@ -11,10 +11,8 @@ from yarnlab.results.bases import tree_of
 from yarnlab.results.charts import (
     WIDE,
     bounds,
-    dashed,
+    curves,
     doublings_of,
-    legend,
-    legend_key,
     log_axis,
     log_scale,
     rounded,
@@ -60,7 +58,7 @@ def figure_1(results: Results) -> Any:
             else:
                 rows.append(row | {"perplexity": math.exp(min(table.to_numpy().mean(), 700.0))})
     title = "perplexity (geometric mean over documents)"
-    return curves(results, rounded(rows), "perplexity", title, log=True, published=in_tokens(results))
+    return _by_window(results, rounded(rows), "perplexity", title, log=True, published=in_tokens(results))
 
 
 @figure(
@@ -86,7 +84,7 @@ def bucket_nll(results: Results) -> Any:
                 e = over_documents(table)
                 row |= {"interval": bounds(e.low, e.high)}
             rows.append(row)
-    return curves(results, rounded(rows), "nll", "mean NLL of the stretch that ends here (nats/token)", log=False)
+    return _by_window(results, rounded(rows), "nll", "mean NLL of the stretch that ends here (nats/token)", log=False)
 
 
 @figure(
@@ -121,37 +119,27 @@ def figure_1_relative(results: Results) -> Any:
     return overlaid(rows, styles, published, "perplexity(N) / perplexity(L)")
 
 
-def curves(
+def _by_window(
     results: Results, data: Any, column: str, title: str, log: bool, published: Sequence[dict[str, Any]] = ()
 ) -> Any:
     arms = [m for m, name in named_arms(results) if any(row["model"] == name for row in data.values)]
     names = labels(results)
-    colour, dash, shape = scales([names[m.arm] for m in arms], [style_of(m, results) for m in arms])
+    looks = scales([names[m.arm] for m in arms], [style_of(m, results) for m in arms])
     x = window_axis("N", results.original_context)
     values = pd.Series([row[column] for row in data.values], dtype=float)
     scale = log_scale(values) if log else alt.Scale(zero=False)
     y = alt.Y(f"{column}:Q", title=title, scale=scale, axis=log_axis() if log else alt.Axis())
-    base = alt.Chart(data)
-    lines = dashed(base.mark_line(clip=True).encode(x=x, y=y, color=legend("model:N", colour)), "model", dash)
-    points = (
-        base.mark_point(filled=True, size=55, opacity=1, clip=True)
-        .transform_filter(alt.FieldOneOfPredicate(field="N", oneOf=doublings_of(results.original_context)))
-        .encode(
-            x=x,
-            y=y,
-            color=legend("model:N", colour),
-            shape=alt.Shape("model:N", scale=shape, legend=legend_key()),
-            tooltip=tooltip("model", column),
-        )
-    )
-    chart = alt.layer(lines, points)
+    marked = alt.FieldOneOfPredicate(field="N", oneOf=doublings_of(results.original_context))
+    tips = tooltip("model", column)
+    layers = curves(alt.Chart(data), "model", looks, x, y, tips, marked=marked, clipped="all")
     if reach := _windows(results):
         marks = alt.Chart(alt.Data(values=reach))
         rules = marks.mark_rule(color=QUIET, strokeDash=[4, 4]).encode(x="N:Q")
         text = marks.mark_text(angle=270, align="right", baseline="bottom", dx=-4, dy=-4, color=QUIET).encode(
             x="N:Q", y=alt.value(0), text="text:N"
         )
-        chart = alt.layer(rules, lines, points, text)
+        layers = [rules, *layers, text]
+    chart = alt.layer(*layers)
     if published:
         behind = [row | {"marked": row["N"] in doublings_of(results.original_context)} for row in published]
         tips = [alt.Tooltip("N:Q", format=","), alt.Tooltip("perplexity:Q", format=".4g")]

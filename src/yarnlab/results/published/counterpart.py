@@ -12,12 +12,11 @@ same documents, since this side always does. How others were selected was not pu
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import Any
 
-from yarnlab.provenance import project_root
+from yarnlab.provenance import project_root, read_json
 from yarnlab.results.published.data import Cell, Protocol, PublishedModel, load_reference
 from yarnlab.results.results import Model, Results
 
@@ -115,18 +114,14 @@ def text_of(results: Results, corpus: str, protocol: Protocol, documents: int) -
 
 @lru_cache(maxsize=64)
 def _corpus(results: Results, corpus: str) -> dict[str, Any] | None:
-    path = f"data/{corpus}/manifest.json"
-    found = next((m for m in results.manifests if m["path"] == path), None)
-    spec = (found or {}).get("spec", {}).get("corpus")
+    spec = results.manifest(f"data/{corpus}/manifest.json").get("spec", {}).get("corpus")
     return spec if isinstance(spec, dict) else None
 
 
 @lru_cache(maxsize=64)
 def _repository(results: Results, asset: str) -> str | None:
-    path = results.directory / "assets" / asset / "manifest.json"
-    if not path.is_file():
-        return None
-    repo = json.loads(path.read_text(encoding="utf-8")).get("spec", {}).get("asset", {}).get("repo")
+    manifest = read_json(results.directory / "assets" / asset / "manifest.json")
+    repo = manifest.get("spec", {}).get("asset", {}).get("repo")
     return str(repo) if repo else None
 
 

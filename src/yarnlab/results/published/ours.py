@@ -449,9 +449,8 @@ def _trained(results: Results, model: Model) -> dict[str, Any]:
     """The manifest of a model's training."""
     if model.kind != "finetune":
         raise NotMeasured(_NOT_TRAINED_HERE.format(model.arm))
-    path = _manifests([model])[0]
-    manifest = next((m for m in results.manifests if m["path"] == path), None)
-    if manifest is None or not manifest.get("spec", {}).get("phases"):
+    manifest = results.manifest(_manifests([model])[0])
+    if not manifest.get("spec", {}).get("phases"):
         raise NotMeasured(f"{model.arm} is not trained yet")
     return manifest
 

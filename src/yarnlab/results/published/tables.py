@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import INTERVAL, DisplayTable, count, manifests_of, rows_of, value, with_interval
+from yarnlab.results.display import INTERVAL, DisplayTable, count, extent, manifests_of, rows_of, value, with_interval
 from yarnlab.results.published.counterpart import command_for, counterpart_of
 from yarnlab.results.published.data import Cell, load_reference
 from yarnlab.results.published.ours import STRICT
@@ -198,7 +198,7 @@ def curves(results: Results) -> tuple[pd.DataFrame, list[DisplayTable]]:
             "curve": row.curve.partition(".")[2],
             "points": f"{row.points:,}",
             "ours": f"{row.measured:,}" if row.measured else NOT_RUN,
-            "n a point": _range(row.n_least, row.n_most),
+            "n a point": "–" if pd.isna(row.n_least) else extent((row.n_least, row.n_most)),
             "within tolerance": f"{row.within:,} of {row.compared:,}" if row.compared else "–",
             "largest relative difference": "–" if pd.isna(row.largest) else f"{100 * row.largest:.1f} %",
             "verdict": row.verdict,
@@ -306,12 +306,6 @@ def _certainty(part: pd.DataFrame) -> str:
         return ""
     of_each = ", ".join(count(own) for _, own in sampled.groupby("over", sort=False))
     return f". Ours: n = {of_each}; {INTERVAL}"
-
-
-def _range(low: Any, high: Any) -> str:
-    if pd.isna(low):
-        return "–"
-    return f"{int(low):,}" if low == high else f"{int(low):,}–{int(high):,}"
 
 
 def _label(row: Any) -> str:

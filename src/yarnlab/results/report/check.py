@@ -73,15 +73,10 @@ def _figures(page: Page) -> list[str]:
         except ValueError:
             problems.append(f"figure '{name}' holds no valid specification")
             continue
-        if not _has_data(document):
+        if not any(document.get("datasets", {}).values()):
             problems.append(f"figure '{name}' has no data")
     problems += [f"figure '{name}' is empty" for name in page.figures - set(page.specs) - page.notices]
     return problems
-
-
-def _has_data(spec: dict[str, object]) -> bool:
-    datasets = spec.get("datasets")
-    return isinstance(datasets, dict) and any(isinstance(rows, list) and rows for rows in datasets.values())
 
 
 class Page(HTMLParser):

@@ -6,23 +6,25 @@ The page is a template over files that the analysis has written (results/analyse
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from yarnlab.provenance import read_json
 from yarnlab.results.analyse import INDEX
 from yarnlab.results.claims.criteria import GROUPS
-from yarnlab.results.output import in_script, vega, write
-from yarnlab.results.registry import Artefact, figures, tables
+from yarnlab.results.output import TEMPLATES, in_script, page, vega, write
+from yarnlab.results.registry import figures, tables
 from yarnlab.results.report.sections import ordered
 from yarnlab.results.results import ResultsError
 from yarnlab.results.style import DARK
 from yarnlab.tracking.store import is_server, tracking_uri, without_login
 
 DASHBOARD = "http://127.0.0.1:5000"  # where `yarnlab dashboard` serves MLflow's pages if the port is free
-TEMPLATES = Path(__file__).parent / "templates"
 VERDICTS = {"reproduced": "holds", "differs": "holds-in-part", "contradicted": "fails"}
 VERDICTS |= dict.fromkeys(("not excluded", "not comparable"), "undecided")
 NOT_RUN = "not run"
+FIGURE_FILES, TABLE_FILES = ("svg", "png", "html"), ("csv", "md", "tex")
 ANSWERS = ("context_gain", "figure_1")  # the figure that stands above everything else: the first that was drawn
 
 
@@ -36,32 +38,27 @@ def write_report(study_dir: Path, *, command: str) -> Path:
 
 def page_of(study_dir: Path, *, command: str) -> str:
     """The text of `report.html`; the same files give the same text. Raises ResultsError as `write_report` does."""
-    import jinja2
-
     index = _read(study_dir, INDEX, command)
     uri = tracking_uri(study_dir.parent)
     dashboard = (without_login(uri) if is_server(uri) else DASHBOARD).rstrip("/") + "/"
     links = _links(study_dir, index["manifests"], dashboard)
-    drawn = _figures(study_dir, index, links, command)
-    answer = next((f for name in ANSWERS for f in drawn if f["name"] == name and f["spec"]), None)
-    shown = [*(f for f in drawn if f is not answer), *_tables(study_dir, index, links, command)]
+    entries = _entries(study_dir, index, links, command)
+    answer = next((e for name in ANSWERS for e in entries if e["name"] == name and e.get("spec")), None)
+    shown = [entry for entry in entries if entry is not answer]
     sections = []
     for section in ordered(entry["artefact"].section for entry in shown):
-        own = sorted((entry for entry in shown if entry["artefact"].section == section.id), key=_place)
+        own = [entry for entry in shown if entry["artefact"].section == section.id]
         if own:
-            sections.append({"section": section, "parts": _folded(own)})
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    environment.filters["parted"] = parted
+            sections.append({"section": section, "parts": _folded(sorted(own, key=lambda e: e["artefact"].place))})
     claims = _read(study_dir, "claims.json", command)
     for claim in claims["claims"]:
         claim["links"] = _known(claim["sources"], links)
     template = "extension.html.j2" if index["extension"] else "report.html.j2"
-    return environment.get_template(template).render(
+    return page(
+        template,
+        {"parted": parted},
         index=index,
         command=command,
-        css=(TEMPLATES / "report.css").read_text(),
         script=(TEMPLATES / "report.js").read_text(),
         bundle=vega(study_dir / "figures"),
         palette=DARK,
@@ -95,33 +92,20 @@ def _read(study_dir: Path, name: str, command: str) -> dict[str, Any]:
     return found
 
 
-def _figures(study_dir: Path, index: dict[str, Any], links: dict[str, Any], command: str) -> list[dict[str, Any]]:
+def _entries(study_dir: Path, index: dict[str, Any], links: dict[str, Any], command: str) -> list[dict[str, Any]]:
+    """Every figure and then every table as it was written, with its files and links."""
     found = []
-    for name in index["figures"]:
-        entry = _read(study_dir, f"figures/{name}.json", command) | {"artefact": figures()[name], "kind": "figure"}
-        entry["files"] = [f"figures/{name}.{suffix}" for suffix in ("svg", "png", "html")]
-        entry["links"] = _known(entry["sources"], links)
-        if entry["spec"] is not None:
-            entry["spec"] = in_script(entry["spec"])
-        found.append(entry)
-    return found
-
-
-def _tables(study_dir: Path, index: dict[str, Any], links: dict[str, Any], command: str) -> list[dict[str, Any]]:
-    found = []
-    for name in index["tables"]:
-        entry = _read(study_dir, f"tables/{name}.json", command) | {"artefact": tables()[name], "kind": "table"}
-        entry["files"] = [f"tables/{name}.{suffix}" for suffix in ("csv", "md", "tex")]
-        for displayed in entry["displayed"]:
-            for row in displayed["rows"]:
+    for kind, registered, suffixes in (("figure", figures(), FIGURE_FILES), ("table", tables(), TABLE_FILES)):
+        for name in index[f"{kind}s"]:
+            entry = _read(study_dir, f"{kind}s/{name}.json", command) | {"artefact": registered[name], "kind": kind}
+            entry["files"] = [f"{kind}s/{name}.{suffix}" for suffix in suffixes]
+            entry["links"] = _known(entry.get("sources", ()), links)
+            if entry.get("spec") is not None:
+                entry["spec"] = in_script(entry["spec"])
+            for row in (row for displayed in entry.get("displayed", ()) for row in displayed["rows"]):
                 row["links"] = _known(row["sources"], links)
-        found.append(entry)
+            found.append(entry)
     return found
-
-
-def _place(entry: dict[str, Any]) -> int:
-    artefact: Artefact = entry["artefact"]
-    return artefact.place
 
 
 def _folded(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -137,8 +121,7 @@ def _folded(entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _links(study_dir: Path, manifests: dict[str, dict[str, str]], dashboard: str) -> dict[str, dict[str, str]]:
     """Manifest path → its stage and name, and the address of its MLflow run where one was published."""
-    path = study_dir / "tracking" / "runs.json"
-    runs = json.loads(path.read_text()) if path.is_file() else {}
+    runs = read_json(study_dir / "tracking" / "runs.json")
     links = {}
     for manifest, made in manifests.items():
         run = runs.get(f"{made['stage']}.{made['name']}")
@@ -147,7 +130,7 @@ def _links(study_dir: Path, manifests: dict[str, dict[str, str]], dashboard: str
     return links
 
 
-def _known(sources: list[str], links: dict[str, dict[str, str]]) -> list[dict[str, str]]:
+def _known(sources: Iterable[str], links: dict[str, dict[str, str]]) -> list[dict[str, str]]:
     """The links that exist, each with what tells it from its neighbours: model, stage, both or nothing."""
     found = [links[path] for path in sources if path in links]
     if len(found) == 1:

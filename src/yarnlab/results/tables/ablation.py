@@ -16,12 +16,13 @@ from yarnlab.results.display import (
     DisplayTable,
     by_length,
     count,
+    delta_cell,
     manifests_of,
     mark_note,
     percent,
     perplexity_cell,
     rows_of,
-    tested_delta_cell,
+    tested,
 )
 from yarnlab.results.estimates import NotMeasured, gap, nll, paired, perplexity, retrieval, tested_by_document
 from yarnlab.results.registry import PAPER, table
@@ -106,4 +107,4 @@ def ablation(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     others = frame.dropna(subset=["delta"])
     caption = f"Gap to {labels(results)[against.arm]} in ln perplexity at N tokens, paired by document (above 0: that "
     caption += f"is better), n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
-    return [first, by_length(results, "perplexity", caption, others, tested_delta_cell)]
+    return [first, by_length(results, "perplexity", caption, others, tested(delta_cell))]

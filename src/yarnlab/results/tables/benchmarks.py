@@ -14,15 +14,18 @@ from yarnlab.lazy import np, pd
 from yarnlab.results.bases import tree_of
 from yarnlab.results.display import (
     INTERVAL,
+    Cell,
     DisplayTable,
     by_model,
+    cell,
     count,
     mark_note,
-    marked,
+    own_cell,
     percent,
     percent_points,
     rows_of,
     same_base,
+    tested,
 )
 from yarnlab.results.estimates import (
     MMLU,
@@ -94,26 +97,20 @@ def _against(results: Results, model: Model, base: Model, task: str, metric: str
 def benchmarks(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Models by task and metric; then the differences to the base on the same items. MMLU's subjects are left out."""
     frame = frame[[group(task) == task for task in frame["task"]]]
-    cell = lambda r: percent(r.accuracy, r.low, r.high)  # noqa: E731
     shots = ", ".join(str(n) for n in sorted(frame["shots"].unique()))
     caption = f"Share of right answers, {shots} examples before each question, n = {count(frame)}. {INTERVAL}. "
     caption += "'mean' weighs the tasks equally, each by the metric that is reported for it."
-    sections = [_by_task(results, caption, frame, cell)]
+    sections = [_by_task(results, caption, frame, own_cell(percent, "accuracy"))]
     if "delta" in frame:
         others = frame.dropna(subset=["delta"])
         caption = "The same minus the base on the same items, in percentage points (below 0: worse than the base), "
         caption += f"n = {count(others)}. {INTERVAL}. "
         caption += mark_note(others, " or ".join(others["test"].dropna().unique())) + same_base(frame)
-
-        def gap(r) -> str:  # type: ignore[no-untyped-def]
-            text = percent_points(r.delta, r.delta_low, r.delta_high)
-            return text if pd.isna(r.p) else marked(text, r.p_holm)
-
-        sections.append(_by_task(results, caption, others, gap))
+        sections.append(_by_task(results, caption, others, tested(cell(percent_points, "delta"))))
     return sections
 
 
-def _by_task(results: Results, caption: str, frame: pd.DataFrame, cell) -> DisplayTable:  # type: ignore[no-untyped-def]
+def _by_task(results: Results, caption: str, frame: pd.DataFrame, cell: Cell) -> DisplayTable:
     named = frame.assign(column=[r.task if r.task == "mean" else f"{r.task} {r.metric}" for r in rows_of(frame)])
     columns = sorted(named["column"].unique(), key=lambda name: name == "mean")
     cells = {(r.label, r.column): cell(r) for r in rows_of(named)}

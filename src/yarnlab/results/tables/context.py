@@ -6,27 +6,29 @@ what a user has without any extension. Both in nats, on the same tokens, paired 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import Any
 
 from yarnlab.lazy import pd
 from yarnlab.results.display import (
     INTERVAL,
+    Cell,
     DisplayTable,
+    cell,
     count,
     delta_cell,
     manifests_of,
+    own_cell,
     rows_of,
     signed,
     windows,
     with_interval,
 )
-from yarnlab.results.estimates import NotMeasured, context_nll, over_documents, paired
+from yarnlab.results.estimates import NotMeasured, context_gap, context_nll, over_documents
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import head, named_arms, numbers
-from yarnlab.results.statistics import Estimate
 
 
 @lru_cache(maxsize=4)
@@ -37,13 +39,14 @@ def tidy(results: Results) -> pd.DataFrame:
     for model, name in named_arms(results):
         own = frame.loc[frame["arm"] == model.arm, ["segment_start", "segment_end", "context"]].drop_duplicates()
         for start, end, context in sorted(own.itertuples(index=False)):
-            nll = context_nll(results, model.arm, context, start, end)
             row = head(model, name) | {"segment_start": start, "segment_end": end, "context": context}
-            row |= {"whole": context >= end} | numbers("nll", over_documents(nll))
+            row |= {"whole": context >= end} | numbers(
+                "nll", over_documents(context_nll(results, model.arm, context, start, end))
+            )
             for column, arm in (("delta", model.arm), ("cut", base.arm if base else "")):
-                difference = _to_window(results, nll, arm, start, end)
-                if difference is not None and (model.arm, context) != (arm, window):
-                    row |= difference.columns(column)
+                if (model.arm, context) != (arm, window):
+                    with suppress(NotMeasured):
+                        row |= context_gap(results, model.arm, arm, (start, end), context, window).columns(column)
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -68,25 +71,16 @@ def context(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         part = frame[frame["whole"] & frame["cut"].notna()]
         caption = f"NLL with all context minus NLL of the base with {cut}, which is what cutting the text gives, "
         caption += f"{paired_by} Below 0: better than cutting the text."
-        sections.append(_shown(results, caption, part, lambda r: signed(r.cut, r.cut_low, r.cut_high)))
+        sections.append(_shown(results, caption, part, cell(signed, "cut")))
     if "delta" in frame:
         caption = f"NLL with more context minus NLL of the same model with {cut}, {paired_by} Below 0: context helps."
         sections.append(_shown(results, caption, frame[frame["delta"].notna()], delta_cell))
     caption = f"NLL in nats a token under each context, n = {count(frame)}. {INTERVAL}. The base with {cut} is the "
     caption += "text cut at L."
-    return [*sections, _shown(results, caption, frame, lambda r: with_interval(r.nll, r.low, r.high))]
+    return [*sections, _shown(results, caption, frame, own_cell(with_interval, "nll"))]
 
 
-def _to_window(results: Results, nll: pd.DataFrame, arm: str, start: int, end: int) -> Estimate | None:
-    """The NLL minus that of an arm with a window of L on the same tokens; None where that was not measured."""
-    try:
-        cut = context_nll(results, arm, results.original_context, start, end)
-    except NotMeasured:
-        return None
-    return over_documents(paired(nll, cut), unit="nats per token")
-
-
-def _shown(results: Results, caption: str, frame: pd.DataFrame, cell: Callable[[Any], str]) -> DisplayTable:
+def _shown(results: Results, caption: str, frame: pd.DataFrame, cell: Cell) -> DisplayTable:
     """Models and contexts down, all that precedes first; stretches of tokens across."""
     stretches = sorted({(r.segment_start, r.segment_end) for r in rows_of(frame)})
     cells: dict[tuple[str, str, str], dict[tuple[int, int], str]] = {}

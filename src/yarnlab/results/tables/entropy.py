@@ -14,13 +14,15 @@ from yarnlab.results.display import (
     DisplayTable,
     at_scale,
     base_manifests,
+    cell,
     count,
     delta_cell,
+    own_cell,
     rows_of,
     wide,
     with_interval,
 )
-from yarnlab.results.estimates import NotMeasured, cells, over_documents, paired, present, split
+from yarnlab.results.estimates import cells, over_documents, paired, rows_of_base, split
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
 from yarnlab.results.rows import difference, numbers
@@ -53,12 +55,13 @@ def entropy(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         caption = "Mean entropy of the attention minus that of the base with plain RoPE, in nats, paired by document "
         caption += f"(above 0: more spread out), n = {count(others)}. {INTERVAL}."
         sections.append(wide(caption, others, "method", "scale", delta_cell, name=at_scale, sources=sources))
+    mean, share = own_cell(with_interval, "entropy"), cell(with_interval, "normalised")
     rows: list[dict[str, Any]] = [
         {
             "method": method_label(r.method),
             "scale": at_scale(r.scale),
-            "entropy (nats)": with_interval(r.entropy, r.low, r.high),
-            "share of uniform": with_interval(r.normalised, r.normalised_low, r.normalised_high),
+            "entropy (nats)": mean(r),
+            "share of uniform": share(r),
         }
         for r in rows_of(frame)
     ]
@@ -70,14 +73,10 @@ def entropy(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
 @lru_cache(maxsize=4)
 def by_layer(results: Results) -> pd.DataFrame:
     """The same by layer: the mean over heads (`head` is 'all'), then every head's; both numbered from 0, in nats."""
-    frame, base = present(results, "entropy"), results.base()
-    of_base = frame[frame["arm"] == base.arm] if base is not None else frame.head(0)
-    if of_base.empty:
-        raise NotMeasured("the entropy of the base's attention was not measured")
-    by = ["method", "scale", "layer"]
-    layers = of_base.groupby([*by, "seed", "document"], sort=False)["entropy"].mean().reset_index()
+    heads, by = rows_of_base(results, "entropy", "entropy results"), ["method", "scale", "layer"]
+    layers = heads.groupby([*by, "seed", "document"], sort=False)["entropy"].mean().reset_index()
     tables = {(*key, "all"): table for key, table in split(layers, by, "document", "entropy").items()}
-    tables |= split(of_base, [*by, "head"], "document", "entropy")
+    tables |= split(heads, [*by, "head"], "document", "entropy")
     rows = []
     for (method, scale, layer, head), own in tables.items():
         row: dict[str, Any] = {"method": method, "scale": float(scale), "layer": int(layer), "head": head}

@@ -9,7 +9,9 @@ from typing import Any
 from yarnlab.lazy import pd
 from yarnlab.results.display import (
     INTERVAL,
+    Cell,
     DisplayTable,
+    cell,
     duration,
     manifests_of,
     percent,
@@ -20,11 +22,9 @@ from yarnlab.results.display import (
 )
 from yarnlab.results.estimates import (
     NotMeasured,
-    context_nll,
+    context_gap,
     gap,
     nll,
-    over_documents,
-    paired,
     passkey_lengths,
     perplexity,
     present,
@@ -45,16 +45,15 @@ def tidy(results: Results) -> pd.DataFrame:
     extended, base, window = results.extension(), results.base(), results.original_context
     if extended is None or base is None:
         return pd.DataFrame()
-    reached = round(extended.context)
+    reached, tokens = round(extended.context), results.last_doubling()
     measured: dict[str, Callable[[str], Estimate]] = {
         "at_window": lambda arm: perplexity(nll(results, arm, window)),
         "at_context": lambda arm: perplexity(nll(results, arm, reached)),
         "short": lambda arm: gap(nll(results, arm, window), nll(results, base.arm, window)).map(math.exp, "ratio"),
-        "cut": lambda arm: _against_cut(results, arm, base.arm),
+        "cut": lambda arm: context_gap(results, arm, base.arm, tokens, tokens[1], window),
         "passkey_window": lambda arm: _passkey(results, arm, window),
         "passkey_context": lambda arm: _passkey(results, arm, reached),
     }
-    seconds = {manifest["path"]: float(manifest.get("seconds") or math.nan) for manifest in results.manifests}
     rows = []
     for model, name in named_arms(results):
         row: dict[str, Any] = head(model, name) | {"context": reached, "steps": model.steps, "tokens": model.tokens}
@@ -63,7 +62,8 @@ def tidy(results: Results) -> pd.DataFrame:
                 row |= estimate(model.arm).columns(column)
             except NotMeasured:
                 row |= dict.fromkeys((column, f"{column}_low", f"{column}_high"), math.nan)
-        own = [seconds.get(path, math.nan) for path in manifests_of(results, "training", model.arm)]
+        made = [results.manifest(path) for path in manifests_of(results, "training", model.arm)]
+        own = [float(manifest.get("seconds") or math.nan) for manifest in made]
         rows.append(row | {"seconds": sum(own) if model.kind == "finetune" else math.nan})
     return pd.DataFrame(rows)
 
@@ -81,13 +81,13 @@ def extension(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """What each model came to at L and at the new context."""
     window, reached = results.original_context, int(frame["context"].iloc[0])
     low, high = (windows(n, window) for n in (window, reached))
-    columns = {
-        f"perplexity at {low}": lambda r: with_interval(r.at_window, r.at_window_low, r.at_window_high),
-        "the same over the base’s": lambda r: with_interval(r.short, r.short_low, r.short_high),
-        f"perplexity at {high}": lambda r: with_interval(r.at_context, r.at_context_low, r.at_context_high),
-        "end of the text, against cutting it at L (nats)": lambda r: signed(r.cut, r.cut_low, r.cut_high),
-        f"passkey up to {low}": lambda r: percent(r.passkey_window, r.passkey_window_low, r.passkey_window_high),
-        f"passkey up to {high}": lambda r: percent(r.passkey_context, r.passkey_context_low, r.passkey_context_high),
+    columns: dict[str, Cell] = {
+        f"perplexity at {low}": cell(with_interval, "at_window"),
+        "the same over the base’s": cell(with_interval, "short"),
+        f"perplexity at {high}": cell(with_interval, "at_context"),
+        "end of the text, against cutting it at L (nats)": cell(signed, "cut"),
+        f"passkey up to {low}": cell(percent, "passkey_window"),
+        f"passkey up to {high}": cell(percent, "passkey_context"),
         "training": lambda r: "–" if math.isnan(r.seconds) else f"{r.steps:,} steps, {duration(r.seconds)}",
     }
     shown = [{"model": r.label} | {name: text(r) for name, text in columns.items()} for r in rows_of(frame)]
@@ -99,12 +99,6 @@ def extension(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     measured = [kind for kind in ("perplexity", "context", "passkey") if kind in results.frames]
     sources = [[path for kind in measured for path in manifests_of(results, kind, arm)] for arm in frame["arm"]]
     return [DisplayTable(caption, pd.DataFrame(shown), sources)]
-
-
-def _against_cut(results: Results, arm: str, base: str) -> Estimate:
-    tokens, window = results.last_doubling(), results.original_context
-    whole, cut = context_nll(results, arm, tokens[1], *tokens), context_nll(results, base, window, *tokens)
-    return over_documents(paired(whole, cut), unit="nats per token")
 
 
 def _passkey(results: Results, arm: str, length: int) -> Estimate:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import INTERVAL, DisplayTable, base_manifests, count, signed, wide
+from yarnlab.results.display import INTERVAL, DisplayTable, base_manifests, count, own_cell, signed, wide
 from yarnlab.results.estimates import cells, gap
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
@@ -55,7 +55,6 @@ def key_cache(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         names = dict(zip(part["bucket_start"], stretch, strict=True))
         caption = f"NLL with {text} minus NLL with keys cached before it, in nats a token, by stretch of the text, "
         caption += f"paired by document, n = {count(part)}. {INTERVAL}."
-        cell = lambda r: signed(r.delta, r.low, r.high)  # noqa: E731
-        name, sources = names.__getitem__, base_manifests(results, "key_cache")
-        sections.append(wide(caption, part, "method", "bucket_start", cell, name=name, sources=sources))
+        cell, sources = own_cell(signed, "delta"), base_manifests(results, "key_cache")
+        sections.append(wide(caption, part, "method", "bucket_start", cell, name=names.__getitem__, sources=sources))
     return sections

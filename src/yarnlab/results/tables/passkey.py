@@ -14,14 +14,16 @@ from yarnlab.results.display import (
     INTERVAL,
     DisplayTable,
     by_length,
+    cell,
     count,
     extended_of,
     mark_note,
-    marked,
+    own_cell,
     percent,
     percent_points,
     same_base,
     signed,
+    tested,
 )
 from yarnlab.results.estimates import NotMeasured, accuracy_of, fillers, paired_hits, retrieval, split
 from yarnlab.results.registry import table
@@ -62,18 +64,15 @@ def _median(margins: Array) -> Array:
 def passkey(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Accuracy over all depths, arms by prompt length; then what is continuous where that is 0 or 1."""
     overall = frame[(frame["depth_low"] == 0) & (frame["depth_high"] == 1)]
-    found = lambda r: percent(r.accuracy, r.low, r.high)  # noqa: E731
     caption = f"Passkey accuracy at prompts of N tokens, n = {count(overall)} a cell. {INTERVAL} (Wilson)."
-    sections = [by_length(results, "passkey", caption, overall, found)]
-    expected = lambda r: percent(r.expected, r.expected_low, r.expected_high)  # noqa: E731
+    sections = [by_length(results, "passkey", caption, overall, own_cell(percent, "accuracy"))]
     caption = "Expected accuracy at prompts of N tokens: the probability that sampling as the released checkpoints do "
     caption += f"gives the key and no digit more, mean over n = {count(overall)} a cell. {INTERVAL} (bootstrap)."
-    sections.append(by_length(results, "passkey", caption, overall, expected))
-    margin = lambda r: signed(r.margin, r.margin_low, r.margin_high)  # noqa: E731
+    sections.append(by_length(results, "passkey", caption, overall, cell(percent, "expected")))
     caption = "Margin at prompts of N tokens: by how many nats the key's least certain token leads its best rival, "
     caption += f"median over n = {count(overall)} a cell (below 0: at least half of the keys are missed). {INTERVAL} "
     caption += "(bootstrap)."
-    sections.append(by_length(results, "passkey", caption, overall, margin))
+    sections.append(by_length(results, "passkey", caption, overall, cell(signed, "margin")))
     return sections
 
 
@@ -110,9 +109,8 @@ def compared(results: Results) -> pd.DataFrame:
 )
 def passkey_comparison(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Differences to YaRN, arms by prompt length."""
-    points = lambda r: marked(percent_points(r.delta, r.low, r.high), r.p_holm)  # noqa: E731
     against = " or ".join(extended_of(results, frame["arm"]))
     caption = f"Passkey accuracy minus that of {against} on the same prompts, in percentage points (below 0: that is "
     caption += f"better), n = {count(frame)} a cell. {INTERVAL} (Newcombe, paired). "
     caption += mark_note(frame, " or ".join(frame["test"].unique())) + same_base(frame)
-    return [by_length(results, "passkey", caption, frame, points)]
+    return [by_length(results, "passkey", caption, frame, tested(own_cell(percent_points, "delta")))]

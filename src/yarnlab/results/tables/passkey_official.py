@@ -15,13 +15,16 @@ from yarnlab.results.display import (
     INTERVAL,
     DisplayTable,
     by_length,
+    cell,
     count,
+    extent,
     manifests_of,
     mark_note,
-    marked,
+    own_cell,
     percent,
     percent_points,
     rows_of,
+    tested,
 )
 from yarnlab.results.estimates import accuracy_of, hit_tables
 from yarnlab.results.registry import table
@@ -85,9 +88,8 @@ def passkey_context(results: Results) -> pd.DataFrame:
 )
 def passkey_official(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Accuracy by length; the paper's summary; and how far the two protocols agree."""
-    accuracy_cell = lambda r: percent(r.accuracy, r.low, r.high)  # noqa: E731
     caption = f"Accuracy under the official prompt of N tokens, n = {count(frame)} a cell. {INTERVAL} (Wilson)."
-    sections = [by_length(results, "passkey_official", caption, frame, accuracy_cell)]
+    sections = [by_length(results, "passkey_official", caption, frame, own_cell(percent, "accuracy"))]
     summary = passkey_context(results)
     rows = [
         {
@@ -98,19 +100,13 @@ def passkey_official(results: Results, frame: pd.DataFrame) -> list[DisplayTable
         for r in rows_of(summary)
     ]
     caption = f"Passkey context: the longest tested length with accuracy of at least {100 * FOUND:.0f} %; accuracy: "
-    caption += f"over all tested lengths up to it (the paper's Table 5), n = {_range(summary['n'])} trials. {INTERVAL}."
+    caption += f"over all tested lengths up to it (the paper's Table 5), n = {extent(summary['n'])} trials. {INTERVAL}."
     sources = [manifests_of(results, "passkey_official", arm) for arm in summary["arm"]]
     sections.append(DisplayTable(caption, pd.DataFrame(rows), sources))
     if "p" in frame and frame["p"].notna().any():
         both = frame.dropna(subset=["p"])
-        points = lambda r: marked(percent_points(r.delta, r.delta_low, r.delta_high), r.p_holm)  # noqa: E731
         caption = "Accuracy under the official prompt minus that of teacher-forced trials of the same length (other "
-        caption += f"prompts), in percentage points, n = {count(both)} and {_range(both['teacher_forced_n'])}. "
+        caption += f"prompts), in percentage points, n = {count(both)} and {extent(both['teacher_forced_n'])}. "
         caption += f"{INTERVAL} (Newcombe). {mark_note(both, ' or '.join(both['test'].unique()))}"
-        sections.append(by_length(results, "passkey_official", caption, both, points))
+        sections.append(by_length(results, "passkey_official", caption, both, tested(cell(percent_points, "delta"))))
     return sections
-
-
-def _range(n: pd.Series) -> str:
-    low, high = int(n.min()), int(n.max())
-    return f"{low:,}" if low == high else f"{low:,}–{high:,}"

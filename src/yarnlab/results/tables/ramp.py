@@ -15,9 +15,10 @@ from yarnlab.results.display import (
     at_scale,
     base_manifests,
     count,
+    delta_cell,
     mark_note,
     perplexity_cell,
-    tested_delta_cell,
+    tested,
     wide,
 )
 from yarnlab.results.estimates import REFERENCE_VARIANT, cells, gap, paired, perplexity, tested_by_document
@@ -52,7 +53,8 @@ def ramp(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         caption = f"ln perplexity minus that of the variant '{REFERENCE_VARIANT}' at N = sL (or the longest measured), "
         caption += f"paired by document (above 0: the official ramp is better), n = {count(others)}. {INTERVAL}. "
         caption += mark_note(frame, "the sign-flip test, all lengths")
-        sections.append(wide(caption, others, "variant", "scale", tested_delta_cell, name=at_scale, sources=sources))
+        gap_cell = tested(delta_cell)
+        sections.append(wide(caption, others, "variant", "scale", gap_cell, name=at_scale, sources=sources))
     caption = f"Perplexity of each variant at N = sL (or the longest measured), n = {count(ends)}. {INTERVAL}."
     sections.append(wide(caption, ends, "variant", "scale", perplexity_cell, name=at_scale, sources=sources))
     return sections

@@ -15,12 +15,12 @@ from yarnlab.results.display import (
     INTERVAL,
     DisplayTable,
     count,
+    delta_cell,
     extended_of,
     manifests_of,
+    perplexity_cell,
     rows_of,
     same_base,
-    signed,
-    with_interval,
 )
 from yarnlab.results.estimates import perplexity, sliding_gap, windows_measured, windows_of
 from yarnlab.results.registry import table
@@ -57,9 +57,9 @@ def sliding_window(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     for arm, own in frame.groupby("arm", sort=False):
         row = {name: own[column].iloc[0] for name, column in (("model", "label"), ("base", "base")) if column in own}
         for r in rows_of(own):
-            row[f"{r.measure}: perplexity"] = with_interval(r.perplexity, r.low, r.high)
+            row[f"{r.measure}: perplexity"] = perplexity_cell(r)
             if against:
-                row[f"{r.measure}: gap to {yarn}"] = signed(r.delta, r.delta_low, r.delta_high)
+                row[f"{r.measure}: gap to {yarn}"] = delta_cell(r)
         rows.append((row, manifests_of(results, "sliding_window", str(arm))))
     windows = int(frame["windows"].max())
     settings = results.evaluations["sliding_window"]

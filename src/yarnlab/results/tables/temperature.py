@@ -14,7 +14,19 @@ from functools import lru_cache
 from typing import Any
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import INTERVAL, DisplayTable, base_manifests, count, rows_of, signed, value, with_interval
+from yarnlab.results.display import (
+    INTERVAL,
+    DisplayTable,
+    base_manifests,
+    cell,
+    count,
+    delta_cell,
+    own_cell,
+    rows_of,
+    signed,
+    value,
+    with_interval,
+)
 from yarnlab.results.estimates import NotMeasured, gap
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
@@ -73,12 +85,10 @@ def temperature(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
             + (" on documents read to fewer than s·L tokens" if r.cut_off else ""),
             "formula 0.1 ln s + 1": value(r.paper, 4),
         }
-        | ({"formula minus no temperature": signed(r.delta, r.delta_low, r.delta_high)} if baseline else {})
+        | ({"formula minus no temperature": delta_cell(r)} if baseline else {})
         | {
-            "formula minus best of grid": signed(
-                r.ln_ppl_over_formula, r.ln_ppl_over_formula_low, r.ln_ppl_over_formula_high
-            ),
-            "√(formula) minus formula": signed(r.reading, r.reading_low, r.reading_high),
+            "formula minus best of grid": cell(signed, "ln_ppl_over_formula")(r),
+            "√(formula) minus formula": cell(signed, "reading")(r),
         }
         for r in rows_of(scales)
     ]
@@ -91,7 +101,7 @@ def temperature(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     if not fit.empty:
         meanings = {"a": "a, slope over ln s", "b": "b, value at s = 1"}
         lines = [
-            {"√(1/t) = a·ln s + b": meanings[r.quantity], "here": with_interval(r.value, r.low, r.high)}
+            {"√(1/t) = a·ln s + b": meanings[r.quantity], "here": own_cell(with_interval, "value")(r)}
             | {"paper": f"{r.paper:g}"}
             for r in rows_of(fit)
         ]

@@ -16,9 +16,10 @@ from yarnlab.results.display import (
     at_scale,
     base_manifests,
     count,
+    delta_cell,
     mark_note,
     perplexity_cell,
-    tested_delta_cell,
+    tested,
     wide,
 )
 from yarnlab.results.estimates import NotMeasured, over_documents, paired, perplexity, tested_by_document
@@ -68,7 +69,7 @@ def zero_shot(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         caption += (
             f"(above 0: YaRN is better), n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
         )
-        sections.append(wide(caption, others, "method", "scale", tested_delta_cell, name=at_scale, sources=sources))
+        sections.append(wide(caption, others, "method", "scale", tested(delta_cell), name=at_scale, sources=sources))
     for scale, part in frame.groupby("scale"):
         caption = f"Perplexity at N tokens without fine-tuning, s = {scale:g}, n = {count(part)}. {INTERVAL}."
         sections.append(wide(caption, part, "method", "length", perplexity_cell, name="{:,}".format, sources=sources))
