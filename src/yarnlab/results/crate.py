@@ -33,7 +33,7 @@ PROFILES = {
     "https://w3id.org/ro/wfrun/workflow/0.5": "Workflow Run Crate",
     "https://w3id.org/ro/wfrun/provenance/0.5": "Provenance Run Crate",
 }
-WORKFLOW = "Snakefile"
+WORKFLOW, RULES = "Snakefile", "workflow/rules/"
 PAPER = "https://arxiv.org/abs/2309.00071"
 LICENCE = "MIT for what yarnlab wrote; weights and texts keep the licences of what they were made from"
 MIT = "https://spdx.org/licenses/MIT"
@@ -54,7 +54,8 @@ def write_crate(study_dir: Path) -> Path:
 
     Copies the workflow beside it first. Raises CrateError as `description` does.
     """
-    for source in (project_root() / WORKFLOW, *(project_root() / "workflow").glob("rules/*.smk")):
+    shutil.rmtree(study_dir / RULES, ignore_errors=True)
+    for source in (project_root() / WORKFLOW, *(project_root() / RULES).glob("*.smk")):
         copy = study_dir / source.relative_to(project_root())
         copy.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, copy)
@@ -122,7 +123,7 @@ def description(study_dir: Path) -> str:
 
 def _workflow(crate: ROCrate, study_dir: Path) -> Entity:
     """The Snakefile as the crate's main entity; its rules are files beside it."""
-    for rules in sorted(study_dir.glob("workflow/rules/*.smk")):
+    for rules in sorted(study_dir.glob(f"{RULES}*.smk")):
         name = rules.relative_to(study_dir).as_posix()
         _add(crate, study_dir, name, sha256_of(rules))
     properties = {

@@ -1,4 +1,8 @@
-"""The process beside a running study that keeps MLflow up to date, at the lowest priority."""
+"""The process beside a running study that keeps MLflow up to date, at a low priority.
+
+Not the lowest: beside stages that use all cores it would get a hundredth of one, hold the lock of the database for
+minutes, and whoever waits for that would give up. For the same reason it holds the lock for a part of the runs at once.
+"""
 
 import os
 import subprocess
@@ -12,11 +16,12 @@ from yarnlab.processes import watch
 from yarnlab.provenance import now
 from yarnlab.tracking.database import exclusive
 from yarnlab.tracking.executions import end_execution, start_execution
-from yarnlab.tracking.publication import PublishResult, mirror
+from yarnlab.tracking.publication import PublishResult, publish_part
 from yarnlab.tracking.records import write_plan
 
 _LONGEST_WAIT_S = 300.0
-_NICENESS = 19
+_PATIENCE_S = 15.0  # of a process that waits for the lock: a fourth of what it has
+_NICENESS = 10
 
 
 def start_mirror(study_dir: Path, planned: Iterable[tuple[str, str]]) -> None:
@@ -63,8 +68,8 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
         warned, failures = False, 0
         published: set[tuple[str, int, int]] | None = None  # what lay there when nothing was missing
         start_execution(study_dir, parent_pid)
-        last = False
-        while not last:
+        last, result = False, PublishResult()
+        while not last or (result.pending and not result.warning):
             last = not parent_lives()  # asked before publishing, so that what the parent did last is seen
             if last:
                 end_execution(study_dir)
@@ -78,7 +83,7 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
             elif warned and not result.warning:
                 _log(f"MLflow is up to date again ({result.published} runs).")
                 warned = False
-            if last and result.pending:
+            if last and result.warning:
                 _log(f"{result.pending} runs are not published; the next start of the study does it.")
             wake = time.monotonic() + min(interval_s * 2**failures, _LONGEST_WAIT_S)
             while not last and time.monotonic() < wake and parent_lives():
@@ -87,7 +92,7 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
 
 def _attempt(study_dir: Path) -> PublishResult:
     try:
-        return mirror(study_dir, deadline_s=5.0)
+        return publish_part(study_dir, 5.0, _PATIENCE_S)
     except Exception as error:  # an odd file in tracking/ must not end the mirror of all the others
         return PublishResult(pending=1, warning=f"{type(error).__name__}: {error}.")
 
