@@ -124,9 +124,8 @@ def _add_record(new: RunEntities, study_dir: Path, run: StudyRun, record: Record
 
 def _add_execution(new: RunEntities, study_dir: Path, execution: Execution, sent: Sent) -> None:
     """Who ran what, where and when; once the newest one has ended also what came out."""
-    new.tags = {"host": execution["host"], "command": execution["command"], "stage": "study"} | _origin_tags(execution)
-    new.tags |= {"mlflow.user": execution["user"], "mlflow.source.name": execution["command"]}
-    new.tags["mlflow.source.type"] = "LOCAL"
+    new.tags = {"stage": "study", "command": execution["command"], "mlflow.user": execution["user"]}
+    new.tags |= {"mlflow.source.name": execution["command"], "mlflow.source.type": "LOCAL"} | _origin_tags(execution)
     _, reported = sent.get(execution["id"], ["", None])
     if execution["ended"] is None:
         new.status = "RUNNING"
@@ -218,11 +217,11 @@ def _line_metrics(lines: Iterable[Mapping[str, Any]], stage_ms: int, run_ms: int
 
 def _add_results(new: RunEntities, stage: str, record: Record, manifest: Mapping[str, Any], lines: int) -> None:
     """The numbers of a manifest: those of a training at its last line, else as curves; cost and data sets."""
-    at_ms, datasets = milliseconds(record["ended"]), manifest.get("datasets", [])
-    new.datasets += map(_dataset, datasets)
+    at_ms, datasets = milliseconds(record["ended"]), [_dataset(data) for data in manifest.get("datasets", [])]
+    new.datasets += datasets
     cost = {f"cost/{stage}/{key}": manifest.get(key) for key in ("seconds", "peak_memory_bytes")}
     new.metrics += _metrics(cost, at_ms, 0)
-    read = (str(datasets[0]["name"]), _digest(datasets[0])) if datasets else (None, None)
+    measured_on = {f"dataset_{key}": getattr(data.dataset, key) for data in datasets[:1] for key in ("name", "digest")}
     curves: dict[str, dict[int, float]] = {}
     for key, value in manifest.get("metrics", {}).items():
         name, step = (key, lines) if stage == "train" else _point(stage, key)
@@ -230,9 +229,9 @@ def _add_results(new: RunEntities, stage: str, record: Record, manifest: Mapping
             curves.setdefault(name, {})[step] = value
     for name, points in curves.items():
         for step, value in points.items():
-            new.measured += _metrics({name: value}, at_ms, step, *read)
+            new.measured += _metrics({name: value}, at_ms, step, **measured_on)
         if stage != "train":
-            new.measured += _metrics(_landmarks(name, points, record["spec"]), at_ms, 0, *read)
+            new.measured += _metrics(_landmarks(name, points, record["spec"]), at_ms, 0, **measured_on)
 
 
 def _point(stage: str, key: str) -> tuple[str, int]:
@@ -251,15 +250,11 @@ def _landmarks(name: str, curve: Mapping[int, float], spec: Mapping[str, Any]) -
     return {f"{name} at {place}": curve[length] for place, length in places.items() if length in curve}
 
 
-def _metrics(
-    values: Mapping[str, object], at_ms: int, step: int, dataset: str | None = None, digest: str | None = None
-) -> list["Metric"]:
+def _metrics(values: Mapping[str, object], at_ms: int, step: int, **measured_on: str) -> list["Metric"]:
     from mlflow.entities import Metric
 
-    named = {"dataset_name": dataset, "dataset_digest": digest}
-    return [
-        Metric(_name(key), float(value), at_ms, step, **named) for key, value in values.items() if _is_finite(value)
-    ]
+    finite = {key: value for key, value in values.items() if _is_finite(value)}
+    return [Metric(_name(key), float(value), at_ms, step, **measured_on) for key, value in finite.items()]
 
 
 def _dataset(data: Mapping[str, Any]) -> "DatasetInput":
@@ -267,12 +262,8 @@ def _dataset(data: Mapping[str, Any]) -> "DatasetInput":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = json.dumps({"uri": str(data.get("source", ""))})
-    dataset = Dataset(name=str(data["name"]), digest=_digest(data), source_type="local", source=source)
+    dataset = Dataset(str(data["name"]), str(data["digest"])[:_MAX_DIGEST], source_type="local", source=source)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", str(data["context"]))] if data.get("context") else [])
-
-
-def _digest(data: Mapping[str, Any]) -> str:
-    return str(data["digest"])[:_MAX_DIGEST]
 
 
 def _files(study_dir: Path, names: Iterable[str]) -> list[tuple[Path, str]]:

@@ -2,7 +2,6 @@
 
 import os
 import shlex
-import socket
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -12,7 +11,7 @@ from typing import Any
 from yarnlab.provenance import git_state, hardware, now, read_json, remove_drafts, write_record
 
 Execution = dict[str, Any]
-"""id, started, ended (None while it runs), user, host, command, git, hardware; `killed` where nobody noted its end."""
+"""id, started, ended (None while it runs), user, command, git, hardware; `killed` where nobody noted its end."""
 
 
 def start_execution(study_dir: Path, pid: int) -> None:
@@ -30,7 +29,6 @@ def start_execution(study_dir: Path, pid: int) -> None:
             "started": started,
             "ended": None,
             "user": process.username(),
-            "host": socket.gethostname(),
             "command": shlex.join([os.path.basename(program), *arguments]),
             "git": git_state(),
             "hardware": hardware(),
