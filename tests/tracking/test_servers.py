@@ -126,7 +126,7 @@ def test_a_database_that_is_up_to_date_is_not_replaced(study, store):
 @contextmanager
 def followed(study, monkeypatch, **options):
     """`follow` in a thread, beside a parent process that ends with the block; yields what it prints."""
-    monkeypatch.setattr(mirror, "_NICENESS", os.nice(0))
+    monkeypatch.setattr(mirror, "_NICENESS", 0)
     output = io.StringIO()
     parent = subprocess.Popen(["sleep", "1000"])
     options = {"parent_pid": parent.pid, "interval_s": 0.1} | options
