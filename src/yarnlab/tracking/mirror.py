@@ -57,9 +57,9 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
     """Publish every `interval_s` seconds until the process `parent_pid` is gone, then once more.
 
     One follower per study at a time: a second one waits for the first, which ends with its own parent. While
-    nothing gets through to MLflow the intervals double up to five minutes, and the log says so once; they are up to
-    three times as long where a publication costs much. Where nothing on disk has changed since all was published, MLflow
-    is not asked.
+    nothing gets through to MLflow the intervals double up to five minutes, and the log says so once; up to three
+    times as long they are where a publication costs much. Where nothing on disk has changed since all was published,
+    MLflow is not asked.
     """
     study_dir = Path(study_dir)
     with suppress(OSError):
