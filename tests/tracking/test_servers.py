@@ -19,7 +19,7 @@ import pytest
 from tracking.conftest import done
 
 from yarnlab import tracking
-from yarnlab.tracking import mirror
+from yarnlab.tracking import mirror, publication
 
 
 @pytest.mark.parametrize("kind", ["closed", "silent"])
@@ -126,7 +126,7 @@ def test_a_database_that_is_up_to_date_is_not_replaced(study, store):
 @contextmanager
 def followed(study, monkeypatch, **options):
     """`follow` in a thread, beside a parent process that ends with the block; yields what it prints."""
-    monkeypatch.setattr(mirror, "_NICENESS", os.nice(0))
+    monkeypatch.setattr(mirror, "_NICENESS", 0)
     output = io.StringIO()
     parent = subprocess.Popen(["sleep", "1000"])
     options = {"parent_pid": parent.pid, "interval_s": 0.1} | options
@@ -194,6 +194,27 @@ def test_one_follower_per_study(study, monkeypatch):
         with followed(study, monkeypatch):
             time.sleep(0.5)
         assert len(set(active)) == 1
+
+
+def test_who_waits_for_the_database_is_next(study, store, monkeypatch):
+    """A mirror without CPU time, which would need ten seconds for all runs, makes way for a publication within one."""
+    send = publication._send
+
+    def starved(*arguments):
+        if threading.current_thread() is not threading.main_thread():
+            time.sleep(0.5)
+        return send(*arguments)
+
+    for number in range(20):
+        study.start(f"model{number}")
+    monkeypatch.setattr(mirror, "_PATIENCE_S", 0.5)
+    monkeypatch.setattr(publication, "_LOCK_WAIT_S", 5.0)
+    monkeypatch.setattr(publication, "_send", starved)
+    with followed(study, monkeypatch):
+        wait_for(lambda: store.runs())
+        result = tracking.publish(study.directory)
+        assert (result.pending, result.warning) == (0, None)
+        assert result.published > 10
 
 
 def test_starting_the_mirror_is_quick_and_detached(study, monkeypatch):

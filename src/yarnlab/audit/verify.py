@@ -178,7 +178,7 @@ def _unowned(folder: Folder, named: set[str]) -> Iterator[Finding]:
     """Files that no record names; not where the record that would name them is damaged or not there yet."""
     if named & {"study.json", "tracking/planned.json"}:
         return
-    owned = {"study.json", INDEX, REPORT, crate.FILE, "tracking/runs.json", *NOTES, *folder.described}
+    owned = {"study.json", INDEX, REPORT, crate.FILE, crate.WORKFLOW, "tracking/runs.json", *NOTES, *folder.described}
     owned |= {name for name in (vega_file(folder.path / "figures").relative_to(folder.path).as_posix(),)}
     owned |= folder.analysis.get("outputs", {}).keys()
     for name, manifest in folder.manifests.items():
@@ -191,7 +191,7 @@ def _unowned(folder: Folder, named: set[str]) -> Iterator[Finding]:
         cards = [f"{_place_of_stage(name)}{CARD}" for name in folder.manifests if name.startswith("models/")]
         unknown += ["tables/", "figures/", "claims.json", *cards]
     for name in sorted(folder.hashes.keys() - owned):
-        if not name.startswith(("tracking/executions/", "overlap/", *unknown)):
+        if not name.startswith(("tracking/executions/", "overlap/", crate.RULES, *unknown)):
             yield Finding(name, "belongs to nothing that the study has made", folder.remove(name))
 
 

@@ -9,9 +9,9 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from yarnlab.tracking.artifacts import ARTIFACTS
 from yarnlab.tracking.publication import publish
 from yarnlab.tracking.store import (
+    ARTIFACTS,
     SETTINGS,
     database_file,
     is_server,

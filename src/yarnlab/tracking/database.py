@@ -1,10 +1,9 @@
-"""The sqlite database of a results folder: made, upgraded, and opened by one process at a time.
+"""The sqlite database of a results folder: made, upgraded, and written by one process at a time.
 
 `mlflow db upgrade` is MLflow's one public way to make or upgrade a database: a process of five seconds, so it runs
-only before a study and where a client can't open the database.
+only where a client can't open the database.
 """
 
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -13,11 +12,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from yarnlab.provenance import replacing, sha256_of
-from yarnlab.tracking.store import SETTINGS, database_file, redacted, tracking_uri, unreachable
+from yarnlab.provenance import replacing
+from yarnlab.tracking.store import SETTINGS, database_file, mlflow_settings, redacted, tracking_uri, unreachable
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -62,8 +62,8 @@ def initialise(results: Path) -> None:
     database = database_file(uri)
     if database is not None:
         try:
-            with database_lock(results, wait_s=120):
-                upgrade(database)
+            with database_lock(results, wait_s=120), mlflow_settings(uri):
+                connect(uri)
         except Exception as error:
             warning = (
                 f"The MLflow database {database} could not be made ready: {redacted(str(error))}. "
@@ -71,28 +71,6 @@ def initialise(results: Path) -> None:
             )
     if warning:
         print(f"Warning: {warning} The study goes on; its next start publishes what is missing.", file=sys.stderr)
-
-
-def upgrade(database: Path) -> None:
-    """Make the database, or bring it to this MLflow's schema, in a copy that then takes its place: never half a schema.
-
-    The caller holds `database_lock`. Raises OSError, sqlite3.Error or RuntimeError with MLflow's last words.
-    """
-    # On a local disk: MLflow's fifty migrations wait for it after each.
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder) / database.name
-        if database.exists():
-            with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
-                source.backup(target)
-        before = sha256_of(copy) if copy.exists() else None
-        command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{copy}"]
-        done = subprocess.run(command, capture_output=True, text=True, env=SETTINGS | os.environ, check=False)
-        if done.returncode:
-            raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"mlflow db upgrade: {done.returncode}")
-        # One that is up to date stays: a server that has it open would go on with the file that was replaced.
-        if sha256_of(copy) != before:
-            with replacing(database) as new:
-                shutil.copyfile(copy, new)
 
 
 def connect(uri: str) -> "MlflowClient":
@@ -104,21 +82,32 @@ def connect(uri: str) -> "MlflowClient":
     from mlflow.exceptions import MlflowException
 
     database = database_file(uri)
-    if database is None:
-        return MlflowClient(tracking_uri=uri, registry_uri=uri)
-    if not _is_sqlite(database):
-        upgrade(database)
-    try:
-        MlflowClient(uri).search_experiments(max_results=1)
-    except MlflowException:  # the schema of another MLflow
-        upgrade(database)
+    if database is not None and not database.exists():
+        _upgrade(database)
+    elif database is not None:
+        with closing(sqlite3.connect(database)) as file:
+            file.execute("PRAGMA schema_version")  # MLflow's client takes 50 s to give up what is no database
+        try:
+            MlflowClient(uri).search_experiments(max_results=1)
+        except MlflowException:  # the schema of another MLflow
+            _upgrade(database)
     return MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
-def _is_sqlite(database: Path) -> bool:
-    # MLflow's client takes 50 s to give up a file that is something else.
-    try:
-        with open(database, "rb") as file:
-            return file.read(16) == b"SQLite format 3\0"
-    except OSError:
-        return False
+def _upgrade(database: Path) -> None:
+    """Make the database, or bring it to this MLflow's schema, in a copy that then takes its place: never half a schema.
+
+    Raises OSError, sqlite3.Error or RuntimeError with MLflow's last words.
+    """
+    # On a local disk: MLflow's fifty migrations wait for it after each.
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / database.name
+        if database.exists():
+            with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
+                source.backup(target)
+        command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{copy}"]
+        done = subprocess.run(command, capture_output=True, text=True, env=SETTINGS | environ, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"mlflow db upgrade: {done.returncode}")
+        with replacing(database) as new:
+            shutil.copyfile(copy, new)

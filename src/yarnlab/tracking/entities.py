@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from yarnlab.provenance import read_json
-from yarnlab.tracking.executions import Execution, load_executions, of_moment, report_files
-from yarnlab.tracking.records import Record, load_manifest, load_records, metric_lines, record_name, system_file
+from yarnlab.tracking.executions import Execution, load_executions, of_moment
+from yarnlab.tracking.records import Record, load_records, metric_lines, record_name, system_file
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 DATA = "data"
 """The run of the stages that are about no model: assets, tokenizer, corpora."""
 Sent = dict[str, list[Any]]
-"""What MLflow has of a run: {record: [execution, JSONL lines, system samples, end]}."""
+"""What MLflow has of a run: {record: [execution, JSONL lines, system samples, end]}, {execution: [end, analysis]}."""
+REPORT = ("report.html", "figures/*.png", "tables/*.csv")
+"""What a person reads of a study; MLflow shows it inline. (`log_table` appends: a table sent twice is doubled.)"""
 _MAX_KEY, _MAX_VALUE, _MAX_DIGEST = 250, 6000, 36  # characters that MLflow stores
+_STATUS = {"running": "RUNNING", "failed": "FAILED", "dropped": "KILLED"}  # of a run if any of its stages is that
 
 
 @dataclass
@@ -50,10 +53,10 @@ class RunEntities:
     model: manifest and record of the checkpoint, once that is made.
     """
 
-    tags: dict[str, str]
-    status: str
-    ended_ms: int | None
-    sent: Sent
+    status: str = "RUNNING"
+    ended_ms: int | None = None
+    sent: Sent = field(default_factory=dict)
+    tags: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
     metrics: list["Metric"] = field(default_factory=list)
     measured: list["Metric"] = field(default_factory=list)
@@ -79,68 +82,66 @@ def study_runs(study_dir: Path) -> list[StudyRun]:
 
 def run_entities(study_dir: Path, run: StudyRun, sent: Sent) -> RunEntities:
     """What there is to say of the run, of which MLflow has `sent`."""
+    states = {record["status"] for record in run.records}
+    new = RunEntities(next((_STATUS[state] for state in _STATUS if state in states), "FINISHED"))
     if run.execution is not None:
-        return _of_execution(study_dir, run, run.execution, sent)
-    new = RunEntities({}, _status(run.records), _ended_ms(run.records), {})
-    errors = []
-    for record in run.records:
-        name = record_name(record["stage"], record["name"])
-        stage = name if run.name == DATA else record["stage"]
-        _, lines, samples, ended = sent.get(name, ["", 0, 0, None])
-        steps = metric_lines(study_dir, record["metrics_file"], lines)
-        machine = metric_lines(study_dir, system_file(study_dir, name), samples)
-        new.metrics += _step_metrics(record, steps) + _system_metrics(run, machine)
-        new.params |= _params(stage, record)
-        new.tags |= _record_tags(stage, record) | {f"status.{stage}": record["status"]}
-        if record["status"] == "failed":
-            errors.append(f"{stage}: {record['error']}")
-        manifest = load_manifest(study_dir, record)
-        if manifest:
-            new.tags |= _manifest_tags(manifest)
-            new.model = {**manifest, **record} if record["stage"] == "train" else new.model
-        if record["ended"] != ended:
-            _add_results(new, stage, record, manifest, lines + len(steps))
-            new.files += _files(study_dir, record, manifest)
-        new.sent[name] = [record["run"], lines + len(steps), samples + len(machine), record["ended"]]
-    new.tags["error"] = "; ".join(errors)
+        _add_execution(new, study_dir, run.execution, sent)
+    else:
+        new.ended_ms = max((milliseconds(r["ended"]) for r in run.records if r["ended"]), default=None)
+        for record in run.records:
+            _add_record(new, study_dir, run, record, sent)
     new.tags = {_name(key): value[:_MAX_VALUE] for key, value in new.tags.items() if value}
     return new
 
 
-def _of_execution(study_dir: Path, run: StudyRun, execution: Execution, sent: Sent) -> RunEntities:
-    """Who ran what, where and when; once the newest one has ended also what came out."""
-    from mlflow.entities import Metric
+def _add_record(new: RunEntities, study_dir: Path, run: StudyRun, record: Record, sent: Sent) -> None:
+    """What a stage says: settings, tags, its curves as far as they go, and once it has ended what came out."""
+    name = record_name(record["stage"], record["name"])
+    stage = name if run.name == DATA else record["stage"]
+    _, *counts, ended = sent.get(name, ["", 0, 0, None])
+    for i, file in enumerate((record["metrics_file"], system_file(study_dir, name))):
+        lines = metric_lines(study_dir, file, counts[i])
+        new.metrics += _line_metrics(lines, milliseconds(record["started"]), run.started_ms)
+        counts[i] += len(lines)
+    new.sent[name] = [record["run"], *counts, record["ended"]]
+    new.params |= _params(stage, record)
+    new.tags |= {"parent_model" if key == "parent" else key: str(value) for key, value in record["tags"].items()}
+    new.tags |= {"study": record["study"], f"execution.{stage}": record["run"], f"status.{stage}": record["status"]}
+    new.tags |= {"mlflow.source.name": f"yarnlab {record['stage']} {record['name']}", "mlflow.source.type": "LOCAL"}
+    if record["status"] == "failed":
+        new.tags["error"] = "; ".join(filter(None, [new.tags.get("error"), f"{stage}: {record['error']}"]))
+    # Before its end the file may be an earlier execution's.
+    manifest = read_json(study_dir / record["manifest"]) if record["status"] == "finished" else {}
+    new.tags |= _origin_tags(manifest)
+    if record["stage"] == "train":
+        new.tags |= {"stage": str(record["spec"].get("kind", "")), "manifest": record["manifest"]}
+        new.model = manifest and {**manifest, **record}
+    if record["ended"] != ended:
+        if manifest:
+            _add_results(new, stage, record, manifest, counts[0])
+        new.files += _files(study_dir, [*([record["manifest"]] if manifest else []), *record["artifacts"]])
 
-    git = execution["git"] or {}
-    tags = {key: str(execution[key]) for key in ("host", "command")} | {
-        "stage": "study",
-        "cpu": str(execution["hardware"].get("cpu") or ""),
-        "gpu": str(execution["hardware"].get("gpu") or ""),
-        "git_dirty": str(git.get("dirty", "")).lower(),
-        "mlflow.user": execution["user"],
-        "mlflow.source.name": execution["command"],
-        "mlflow.source.type": "LOCAL",
-        "mlflow.source.git.commit": git.get("commit") or "",
-    }
-    tags = {key: value[:_MAX_VALUE] for key, value in tags.items() if value}
-    if execution["ended"] is None:
-        return RunEntities(tags, "RUNNING", None, {execution["id"]: ["", None]})
-    status = "KILLED" if "killed" in execution else _status(run.records)
+
+def _add_execution(new: RunEntities, study_dir: Path, execution: Execution, sent: Sent) -> None:
+    """Who ran what, where and when; once the newest one has ended also what came out."""
+    new.tags = {"stage": "study", "command": execution["command"], "mlflow.user": execution["user"]}
+    new.tags |= {"mlflow.source.name": execution["command"], "mlflow.source.type": "LOCAL"} | _origin_tags(execution)
     _, reported = sent.get(execution["id"], ["", None])
-    new = RunEntities(tags, status, milliseconds(execution["ended"]), {execution["id"]: [execution["ended"], reported]})
-    analysed = read_json(study_dir / "analysis.json").get("ended")
-    is_newest = execution["id"] == load_executions(study_dir)[-1]["id"]
-    if is_newest and analysed and execution["started"] <= analysed != reported:
-        counts = read_json(study_dir / "claims.json").get("counts", {})
-        at_ms = milliseconds(analysed)
-        new.metrics = [
-            Metric(_name(f"verdicts/{group}/{verdict}"), float(n), at_ms, 0)
-            for group, own in counts.items()
-            for verdict, n in own.items()
-        ]
-        new.files = list(report_files(study_dir))
-        new.sent = {execution["id"]: [execution["ended"], analysed]}
-    return new
+    if execution["ended"] is None:
+        new.status = "RUNNING"
+    else:
+        new.status = "KILLED" if "killed" in execution else new.status
+        new.ended_ms = milliseconds(execution["ended"])
+        analysed = read_json(study_dir / "analysis.json").get("ended")
+        is_newest = execution["id"] == load_executions(study_dir)[-1]["id"]
+        if is_newest and analysed and execution["started"] <= analysed != reported:
+            for group, counts in read_json(study_dir / "claims.json").get("counts", {}).items():
+                verdicts = {f"verdicts/{group}/{verdict}": n for verdict, n in counts.items()}
+                new.metrics += _metrics(verdicts, milliseconds(analysed), 0)
+            found = [path for pattern in REPORT for path in sorted(study_dir.glob(pattern))]
+            new.files = _files(study_dir, [path.relative_to(study_dir).as_posix() for path in found])
+            reported = analysed
+    new.sent = {execution["id"]: [execution["ended"] or "", reported]}
 
 
 def milliseconds(moment: str) -> int:
@@ -158,30 +159,16 @@ def _of_these_weights(records: list[Record]) -> list[Record]:
     return [record for record in records if str(record.get("restored", record["started"])) >= trained]
 
 
-def _status(records: list[Record]) -> str:
-    states = {record["status"] for record in records}
-    first = next((state for state in ("running", "failed", "dropped") if state in states), "finished")
-    return {"running": "RUNNING", "failed": "FAILED", "dropped": "KILLED", "finished": "FINISHED"}[first]
-
-
-def _ended_ms(records: list[Record]) -> int | None:
-    return max((milliseconds(record["ended"]) for record in records if record["ended"]), default=None)
-
-
-def _record_tags(stage: str, record: Record) -> dict[str, str]:
-    """What a run is searched by."""
-    tags = {"parent_model" if key == "parent" else key: str(value) for key, value in record["tags"].items()}
-    tags |= {"study": record["study"], f"execution.{stage}": record["run"]}
-    if record["stage"] == "train":
-        tags |= {"stage": str(record["spec"].get("kind", "")), "manifest": record["manifest"]}
-    return tags | {"mlflow.source.name": f"yarnlab {record['stage']} {record['name']}", "mlflow.source.type": "LOCAL"}
-
-
-def _manifest_tags(manifest: Mapping[str, Any]) -> dict[str, str]:
-    git, machine = manifest.get("git") or {}, manifest.get("hardware") or {}
-    dirty = "" if git.get("dirty") is None else str(git["dirty"]).lower()
-    tags = {"git_commit": git.get("commit"), "mlflow.source.git.commit": git.get("commit"), "git_dirty": dirty}
-    return {key: str(value or "") for key, value in (tags | {"host": machine.get("host")}).items()}
+def _origin_tags(source: Mapping[str, Any]) -> dict[str, str]:
+    """Code and machine of a manifest or an execution."""
+    git, machine = source.get("git") or {}, source.get("hardware") or {}
+    tags = {
+        "git_commit": git.get("commit"),
+        "mlflow.source.git.commit": git.get("commit"),
+        "git_dirty": git.get("dirty"),
+    }
+    tags |= {key: machine.get(key) for key in ("host", "cpu", "gpu")}
+    return {key: _text(value) for key, value in tags.items() if value is not None}
 
 
 def _params(stage: str, record: Record) -> dict[str, str]:
@@ -214,53 +201,44 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _step_metrics(record: Record, lines: Iterable[Mapping[str, Any] | None]) -> list["Metric"]:
-    """Every finite number of the JSONL lines, at the time of its measurement: the same for the same lines."""
-    started_ms = milliseconds(record["started"])
+def _line_metrics(lines: Iterable[Mapping[str, Any]], stage_ms: int, run_ms: int) -> list["Metric"]:
+    """Every finite number of JSONL lines, at the time of its measurement: the same for the same lines.
+
+    stage_ms, run_ms: when stage and run started. A sample of the machine has a time; its step is the second of the run.
+    """
     metrics = []
     for line in lines:
-        if line is not None and isinstance(line.get("step"), int):
-            seconds = line.get("seconds")
-            at_ms = started_ms + (round(1000 * seconds) if _is_finite(seconds) else 0)
-            metrics += _metrics({key: value for key, value in line.items() if key != "step"}, at_ms, line["step"])
-    return metrics
-
-
-def _system_metrics(run: StudyRun, lines: Iterable[Mapping[str, Any] | None]) -> list["Metric"]:
-    """Samples of the machine; the step is the second of the run."""
-    metrics = []
-    for line in lines:
-        if line is not None and _is_finite(line.get("time")):
-            at_ms = round(1000 * line["time"])
-            values = {key: value for key, value in line.items() if key != "time"}
-            metrics += _metrics(values, at_ms, (at_ms - run.started_ms) // 1000)
+        since_ms = 1000 * line["seconds"] if _is_finite(line.get("seconds")) else 0
+        at_ms = round(1000 * line["time"] if "time" in line else stage_ms + since_ms)
+        values = {key: value for key, value in line.items() if key not in ("step", "time")}
+        metrics += _metrics(values, at_ms, line.get("step", (at_ms - run_ms) // 1000))
     return metrics
 
 
 def _add_results(new: RunEntities, stage: str, record: Record, manifest: Mapping[str, Any], lines: int) -> None:
-    """The numbers of a manifest: a training's as they are, an evaluation's as curves; what it cost, what it read."""
-    if not manifest:
-        return
-    at_ms, values, datasets = milliseconds(record["ended"]), manifest.get("metrics", {}), manifest.get("datasets", [])
-    new.datasets += map(_dataset, datasets)
-    cost = {"seconds": manifest.get("seconds"), "peak_memory_bytes": manifest.get("peak_memory_bytes")}
-    new.metrics += _metrics({f"cost/{stage}/{key}": value for key, value in cost.items()}, at_ms, 0)
-    read = (str(datasets[0]["name"]), _digest(datasets[0])) if datasets else (None, None)
-    if stage == "train":
-        new.measured += _metrics(values, at_ms, lines, *read)
-        return
+    """The numbers of a manifest: those of a training at its last line, else as curves; cost and data sets."""
+    at_ms, datasets = milliseconds(record["ended"]), [_dataset(data) for data in manifest.get("datasets", [])]
+    new.datasets += datasets
+    cost = {f"cost/{stage}/{key}": manifest.get(key) for key in ("seconds", "peak_memory_bytes")}
+    new.metrics += _metrics(cost, at_ms, 0)
+    measured_on = {f"dataset_{key}": getattr(data.dataset, key) for data in datasets[:1] for key in ("name", "digest")}
     curves: dict[str, dict[int, float]] = {}
-    for key, value in values.items():
-        name = key if key.split("/")[0] == stage else f"{stage}/{key}"
-        curve, _, step = name.rpartition("/")
-        if step.isdecimal() and _is_finite(value):
-            curves.setdefault(curve, {})[int(step)] = value
-        else:
-            new.measured += _metrics({name: value}, at_ms, 0, *read)
+    for key, value in manifest.get("metrics", {}).items():
+        name, step = (key, lines) if stage == "train" else _point(stage, key)
+        if _is_finite(value):
+            curves.setdefault(name, {})[step] = value
     for name, points in curves.items():
-        for length, value in points.items():
-            new.measured += _metrics({name: value}, at_ms, length, *read)
-        new.measured += _metrics(_landmarks(name, points, record["spec"]), at_ms, 0, *read)
+        for step, value in points.items():
+            new.measured += _metrics({name: value}, at_ms, step, **measured_on)
+        if stage != "train":
+            new.measured += _metrics(_landmarks(name, points, record["spec"]), at_ms, 0, **measured_on)
+
+
+def _point(stage: str, key: str) -> tuple[str, int]:
+    """Name and step of an evaluation's metric."""
+    name = key if key.split("/")[0] == stage else f"{stage}/{key}"
+    curve, _, step = name.rpartition("/")
+    return (curve, int(step)) if step.isdecimal() else (name, 0)
 
 
 def _landmarks(name: str, curve: Mapping[int, float], spec: Mapping[str, Any]) -> dict[str, float]:
@@ -272,15 +250,11 @@ def _landmarks(name: str, curve: Mapping[int, float], spec: Mapping[str, Any]) -
     return {f"{name} at {place}": curve[length] for place, length in places.items() if length in curve}
 
 
-def _metrics(
-    values: Mapping[str, object], at_ms: int, step: int, dataset: str | None = None, digest: str | None = None
-) -> list["Metric"]:
+def _metrics(values: Mapping[str, object], at_ms: int, step: int, **measured_on: str) -> list["Metric"]:
     from mlflow.entities import Metric
 
-    named = {"dataset_name": dataset, "dataset_digest": digest}
-    return [
-        Metric(_name(key), float(value), at_ms, step, **named) for key, value in values.items() if _is_finite(value)
-    ]
+    finite = {key: value for key, value in values.items() if _is_finite(value)}
+    return [Metric(_name(key), float(value), at_ms, step, **measured_on) for key, value in finite.items()]
 
 
 def _dataset(data: Mapping[str, Any]) -> "DatasetInput":
@@ -288,17 +262,12 @@ def _dataset(data: Mapping[str, Any]) -> "DatasetInput":
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     source = json.dumps({"uri": str(data.get("source", ""))})
-    dataset = Dataset(name=str(data["name"]), digest=_digest(data), source_type="local", source=source)
+    dataset = Dataset(str(data["name"]), str(data["digest"])[:_MAX_DIGEST], source_type="local", source=source)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", str(data["context"]))] if data.get("context") else [])
 
 
-def _digest(data: Mapping[str, Any]) -> str:
-    return str(data["digest"])[:_MAX_DIGEST]
-
-
-def _files(study_dir: Path, record: Record, manifest: Mapping[str, Any]) -> list[tuple[Path, str]]:
-    """The manifest and the named files that exist, in the folders that they have on disk."""
-    names = [*([record["manifest"]] if manifest else []), *record["artifacts"]]
+def _files(study_dir: Path, names: Iterable[str]) -> list[tuple[Path, str]]:
+    """Those of the files that exist, in the folders that they have on disk."""
     found = [Path(name) for name in names if (study_dir / name).is_file()]
     return [(study_dir / name, name.parent.as_posix().strip(".")) for name in found]
 

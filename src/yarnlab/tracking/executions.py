@@ -2,8 +2,6 @@
 
 import os
 import shlex
-import socket
-from collections.abc import Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -13,7 +11,7 @@ from typing import Any
 from yarnlab.provenance import git_state, hardware, now, read_json, remove_drafts, write_record
 
 Execution = dict[str, Any]
-"""id, started, ended (None while it runs), user, host, command, git, hardware; `killed` where nobody noted its end."""
+"""id, started, ended (None while it runs), user, command, git, hardware; `killed` where nobody noted its end."""
 
 
 def start_execution(study_dir: Path, pid: int) -> None:
@@ -31,25 +29,23 @@ def start_execution(study_dir: Path, pid: int) -> None:
             "started": started,
             "ended": None,
             "user": process.username(),
-            "host": socket.gethostname(),
             "command": shlex.join([os.path.basename(program), *arguments]),
             "git": git_state(),
             "hardware": hardware(),
         }
-        write_record(_file(study_dir, execution), execution)
+        write_record(_file(study_dir, execution["id"]), execution)
 
 
 def end_execution(study_dir: Path) -> None:
     """Note the end of the newest execution."""
     for execution in load_executions(study_dir)[-1:]:
         if execution["ended"] is None:
-            write_record(_file(study_dir, execution), execution | {"ended": now()})
+            write_record(_file(study_dir, execution["id"]), execution | {"ended": now()})
 
 
 def load_executions(study_dir: Path) -> list[Execution]:
     """All executions, oldest first. One that another follows has ended, even if it was killed with its mirror."""
-    found = [read_json(path) for path in sorted((study_dir / "tracking" / "executions").glob("*.json"))]
-    executions = [execution for execution in found if execution.keys() >= {"id", "started", "ended"}]
+    executions = [found for path in sorted(_file(study_dir, "").parent.glob("*.json")) if (found := read_json(path))]
     for earlier, later in pairwise(executions):
         if earlier["ended"] is None:
             earlier |= {"ended": later["started"], "killed": True}
@@ -61,15 +57,5 @@ def of_moment(executions: list[Execution], moment: str) -> str:
     return max((execution["id"] for execution in executions if execution["started"] <= moment), default="")
 
 
-def report_files(study_dir: Path) -> Iterator[tuple[Path, str]]:
-    """What a person reads of a study, each with its folder: page, figures, tables (MLflow shows HTML, PNG, CSV inline).
-
-    MLflow's `log_table` was left: it appends to what is there, so that sending a table twice doubles it.
-    """
-    for pattern in ("report.html", "figures/*.png", "tables/*.csv"):
-        for path in sorted(study_dir.glob(pattern)):
-            yield path, path.parent.relative_to(study_dir).as_posix().strip(".")
-
-
-def _file(study_dir: Path, execution: Execution) -> Path:
-    return study_dir / "tracking" / "executions" / f"{execution['id']}.json"
+def _file(study_dir: Path, execution: str) -> Path:
+    return study_dir / "tracking" / "executions" / f"{execution}.json"

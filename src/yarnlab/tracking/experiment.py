@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.provenance import read_json
-from yarnlab.tracking.artifacts import SCHEME
-from yarnlab.tracking.store import experiment_name, is_server
+from yarnlab.tracking.store import SCHEME, is_server
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -52,7 +51,7 @@ def study_experiment(client: "MlflowClient", study_dir: Path, uri: str) -> "Expe
     A new one has its artifacts below an address that does not name the folder's place, so the folder may move; a
     server says itself where they are.
     """
-    name = experiment_name(study_dir)
+    name = f"yarnlab/{study_dir.resolve().name}"
     experiment = client.get_experiment_by_name(name)
     if experiment is not None and experiment.lifecycle_stage == "deleted":
         client.restore_experiment(experiment.experiment_id)
@@ -110,25 +109,18 @@ def _view() -> dict[str, Any]:
 
 
 def _chart(number: int, title: str, metric: str, over: str, scale: str) -> dict[str, Any]:
+    """What differs from the charts that MLflow's page makes by itself."""
     return {
         "uuid": f"{_VIEW}-{number}",
         "type": "LINE",
         "runsCountToCompare": 100,
         "metricSectionId": _VIEW,
-        "deleted": False,
-        "isGenerated": False,
         "displayName": title,
         "metricKey": metric,
         "selectedMetricKeys": [metric],
-        "lineSmoothness": 0,
-        "scaleType": "linear",
         "xAxisScaleType": scale,
         "xAxisKey": "metric" if over else "step",
         "selectedXAxisMetricKey": over,
         "useGlobalXaxisKey": False,
         "useGlobalLineSmoothing": True,
-        "yAxisKey": "metric",
-        "yAxisExpressions": [],
-        "ignoreOutliers": False,
-        "range": {},
     }

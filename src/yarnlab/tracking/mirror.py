@@ -1,4 +1,9 @@
-"""The process beside a running study that keeps MLflow up to date, at the lowest priority."""
+"""The process beside a running study that keeps MLflow up to date, a little below the study's priority.
+
+At the lowest one, beside stages that use all cores, it got a hundredth of a core and held the lock of the database for
+minutes, so that the study's last publication gave up. It therefore spares CPU time by pauses, and holds the lock for a
+part of the runs at once.
+"""
 
 import os
 import subprocess
@@ -12,11 +17,13 @@ from yarnlab.processes import watch
 from yarnlab.provenance import now
 from yarnlab.tracking.database import exclusive
 from yarnlab.tracking.executions import end_execution, start_execution
-from yarnlab.tracking.publication import PublishResult, mirror
+from yarnlab.tracking.publication import PublishResult, publish_part
 from yarnlab.tracking.records import write_plan
 
 _LONGEST_WAIT_S = 300.0
-_NICENESS = 19
+_PATIENCE_S = 15.0  # of a process that waits for the lock: a fourth of what it has
+_NICENESS = 5  # more than the study's: a fourth of a core beside stages that use all
+_CPU_SHARE = 0.05  # of one core, over publications and pauses
 
 
 def start_mirror(study_dir: Path, planned: Iterable[tuple[str, str]]) -> None:
@@ -50,12 +57,13 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
     """Publish every `interval_s` seconds until the process `parent_pid` is gone, then once more.
 
     One follower per study at a time: a second one waits for the first, which ends with its own parent. While
-    nothing gets through to MLflow the intervals double up to five minutes, and the log says so once. Where nothing on
-    disk has changed since all was published, MLflow is not asked.
+    nothing gets through to MLflow the intervals double up to five minutes, and the log says so once; up to three
+    times as long they are where a publication costs much. Where nothing on disk has changed since all was published,
+    MLflow is not asked.
     """
     study_dir = Path(study_dir)
     with suppress(OSError):
-        os.nice(_NICENESS - os.nice(0))
+        os.nice(_NICENESS)
     parent_lives = watch(parent_pid)
     with exclusive(study_dir / "tracking" / "mirror.lock", parent_lives) as held:
         if not held:
@@ -63,12 +71,12 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
         warned, failures = False, 0
         published: set[tuple[str, int, int]] | None = None  # what lay there when nothing was missing
         start_execution(study_dir, parent_pid)
-        last = False
-        while not last:
+        last, result = False, PublishResult()
+        while not last or (result.pending and not result.warning):
             last = not parent_lives()  # asked before publishing, so that what the parent did last is seen
             if last:
                 end_execution(study_dir)
-            found = _files(study_dir)
+            found, began_s = _files(study_dir), time.process_time()
             result = _attempt(study_dir) if found != published else PublishResult()
             published = None if result.pending else found
             failures = failures + 1 if result.warning and not result.published else 0
@@ -78,16 +86,17 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
             elif warned and not result.warning:
                 _log(f"MLflow is up to date again ({result.published} runs).")
                 warned = False
-            if last and result.pending:
+            if last and result.warning:
                 _log(f"{result.pending} runs are not published; the next start of the study does it.")
-            wake = time.monotonic() + min(interval_s * 2**failures, _LONGEST_WAIT_S)
+            sparing_s = min((time.process_time() - began_s) / _CPU_SHARE, 3 * interval_s)
+            wake = time.monotonic() + min(max(interval_s * 2**failures, sparing_s), _LONGEST_WAIT_S)
             while not last and time.monotonic() < wake and parent_lives():
                 time.sleep(min(0.5, interval_s))
 
 
 def _attempt(study_dir: Path) -> PublishResult:
     try:
-        return mirror(study_dir, deadline_s=5.0)
+        return publish_part(study_dir, 5.0, _PATIENCE_S)
     except Exception as error:  # an odd file in tracking/ must not end the mirror of all the others
         return PublishResult(pending=1, warning=f"{type(error).__name__}: {error}.")
 

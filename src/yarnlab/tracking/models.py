@@ -7,14 +7,14 @@ argument `base_model_path` says so.
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yarnlab.provenance import read_json
-from yarnlab.tracking.artifacts import place_of
 from yarnlab.tracking.entities import RunEntities
+from yarnlab.tracking.store import artifact_repository
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -32,32 +32,32 @@ def known_models(client: "MlflowClient", experiment_id: str) -> dict[str, "Logge
     return {model.tags[_EXECUTION]: model for model in found if _EXECUTION in model.tags}
 
 
-def logged_model(
+def log_model(
     client: "MlflowClient", study_dir: Path, uri: str, run: "Run", new: RunEntities, models: dict[str, "LoggedModel"]
-) -> "LoggedModel":
-    """The run's checkpoint in MLflow, made when it is not there; its parent becomes an input of the run."""
+) -> str | None:
+    """Have the run's checkpoint in MLflow, once there is one, with its parent and the run's data; returns its id."""
     from mlflow.entities import LoggedModelInput, LoggedModelOutput
 
-    own, name, experiment = new.model["run"], str(new.model["name"]), run.info.experiment_id
-    parent = next((model for model in models.values() if model.name == new.tags.get("parent_model")), None)
+    own, run_id, experiment = new.model.get("run", ""), run.info.run_id, run.info.experiment_id
+    parent = next((m for m in models.values() if new.model and m.name == new.tags.get("parent_model")), None)
+    if new.datasets or parent:  # MLflow keeps once what is sent twice
+        inputs = [LoggedModelInput(parent.model_id)] if parent else []
+        client.log_inputs(run_id, datasets=new.datasets, models=inputs)
+    if not new.model:
+        return None
+    name = str(new.model["name"])
     if own not in models:
         tags = {_EXECUTION: own, "path": f"models/{name}", "mlflow.note.content": _lineage(experiment, parent, new)}
-        models[own] = client.create_logged_model(experiment, name, run.info.run_id, tags, new.params, "checkpoint")
+        models[own] = client.create_logged_model(experiment, name, run_id, tags, new.params, "checkpoint")
     model = models[own]
     if str(model.status) != "READY":
         with tempfile.TemporaryDirectory() as folder:
             _describe(Path(folder), study_dir / "models" / name, model.model_id)
-            place = place_of(study_dir.parent, uri, model.artifact_location)
-            if place is None:
-                client.log_model_artifacts(model.model_id, folder)
-            else:
-                shutil.copytree(folder, place, dirs_exist_ok=True)
+            artifact_repository(study_dir.parent, uri, model.artifact_location).log_artifacts(folder)
         models[own] = client.finalize_logged_model(model.model_id, "READY")
-    if parent:  # `search_runs` leaves such inputs out, so `run` does not say; MLflow keeps one that is sent again once
-        client.log_inputs(run.info.run_id, models=[LoggedModelInput(parent.model_id)])
     if not (run.outputs and run.outputs.model_outputs):
-        client.log_outputs(run.info.run_id, [LoggedModelOutput(model.model_id, 0)])
-    return model
+        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+    return str(model.model_id)
 
 
 def _lineage(experiment_id: str, parent: "LoggedModel | None", new: RunEntities) -> str:
@@ -70,18 +70,14 @@ def _lineage(experiment_id: str, parent: "LoggedModel | None", new: RunEntities)
     return f"Made from {link}{' ← ' + earlier if earlier else ''}; trained on {data}."
 
 
-def register_best(client: "MlflowClient", study_dir: Path, runs: Mapping[str, "Run"]) -> None:
+def register_best(client: "MlflowClient", study_dir: Path, runs: Iterable["Run"]) -> None:
     """Have the alias `best` of the study's registered model name the checkpoint with the lowest NLL."""
     from mlflow.exceptions import MlflowException
 
-    scored = {
-        run.data.metrics[_NLL]: run.outputs.model_outputs[0].model_id
-        for run in runs.values()
-        if _NLL in run.data.metrics and run.outputs and run.outputs.model_outputs
-    }
+    scored = [run for run in runs if _NLL in run.data.metrics and run.outputs and run.outputs.model_outputs]
     if not scored:
         return
-    model_id = scored[min(scored)]
+    model_id = min(scored, key=lambda run: run.data.metrics[_NLL]).outputs.model_outputs[0].model_id
     name = f"yarnlab-{study_dir.resolve().name}"
     with suppress(MlflowException):  # there is none yet
         if client.get_model_version_by_alias(name, BEST).source == f"models:/{model_id}":

@@ -5,25 +5,27 @@ has is its tag `yarnlab.published`, set after all else has arrived: whatever hap
 it lacks is seen there and sent. A metric that is sent again has the same time, step and value, and MLflow keeps it
 once. A run of executions that were made again since is left as it is, tagged as superseded, and another one is made.
 
-Metrics go through MLflow's asynchronous queue, all runs at once, and are waited for: a batch that has not arrived must
-not count, and MLflow drops one that a server did not take.
+Batches go through MLflow's asynchronous queue and are waited for: one that has not arrived must not count, and MLflow
+drops one that a server did not take.
 """
 
 import json
+import math
+import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from yarnlab.provenance import read_json, write_json, write_record
-from yarnlab.tracking.artifacts import keep_file
 from yarnlab.tracking.database import connect, database_lock
 from yarnlab.tracking.entities import RunEntities, Sent, StudyRun, run_entities, study_runs
 from yarnlab.tracking.experiment import SUPERSEDED, study_experiment, view_path
-from yarnlab.tracking.models import known_models, logged_model, register_best
+from yarnlab.tracking.models import known_models, log_model, register_best
 from yarnlab.tracking.records import record_name
 from yarnlab.tracking.store import (
+    artifact_repository,
     database_file,
     is_server,
     mlflow_settings,
@@ -38,8 +40,6 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Metric, Run
 
 _PUBLISHED, _FOLDER, _NAME = "yarnlab.published", "yarnlab.folder", "yarnlab.name"
-_PASSING = ("error",)  # tags that a run loses when there is nothing to say any more
-_MAX_METRICS, _MAX_PARAMS = 1000, 100  # what MLflow takes in one batch
 _LOCK_WAIT_S = 60.0
 
 
@@ -66,15 +66,17 @@ def publish(study_dir: Path, *, deadline_s: float = 3.5) -> PublishResult:
     When something stays unpublished, `failed_publications` grows by one and `warning` says why; nothing is
     lost, the next call sends it.
     """
-    study_dir = Path(study_dir)
-    result = mirror(study_dir, deadline_s)
+    result = publish_part(Path(study_dir), deadline_s, math.inf)
     if result.pending:
-        _count_failed_publication(study_dir)
+        _count_failed_publication(Path(study_dir))
     return result
 
 
-def mirror(study_dir: Path, deadline_s: float) -> PublishResult:
-    """One pass of `publish` that counts no failures."""
+def publish_part(study_dir: Path, deadline_s: float, patience_s: float) -> PublishResult:
+    """`publish` that counts no failures, and starts with no further run after `patience_s` seconds, when one is done.
+
+    It holds the lock of the database for that long, and whoever waits for the lock is next.
+    """
     uri = tracking_uri(study_dir.parent)
     if not study_runs(study_dir):
         return PublishResult()
@@ -85,7 +87,7 @@ def mirror(study_dir: Path, deadline_s: float) -> PublishResult:
                 if held:
                     if _is_lost(study_dir):
                         _count_failed_publication(study_dir)  # `publication_state` has, and it stays so
-                    return _publish_all(study_dir, uri)
+                    return _publish_runs(study_dir, uri, time.monotonic() + patience_s)
                 problem = "Another process is still publishing to MLflow."
     except Exception as error:
         problem = _sentence(uri, error)
@@ -104,8 +106,7 @@ def publication_state(study_dir: Path) -> str:
     more after a loss or a failure, and never after a success.
     """
     study_dir = Path(study_dir)
-    missed = failed_publications(study_dir) + _is_lost(study_dir)
-    return f"{store_name(study_dir.parent, tracking_uri(study_dir.parent))} {missed}"
+    return f"{store_name(study_dir.parent)} {failed_publications(study_dir) + _is_lost(study_dir)}"
 
 
 def failed_publications(study_dir: Path) -> int:
@@ -129,8 +130,8 @@ def _is_lost(study_dir: Path) -> bool:
     return database is not None and not database.exists() and _folder_file(study_dir).exists()
 
 
-def _publish_all(study_dir: Path, uri: str) -> PublishResult:
-    """Send everything that is missing; the caller holds the lock."""
+def _publish_runs(study_dir: Path, uri: str, give_way: float) -> PublishResult:
+    """Send everything that is missing, run by run until `give_way` (time.monotonic); the caller holds the lock."""
     client = connect(uri)
     experiment_id = study_experiment(client, study_dir, uri).experiment_id
     folder = _folder_id(study_dir)
@@ -138,18 +139,19 @@ def _publish_all(study_dir: Path, uri: str) -> PublishResult:
     models = known_models(client, experiment_id)
     result = PublishResult(view=view_path(experiment_id))
     for wanted in study_runs(study_dir):
+        if result.published and time.monotonic() > give_way:
+            result.pending += 1
+            continue
         try:
             run = there.get(wanted.name)
             new = run_entities(study_dir, wanted, _sent(run))
-            if run is not None and _is_superseded(_sent(run), new.sent):
+            if run is not None and wanted.execution is None and _is_superseded(_sent(run), new.sent):
                 _supersede(client, run, models)
                 run = None
                 new = run_entities(study_dir, wanted, {})
             if run is None:
-                run = _create(client, experiment_id, folder, wanted, there.get(wanted.parent))
-            there[wanted.name] = run
-            if _send(client, study_dir, uri, run, new, models):
-                result.published += 1
+                run = there[wanted.name] = _create(client, experiment_id, folder, wanted, there.get(wanted.parent))
+            result.published += _send(client, study_dir, uri, run, new, models)
         except Exception as error:
             result.pending += 1
             result.warning = result.warning or f"{wanted.name}: {_sentence(uri, error)}"
@@ -161,7 +163,7 @@ def _publish_all(study_dir: Path, uri: str) -> PublishResult:
         if wanted.execution is None:
             result.runs |= {record_name(record["stage"], record["name"]): path for record in wanted.records}
     if not result.pending:
-        register_best(client, study_dir, _runs_of(client, experiment_id, folder))
+        register_best(client, study_dir, _runs_of(client, experiment_id, folder).values())
     result.runs = dict(sorted(result.runs.items()))
     return result
 
@@ -170,59 +172,35 @@ def _send(
     client: "MlflowClient", study_dir: Path, uri: str, run: "Run", new: RunEntities, models: dict[str, "LoggedModel"]
 ) -> bool:
     """Send what the run lacks, and note in it that it has it; says whether there was anything."""
-    run_id, there, sent = run.info.run_id, run.data, _sent(run)
-    tags = {key: value for key, value in new.tags.items() if there.tags.get(key) != value}
-    if sent == new.sent and not tags:
+    from mlflow.entities import Param, RunTag
+
+    run_id, there = run.info.run_id, run.data
+    tags = [RunTag(key, value) for key, value in new.tags.items() if there.tags.get(key) != value]
+    if _sent(run) == new.sent and not tags:
         return False
-    for key in _PASSING:
-        if key in there.tags and key not in new.tags:
-            client.delete_tag(run_id, key)
+    if "error" in there.tags and "error" not in new.tags:
+        client.delete_tag(run_id, "error")
     if new.status == "RUNNING" and run.info.status != "RUNNING":
         client.update_run(run_id, status="RUNNING")  # a stage that failed, or another one, was started
-    params = {key: value for key, value in new.params.items() if key not in there.params}
-    model = logged_model(client, study_dir, uri, run, new, models) if new.model else None
-    metrics = [*new.metrics, *_of_model(new.measured, model.model_id if model else None)]
-    _log(client, run_id, metrics, params, tags)
-    known = {(d.dataset.name, d.dataset.digest) for d in run.inputs.dataset_inputs} if run.inputs else set()
-    datasets = [data for data in new.datasets if (data.dataset.name, data.dataset.digest) not in known]
-    if datasets:
-        client.log_inputs(run_id, datasets=datasets)
+    model_id = log_model(client, study_dir, uri, run, new, models)
+    params = [Param(key, value) for key, value in new.params.items() if key not in there.params]
+    metrics = [*new.metrics, *_of_model(new.measured, model_id)]
+    if operations := client.log_batch(run_id, metrics, params, tags, synchronous=False):
+        operations.wait()
+    artifacts = artifact_repository(study_dir.parent, uri, run.info.artifact_uri)
     for file, folder in new.files:
-        keep_file(client, study_dir.parent, uri, run, file, folder)
+        artifacts.log_artifact(str(file), folder or None)
     if new.status != "RUNNING":
         client.set_terminated(run_id, new.status, end_time=new.ended_ms)
     client.set_tag(run_id, _PUBLISHED, json.dumps(new.sent))
     return True
 
 
-def _log(
-    client: "MlflowClient", run_id: str, metrics: list["Metric"], params: Mapping[str, str], tags: Mapping[str, str]
-) -> None:
-    """All batches of the run, side by side; the first one that does not arrive is an error."""
-    from mlflow.entities import Param, RunTag
-
-    all_params, all_tags = [Param(*item) for item in params.items()], [RunTag(*item) for item in tags.items()]
-    operations = []
-    for part in _parts(all_params, all_tags):
-        client.log_batch(run_id, params=part[0], tags=part[1])
-    for at in range(0, len(metrics), _MAX_METRICS):
-        operations.append(client.log_batch(run_id, metrics=metrics[at : at + _MAX_METRICS], synchronous=False))
-    for operation in filter(None, operations):
-        operation.wait()
-
-
-def _parts(*lists: list[Any]) -> Iterator[list[list[Any]]]:
-    for at in range(0, max(map(len, lists)), _MAX_PARAMS):
-        yield [items[at : at + _MAX_PARAMS] for items in lists]
-
-
 def _of_model(metrics: list["Metric"], model_id: str | None) -> Iterator["Metric"]:
     """The metrics as those of a model, too."""
     from mlflow.entities import Metric
 
-    for m in metrics:
-        named = {"model_id": model_id, "dataset_name": m.dataset_name, "dataset_digest": m.dataset_digest}
-        yield Metric(m.key, m.value, m.timestamp, m.step, **named)
+    return (Metric.from_dictionary(metric.to_dictionary() | {"model_id": model_id}) for metric in metrics)
 
 
 def _sent(run: "Run | None") -> Sent:
@@ -231,7 +209,7 @@ def _sent(run: "Run | None") -> Sent:
 
 def _is_superseded(sent: Sent, new: Sent) -> bool:
     """Whether the run shows an execution of a stage that another one has taken the place of."""
-    return any(record in sent and sent[record][0] != entry[0] for record, entry in new.items() if len(entry) > 2)
+    return any(record in sent and sent[record][0] != execution for record, (execution, *_) in new.items())
 
 
 def _runs_of(client: "MlflowClient", experiment_id: str, folder: str) -> dict[str, "Run"]:

@@ -8,15 +8,14 @@ import json
 import os
 import uuid
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from yarnlab.provenance import SELF_SHA256, now, read_json, write_record
+from yarnlab.provenance import now, read_json, write_record
 
 Record = dict[str, Any]
 """One tracking/records/*.json, with the keys that `record_start` writes."""
-_KEYS = {"run", "stage", "name", "study", "study_sha256", "status", "started", "ended", "spec", "tags"}
-_KEYS |= {"metrics_file", "manifest", "artifacts", "error"}
 
 
 def record_start(
@@ -92,8 +91,7 @@ def ended(study_dir: Path, record: Record, *, error: str | None, artifacts: Iter
 
 def read_record(study_dir: Path, stage: str, name: str) -> Record:
     """What the stage's last execution said of itself; empty if there is nothing to read."""
-    record = read_json(_record_path(Path(study_dir), stage, name))
-    return {key: value for key, value in record.items() if key != SELF_SHA256}
+    return read_json(_record_path(Path(study_dir), stage, name))
 
 
 def restore_record(study_dir: Path, record: Record) -> None:
@@ -113,7 +111,7 @@ def write_plan(study_dir: Path, executions: Iterable[tuple[str, str]]) -> None:
 def load_records(study_dir: Path) -> list[Record]:
     """All readable records of the study, oldest first; `dropped` is one that runs by its record but in no plan."""
     found = [read_json(path) for path in (study_dir / "tracking" / "records").glob("*.json")]
-    records = sorted((record for record in found if record.keys() >= _KEYS), key=lambda record: record["started"])
+    records = sorted(filter(None, found), key=lambda record: record["started"])
     planned = read_json(study_dir / "tracking" / "planned.json").get("records")
     for record in records:
         name = record_name(record["stage"], record["name"])
@@ -122,28 +120,18 @@ def load_records(study_dir: Path) -> list[Record]:
     return records
 
 
-def metric_lines(study_dir: Path, file: str | None, skip: int) -> list[dict[str, Any] | None]:
-    """The complete lines of a JSONL file of results/ after the first `skip`; None stands for an unreadable one.
+def metric_lines(study_dir: Path, file: str | None, skip: int) -> list[dict[str, Any]]:
+    """The complete lines of a JSONL file of results/ after the first `skip`; an unreadable one is empty.
 
     The last line may be half-written: it counts once its newline is there.
     """
-    if file is None:
-        return []
-    try:
-        text = (study_dir.resolve().parent / file).read_bytes()
-    except OSError:
-        return []
-    return [_parsed(line) for line in text.split(b"\n")[:-1][skip:]]
+    path = study_dir.resolve().parent / (file or "")
+    return [_parsed(line) for line in path.read_bytes().split(b"\n")[:-1][skip:]] if path.is_file() else []
 
 
 def system_file(study_dir: Path, record: str) -> str:
     """Where a record's samples of the machine are, in results/."""
     return f"{study_dir.resolve().name}/tracking/system/{record}.jsonl"
-
-
-def load_manifest(study_dir: Path, record: Record) -> dict[str, Any]:
-    """The manifest of a finished record; empty before, when the file may be an earlier execution's."""
-    return read_json(study_dir / record["manifest"]) if record["status"] == "finished" else {}
 
 
 def _record_path(study_dir: Path, stage: str, name: str) -> Path:
@@ -164,9 +152,8 @@ def _inside(study_dir: Path, path: str | Path) -> str:
     return inside.as_posix()
 
 
-def _parsed(line: bytes) -> dict[str, Any] | None:
-    try:
+def _parsed(line: bytes) -> dict[str, Any]:
+    with suppress(ValueError):
         value = json.loads(line)
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) else None
+        return value if isinstance(value, dict) else {}
+    return {}

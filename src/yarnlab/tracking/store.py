@@ -1,4 +1,4 @@
-"""Where MLflow is: the tracking URI, what files and messages call it, and whether it answers."""
+"""Where MLflow is: the tracking URI, what files and messages call it, whether it answers, where its artifacts lie."""
 
 import os
 import re
@@ -9,7 +9,11 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
+
+if TYPE_CHECKING:
+    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 _CLIENT_SETTINGS = SETTINGS | {
@@ -24,27 +28,24 @@ _CLIENT_SETTINGS = SETTINGS | {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 _DATABASE_PORTS = {"postgresql": 5432, "mysql": 3306, "mssql": 1433}
+ARTIFACTS = "mlartifacts"
+"""The folder beside the database; what MLflow calls `mlflow-artifacts:/`."""
+SCHEME = "mlflow-artifacts:/"
 
 
 def tracking_uri(results: Path) -> str:
     """MLFLOW_TRACKING_URI, else the sqlite database that all studies of `results` share."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{own_database(results)}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_own_database(results)}"
 
 
-def store_name(results: Path, uri: str) -> str:
+def store_name(results: Path) -> str:
     """What files on disk call this MLflow: never with a login, and the folder's own database without its place."""
-    own = own_database(results)
+    uri, own = tracking_uri(results), _own_database(results)
     return own.name if database_file(uri) == own else redacted(uri)
 
 
-def own_database(results: Path) -> Path:
-    """The database of the results folder, which moves with it."""
+def _own_database(results: Path) -> Path:
     return Path(results).resolve() / "mlflow.db"
-
-
-def experiment_name(study_dir: Path) -> str:
-    """The study's experiment in MLflow."""
-    return f"yarnlab/{study_dir.resolve().name}"
 
 
 def redacted(text: str) -> str:
@@ -66,6 +67,20 @@ def is_server(uri: str) -> bool:
 def database_file(uri: str) -> Path | None:
     """The file of an sqlite URI; None for anything else."""
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def artifact_repository(results: Path, uri: str, address: str) -> "ArtifactRepository":
+    """What keeps the artifacts of a run or model whose artifact address this is.
+
+    MLflow notes an address for good. One with the scheme `mlflow-artifacts:` leaves the place to the server, so that a
+    moved folder keeps its artifacts; where there is no server, it is where `serve` lets MLflow look for them.
+    """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
+    if not is_server(uri) and address.startswith(SCHEME):
+        place = Path(results).resolve() / ARTIFACTS / address.removeprefix(SCHEME).lstrip("/")
+        address = place.as_uri()
+    return get_artifact_repository(address, tracking_uri=uri)
 
 
 def unreachable(uri: str, deadline_s: float) -> str | None:
