@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -165,6 +166,11 @@ def test_paths_with_blanks_quotes_and_other_letters(write: Write, model_folder, 
     flow = Workflow.load(str(tmp_path / "mine.yaml"), tmp_path)
     assert flow.section("asset", "base")["asset"]["path"] == str(folder)
     assert flow.section("corpus", "train")["corpus"]["path"] == str(text)
+
+
+def test_a_path_that_is_no_text_is_said(write: Write, model_folder, tmp_path: Path) -> None:
+    with pytest.raises(NewError, match=r"the path b'.*mod\\xe8le' is not in UTF-8: rename it"):
+        write(model_folder().rename(tmp_path / os.fsdecode(b"mod\xe8le")))
 
 
 CONFIGS = [

@@ -97,8 +97,15 @@ def find_parent(model: str, revision: str, ignored: Sequence[str] = ()) -> Paren
 
 
 def project_path(path: Path) -> str:
-    """A path as studies name it: relative to the project's folder where it lies there, else absolute."""
+    """A path as studies name it: relative to the project's folder where it lies there, else absolute.
+
+    Raises NewError for one that is no text, which no study file could hold.
+    """
     found = Path(os.path.expanduser(path)).resolve()
+    try:
+        str(found).encode()
+    except UnicodeEncodeError:
+        raise NewError(f"the path {os.fsencode(found)!r} is not in UTF-8: rename it") from None
     root = project_root().resolve()
     return f"./{found.relative_to(root).as_posix()}" if found.is_relative_to(root) else found.as_posix()
 
