@@ -66,10 +66,19 @@ def test_longrope_is_stocks_on_both_sides_of_its_context(temperature):
         assert rope.attention_factor == pytest.approx(1.190238, abs=1e-6)
 
 
+def test_llama3s_context_is_what_it_serves():
+    """Llama 3.1 and 3.2 divide low frequencies by 8 and by 32, and both serve 131,072 tokens."""
+    served = [make_rope("llama3", scale=s, **SHAPE, max_position_embeddings=131_072).context for s in (8, 32)]
+    assert served == [131_072, 131_072]
+    assert make_rope("llama3", scale=8, **SHAPE).context == 8 * SHAPE["original_context"]
+
+
 @pytest.mark.parametrize(
     ("method", "options", "word"),
     [
         ("llama3", {"low_freq_factor": 4.0}, "low_freq_factor"),
+        ("llama3", {"max_position_embeddings": 100}, "max_position_embeddings"),
+        ("llama3", {"max_position_embeddings": 131072.0}, "max_position_embeddings"),
         ("longrope", {}, "short_factor"),
         ("longrope", {"short_factor": [1.0] * 64, "long_factor": [1.0] * 3}, "long_factor"),
         ("longrope", {"short_factor": [1.0] * 64, "long_factor": [0.0] * 64}, "above 0"),

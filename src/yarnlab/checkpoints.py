@@ -221,6 +221,11 @@ def _check_declared_rope(config: Any, rope: Rope, where: Path) -> None:
 
     check_config(config, rope, where=str(where))
     longest = config.max_position_embeddings
+    if (declared := getattr(rope, "max_position_embeddings", None)) not in (None, longest):
+        raise RopeMismatch(
+            f"{where / 'config.json'}: its `max_position_embeddings` is {longest}, the study's `rope` says {declared}. "
+            "Correct the study"
+        )
     if stock_block(config).get("rope_type") == "dynamic" and longest != rope.original_context:
         raise RopeMismatch(
             f"{where / 'config.json'}: its dynamic rope scales inputs of more than {longest} tokens "

@@ -308,19 +308,32 @@ class Llama3(Rope):
     NTK-by-parts linear in r = L·θ/2π with α = low_freq_factor and β = high_freq_factor, so γ = (r − α)/(β − α) within
     [0, 1]: the paper's own ramp (Eq. 18) with other bounds and without a temperature. For parents that have it.
 
-    Raises ValueError unless 0 < low_freq_factor < high_freq_factor.
+    The scale says what low frequencies are divided by, not how long the context is: 8 and 32 of L = 8192 both serve
+    131,072 tokens (Llama 3.1, 3.2). `max_position_embeddings` says that; without it the context is taken to be s·L.
+
+    Raises ValueError unless 0 < low_freq_factor < high_freq_factor and max_position_embeddings is at least L.
     """
 
     method = "llama3"
 
     low_freq_factor: float = 1.0
     high_freq_factor: float = 4.0
+    max_position_embeddings: int | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        low, high = self.low_freq_factor, self.high_freq_factor
+        low, high, longest = self.low_freq_factor, self.high_freq_factor, self.max_position_embeddings
         if not (_is_number(low) and _is_number(high) and 0 < low < high):
             raise ValueError(f"low_freq_factor must be above 0 and below high_freq_factor, got {low!r}, {high!r}")
+        if longest is not None and not (type(longest) is int and longest >= self.original_context):
+            raise ValueError(
+                f"max_position_embeddings must be a whole number of {self.original_context} or more, got {longest!r}"
+            )
+
+    @property
+    def context(self) -> int:
+        """What config.json says that the model serves, in tokens; where that isn't given, s·L."""
+        return super().context if self.max_position_embeddings is None else self.max_position_embeddings
 
     def inv_freq(self) -> Tensor:
         import torch

@@ -90,6 +90,12 @@ def test_files_folders_patterns_and_lists_of_them(books, tokenizer, tmp_path):
     assert texts_of(build(books / "[draft]/*.txt", tokenizer, tmp_path / "own"), tokenizer) == TEXTS[:1]
 
 
+def test_a_name_that_is_no_text_is_said(books):
+    (books / os.fsdecode(b"caf\xe9.txt")).write_text(TEXTS[0])
+    with pytest.raises(CorpusError, match=r"my books: the name b'.*caf\\xe9\.txt' is not in UTF-8: rename it"):
+        TextFiles((str(books),)).files()
+
+
 def test_paths_begin_at_the_project_the_root_or_home(books, monkeypatch):
     monkeypatch.setenv("HOME", str(books.parent))
     assert list(TextFiles(("~/my books",)).files().values()) == list(TextFiles((str(books),)).files().values())

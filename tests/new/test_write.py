@@ -202,7 +202,7 @@ def test_a_repository_is_pinned_and_nothing_but_its_words_are_fetched(
         command = [sys.executable, "-c", HUB, str(tmp_path), str(books)]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stderr[-2000:]
-        assert set(hub.downloads()) == {"config.json", "tokenizer.json"}
+        assert set(hub.downloads()) == {"config.json", "tokenizer.json", "tokenizer_config.json"}
         assert hub.commit("models", "owner/tiny") in (tmp_path / "hub.lock.yaml").read_text()
     study = load_study(tmp_path / "mine.yaml")
     assert study.architecture("base").hidden_size == 32 and "owner/tiny@main" in read_architectures()

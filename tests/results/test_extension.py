@@ -138,10 +138,14 @@ def test_an_arm_that_is_missing_is_named(mine: Results) -> None:
     assert found["reaches"].status == "holds"
 
 
-def test_a_model_that_was_extended_before_is_judged_from_its_window(study: Path, tmp_path: Path) -> None:
-    """Its L is the window that it has; s is what the new one is of that."""
+@pytest.mark.parametrize(
+    "rope",
+    [{"method": "yarn", "scale": 4.0}, {"method": "llama3", "scale": 32.0, "max_position_embeddings": 1024}],
+)
+def test_a_model_that_was_extended_before_is_judged_from_its_window(rope: dict, study: Path, tmp_path: Path) -> None:
+    """Its L is the window that it has; s is what the new one is of that. A scale of llama3 does not say it."""
     plan = json.loads((study / "study.json").read_text())
-    plan["models"]["base"] |= {"method": "yarn", "scale": 4.0, "kind": "hub"}
+    plan["models"]["base"] |= {**rope, "kind": "hub"}
     (tmp_path / "study.json").write_text(json.dumps(plan))
     found = load(tmp_path)
     assert found.original_context == 4 * 256

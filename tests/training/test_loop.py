@@ -73,6 +73,15 @@ def test_another_rope_than_the_declared_one_stops_training(architecture, run_of)
         loop.train(objective, run_of([phase()]))
 
 
+def test_text_of_another_tokenizer_stops_training(architecture, run_of):
+    model = model_of(architecture)
+    model.config.vocab_size = 5  # the embedding has more rows: nothing but the check can tell
+    with pytest.raises(
+        loop.TrainingError, match=r"phase demo, step 1: there is a token id \d+, .* ends at 4: the text"
+    ):
+        loop.train(build_objective(model, phase(), Group()), run_of([phase()]))
+
+
 def test_what_is_not_in_force_is_said(architecture):
     """A model that is whole, or in another dtype, where the phase asks for something else."""
     objective, chosen = build_objective(model_of(architecture), phase(), Group()), phase()

@@ -50,8 +50,16 @@ class TextFiles:
         return ", ".join(self.paths)
 
     def files(self) -> dict[str, Path]:
-        """Name below the folder that all have in common → file, sorted. CorpusError for a path that has none."""
+        """Name below the folder that all have in common → file, sorted.
+
+        CorpusError for a path that has none, and for a name that is no text, which no table of documents could hold.
+        """
         found = {Path(os.path.abspath(file)) for path in self.paths for file in _files_at(path)}
+        try:
+            "".join(map(str, found)).encode()
+        except UnicodeEncodeError:
+            bad = next(name for name in map(os.fsencode, found) if name != name.decode(errors="ignore").encode())
+            raise CorpusError(f"path {self}: the name {bad!r} is not in UTF-8: rename it, or leave it out") from None
         common = Path(os.path.commonpath([file.parent for file in found]))
         return {file.relative_to(common).as_posix(): file for file in sorted(found)}
 

@@ -7,10 +7,9 @@ import random
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from yarnlab.corpus.packages import CorpusError, Document
-from yarnlab.provenance import read_json
 
 if TYPE_CHECKING:
     import tokenizers
@@ -18,7 +17,9 @@ if TYPE_CHECKING:
 BOS, EOS = "<s>", "</s>"
 BOS_ID, EOS_ID = 0, 1
 PROBE = " It's 1,234.5 °C\n\tdef naïve(x):  return x != 7"
-# A chat tokenizer's EOS is the end of a turn; what pre-training text ended with has these names.
+# A chat tokenizer's BOS may be the beginning of a turn, its EOS is the end of one; what pre-training text ended with
+# has the last names.
+TURN_BEGINS = ("<|im_start|>", "<|start_header_id|>", "<|start|>", "<start_of_turn>")
 TURN_ENDS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<|return|>", "<end_of_turn>", "<|eot|>")
 TEXT_ENDS = ("<|endoftext|>", "<|end_of_text|>", "</s>", "<eos>")
 
@@ -83,10 +84,10 @@ def special_ids(folder: Path, separator: str | None = None) -> Special:
 
     A tokenizer without BOS (Qwen's) has its EOS stand between documents, on both sides. Where EOS is a chat model's end
     of a turn (`<|im_end|>`, `<|eot_id|>`) and the tokenizer knows the end of a text too, documents end with that, as
-    they did in pre-training. Raises CorpusError where there is no EOS, or no such separator.
+    they did in pre-training. Raises CorpusError where there is no EOS, no such separator, or a file that can't be read.
     """
-    names = read_json(folder / "tokenizer_config.json")
-    numbers = read_json(folder / "config.json")
+    names = _json(folder / "tokenizer_config.json")
+    numbers = _json(folder / "config.json")
     tokenizer = load_tokenizer(folder)
 
     def find(key: str) -> int | None:
@@ -103,15 +104,33 @@ def special_ids(folder: Path, separator: str | None = None) -> Special:
     if separator is not None and eos is None:
         raise CorpusError(f"separator {separator!r}: the tokenizer in {folder} has no such token")
     if eos is None:
-        raise CorpusError(f"the tokenizer in {folder} names no EOS token, so documents can't be set apart")
+        raise CorpusError(
+            f"the tokenizer in {folder} names no EOS token, so documents can't be set apart: name one as `eos_token` "
+            "in its tokenizer_config.json, or as the corpus's `separator`"
+        )
     special = {token.content: id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
     if separator is None and tokenizer.id_to_token(eos) in TURN_ENDS:
         eos = next((special[end] for end in TEXT_ENDS if end in special), eos)
     return Special(eos if bos is None else bos, eos)
 
 
+def _json(file: Path) -> dict[str, Any]:
+    if not file.exists():
+        return {}
+    try:
+        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise _damaged(file, error) from None
+    return found
+
+
+def _damaged(file: Path, error: Exception) -> CorpusError:
+    reason = " ".join(str(error).split())
+    return CorpusError(f"{file} can't be read ({reason}): fetch it again, or save the tokenizer anew")
+
+
 def load_tokenizer(folder: Path) -> tokenizers.Tokenizer:
-    """The tokenizer.json of a folder. Raises CorpusError where there is none.
+    """The tokenizer.json of a folder. Raises CorpusError where there is none, or none that can be read.
 
     Text that spells a special token stays text: a file with `<s>` in it has no document border there.
     """
@@ -123,7 +142,10 @@ def load_tokenizer(folder: Path) -> tokenizers.Tokenizer:
             f"{folder} has no tokenizer.json. If it has a tokenizer.model, convert it once: "
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
         )
-    tokenizer = Tokenizer.from_file(str(file))
+    try:
+        tokenizer = Tokenizer.from_file(str(file))
+    except Exception as error:  # the library has no class of its own for it
+        raise _damaged(file, error) from None
     tokenizer.encode_special_tokens = True  # as text
     return tokenizer
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from yarnlab.families.config import stock_block
 from yarnlab.families.keys import dropout
 from yarnlab.families.parity import apart, check_parity, small_model
 from yarnlab.families.parts import UnsupportedModel, experts
-from yarnlab.rope import Rope, make_rope
+from yarnlab.rope import Rope, Temperature, make_rope
 
 SCALE = 4.0  # of the YaRN that a family is extended with
 # What a family's config class leaves out or has otherwise than its published checkpoints, so that its default config
@@ -100,31 +101,60 @@ def try_family(family: str, root: Path) -> Fare:
 
 
 def declared_rope(config: Any) -> Rope:
-    """The rope that a study would declare for a published config; UnsupportedModel for a type without a method."""
-    block = stock_block(config)
-    kind = block.get("rope_type", "default")
+    """The rope that a study would declare for a published config.
+
+    Raises UnsupportedModel for a type without a method, and for a config that does not say how long its window is.
+    """
+    block, family = stock_block(config), config.model_type
+    kind, longest = block.get("rope_type", "default"), getattr(config, "max_position_embeddings", None)
+    if not isinstance(longest, int):
+        raise UnsupportedModel(
+            f"family {family}: config.json has no `max_position_embeddings`, so nothing says how long the model's "
+            "window is: add it"
+        )
+    original = block.get("original_max_position_embeddings")
+    if kind == "linear" and original is None:
+        raise UnsupportedModel(
+            f"family {family}: its rope is scaled by {block.get('factor')}, and whether its `max_position_embeddings` "
+            f"of {longest:,} is the window before or after that, config.json does not say: add "
+            "`original_max_position_embeddings`, the window before, beside the factor"
+        )
     dimensions = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     shared: dict[str, Any] = {
-        "original_context": int(block.get("original_max_position_embeddings") or config.max_position_embeddings),
+        "original_context": int(original or longest),
         "head_dim": int(dimensions * (block.get("partial_rotary_factor") or 1.0)),
         "base": float(block["rope_theta"]),
         "scale": float(block.get("factor") or 1.0),
     }
     if kind == "yarn":
-        from yarnlab.families.config import stock_rotary
-        from yarnlab.families.rotary import stock_tables
-
-        factor = stock_tables(stock_rotary(config))[1]
+        factor = _stock_factor(config)
         bounds = {"alpha": block.get("beta_slow") or 1.0, "beta": block.get("beta_fast") or 32.0}
         options = {**bounds, "truncate": block.get("truncate", True), "temperature": {"factor": factor}}
         return make_rope("yarn", **shared, **options)
     if kind == "llama3":
-        return make_rope("llama3", **shared, **{key: block[key] for key in ("low_freq_factor", "high_freq_factor")})
+        bounds = {key: block[key] for key in ("low_freq_factor", "high_freq_factor")}
+        return make_rope("llama3", **shared, **bounds, max_position_embeddings=longest)
     if kind == "longrope":
-        return make_rope("longrope", **shared, **{key: block[key] for key in ("short_factor", "long_factor")})
+        if block.get("factor") is None:  # as Phi-3's, where the two lengths say it
+            shared["scale"] = longest / shared["original_context"]
+        rope = make_rope("longrope", **shared, **{key: block[key] for key in ("short_factor", "long_factor")})
+        factor = _stock_factor(config)
+        usual = math.isclose(factor, rope.attention_factor, rel_tol=1e-9)
+        return rope if usual else replace(rope, temperature=Temperature(factor=factor))
     if kind in ("default", "linear"):
         return make_rope("none" if kind == "default" else "pi", **shared)
-    raise UnsupportedModel(f"its rope is of type {kind}, for which there is no method")
+    raise UnsupportedModel(
+        f"family {family}: its rope is of type {kind}, which can't be extended further. Where it was put in for longer "
+        "inputs alone, without training (`dynamic`), take it out of config.json and extend the model as it was before"
+    )
+
+
+def _stock_factor(config: Any) -> float:
+    """What stock transformers multiplies this config's cos and sin by."""
+    from yarnlab.families.config import stock_rotary
+    from yarnlab.families.rotary import stock_tables
+
+    return stock_tables(stock_rotary(config))[1]
 
 
 def extended(folder: Path, rope: Rope) -> float:

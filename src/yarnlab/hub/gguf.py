@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import tempfile
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import redirect_stderr
@@ -23,6 +24,7 @@ from yarnlab.provenance import read_json, sha256_of, write_json
 from yarnlab.weights import save_tensors
 
 WEIGHTS = "model.safetensors"
+WORDS = ("config.json", "tokenizer.json", "tokenizer_config.json")
 PLAIN = ("F32", "F16", "BF16", "F64")  # of GGML's types, those that lose nothing in fp32
 BYTES = 4  # of a weight in fp32
 
@@ -137,20 +139,37 @@ def _tokens(declared: Declared) -> dict[str, str | None]:
     return {"bos": declared.bos, "eos": declared.eos}
 
 
-def _write(source: Path, folder: Path, declared: Declared) -> None:
-    """Weights, config and tokenizer as stock transformers reads them from the file."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+def read_words(source: Path) -> dict[str, bytes]:
+    """config.json and the tokenizer's two files that come of a GGUF file; its weights are not read.
+
+    Raises HubError for a file that transformers cannot read.
+    """
+    from transformers import AutoConfig
+
+    inspect(source)
+    with tempfile.TemporaryDirectory() as folder:
+        _write_words(source, Path(folder), Declared(), _read(AutoConfig, source))
+        return {name: (Path(folder) / name).read_bytes() for name in WORDS}
+
+
+def _read(kind: Any, source: Path, **options: Any) -> Any:
+    """What one of transformers' Auto classes makes of the file; HubError if it can't."""
     from transformers.utils import logging
 
     logging.disable_progress_bar()
-    place = {"gguf_file": source.name}
     try:
         with redirect_stderr(StringIO()):  # a bar with a step for each tensor, which nothing switches off
-            model: Any = AutoModelForCausalLM.from_pretrained(source.parent, dtype=torch.float32, **place)
-            tokenizer: Any = AutoTokenizer.from_pretrained(source.parent, **place)
+            return kind.from_pretrained(source.parent, gguf_file=source.name, **options)
     except Exception as error:  # of a class for each family and kind of fault
         raise _unreadable(source, error) from None
+
+
+def _write(source: Path, folder: Path, declared: Declared) -> None:
+    """Weights, config and tokenizer as stock transformers reads them from the file."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    model = _read(AutoModelForCausalLM, source, dtype=torch.float32)
     tensors, seen = {}, set[int]()
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() not in seen:  # a head that is the embedding; whoever loads it ties them again
@@ -158,9 +177,17 @@ def _write(source: Path, folder: Path, declared: Declared) -> None:
             tensors[name] = tensor.contiguous()
     save_tensors(tensors, folder / WEIGHTS, {"format": "pt"})
     (folder / WEIGHTS).chmod(0o644)
+    _write_words(source, folder, declared, model.config)
+
+
+def _write_words(source: Path, folder: Path, declared: Declared, read: Any) -> None:
+    """The tokenizer's files, and the config that was `read` from the file."""
+    from transformers import AutoTokenizer
+
+    tokenizer = _read(AutoTokenizer, source)
     tokenizer.save_pretrained(folder)
     _name_tokens(folder, tokenizer, declared, source)
-    config = {key: value for key, value in model.config.to_dict().items() if not key.startswith("_")}
+    config = {key: value for key, value in read.to_dict().items() if not key.startswith("_")}
     config.pop("quantization_config", None)
     special = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     for key in ("bos", "eos"):

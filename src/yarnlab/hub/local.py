@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,11 +45,11 @@ class LocalAsset:
 
     @property
     def _place(self) -> Path:
-        return project_root() / Path(self.path).expanduser()
+        return project_root() / os.path.expanduser(self.path)
 
     def names(self) -> list[str]:
         """Its files, sorted, chosen as those of a repository are. HubError says what is missing or no such folder."""
-        where = "" if Path(self.path).expanduser().is_absolute() else f", relative to {project_root()}"
+        where = "" if os.path.isabs(os.path.expanduser(self.path)) else f", relative to {project_root()}"
         if self.gguf:
             if not self._place.is_file():
                 raise HubError(f"path {self.path}: there is no file {self._place}; give the GGUF file{where}")

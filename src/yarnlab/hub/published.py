@@ -118,6 +118,8 @@ def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any]:
     if not scaling:
         return {"rope_type": "default", "rope_theta": theta}
     kind = scaling.get("rope_type") or scaling.get("type")
+    if kind == "su":  # as Phi-3's first files call it
+        kind = "longrope"
     if kind in STOCK:
         _only(scaling, STOCK[kind], name)
         return {**{k: v for k, v in scaling.items() if k != "type"}, "rope_type": kind, "rope_theta": theta}
@@ -125,7 +127,9 @@ def _rope(config: Mapping[str, Any], family: str, name: str) -> dict[str, Any]:
         return _yarn(scaling, theta, family, name, official=_is_official(config))
     if kind in ("linear", "dynamic"):
         _only(scaling, {"factor", *(WRITTEN_ALWAYS if kind == "linear" else ())}, name)
-        return {"rope_type": kind, "rope_theta": theta, "factor": _number(scaling, "factor", name)}
+        # Its frequencies need no window, whoever extends the model further does.
+        window = {key: value for key, value in scaling.items() if key == "original_max_position_embeddings"}
+        return {"rope_type": kind, "rope_theta": theta, "factor": _number(scaling, "factor", name), **window}
     if kind == "ntk":  # the base itself is larger (LlamaNTKScaledRotaryEmbedding.py:6)
         _only(scaling, {"factor", *WRITTEN_ALWAYS}, name)
         head_dim = config.get("head_dim") or config["hidden_size"] // config["num_attention_heads"]

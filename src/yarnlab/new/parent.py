@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from yarnlab.corpus.packages import CorpusError
+from yarnlab.corpus.tokenizer import TURN_BEGINS, load_tokenizer, special_ids
 from yarnlab.errors import UserError
+from yarnlab.hub.gguf import is_gguf, read_words
 from yarnlab.provenance import project_root
 from yarnlab.rope import Rope, Temperature, options
 from yarnlab.study import architectures
@@ -18,6 +23,7 @@ from yarnlab.study.schema import Architecture
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 TOKENIZER = "tokenizer.json"
+WORDS = ("config.json", TOKENIZER, "tokenizer_config.json")  # what says all that a study needs
 
 
 class NewError(UserError):
@@ -30,8 +36,8 @@ class Parent:
 
     asset: its keys in a study. architecture, vocab_size: its shape. rope: what a study declares of its own rope, None
     for plain RoPE. window: the tokens that it reads as it is. ignored: keys of config.json to leave out. trainable: not
-    so for experts. attends: the tokens that each layer sees, where all see no more than so many. tokenizer: the file,
-    None where it is not at hand.
+    so for experts. attends: the tokens that each layer sees, where all see no more than so many. files: WORDS by name,
+    those that it has.
     """
 
     asset: dict[str, Any]
@@ -39,10 +45,10 @@ class Parent:
     vocab_size: int
     rope: dict[str, Any] | None
     window: int
+    files: Mapping[str, bytes]
     ignored: tuple[str, ...] = ()
     trainable: bool = True
     attends: int | None = None
-    tokenizer: bytes | None = None
 
     @property
     def name(self) -> str:
@@ -56,19 +62,31 @@ class Parent:
 
 
 def find_parent(model: str, revision: str, ignored: Sequence[str] = ()) -> Parent:
-    """The model in a folder, or in a repository of the hub, which is pinned. Its shape is recorded.
+    """The model in a folder or GGUF file, or in a repository of the hub, which is pinned. Its shape is recorded.
 
-    Raises NewError for what is neither, HubError for files that are missing, UnsupportedModel for a model without a
-    rope or with settings that mean another one than its code would make.
+    Raises NewError for what is none of them, or names no EOS; HubError for files that are missing, UnsupportedModel for
+    a model without a rope or with settings that mean another one than its code would make.
     """
-    folder = Path(model).expanduser()
+    folder = Path(os.path.expanduser(model))
     if folder.is_dir() and not (folder / "config.json").is_file():
-        raise NewError(f"--model {model}: has no config.json; give the folder that `save_pretrained` wrote")
+        inside = next((f": {file}" for file in sorted(folder.glob("*")) if is_gguf(file.name)), "")
+        raise NewError(
+            f"--model {model}: has no config.json; give the folder that `save_pretrained` wrote, or a GGUF file{inside}"
+        )
+    if folder.is_file() and is_gguf(folder.name):
+        files = read_words(folder)
+        asset = {"type": "model", "path": project_path(folder)}
+        begin, end = _borders(files, model)
+        if begin in TURN_BEGINS:  # of a chat, and text is none
+            asset |= {"bos": end, "eos": end}
+        return _described(asset, folder, files, ignored)
     if folder.is_dir():
         asset = {"type": "model", "path": project_path(folder)}
         return _described(asset, folder, _local_files(asset), ignored)
     if folder.exists():
-        raise NewError(f"--model {model}: is a file; give the folder that holds config.json, weights and tokenizer")
+        raise NewError(
+            f"--model {model}: is a file; give the folder that holds config.json, weights and tokenizer, or a GGUF file"
+        )
     if not REPOSITORY.fullmatch(model) or model.startswith((".", "/", "~")):
         raise NewError(
             f"--model {model}: there is no such folder, and it is no repository of the hub, which reads owner/name"
@@ -79,8 +97,15 @@ def find_parent(model: str, revision: str, ignored: Sequence[str] = ()) -> Paren
 
 
 def project_path(path: Path) -> str:
-    """A path as studies name it: relative to the project's folder where it lies there, else absolute."""
-    found = path.expanduser().resolve()
+    """A path as studies name it: relative to the project's folder where it lies there, else absolute.
+
+    Raises NewError for one that is no text, which no study file could hold.
+    """
+    found = Path(os.path.expanduser(path)).resolve()
+    try:
+        str(found).encode()
+    except UnicodeEncodeError:
+        raise NewError(f"the path {os.fsencode(found)!r} is not in UTF-8: rename it") from None
     root = project_root().resolve()
     return f"./{found.relative_to(root).as_posix()}" if found.is_relative_to(root) else found.as_posix()
 
@@ -92,9 +117,9 @@ def record_architectures(data: Mapping[str, Any]) -> list[str]:
     """
     found = []
     for _, hub, asset in architectures.unstated(data):
-        if asset:
+        if asset and not asset.get("wheel"):
             name = asset.get("path") or str(asset.get("repo"))
-            folder = str(project_root() / Path(name).expanduser()) if asset.get("path") else name
+            folder = str(project_root() / os.path.expanduser(name)) if asset.get("path") else name
             find_parent(folder, str(asset.get("revision") or "main"), tuple(hub.get("ignored_config") or ()))
             found.append(architectures.key_of(asset))
     return found
@@ -105,11 +130,30 @@ def _local_files(asset: dict[str, Any]) -> dict[str, bytes]:
 
     local = LocalAsset("model", asset["path"])
     names = local.names()  # HubError names what is missing
-    return {name: (local.folder / name).read_bytes() for name in ("config.json", TOKENIZER) if name in names}
+    return {name: (local.folder / name).read_bytes() for name in WORDS if name in names}
+
+
+@contextmanager
+def tokenizer_folder(files: Mapping[str, bytes]) -> Iterator[Path]:
+    """WORDS in a folder for a while, where the readers of tokenizers take them from."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, content in files.items():
+            (Path(folder) / name).write_bytes(content)
+        yield Path(folder)
+
+
+def _borders(files: Mapping[str, bytes], name: str) -> tuple[str, str]:
+    """The tokens that begin and end a document. NewError where there is none, or the tokenizer can't be read."""
+    with tokenizer_folder(files) as folder:
+        try:
+            special, tokenizer = special_ids(folder), load_tokenizer(folder)
+        except CorpusError as error:
+            raise NewError(str(error).replace(str(folder), name)) from None
+    return tokenizer.id_to_token(special.bos), tokenizer.id_to_token(special.eos)
 
 
 def _published_files(asset: dict[str, Any], scratch: Path) -> dict[str, bytes]:
-    """config.json and tokenizer.json at the commit that the lock pins, or has pinned now."""
+    """WORDS at the commit that the lock pins, or has pinned now."""
     from yarnlab.hub.fetch import fetch
     from yarnlab.hub.lock import Asset, lock_file, read_lock
     from yarnlab.hub.pin import lock_assets
@@ -117,7 +161,7 @@ def _published_files(asset: dict[str, Any], scratch: Path) -> dict[str, bytes]:
     wanted = Asset("model", asset["repo"], asset["revision"])
     lock_assets([wanted], lock_file())
     locked = read_lock(lock_file())[wanted.key]
-    names = [name for name in ("config.json", TOKENIZER) if name in locked.files]
+    names = [name for name in WORDS if name in locked.files]
     if "config.json" not in names:
         raise NewError(f"{asset['repo']} has no config.json: it is no model of transformers")
     exact = Asset("model", asset["repo"], locked.commit, tuple(names))
@@ -148,7 +192,9 @@ def _described(asset: dict[str, Any], where: Path, files: dict[str, bytes], igno
     except UnsupportedModel as error:
         why = str(error).replace(f"{where}", name)
         hint = "" if "ignored_config" not in why else ". Here: --ignored-config KEY"
-        raise UnsupportedModel(f"{why}{hint}") from None
+        raise UnsupportedModel(f"{why if name in why else f'{name}: {why}'}{hint}") from None
+    if TOKENIZER in files:
+        _borders(files, name)
     architectures.record(
         name, shape.model_dump(exclude_unset=True, exclude_none=True), config.vocab_size, files["config.json"]
     )
@@ -160,11 +206,12 @@ def _described(asset: dict[str, Any], where: Path, files: dict[str, bytes], igno
         shape,
         config.vocab_size,
         _declared(rope),
-        int(config.max_position_embeddings),
+        # Cards of Qwen tell to add a yarn block alone, and leave the window as it was.
+        max(int(config.max_position_embeddings), rope.context if rope.method in ("yarn", "pi") else 0),
+        files,
         tuple(dict.fromkeys([*ignored, *drops])),
         not experts(config),
         int(sliding) if sliding and everywhere else None,
-        files.get(TOKENIZER),
     )
 
 

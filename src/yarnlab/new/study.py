@@ -16,10 +16,10 @@ from typing import Any
 
 from yarnlab.cost import training_flops
 from yarnlab.new.machine import Machine
-from yarnlab.new.parent import NewError, Parent
+from yarnlab.new.parent import TOKENIZER, NewError, Parent
 from yarnlab.new.text import Text, shortest_passkey
 from yarnlab.plan.stages import Plan
-from yarnlab.study.schema import Study
+from yarnlab.study.schema import RopeChoice, Study
 
 MFU = 0.4  # the share of the device's peak that is reckoned with, as in `yarnlab plan`
 STEPS, FEWEST_STEPS = 400, 20  # the paper's for s = 16 (§4.1); below the second a training says little
@@ -160,11 +160,9 @@ def _notes(parent: Parent, sizes: Sizes) -> list[str]:
             f"Every layer attends to the last {parent.attends:,} tokens only, whatever its rope; `drop_sliding_window` "
             "of the base's `hub` lifts that."
         )
-    declared = (parent.rope or {}).get("scale", 1.0) * parent.architecture.original_context
-    if round(declared) != sizes.window:
-        found.append(
-            f"The base serves {sizes.window:,} tokens; the report's L is s·L of its own rope, {round(declared):,}."
-        )
+    own = RopeChoice(**parent.rope).make(parent.architecture).context if parent.rope else sizes.window
+    if own != sizes.window:
+        found.append(f"The base serves {sizes.window:,} tokens; the report's L is s·L of its own rope, {own:,}.")
     if not parent.trainable:
         found.append("A model with experts: its router's loss is no part of the training here, so nothing is trained.")
     return found
@@ -209,7 +207,7 @@ def _evaluations(parent: Parent, sizes: Sizes, models: list[str], machine: Machi
     doublings = [window * 2**n for n in range(1, 24) if window * 2**n <= context]
     if doublings and window % 4 == 0:
         found["context"] = {**shared, "contexts": [window], "max_length": doublings[-1], "models": static}
-    shortest = shortest_passkey(parent.tokenizer) if parent.tokenizer is not None else 0
+    shortest = shortest_passkey(parent.files) if TOKENIZER in parent.files else 0
     lengths = sorted({window // 2, window, *doublings, context})
     if fitting := [n for n in lengths if n >= shortest + FILLER]:
         found["passkey"] = {**shared, "lengths": fitting, "trials": TRIALS, "models": models}

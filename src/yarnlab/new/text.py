@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.corpus.local import TextFiles, format_of
 from yarnlab.corpus.local_documents import EmptyPart, LocalDocuments
-from yarnlab.new.parent import TOKENIZER, NewError, Parent, project_path
+from yarnlab.new.parent import TOKENIZER, NewError, Parent, project_path, tokenizer_folder
 
 if TYPE_CHECKING:
     import tokenizers
@@ -51,7 +50,7 @@ def local_text(paths: Sequence[str], column: str, parent: Parent, context: int, 
     """
     named = [project_path(Path(path)) for path in paths]
     files = TextFiles(tuple(named)).files()
-    if parent.tokenizer is None:
+    if TOKENIZER not in parent.files:
         raise NewError(
             f"{parent.name} has no {TOKENIZER}, so nobody can tell how long the text is: convert its tokenizer once, "
             "AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER)"
@@ -62,7 +61,7 @@ def local_text(paths: Sequence[str], column: str, parent: Parent, context: int, 
     shared["tokenizer"] = "base"
     found = (0, 0.0, 0.0)
     for share in SHARES:
-        long, rate = _held_out(files, column, (1 - share, 1.0), seed, parent.tokenizer, context)
+        long, rate = _held_out(files, column, (1 - share, 1.0), seed, parent.files, context)
         found = max(found, (long, share, rate), key=lambda each: each[0])
         if long >= ENOUGH:
             break
@@ -79,11 +78,16 @@ def local_text(paths: Sequence[str], column: str, parent: Parent, context: int, 
 
 
 def _held_out(
-    files: dict[str, Path], column: str, part: tuple[float, float], seed: int, tokenizer: bytes, context: int
+    files: dict[str, Path],
+    column: str,
+    part: tuple[float, float],
+    seed: int,
+    words: Mapping[str, bytes],
+    context: int,
 ) -> tuple[int, float]:
     """(documents of at least `context` tokens, up to MOST; tokens a byte) in a part of the text."""
     documents = LocalDocuments(files, column, (round(part[0], 2), part[1]), seed)
-    known = _tokenizer(tokenizer)
+    known = _tokenizer(words)
     long = tokens = size = 0
     try:
         for _, ids in documents.encoded(known):
@@ -97,18 +101,17 @@ def _held_out(
     return long, tokens / size if size else 0.0
 
 
-def shortest_passkey(tokenizer: bytes) -> int:
+def shortest_passkey(words: Mapping[str, bytes]) -> int:
     """Tokens that a passkey prompt takes with its answer and without filler."""
     from yarnlab.corpus.passkey import PasskeyText
 
-    text = PasskeyText(_tokenizer(tokenizer))
+    text = PasskeyText(_tokenizer(words))
     key = max((text.key_ids(digits) for digits in ("10203", "98765", "00000")), key=len)
     return 1 + sum(map(len, (text.test.opening, text.test.statement(key), text.test.question, key)))
 
 
-def _tokenizer(content: bytes) -> tokenizers.Tokenizer:
+def _tokenizer(words: Mapping[str, bytes]) -> tokenizers.Tokenizer:
     from yarnlab.corpus.tokenizer import load_tokenizer
 
-    with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / TOKENIZER).write_bytes(content)
-        return load_tokenizer(Path(folder))
+    with tokenizer_folder(words) as folder:
+        return load_tokenizer(folder)

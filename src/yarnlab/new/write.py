@@ -16,6 +16,7 @@ from yarnlab.study.read import StudyError
 
 NAME = re.compile(r"[a-z0-9][a-z0-9.-]{0,63}")
 SEED = 42
+LARGEST_SCALE = 10_000  # beyond any text that there is
 
 
 def write_study(
@@ -42,8 +43,11 @@ def write_study(
         raise NewError(f"{name!r} is no name of a study: small letters, digits, dots and hyphens, 64 at most")
     if file.exists() and not force:
         raise NewError(f"{file} is there already: choose another name, or overwrite it with --force")
-    if not 1 < scale < float("inf"):
-        raise NewError(f"--scale {scale:g}: give how many times the window shall be, a number above 1")
+    if not 1 < scale <= LARGEST_SCALE:
+        raise NewError(
+            f"--scale {scale:g}: give how many times the window shall be, a number above 1 (and at most "
+            f"{LARGEST_SCALE:,})"
+        )
     machine = find_machine(device, hours)
     parent = find_parent(model, revision, ignored)
     context = new_context(parent, scale)
@@ -53,9 +57,10 @@ def write_study(
     file.write_text(content, encoding="utf-8")
     try:
         study = load_study(file)
-    except StudyError:  # of the text as it is in the file: nothing half right stays
+    except StudyError as error:  # nothing half right stays, so no line of the file can be named
         file.unlink() if before is None else file.write_text(before, encoding="utf-8")
-        raise
+        problems = "; ".join(line.partition(": ")[2] for line in str(error).splitlines())
+        raise NewError(f"{parent.name}: no sound study can be made of its config.json: {problems}") from None
     trained = [arm for arm, made in study.models.items() if made.train is not None]
     return "\n".join(
         [

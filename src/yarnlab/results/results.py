@@ -28,9 +28,9 @@ class Model:
 
     ramp: 'dimension' (official code) or 'rotations' (paper, Eq. 18), for methods that have a ramp; truncate: whether
     its borders are rounded; alpha, beta: rotations within the original context at them. attention_factor: √(1/t).
-    head_dim, rope_theta: D and b of an attention head; family_alpha, family_beta: the borders that suit it. tokens:
-    that it was trained on, in `steps`; batches: as JSON, what decides with the seed which ones a batch holds: corpus,
-    kinds of rows, their length, rows a batch.
+    max_position_embeddings: the context, where scale and L do not say it. head_dim, rope_theta: D and b of an attention
+    head; family_alpha, family_beta: the borders that suit it. tokens: that it was trained on, in `steps`; batches: as
+    JSON, what decides with the seed which ones a batch holds: corpus, kinds of rows, their length, rows a batch.
     """
 
     name: str
@@ -52,6 +52,7 @@ class Model:
     alpha: float = 1.0
     beta: float = 32.0
     attention_factor: float = 1.0
+    max_position_embeddings: int | None = None
     steps: int = 0
     tokens: int = 0
     batches: str = ""
@@ -59,7 +60,8 @@ class Model:
     @classmethod
     def of(cls, name: str, entry: dict[str, Any]) -> Model:
         """The model that an entry of `study.json` describes. Raises KeyError or TypeError for a bad one."""
-        own = {field.name: entry[field.name] for field in fields(cls) if field.name != "name"}
+        given = {"max_position_embeddings": None, **entry}  # which few have
+        own = {field.name: given[field.name] for field in fields(cls) if field.name != "name"}
         own |= {"published": tuple(own["published"]), "batches": json.dumps(own["batches"], sort_keys=True)}
         # A method without a ramp, and its options, has none to describe: null.
         own |= {key: own[f"family_{key}"] for key in ("alpha", "beta") if own[key] is None}
@@ -88,8 +90,8 @@ class Model:
 
     @property
     def context(self) -> float:
-        """s·L: the tokens that it is extended to."""
-        return self.scale * self.original_context
+        """The tokens that it is extended to: s·L, or what is declared where its scale does not say it (llama3)."""
+        return self.max_position_embeddings or self.scale * self.original_context
 
     @property
     def head(self) -> Head:
@@ -308,8 +310,8 @@ def load(directory: Path | str) -> Results:
     if base is None:
         return found
     # A model that was extended before is extended from the window that it has, not from its first pretraining's.
-    before = base.scale if found.form == "extension" else 1.0
-    return replace(found, original_context=round(before * base.original_context))
+    before = base.context if found.form == "extension" else base.original_context
+    return replace(found, original_context=round(before))
 
 
 def read_frames(

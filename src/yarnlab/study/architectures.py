@@ -51,7 +51,8 @@ def record(key: str, architecture: Mapping[str, Any], vocab_size: int, config: b
     entry = {"vocab_size": vocab_size, "config_sha256": hashlib.sha256(config).hexdigest()}
     known = read_architectures() | {key: {**entry, "architecture": dict(architecture)}}
     with replacing(architectures_file()) as temporary:
-        lines = [f"{json.dumps(name)}: {json.dumps(known[name])}\n" for name in sorted(known)]
+        # Letters as they are: YAML has no pairs of escapes for those beyond 16 bits.
+        lines = [f"{json.dumps(name, ensure_ascii=False)}: {json.dumps(known[name])}\n" for name in sorted(known)]
         temporary.write_text(HEADER + "".join(lines), encoding="utf-8")
 
 
@@ -62,7 +63,7 @@ def key_of(asset: Mapping[str, Any]) -> str:
 
 def local_config(asset: Mapping[str, Any]) -> Path | None:
     """The config.json of an asset of this machine."""
-    return project_root() / Path(str(asset["path"])).expanduser() / "config.json" if asset.get("path") else None
+    return project_root() / os.path.expanduser(str(asset["path"])) / "config.json" if asset.get("path") else None
 
 
 def unstated(data: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any], dict[str, Any]]]:
@@ -89,8 +90,10 @@ def complete(data: dict[str, Any], lines: Lines, file: Path) -> None:
                 f"{where}.asset: there is no asset {hub['asset']!r}{near(hub['asset'], data.get('assets') or ())}"
             )
         entry = read_architectures().get(key_of(asset))
+        missing = next(key for key in ("architecture", "vocab_size") if key not in hub)
+        if asset.get("wheel"):
+            raise StudyError(f"{where}.{missing}: is missing: nothing is recorded of models in a wheel")
         if entry is None:
-            missing = next(key for key in ("architecture", "vocab_size") if key not in hub)
             raise StudyError(f"{where}.{missing}: is missing, and of {key_of(asset)} it is not recorded: {again}")
         config = local_config(asset)
         found = hashlib.sha256(config.read_bytes()).hexdigest() if config is not None and config.is_file() else None

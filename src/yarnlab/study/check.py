@@ -15,7 +15,8 @@ from yarnlab.study.training import Train
 
 def find_problems(study: Study) -> list[Problem]:
     """Every cross-part mistake as (path of the key, what is wrong and what was expected)."""
-    for first in (_parents, _cycles, _ropes):  # what follows goes from parent to parent, and asks for their contexts
+    # What follows goes from parent to parent, and asks for their contexts.
+    for first in (_parents, _cycles, _ropes, _shorter):
         if problems := list(first(study)):
             return problems
     return [
@@ -60,23 +61,20 @@ def _ropes(study: Study) -> Iterator[Problem]:
             problem = rope_problem(at, rope.method, rope.scale, rope.options, study.architecture(arm))
             if problem is not None:
                 yield problem
-            elif (longer := _extended_parent(study, arm)) is not None:
-                yield (*at, "scale"), longer
 
 
-def _extended_parent(study: Study, arm: str) -> str | None:
-    """Why a child that is meant to be longer would be shorter than its parent: scales don't multiply."""
-    model = study.models[arm]
-    parent = study.models[model.parent].rope if model.parent in study.models else None
-    if parent is None or model.rope is None or "none" in (parent.method, model.rope.method):
-        return None
-    if model.rope.scale >= parent.scale:
-        return None
-    context = study.architecture(arm).original_context
-    return (
-        f"{model.rope.scale:g} x {context:,} tokens are fewer than the {parent.scale:g} x {context:,} of the parent "
-        f"{model.parent!r}: a scale counts from `original_context`, not from the parent's context"
-    )
+def _shorter(study: Study) -> Iterator[Problem]:
+    """Children that are meant to be longer than their parent and would be shorter: scales don't multiply."""
+    for arm, model in study.models.items():
+        if model.parent is None:
+            continue
+        rope, before = study.rope(arm), study.rope(model.parent)
+        if "none" not in (rope.method, before.method) and rope.context < before.context:
+            yield (
+                ("models", arm, "rope", "scale"),
+                f"{rope.scale:g} x {rope.original_context:,} tokens are fewer than the {before.context:,} of the "
+                f"parent {model.parent!r}: a scale counts from `original_context`, not from the parent's context",
+            )
 
 
 def _bases(study: Study) -> Iterator[Problem]:

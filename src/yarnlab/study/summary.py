@@ -37,6 +37,8 @@ def summarise(study: Study) -> dict[str, Any]:
             "family_beta": study.architecture(arm).beta,
             "published": list(model.published),
         }
+        if (longest := getattr(rope, "max_position_embeddings", None)) is not None:
+            models[name]["max_position_embeddings"] = longest
     return {
         "study": study.study,
         "title": study.title,

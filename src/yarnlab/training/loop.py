@@ -169,6 +169,12 @@ def accumulate(
     SIGTERM: told between two micro-batches, no process computes the next one, and there are no losses.
     """
     batch = rows.batch(step, group.share(phase.global_batch))
+    known = objective.model.config.vocab_size
+    if (largest := int(batch.ids.max())) >= known:  # on a GPU the embedding would end the process
+        raise TrainingError(
+            f"phase {phase.name}, step {step + 1}: there is a token id {largest}, the model's vocabulary ends at "
+            f"{known - 1}: the text was tokenised for another model"
+        )
     positions = local_positions(phase.seq_len, group)
     # Σ w, then (Σ NLL, count) over tokens that count, text and answers, then whether to stop; fp64.
     sums = torch.zeros(8, dtype=torch.float64)
