@@ -24,10 +24,15 @@ def prefixes(corpus: TokenisedCorpus, length: int, documents: int | None, vocab_
     """
     import numpy as np
 
-    wanted = len(corpus.names) if documents is None else documents
+    return np.stack([prefix(corpus, i, length, vocab_size) for i in range(documents_of(corpus, documents))])
+
+
+def documents_of(corpus: TokenisedCorpus, asked: int | None) -> int:
+    """How many documents are read where `asked` are asked for (None: all). EvaluationError if there are fewer."""
+    wanted = len(corpus.names) if asked is None else asked
     if wanted > len(corpus.names) or wanted == 0:
         raise EvaluationError(f"the corpus has {len(corpus.names)} documents, {max(1, wanted)} are asked for")
-    return np.stack([prefix(corpus, i, length, vocab_size) for i in range(wanted)])
+    return wanted
 
 
 def prefix(corpus: TokenisedCorpus, number: int, length: int, vocab_size: int) -> np.ndarray:

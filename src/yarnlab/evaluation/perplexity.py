@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Rows, Task
-from yarnlab.evaluation.documents import EvaluationError, prefix, prefixes
+from yarnlab.evaluation.documents import EvaluationError, documents_of, prefix, prefixes
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
 from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.study.fields import KeyPath, LengthGrid, Positive, Problem
@@ -137,11 +137,8 @@ def rows_under(
     progress: Progress,
 ) -> Rows:
     """`document_rows` of the first `documents` documents (None: all of them)."""
-    asked = len(task.corpus.names) if documents is None else documents
-    if asked > len(task.corpus.names):
-        raise EvaluationError(f"the corpus has {len(task.corpus.names)} documents, {asked} are asked for")
     of_one = partial(document_rows, rope, task, precision, lengths, columns)
-    return [row for i in range(asked) for row in of_one(i, progress)]
+    return [row for i in range(documents_of(task.corpus, documents)) for row in of_one(i, progress)]
 
 
 def document_rows(

@@ -21,6 +21,7 @@ from yarnlab.results.statistics import (
     Estimate,
     draws,
     expanded_tail,
+    resampled,
     student_half,
     student_quantile,
     widening,
@@ -210,6 +211,26 @@ def _estimate(
         method += widening(seeds)
     bounds = min(low, float(value)), max(high, float(value))
     return Estimate(float(value), *bounds, n, over, unit, method, documents - 1)
+
+
+def range_over_segments(table: pd.DataFrame) -> Estimate:
+    """How far the best factors of a document's segments lie apart, largest minus smallest, at one scale.
+
+    A segment's best factor is the vertex of its document-mean NLL, as in `fit`; at an end of the grid it is that end.
+    Documents are resampled, the same ones in all segments. NotMeasured for a grid of fewer than three factors.
+    """
+    nll = _nll(_grid(table), ["document", "segment", "factor"])
+    factors = nll.index.unique("factor").sort_values().to_numpy(float)
+    if len(factors) < 3:
+        raise NotMeasured(f"the grid needs three factors or more, it has {_listed(factors)}")
+    curves = nll.unstack(["segment", "factor"]).sort_index(axis=1)
+    values = curves.to_numpy(float).reshape(len(curves), -1, len(factors))
+
+    def spread(drawn: Array) -> Array:
+        """(resamples, documents, segments, factors) -> (resamples,)."""
+        return np.asarray(np.ptp(_lowest(drawn.mean(axis=1), factors), axis=1))
+
+    return resampled(values, spread, unit="√(1/t)")
 
 
 def _curves(table: pd.DataFrame) -> tuple[Array, Array, Array]:
