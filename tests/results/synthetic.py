@@ -160,6 +160,9 @@ def _further_kinds(directory: Path, name: str, m: dict, effect: np.ndarray, skip
     if m["kind"] == "pretrain":
         tables |= {k: getattr(synthetic_kinds, k)(m, effect, rng) for k in synthetic_kinds.ON_THE_BASE}
     tables["context"] = synthetic_kinds.context(m, effect, rng).assign(**rope)
+    tables["short_texts"] = synthetic_kinds.short_texts(
+        m, effect, rng, lambda n: log_perplexity(m["method"], m["scale"], n, m["kind"])
+    ).assign(**rope)
     tables["sliding_window"] = synthetic_kinds.sliding_window(m, effect, rng).assign(**rope)
     tables["passkey_official"] = synthetic_kinds.passkey_official(
         m, effect, rng, lambda n: hit_rate(m["method"], m["scale"], n, m["kind"])

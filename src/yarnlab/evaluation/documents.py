@@ -50,6 +50,19 @@ def prefix(corpus: TokenisedCorpus, number: int, length: int, vocab_size: int) -
     return tokens
 
 
+def texts_of(ids: np.ndarray, length: int) -> np.ndarray:
+    """The texts of a document: (texts, length), each BOS and the next `length` − 1 tokens of it.
+
+    Args:
+        ids: BOS and at least `length` − 1 document tokens, (tokens,).
+    """
+    import numpy as np
+
+    count = (len(ids) - 1) // (length - 1)
+    rows = ids[1 : 1 + count * (length - 1)].reshape(count, length - 1)
+    return np.concatenate([np.full((count, 1), ids[0]), rows], axis=1)
+
+
 def check_vocabulary(largest_id: int, vocab_size: int) -> None:
     """EvaluationError for a corpus with ids that the model does not have."""
     if largest_id >= vocab_size:

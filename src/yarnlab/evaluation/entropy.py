@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from yarnlab.evaluation.base import STATIC, Cell, Evaluation, Outcome, Passes, Rows, Task
-from yarnlab.evaluation.documents import EvaluationError, prefixes
-from yarnlab.evaluation.short_texts import texts_of
+from yarnlab.evaluation.documents import EvaluationError, prefixes, texts_of
 from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem, Scales
 
 if TYPE_CHECKING:

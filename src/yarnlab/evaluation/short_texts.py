@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field, model_validator
 
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task
-from yarnlab.evaluation.documents import EvaluationError, prefixes
+from yarnlab.evaluation.documents import EvaluationError, prefixes, texts_of
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
 from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem
 
@@ -99,19 +99,6 @@ class ShortTexts(Evaluation):
             | {"length": length, "nll": float(nll[:, : length - 1].mean(dtype="float64")), "protocol": self.PROTOCOL}
             for length in sorted(self.lengths)
         ]
-
-
-def texts_of(ids: np.ndarray, length: int) -> np.ndarray:
-    """The texts of a document: (texts, length), each BOS and the next `length` − 1 tokens of it.
-
-    Args:
-        ids: BOS and at least `length` − 1 document tokens, (tokens,).
-    """
-    import numpy as np
-
-    count = (len(ids) - 1) // (length - 1)
-    rows = ids[1 : 1 + count * (length - 1)].reshape(count, length - 1)
-    return np.concatenate([np.full((count, 1), ids[0]), rows], axis=1)
 
 
 def _together(length: int) -> int:
