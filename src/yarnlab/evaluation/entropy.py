@@ -67,8 +67,8 @@ class Entropy(Evaluation):
         return Passes([(runs, self.length)], self.length, 0, scores=float(scores))
 
     def evaluate(self, task: Task) -> Outcome:
-        """One row per method, scale, document, layer and head, the mean over the document's texts. Plain RoPE at scale 1
-        comes first, as the reference.
+        """One row per method, scale, document, layer and head: the mean over the document's texts. Plain RoPE at scale
+        1 comes first, as the reference.
 
         The forward pass is in the declared precision; scores, softmax and entropy are always in fp32. The reference
         leaves its own context where `length` exceeds it, which is allowed: then it is a reference no more.

@@ -1,10 +1,10 @@
 """short-texts@1: perplexity of texts of a few lengths, cut one after another from whole documents.
 
-truncated-prefix@1 reads a text of N tokens as the first N of a document: one to a document, and for a short N of a kind
-of its own (a licence, imports), which models and runs of one model treat differently from all that follows. Here a
-document is cut into texts of the longest length: BOS and the next N − 1 document tokens, at positions from 0 on, so each
-document token is in one text; what is left at the end is dropped. The first n tokens of a text are a text of n, and in
-a causal model with static positions one pass scores both.
+truncated-prefix@1 reads a text of N tokens as the first N of a document: one to a document, and for a short N of a
+kind of its own (a licence, imports), where models and runs of one model differ from what they do with all that follows.
+Here a document is cut into texts of the longest length: BOS and the next N − 1 document tokens, at positions from 0 on,
+so each document token is in one text; what is left at the end is dropped. The first n tokens of a text are a text of n,
+and in a causal model with static positions one pass scores both.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class ShortTexts(Evaluation):
         """
         if task.rope.dynamic and len(self.lengths) > 1:
             raise EvaluationError(
-                f"{task.rope.method} rescales with the input's length, so one pass can't give several `lengths`: name one"
+                f"{task.rope.method} rescales with the input's length, so one pass can't give several `lengths`"
             )
         documents = prefixes(task.corpus, self.max_tokens, self.documents, task.model.config.vocab_size)
         named = zip(task.corpus.names[: len(documents)], documents, strict=True)

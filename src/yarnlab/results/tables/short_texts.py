@@ -61,7 +61,7 @@ def short_texts(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
 
 
 def _against(results: Results, own: pd.DataFrame, other: Model | None, model: Model, length: int) -> Estimate | None:
-    """NLL minus another model's on the same texts; None for the same model, for none, and where that was not measured."""
+    """NLL minus another model's on the same texts; None for the same model, for none, and where it has none."""
     if other is None or other.arm == model.arm:
         return None
     try:
