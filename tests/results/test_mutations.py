@@ -191,7 +191,6 @@ MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
 OTHER_WAY: dict[str, tuple[Mutation, set[str]]] = {
     "27": (lean("pi-s16", 2.0), {"holds"}),
     "20": (swap("short_texts", "arm", "yarn-s16", "pi-s16"), FALLEN),
-    "21": (blind("ramp-only-s16"), {"holds"}),
     "26": (shift("short_texts", lambda f: np.where(f["arm"] == "yarn-s32", 0.1, 0.0)), FALLEN),
     "31": (shift("short_texts", lambda f: np.where(f["arm"] == "yarn-s32", 0.5, 0.0)), FALLEN),
     "33": (shift("training", lambda f: np.where(f["arm"] == "pi-s16", 1.0, 0.0), "loss"), {"holds"}),

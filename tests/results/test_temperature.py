@@ -72,11 +72,11 @@ def test_the_range_over_segments_is_found_exactly(by):
 
 
 def test_a_segment_that_is_best_at_the_end_of_the_grid_counts_as_that_end():
-    """The grid begins at 1.00 and the first segment's best factor lies at 0.90: 0.21 apart, not 0.31."""
+    """The grid begins at 1.00 and the first segment's best factor lies at 0.90: 0.21 apart, not 0.31, or more."""
     table = sweep(b=0.9, a=0.0)
     table = table.assign(nll=table["nll"] + np.where(table["segment"] == 1, -6 * 0.31 * table["factor"], 0.0))
     found = temperature.range_over_segments(table[table["scale"] == 8])
-    assert found.value == pytest.approx(0.21, abs=1e-9)
+    assert (found.value, found.low) == pytest.approx((0.21, 0.21), abs=1e-9) and found.high == math.inf
 
 
 def test_the_range_over_segments_needs_three_factors_and_eight_documents():

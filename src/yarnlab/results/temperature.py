@@ -15,13 +15,13 @@ from yarnlab.lazy import np, pd
 from yarnlab.results.estimates import NotMeasured, over_documents, present
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import (
+    CONFIDENCE,
     FEW,
     RESAMPLES,
     Array,
     Estimate,
     draws,
     expanded_tail,
-    resampled,
     student_half,
     student_quantile,
     widening,
@@ -216,21 +216,37 @@ def _estimate(
 def range_over_segments(table: pd.DataFrame) -> Estimate:
     """How far the best factors of a document's segments lie apart, largest minus smallest, at one scale.
 
-    A segment's best factor is the vertex of its document-mean NLL, as in `fit`; at an end of the grid it is that end.
-    Documents are resampled, the same ones in all segments. NotMeasured for a grid of fewer than three factors.
+    A segment's best factor is the vertex of its document-mean NLL, as in `fit`. The largest of noisy numbers minus the
+    smallest is larger than the truth, so the interval is not that number's own: it ends below where the first and the
+    last segment, two that are chosen beforehand, are proven to differ, and above where all pairs are proven to be
+    alike. Student's t with errors from resampled documents, the same ones in all segments. A segment that is best at an
+    end of the grid may be better beyond: there is no upper end then. Nor are there ends below FEW documents.
+
+    Raises NotMeasured for a grid of fewer than three factors.
     """
     nll = _nll(_grid(table), ["document", "segment", "factor"])
     factors = nll.index.unique("factor").sort_values().to_numpy(float)
     if len(factors) < 3:
         raise NotMeasured(f"the grid needs three factors or more, it has {_listed(factors)}")
     curves = nll.unstack(["segment", "factor"]).sort_index(axis=1)
-    values = curves.to_numpy(float).reshape(len(curves), -1, len(factors))
+    n = len(curves)
+    values = curves.to_numpy(float).reshape(n, -1, len(factors))
+    best = _lowest(values.mean(axis=0), factors)
+    value, unit = float(np.ptp(best)), "√(1/t)"
+    if n < FEW:
+        return Estimate(value, -math.inf, math.inf, n, "documents", unit, f"none: fewer than {FEW} documents")
+    drawn = _lowest(np.einsum("rd,dsf->rsf", draws("observations", n), values) / n, factors)
+    apart = np.abs(best[:, None] - best)
+    error = (drawn[:, :, None] - drawn[:, None]).std(axis=0) * math.sqrt(n / (n - 1))
+    open_above = bool(np.isin(best, factors[[0, -1]]).any())
 
-    def spread(drawn: Array) -> Array:
-        """(resamples, documents, segments, factors) -> (resamples,)."""
-        return np.asarray(np.ptp(_lowest(drawn.mean(axis=1), factors), axis=1))
+    def bounds(confidence: float) -> tuple[float, float]:
+        quantile = student_quantile(n, confidence)
+        low = float(apart[0, -1] - quantile * error[0, -1])
+        return max(0.0, low), math.inf if open_above else float((apart + quantile * error).max())
 
-    return resampled(values, spread, unit="√(1/t)")
+    method = "Student's t: the first and the last segment from below, all pairs from above"
+    return Estimate(value, *bounds(CONFIDENCE), n, "documents", unit, method, n - 1, bounds)
 
 
 def _curves(table: pd.DataFrame) -> tuple[Array, Array, Array]:
