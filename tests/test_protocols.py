@@ -11,6 +11,7 @@ from bless_protocols import ENTRIES, LOCK, bless, imported, modules, problem
 from yarnlab import fingerprint
 from yarnlab.study.evaluations import KINDS
 
+SCORE_TOKENS = ("perplexity", "context", "short_texts", "sliding_window", "dynamic", "key_cache")
 OF_PERPLEXITY = ("zero_shot", "temperature", "ramp")  # they score documents as it does
 
 
@@ -51,7 +52,7 @@ def test_every_module_of_training_and_evaluation_is_looked_at(copy):
     [
         ("training/loop.py", {"train"}),
         ("evaluation/passkey.py", {"passkey"}),
-        ("evaluation/nll.py", {"perplexity", "context", "sliding_window", "dynamic", "key_cache", *OF_PERPLEXITY}),
+        ("evaluation/nll.py", {*SCORE_TOKENS, *OF_PERPLEXITY}),
         ("corpus/build.py", {"corpus"}),
         ("hub/convert.py", {"asset"}),
         ("modeling.py", {"train", *KINDS}),

@@ -22,6 +22,7 @@ LENGTH, CHUNK = 512, 64
 SETTINGS = {
     "perplexity": {"lengths": {"start": 128, "stop": LENGTH, "step": 128}},
     "context": {"contexts": [64, 128], "max_length": LENGTH},
+    "short_texts": {"lengths": [64, 128], "max_tokens": LENGTH},
     "zero_shot": {"methods": ["pi", "yarn"], "scales": [8.0], "max_length": LENGTH},
     "passkey": {"lengths": [LENGTH], "trials": 10},
     "sliding_window": {"window": 256, "stride": 200, "max_tokens": LENGTH},

@@ -77,6 +77,27 @@ def test_windows_equal_a_loop_over_single_windows(task_of, method):
                 assert cell(table, name, window, start) == pytest.approx(mean, rel=1e-5)
 
 
+def test_a_model_may_be_given_some_contexts_alone(task_of):
+    """Its rows are those of all contexts without the others', all of the text from the smallest of all on; another
+    model has all. What is for other models is in no model's section."""
+    whole = evaluate(task_of()).table
+    for arm, kept in (("tiny", whole["context"] != 32), ("other", whole["context"] > 0)):
+        chosen = SETTINGS | {"models": ["tiny", "other"], "contexts_of": {arm: [128]}}
+        task = task_of(chosen)
+        pd.testing.assert_frame_equal(evaluate(task).table, whole[kept].reset_index(drop=True))
+        own = Context(**task.settings)
+        assert own.of_arm(arm).contexts_of == {arm: (128,)} and own.of_arm("third").contexts_of is None
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [({"tiny": [64]}, "contexts_of.tiny: 64 is none of `contexts`"), ({"mini": [32]}, "mini is none of `models`")],
+)
+def test_contexts_of_a_model_are_those_that_there_are(tiny_task, chosen, message):
+    with pytest.raises(ValidationError, match=message):
+        Context(**tiny_task(SETTINGS | {"contexts_of": chosen}).settings)
+
+
 def test_all_is_the_nll_that_perplexity_has_of_the_same_tokens(task_of):
     """To 1e-5 in fp32, per token and as means; targets in (a, b] are those between perplexity at a and at b."""
     task = task_of()

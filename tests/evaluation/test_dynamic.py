@@ -90,6 +90,16 @@ def test_rows_say_what_was_scored(tiny_task, table):
         assert row.scale_in_force == (1.0 if row.method == "none" else max(1.0, row.length / WINDOW))
 
 
+def test_the_first_documents_alone(tiny_task, table):
+    """Their rows are those of all; more than there are is an error."""
+    settings = {"methods": ["none", *STATIC], "lengths": LENGTHS, "tail": 16}
+    first = evaluate(tiny_task(settings | {"documents": 2})).table
+    kept = table[table["document"].isin(tiny_task({}).corpus.names[:2])].reset_index(drop=True)
+    assert first.equals(kept) and first["document"].nunique() == 2
+    with pytest.raises(EvaluationError, match="the corpus has 3 documents, 4 are asked for"):
+        evaluate(tiny_task(settings | {"documents": 4}))
+
+
 def test_text_that_does_not_fit_is_an_error(tiny_task):
     """Too short documents, too few of them, and ids of another tokenizer are named."""
     corpus = tiny_task({}).corpus

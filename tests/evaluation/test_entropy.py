@@ -23,6 +23,18 @@ IDS = np.random.default_rng(0).integers(3, 512, 200)
 SETTINGS = {"methods": ["ntk-by-parts", "yarn"], "scales": [2, 8], "length": 64}
 
 
+def test_several_texts_of_a_document_are_their_mean(tiny_task):
+    """Three texts of 64 tokens, each BOS and the 63 that follow the text before it; of the first two documents."""
+    task = tiny_task(SETTINGS | {"texts": 3, "documents": 2})
+    table = evaluate(task).table
+    assert list(table["document"].unique()) == list(task.corpus.names[:2]) and len(table) == 5 * 2 * 2 * 2
+    ids = task.corpus.document(1)[:-1].astype(int)
+    set_rope(task.model, task.make_rope("yarn", 8))
+    each = [attention_entropy(task.model, np.array([ids[0], *ids[1 + k : 64 + k]])) for k in (0, 63, 126)]
+    rows = table[(table["document"] == task.corpus.names[1]) & (table["method"] == "yarn") & (table["scale"] == 8)]
+    assert list(rows["entropy"]) == pytest.approx(np.mean(each, axis=(0, 3)).ravel().tolist(), rel=1e-6)
+
+
 def test_uniform_attention(tiny_model):
     """Queries of zero see i + 1 keys alike: entropy ln(i + 1) everywhere, normalised 1."""
     for layer in tiny_model.model.layers:

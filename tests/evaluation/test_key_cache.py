@@ -56,6 +56,18 @@ def test_the_table_is_what_decoding_gives(tiny_task, tiny_model, monkeypatch):
                 assert row.nll == pytest.approx(nll[row.bucket_start - 1 : row.bucket_end - 1].mean(), rel=1e-5)
 
 
+def test_some_documents_are_not_recomputed(tiny_task, monkeypatch):
+    """The others' numbers are those of all, also where a batch ends between them."""
+    whole = evaluate(tiny_task(SETTINGS | {"documents": 3})).table
+    for batch in (100, 300, 8192):
+        monkeypatch.setattr(key_cache, "TOKENS_PER_BATCH", batch)
+        part = evaluate(tiny_task(SETTINGS | {"documents": 3, "recomputed": 2})).table
+        kept = whole[(whole["cache"] != "recomputed") | (whole["document"] != whole["document"].unique()[2])]
+        pd.testing.assert_frame_equal(part, kept.reset_index(drop=True), rtol=1e-5)
+    with pytest.raises(ValueError, match="recomputed: 4 is more than `documents`, 3"):
+        KeyCache(**tiny_task(SETTINGS | {"documents": 3, "recomputed": 4}).settings)
+
+
 def test_caches_agree_up_to_the_original_context_and_differ_beyond(tiny_task):
     table = evaluate(tiny_task(SETTINGS)).table
     cells = table.pivot(index=["method", "document", "bucket_start"], columns="cache", values="nll")

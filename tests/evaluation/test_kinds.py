@@ -133,8 +133,8 @@ def test_a_kind_that_lacks_something_is_named_with_what_it_lacks(copy, old, new,
 def test_kinds_are_whole_and_in_the_order_of_the_paper():
     """Each has a version, columns and resources of its own, and says what its keys mean."""
     assert list(KINDS) == [
-        "perplexity", "context", "zero_shot", "passkey", "sliding_window", "dynamic", "key_cache", "temperature", "ramp",
-        "entropy", "passkey_official", "benchmarks",
+        "perplexity", "context", "short_texts", "zero_shot", "passkey", "sliding_window", "dynamic", "key_cache",
+        "temperature", "ramp", "entropy", "passkey_official", "benchmarks",
     ]  # fmt: skip
     for kind in KINDS.values():
         assert re.fullmatch(r"[a-z-]+@[1-9]\d*", kind.PROTOCOL), kind

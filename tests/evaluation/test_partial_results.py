@@ -35,6 +35,7 @@ CASES = [
     ("temperature", TEMPERATURE, 11, 10),
     ("perplexity", {"lengths": {"start": 64, "stop": 512, "step": 64}}, 2, 1),
     ("context", {"contexts": [32, 128], "max_length": 512}, 2, 1),
+    ("short_texts", {"lengths": [32, 64], "max_tokens": 300}, 2, 1),
     ("zero_shot", {"methods": ["none", "pi", "yarn"], "scales": [2, 4], "max_length": 256}, 8, 7),
     (
         "ramp",

@@ -14,7 +14,7 @@ from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
 from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.evaluation.perplexity import Perplexity, document_nll, document_rows, perplexity_rows
-from yarnlab.evaluation.zero_shot import grid_lengths
+from yarnlab.evaluation.zero_shot import ZeroShot, grid_lengths
 from yarnlab.families.rotary import RotaryEmbedding
 from yarnlab.modeling import set_rope
 from yarnlab.progress import Progress
@@ -128,3 +128,14 @@ def test_the_first_documents_alone_are_read_where_a_number_is_asked_for(tiny_tas
     expected = whole.table[whole.table["document"].isin(names)].reset_index(drop=True)
     pd.testing.assert_frame_equal(first.table, expected)
     assert len(first.nll) == 2 and np.array_equal(first.nll, whole.nll[:2])
+
+
+def test_zero_shot_reads_the_first_documents(tiny_task):
+    """Their rows are those of all documents; more than there are is an error."""
+    settings = {"methods": ["none", "yarn"], "scales": [2], "max_length": 128}
+    whole = ZeroShot(**tiny_task(settings).settings).evaluate(task := tiny_task(settings)).table
+    first = ZeroShot(**tiny_task(settings | {"documents": 2}).settings).evaluate(task).table
+    kept = whole[whole["document"].isin(task.corpus.names[:2])].reset_index(drop=True)
+    assert first.equals(kept) and first["document"].nunique() == 2
+    with pytest.raises(EvaluationError, match="the corpus has 3 documents, 4 are asked for"):
+        ZeroShot(**tiny_task(settings | {"documents": 4}).settings).evaluate(task)

@@ -20,6 +20,7 @@ GRID = tuple(round(1 + 0.05 * i, 2) for i in range(11))
 
 SETTINGS = {
     "context": {"corpus": "math", "contexts": [L, 2 * L, 4 * L, 8 * L, 16 * L], "max_length": 32 * L},
+    "short_texts": {"corpus": "math", "lengths": [L // 2, L], "max_tokens": 4096},
     "sliding_window": {"corpus": "math", "window": 2048, "stride": 256},
     "dynamic": {"corpus": "math", "tail": 128, "lengths": [128, 256, 384, 512, 640, 1024, 2048]},
     "key_cache": {"corpus": "math", "length": 1024},
@@ -55,6 +56,18 @@ def context(m: dict, effect: np.ndarray, rng: np.random.Generator) -> pd.DataFra
                 row = {"document": name, "context": c, "segment_start": start, "segment_end": 2 * start}
                 rows.append(row | {"tokens": start, "nll": text + cost + own + rng.normal(0, 0.004)})
     return pd.DataFrame(rows).assign(corpus="math", protocol="same-tokens@1")
+
+
+def short_texts(
+    m: dict, effect: np.ndarray, rng: np.random.Generator, curve: Callable[[np.ndarray], np.ndarray]
+) -> pd.DataFrame:
+    """ln perplexity of the beginnings, on texts that are easier by 0.2."""
+    rows = []
+    for length, nll in zip((L // 2, L), curve(np.array([L // 2, L])), strict=True):
+        for d, name in enumerate(_names(effect)):
+            row = {"document": name, "length": length, "texts": 4095 // (L - 1)}
+            rows.append(row | {"nll": nll - 0.2 + effect[d] + rng.normal(0, 0.004)})
+    return pd.DataFrame(rows).assign(corpus="math", protocol="short-texts@1")
 
 
 def sliding_window(m: dict, effect: np.ndarray, rng: np.random.Generator) -> pd.DataFrame:

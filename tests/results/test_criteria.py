@@ -103,7 +103,7 @@ def test_thresholds_are_hashed_and_comments_are_not(edited: Edited) -> None:
         (
             "of: second, over: first, must:",
             "of: second, must:",
-            "claim 26: parts.0: perplexity_ratio_net takes `of`, `over`",
+            "claim 26: parts.0: short_text_ratio_net takes `of`, `over`",
         ),
         ("at {at:,} tokens (half", "at {where} tokens (half", "name: there is no {where} in zero_shot_ratio"),
         ('"L, 2L, … sL/2"', '"L, 3L, … sL/2"', "claim 19: parts.1.at.0: 'L, 3L, … sL/2' is no series of doublings"),

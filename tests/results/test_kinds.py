@@ -11,7 +11,7 @@ import pytest
 
 from results import synthetic_kinds as truth
 from results.light import light
-from results.synthetic import with_frames, write_study
+from results.synthetic import L, log_perplexity, with_frames, write_study
 from yarnlab.results.analyse import built, specification, write_table
 from yarnlab.results.claims.criteria import load_criteria
 from yarnlab.results.estimates import NotMeasured
@@ -308,3 +308,25 @@ def test_a_changed_kind_changes_its_figures(quick: Results, name: str) -> None:
     changed = {column: np.where(some, 0.0, frame[column]) for column in columns}
     mutant = with_frames(results, **{key: frame.assign(**changed)})
     assert specification(mutant, FIGURES[name]) != specification(results, FIGURES[name])
+
+
+def test_short_texts_net_of_fine_tuning_are_what_was_planted(results: Results) -> None:
+    """The table's differences to the control and to the base are those of the curves, at L/2 and L; of the base and of
+    plain RoPE there is none to itself; without a control none is shown."""
+    frame = TABLES["short_texts"].build(results)[0].set_index(["arm", "length"])
+    n = np.array([L // 2, L])
+    curves = {
+        arm: log_perplexity(method, 16, n, kind)
+        for arm, method, kind in (("yarn-s16", "yarn", "finetune"), ("plain-s16", "none", "finetune"))
+    }
+    curves["base"] = log_perplexity("none", 1, n, "pretrain")
+    for i, length in enumerate(n):
+        row = frame.loc[("yarn-s16", length)]
+        for column, other in (("net", "plain-s16"), ("delta", "base")):
+            planted = curves["yarn-s16"][i] - curves[other][i]
+            assert row[column] == pytest.approx(planted, abs=0.05)  # models differ by their seed's effect
+            assert 0 < row[f"{column}_high"] - row[f"{column}_low"] < 0.02
+        assert row["n"] == 12
+    assert frame.loc[("base", L), ["delta", "net"]].isna().all() and math.isnan(frame.loc[("plain-s16", L), "net"])
+    alone = replace(results, models={k: m for k, m in results.models.items() if m.method != "none" or m.arm == "base"})
+    assert "net" not in TABLES["short_texts"].build(alone)[0]

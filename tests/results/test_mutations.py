@@ -172,7 +172,7 @@ MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
     "17": (swap("training", "arm", "yarn-s16", "pi-s16"), FALLEN),
     "18": (swap("perplexity", "arm", "yarn-s16", "pi-s16"), FALLEN),
     "19": (shift("perplexity", lambda f: by_length(f, "ntk-aware-s16", -3.0, 3.0)), {"holds"}),
-    "20": (shift("perplexity", lambda f: np.where(f["arm"] == "ramp-only-s16", -0.1, 0.0)), {"holds"}),
+    "20": (shift("short_texts", lambda f: np.where(f["arm"] == "ramp-only-s16", -0.1, 0.0)), {"holds"}),
     "21": (swap("passkey", "arm", "yarn-s16", "pi-s16"), FALLEN),
     "23": (lean("yarn-s16", 0.8), {"fails"}),
     "24": (lean("yarn-s16", -3.0), {"fails"}),
@@ -190,7 +190,9 @@ MUTATIONS: dict[str, tuple[Mutation, set[str]]] = {
 # The way that neither the study nor its mutation goes.
 OTHER_WAY: dict[str, tuple[Mutation, set[str]]] = {
     "27": (lean("pi-s16", 2.0), {"holds"}),
-    "20": (swap("perplexity", "arm", "yarn-s16", "pi-s16"), FALLEN),
+    "20": (swap("short_texts", "arm", "yarn-s16", "pi-s16"), FALLEN),
+    "26": (shift("short_texts", lambda f: np.where(f["arm"] == "yarn-s32", 0.1, 0.0)), FALLEN),
+    "31": (shift("short_texts", lambda f: np.where(f["arm"] == "yarn-s32", 0.5, 0.0)), FALLEN),
     "33": (shift("training", lambda f: np.where(f["arm"] == "pi-s16", 1.0, 0.0), "loss"), {"holds"}),
     "35": (shift("ramp", lambda f: np.where((f["variant"] == "beta-low") & (f["length"] > L), -0.06, 0.0)), HELD),
 }
@@ -203,7 +205,10 @@ FULL: dict[str, tuple[Mutation, Mutation]] = {
     "13": (same, unlike(lambda f: 1.0)),
     "14": (same, unlike(lambda f: 1.05 + 0.05 * f["segment"])),
     "15": (same, MUTATIONS["15"][0]),
-    "20": (MUTATIONS["20"][0], OTHER_WAY["20"][0]),
+    "20": (
+        shift("perplexity", lambda f: np.where(f["arm"] == "ramp-only-s16", -0.1, 0.0)),
+        swap("perplexity", "arm", "yarn-s16", "pi-s16"),
+    ),
     "31": (same, wrong("yarn-s16")),
     "32": (right("yarn-s16", "yarn-s32", 0.49), wrong("yarn-s16")),
     "33": (same, many_tokens),

@@ -10,6 +10,7 @@ import pytest
 
 from results.light import light
 from yarnlab.results import temperature
+from yarnlab.results.estimates import NotMeasured
 
 GRID = tuple(round(1 + 0.05 * i, 2) for i in range(13))  # 1.00 … 1.60
 SCALES = (2.0, 4.0, 8.0, 16.0, 32.0)
@@ -52,6 +53,36 @@ def test_scales_whose_documents_end_early_are_left_out_of_the_line():
     assert fit.scales == (2.0, 4.0, 8.0)
     assert [best.cut_off for best in fit.best] == [False, False, False, True, True]
     assert len(temperature.fit(sweep(0.1, 1.0), original_context=12).scales) == len(SCALES)
+
+
+def moved(table: pd.DataFrame, by: float) -> pd.DataFrame:
+    """The same curves, with the second segment's best factor at s = 8 moved up."""
+    best = 0.1 * math.log(8) + 1.0
+    change = 3 * ((table["factor"] - best - by) ** 2 - (table["factor"] - best) ** 2)
+    return table.assign(nll=table["nll"] + change.where((table["segment"] == 1) & (table["scale"] == 8), 0.0))
+
+
+@pytest.mark.parametrize("by", [0.0, 0.04, 0.1, -0.1])
+def test_the_range_over_segments_is_found_exactly(by):
+    """Between the grid's points too, whatever documents share; at one scale."""
+    table = moved(sweep(spread=0.03), by)
+    found = temperature.range_over_segments(table[table["scale"] == 8])
+    assert found.value == pytest.approx(abs(by), abs=1e-9) and found.n == 8
+    assert found.high - found.low < 1e-9
+
+
+def test_a_segment_that_is_best_at_the_end_of_the_grid_counts_as_that_end():
+    """The grid begins at 1.00 and the first segment's best factor lies at 0.90: 0.21 apart, not 0.31, or more."""
+    table = sweep(b=0.9, a=0.0)
+    table = table.assign(nll=table["nll"] + np.where(table["segment"] == 1, -6 * 0.31 * table["factor"], 0.0))
+    found = temperature.range_over_segments(table[table["scale"] == 8])
+    assert (found.value, found.low) == pytest.approx((0.21, 0.21), abs=1e-9) and found.high == math.inf
+
+
+def test_the_range_over_segments_needs_three_factors_and_eight_documents():
+    with pytest.raises(NotMeasured, match="three factors or more"):
+        temperature.range_over_segments(sweep(scales=(8.0,), grid=(1.0, 1.1)))
+    assert temperature.range_over_segments(sweep(scales=(8.0,), documents=7)).high == math.inf
 
 
 def test_documents_that_move_together_leave_the_slope_alone():

@@ -96,7 +96,7 @@ def _corpus(corpus: dict[str, Any]) -> dict[str, Any]:
 
 def _evaluation(kind: str, evaluation: dict[str, Any], models: tuple[str, ...]) -> dict[str, Any]:
     small = {**evaluation, "threads": 1, "models": [name for name in evaluation["models"] if name in models]}
-    for key in ("window", "stride", "max_length", "length", "tail"):
+    for key in ("window", "stride", "max_length", "max_tokens", "length", "tail"):
         if key in evaluation:
             small[key] = _shorter(evaluation[key])
     if "documents" in evaluation:
@@ -106,6 +106,8 @@ def _evaluation(kind: str, evaluation: dict[str, Any], models: tuple[str, ...]) 
         small["lengths"]["stop"] = _shorter(evaluation["lengths"]["stop"])
     elif kind == "context":
         small["contexts"] = [_shorter(n) for n in evaluation["contexts"]]
+    elif kind == "short_texts":
+        small["lengths"] = [_shorter(n) for n in evaluation["lengths"]]
     elif kind == "dynamic":
         small["lengths"] = sorted({_shorter(n) for n in evaluation["lengths"] if _shorter(n) > small["tail"]})
     elif "passkey" in kind:

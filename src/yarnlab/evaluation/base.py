@@ -91,6 +91,10 @@ class Evaluation(ConfigModel):
         """What it reads beside the corpus: its own name for a dataset → the study's asset."""
         return {}
 
+    def of_arm(self, arm: str) -> "Evaluation":
+        """These settings without those that are for other models: what the model's section of the study holds."""
+        return self
+
     def check(self, study: "Study", arm: str) -> Iterator[Problem]:
         """What stands in the way of one of its models: (key within this section, what is wrong)."""
         return iter(())

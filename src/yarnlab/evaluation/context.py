@@ -27,7 +27,7 @@ from pydantic import Field, model_validator
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import prefixes
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
-from yarnlab.study.fields import Distinct, KeyPath, Positive
+from yarnlab.study.fields import Distinct, KeyPath, Name, Positive
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,6 +51,9 @@ class Context(Evaluation):
     contexts: Distinct[Annotated[int, Field(ge=STRIDES, multiple_of=STRIDES)]]
     """Tokens of a window, BOS included: the smallest and doublings of it, each scored on the doubling that follows it,
     the smallest on all text. One pass over the whole text is added."""
+    contexts_of: dict[Name, Distinct[int]] | None = None
+    """Model → those of `contexts` that it is given; without it all of them. Each costs passes, and what precedes is
+    always measured."""
     max_length: Positive
     """Tokens that are read of each document, BOS included; a doubling of the smallest context, beyond the largest."""
     documents: Positive | None = None
@@ -66,7 +69,16 @@ class Context(Evaluation):
                 raise ValueError(f"{name}: {tokens} is no doubling of the smallest context, {first}")
         if max(self.contexts) >= self.max_length:
             raise ValueError(f"max_length {self.max_length} must exceed the largest context, {max(self.contexts)}")
+        for arm, chosen in (self.contexts_of or {}).items():
+            if arm not in self.models:
+                raise ValueError(f"contexts_of: {arm} is none of `models`")
+            if unknown := set(chosen) - set(self.contexts):
+                raise ValueError(f"contexts_of.{arm}: {unknown.pop()} is none of `contexts`")
         return self
+
+    def of_arm(self, arm: str) -> Context:
+        chosen = (self.contexts_of or {}).get(arm)
+        return self.model_copy(update={"contexts_of": chosen and {arm: chosen}})
 
     @property
     def longest(self) -> tuple[KeyPath, int]:
@@ -74,7 +86,8 @@ class Context(Evaluation):
 
     def cost(self, study: Study, arm: str) -> Passes:
         documents = self.documents_read(study, arm)
-        windows = {context: STRIDES * (self._end(context) - context) // context for context in self.contexts}
+        given = self._given(arm)
+        windows = {context: STRIDES * (self._end(context) - context) // context for context in given}
         at_once = [min(count, _together(context)) * context for context, count in windows.items()]
         runs = [(documents * count, context) for context, count in windows.items()]
         return Passes([(documents, self.max_length), *runs], max(self.max_length, *at_once))
@@ -82,9 +95,9 @@ class Context(Evaluation):
     def evaluate(self, task: Task) -> Outcome:
         """One row per document, segment and context: mean NLL in nats of the tokens in (segment_start, segment_end].
 
-        Segments are (first, 2·first], (2·first, 4·first], … up to max_length, `first` being the smallest context, which
-        has a row in each; a larger window has one in the segment that begins at its length. `context` = max_length is
-        all that precedes.
+        Segments are (first, 2·first], (2·first, 4·first], … up to max_length, `first` being the smallest of `contexts`,
+        which has a row in each; a larger window has one in the segment that begins at its length. `context` =
+        max_length is all that precedes.
 
         Raises EvaluationError as `prefixes` and `token_nll`.
         """
@@ -96,6 +109,10 @@ class Context(Evaluation):
         last = table[table["segment_end"] == self.max_length].groupby("context")["nll"].mean()
         return Outcome(table, {f"nll_of_last_segment/{context}": float(nll) for context, nll in last.items()})
 
+    def _given(self, arm: str) -> tuple[int, ...]:
+        """The contexts of a model, from the smallest on."""
+        return tuple(sorted((self.contexts_of or {}).get(arm, self.contexts)))
+
     def _end(self, context: int) -> int:
         """The last token that is scored with a window, counted from 1."""
         return self.max_length if context == min(self.contexts) else 2 * context
@@ -105,7 +122,9 @@ class Context(Evaluation):
 
         with autocast(self.precision):
             # Context → its first target's position, and the NLL of all targets from there on.
-            measured = {c: (c, window_nll(task.model, ids[: self._end(c)], c)) for c in sorted(self.contexts)}
+            measured = {
+                c: (c, window_nll(task.model, ids[: self._end(c)], c)) for c in self._given(task.columns["arm"])
+            }
             measured[self.max_length] = 1, token_nll(task.model, ids[None])[0]
         columns = {**task.columns, "corpus": self.corpus, "document": name}
         rows: Rows = []

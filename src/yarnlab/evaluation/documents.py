@@ -24,10 +24,15 @@ def prefixes(corpus: TokenisedCorpus, length: int, documents: int | None, vocab_
     """
     import numpy as np
 
-    wanted = len(corpus.names) if documents is None else documents
+    return np.stack([prefix(corpus, i, length, vocab_size) for i in range(documents_of(corpus, documents))])
+
+
+def documents_of(corpus: TokenisedCorpus, asked: int | None) -> int:
+    """How many documents are read where `asked` are asked for (None: all). EvaluationError if there are fewer."""
+    wanted = len(corpus.names) if asked is None else asked
     if wanted > len(corpus.names) or wanted == 0:
         raise EvaluationError(f"the corpus has {len(corpus.names)} documents, {max(1, wanted)} are asked for")
-    return np.stack([prefix(corpus, i, length, vocab_size) for i in range(wanted)])
+    return wanted
 
 
 def prefix(corpus: TokenisedCorpus, number: int, length: int, vocab_size: int) -> np.ndarray:
@@ -43,6 +48,19 @@ def prefix(corpus: TokenisedCorpus, number: int, length: int, vocab_size: int) -
     tokens = ids[:length].astype(np.int64)
     check_vocabulary(int(tokens.max()), vocab_size)
     return tokens
+
+
+def texts_of(ids: np.ndarray, length: int) -> np.ndarray:
+    """The texts of a document: (texts, length), each BOS and the next `length` − 1 tokens of it.
+
+    Args:
+        ids: BOS and at least `length` − 1 document tokens, (tokens,).
+    """
+    import numpy as np
+
+    count = (len(ids) - 1) // (length - 1)
+    rows = ids[1 : 1 + count * (length - 1)].reshape(count, length - 1)
+    return np.concatenate([np.full((count, 1), ids[0]), rows], axis=1)
 
 
 def check_vocabulary(largest_id: int, vocab_size: int) -> None:

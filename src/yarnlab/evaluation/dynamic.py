@@ -46,6 +46,8 @@ class Dynamic(Evaluation):
     """Lengths of the inputs, in tokens."""
     tail: Positive
     """How many tokens at the end of each length are also scored by themselves: the mean over all flatters the end."""
+    documents: Positive | None = None
+    """How many of the corpus's documents are read, from the first on; without it all of them."""
 
     @model_validator(mode="after")
     def _short_tail(self) -> Dynamic:
@@ -73,7 +75,7 @@ class Dynamic(Evaluation):
         The weights are run with each method's rope instead of their own; `none` is plain RoPE. `truncated_nll` is of
         the same tail under plain RoPE and the last L tokens, whatever the method.
         """
-        documents = prefixes(task.corpus, max(self.lengths), None, task.model.config.vocab_size)
+        documents = prefixes(task.corpus, max(self.lengths), self.documents, task.model.config.vocab_size)
         steps = len(documents) * len(self.methods)
         cells = [Cell(f"{n}", n * steps, partial(self._rows, task, documents, n)) for n in self.lengths]
         table = task.table(cells, "token")
@@ -94,10 +96,10 @@ class Dynamic(Evaluation):
         plain, context = task.make_rope("none"), task.architecture.original_context
         cuts = [np.concatenate([ids[:1], ids[1:length][1 - context :]]) for ids in documents]
         truncated = [nll_under(plain, cut)[-self.tail :].mean() for cut in cuts]
-        rows = []
+        rows, names = [], task.corpus.names[: len(documents)]
         for method in self.methods:
             rope = task.make_rope(method).at(length)
-            for name, ids, at_the_end in zip(task.corpus.names, documents, truncated, strict=True):
+            for name, ids, at_the_end in zip(names, documents, truncated, strict=True):
                 nll = nll_under(rope, ids[:length])
                 rows.append(
                     {

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from yarnlab.evaluation.base import STATIC, Cell, Evaluation, Outcome, Passes, Rows, Task
-from yarnlab.evaluation.documents import EvaluationError, prefixes
-from yarnlab.study.fields import Distinct, KeyPath, Problem, Scales
+from yarnlab.evaluation.documents import EvaluationError, prefixes, texts_of
+from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem, Scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,11 +45,16 @@ class Entropy(Evaluation):
     scales: Scales
     """Scales at which each method is run."""
     length: int = Field(ge=2)
-    """Tokens that are read of each document, within the original context."""
+    """Tokens of a text, BOS included, within the original context."""
+    texts: Positive = 1
+    """Texts that are read of each document, one after another from its beginning: the first tokens of files are of a
+    kind of their own."""
+    documents: Positive | None = None
+    """How many of the corpus's documents are read, from the first on; without it all of them."""
 
     @property
     def longest(self) -> tuple[KeyPath, int]:
-        return ("length",), self.length
+        return ("texts",) if self.texts > 1 else ("length",), self._read
 
     def check(self, study: Study, arm: str) -> Iterator[Problem]:
         window = study.architecture(arm).original_context
@@ -57,19 +62,21 @@ class Entropy(Evaluation):
             yield ("length",), f"{self.length} is longer than the original context of {arm}, {window} tokens"
 
     def cost(self, study: Study, arm: str) -> Passes:
-        heads, runs = study.architecture(arm).num_attention_heads, self.documents_read(study, arm) * len(self._cells())
+        heads = study.architecture(arm).num_attention_heads
+        runs = self.documents_read(study, arm) * self.texts * len(self._cells())
         scores = min(SCORES, heads * self.length**2) * 4 * 3  # scores, their softmax, p·ln p
         return Passes([(runs, self.length)], self.length, 0, scores=float(scores))
 
     def evaluate(self, task: Task) -> Outcome:
-        """One row per method, scale, document, layer and head. Plain RoPE at scale 1 comes first, as the reference.
+        """One row per method, scale, document, layer and head: the mean over the document's texts. Plain RoPE at scale
+        1 comes first, as the reference.
 
         The forward pass is in the declared precision; scores, softmax and entropy are always in fp32.
 
         Raises EvaluationError if `length` exceeds a document, or an entropy is not finite.
         """
-        documents = prefixes(task.corpus, self.length, None, task.model.config.vocab_size)
-        texts = list(zip(task.corpus.names, documents, strict=True))
+        documents = prefixes(task.corpus, self._read, self.documents, task.model.config.vocab_size)
+        texts = list(zip(task.corpus.names[: len(documents)], documents, strict=True))
         cells = [
             Cell(f"{method}-{scale:g}-{i}", 1, partial(self._rows, task, method, scale, *text))
             for method, scale in self._cells()
@@ -88,12 +95,18 @@ class Entropy(Evaluation):
 
         set_rope(task.model, task.make_rope(method, scale))
         with autocast(self.precision):
-            entropy = attention_entropy(task.model, ids)
+            texts = [attention_entropy(task.model, text) for text in texts_of(ids, self.length)]
+        entropy = np.mean(texts, axis=0)
         if not np.isfinite(entropy).all():
             raise EvaluationError(f"attention of {method} at scale {scale:g} is not finite: the weights are broken")
         progress.advance(note=f"{method}, {name}")
         labels = task.labels(corpus=self.corpus, method=method, scale=scale, document=name)
         return [{**labels, **row, "protocol": self.PROTOCOL} for row in head_means(entropy)]
+
+    @property
+    def _read(self) -> int:
+        """Tokens that are read of each document, BOS included."""
+        return 1 + self.texts * (self.length - 1)
 
     def _cells(self) -> list[tuple[str, float]]:
         """(method, scale) of every run."""

@@ -14,6 +14,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Annotated, Any
 
+from pydantic import model_validator
+
 from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Rows, Task, methods_that
 from yarnlab.evaluation.documents import EvaluationError, prefixes
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
@@ -44,6 +46,15 @@ class KeyCache(Evaluation):
     """Tokens that are read of each document; beyond the original context, where nothing rescales."""
     documents: Positive
     """How many of the corpus's documents are read, from the first on."""
+    recomputed: Positive | None = None
+    """How many of them are recomputed under one scale too, from the first on; without it all: it takes most of the
+    time."""
+
+    @model_validator(mode="after")
+    def _of_those(self) -> KeyCache:
+        if self.recomputed is not None and self.recomputed > self.documents:
+            raise ValueError(f"recomputed: {self.recomputed} is more than `documents`, {self.documents}")
+        return self
 
     @property
     def longest(self) -> tuple[KeyPath, int]:
@@ -63,8 +74,9 @@ class KeyCache(Evaluation):
         recomputed = recomputed_lengths(window, self.length, max(1, window // STEP))
         # Beyond L every row rotates all keys before it anew: a complex product, 6 operations for two numbers.
         turned = sum(range(window, self.length)) * shape.num_key_value_heads * shape.head_dim
+        again = (self.recomputed or self.documents) * len(self.methods)
         return Passes(
-            [(2 * each, self.length), *((each, n) for n in recomputed)],
+            [(2 * each, self.length), *((again, n) for n in recomputed)],
             max(self.length, min(TOKENS_PER_BATCH, self.documents * self.length)),
             rotations=3.0 * turned * shape.num_hidden_layers * each,
         )
@@ -99,16 +111,20 @@ class KeyCache(Evaluation):
         for method in self.methods:
             rope = task.make_rope(method)
             parts: dict[str, list[np.ndarray]] = {cache: [] for cache in (*CACHES, "recomputed")}
+            done = 0
             for ids in batches:
                 with autocast(self.precision):
                     for cache in CACHES:
                         with key_cache(task.model, rope, cache, row_wise=True):
                             parts[cache].append(token_nll(task.model, ids))
-                    parts["recomputed"].append(recomputed_nll(task.model, rope, ids, max(1, window // STEP)))
+                    if again := len(ids) if self.recomputed is None else max(0, self.recomputed - done):
+                        nll = recomputed_nll(task.model, rope, ids[:again], max(1, window // STEP))
+                        parts["recomputed"].append(nll)
+                done += len(ids)
                 progress.advance(len(ids), note=method)
-            for cache, nll in parts.items():
+            for cache, found in parts.items():
                 labels = task.labels(corpus=self.corpus, method=method, cache=cache)
-                rows += _buckets(np.concatenate(nll), names, window, labels)
+                rows += _buckets(np.concatenate(found), names, window, labels)
         table = pd.DataFrame(rows)
         # Of the wrong cache above the right one, beyond L.
         beyond = table[table["bucket_start"] >= window].groupby(["method", "cache"])["nll"].mean().unstack("cache")
@@ -147,7 +163,7 @@ def _buckets(
 ) -> Iterator[dict[str, Any]]:
     """nll[:, p − 1] belongs to position p; the first bucket lacks position 0, which is not predicted."""
     end = nll.shape[1] + 1
-    for document, values in zip(documents, nll.astype("float64"), strict=True):
+    for document, values in zip(documents, nll.astype("float64"), strict=False):  # fewer are recomputed
         for edge in range(0, end, window):
             start, stop = max(edge, 1), min(edge + window, end)
             yield {

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from yarnlab.evaluation.base import STATIC, Cell, Evaluation, Outcome, Passes, Task
+from yarnlab.evaluation.documents import documents_of
 from yarnlab.evaluation.perplexity import document_rows, doublings
 from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem, Scales
 
@@ -34,6 +35,8 @@ class ZeroShot(Evaluation):
     """No length beyond this many tokens."""
     lengths: Distinct[Annotated[int, Field(ge=2)]] | None = None
     """Further lengths, in tokens: each scale is measured at those within its s·L too. One pass gives them all."""
+    documents: Positive | None = None
+    """How many of the corpus's documents are read, from the first on; without it all of them."""
 
     @property
     def longest(self) -> tuple[KeyPath, int]:
@@ -53,8 +56,11 @@ class ZeroShot(Evaluation):
         return Passes([(runs, length) for length in lengths], max(lengths))
 
     def evaluate(self, task: Task) -> Outcome:
-        """One row per method, scale, document and length."""
-        window, documents = task.architecture.original_context, len(task.corpus.names)
+        """One row per method, scale, document and length.
+
+        Raises EvaluationError as `documents_of` and `prefix`, and for a loss that is not finite.
+        """
+        window, documents = task.architecture.original_context, documents_of(task.corpus, self.documents)
         cells = []
         for scale in self.scales:
             grid = grid_lengths(window, scale, self.max_length)

@@ -32,6 +32,7 @@ PACKAGE = 3  # parts of a document's name that name its sub-package: distributio
 # How the results of these kinds are split: by these keys, documents across, into this.
 ZERO_SHOT = ("arm", "method", "scale", "length"), "document", "nll"
 CONTEXT = ("arm", "segment_start", "segment_end", "context"), "document", "nll"
+SHORT_TEXTS = ("arm", "length"), "document", "nll"
 
 
 class NotMeasured(Exception):
@@ -45,6 +46,14 @@ def nll(results: Results, arm: str, length: int, column: str = "nll") -> pd.Data
     """
     tables = _tables(results, "perplexity", ("arm", "length"), "document", column)
     return _measured(tables, (arm, length), f"perplexity of {arm} at {length:,} tokens")
+
+
+def short_text_nll(results: Results, arm: str, length: int) -> pd.DataFrame:
+    """Mean NLL in nats of an arm on texts of `length` tokens from all over the documents: seeds x documents."""
+    found = _tables(results, "short_texts", *SHORT_TEXTS).get((arm, length))
+    if found is None:
+        raise NotMeasured(f"no short texts of {length:,} tokens were read by {arm}")
+    return found
 
 
 def segment(results: Results, arm: str, start: int, end: int) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from yarnlab.lazy import np, pd
 from yarnlab.results.estimates import NotMeasured, over_documents, rows_of_base
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import (
+    CONFIDENCE,
     FEW,
     RESAMPLES,
     Array,
@@ -210,6 +211,42 @@ def _estimate(
         method += widening(seeds)
     bounds = min(low, float(value)), max(high, float(value))
     return Estimate(float(value), *bounds, n, over, unit, method, documents - 1)
+
+
+def range_over_segments(table: pd.DataFrame) -> Estimate:
+    """How far the best factors of a document's segments lie apart, largest minus smallest, at one scale.
+
+    A segment's best factor is the vertex of its document-mean NLL, as in `fit`. The largest of noisy numbers minus the
+    smallest is larger than the truth, so the interval is not that number's own: it ends below where the first and the
+    last segment, two that are chosen beforehand, are proven to differ, and above where all pairs are proven to be
+    alike. Student's t with errors from resampled documents, the same ones in all segments. A segment that is best at an
+    end of the grid may be better beyond: there is no upper end then. Nor are there ends below FEW documents.
+
+    Raises NotMeasured for a grid of fewer than three factors.
+    """
+    nll = _nll(_grid(table), ["document", "segment", "factor"])
+    factors = nll.index.unique("factor").sort_values().to_numpy(float)
+    if len(factors) < 3:
+        raise NotMeasured(f"the grid needs three factors or more, it has {_listed(factors)}")
+    curves = nll.unstack(["segment", "factor"]).sort_index(axis=1)
+    n = len(curves)
+    values = curves.to_numpy(float).reshape(n, -1, len(factors))
+    best = _lowest(values.mean(axis=0), factors)
+    value, unit = float(np.ptp(best)), "√(1/t)"
+    if n < FEW:
+        return Estimate(value, -math.inf, math.inf, n, "documents", unit, f"none: fewer than {FEW} documents")
+    drawn = _lowest(np.einsum("rd,dsf->rsf", draws("observations", n), values) / n, factors)
+    apart = np.abs(best[:, None] - best)
+    error = (drawn[:, :, None] - drawn[:, None]).std(axis=0) * math.sqrt(n / (n - 1))
+    open_above = bool(np.isin(best, factors[[0, -1]]).any())
+
+    def bounds(confidence: float) -> tuple[float, float]:
+        quantile = student_quantile(n, confidence)
+        low = float(apart[0, -1] - quantile * error[0, -1])
+        return max(0.0, low), math.inf if open_above else float((apart + quantile * error).max())
+
+    method = "Student's t: the first and the last segment from below, all pairs from above"
+    return Estimate(value, *bounds(CONFIDENCE), n, "documents", unit, method, n - 1, bounds)
 
 
 def _curves(table: pd.DataFrame) -> tuple[Array, Array, Array]:

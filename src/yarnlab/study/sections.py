@@ -72,7 +72,7 @@ def section(study: Study, stage: str, name: str) -> dict[str, Any]:
         raise StudyError(f"study {study.study} has no evaluation {stage!r}{near(stage, declared)}")
     # Adding a model to the list must not rerun the others; the evaluation's seed is the study's, not the model's,
     # so that every model and seed sees the same documents and keys.
-    settings = _dump(evaluation, exclude={"models", "threads"}) | {"corpus": study.corpus_of(stage, arm)}
+    settings = _dump(evaluation.of_arm(arm), exclude={"models", "threads"}) | {"corpus": study.corpus_of(stage, arm)}
     return {**shared, "evaluation": settings, "evaluation_seed": study.seed}
 
 

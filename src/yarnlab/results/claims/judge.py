@@ -18,7 +18,7 @@ from yarnlab.results.output import write
 from yarnlab.results.registry import criteria_file
 from yarnlab.results.results import Results
 
-FORMAT = 4
+FORMAT = 5
 
 
 def judge(claim: Claim, results: Results) -> Verdict:

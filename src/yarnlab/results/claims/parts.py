@@ -28,7 +28,7 @@ class Part:
     """One comparison: `estimate` against `threshold`, in the direction `sign`, read from `models`.
 
     models: arms, each as `kind:arm` where the kind of results is not the first that the claim needs.
-    p: two-sided, where an exact test decides beside the interval. note: why the status is not what the interval says.
+    note: why the status is not what the interval says.
     """
 
     name: str
@@ -37,7 +37,6 @@ class Part:
     threshold: float
     status: str
     models: tuple[str, ...] = ()
-    p: float | None = None
     note: str = ""
 
 
@@ -60,17 +59,6 @@ def interval(name: str, estimate: Estimate, sign: str, threshold: float = 0.0, m
     holds = COMPARE[sign]
     status = HOLDS if holds(worse, threshold) else UNDECIDED if holds(better, threshold) else FAILS
     return Part(name, estimate, sign, float(threshold), status, tuple(models))
-
-
-def tested(name: str, estimate: Estimate, p: float, models: Iterable[str] = (), *, level: float = LEVEL) -> Part:
-    """A part on a difference that should be above 0, decided by a test and its interval together.
-
-    It holds when the difference is above 0 and fails when it is below, each only where p is below `level` and the
-    interval excludes 0; otherwise it is undecided, a tie included.
-    """
-    sure = p < level and (estimate.low > 0 or estimate.high < 0)
-    status = UNDECIDED if not sure else HOLDS if estimate.value > 0 else FAILS
-    return Part(name, estimate, ">", 0.0, status, tuple(models), p)
 
 
 def combine(parts: Iterable[Part]) -> Verdict:
@@ -115,10 +103,10 @@ def _corrected(parts: tuple[Part, ...]) -> tuple[Part, ...]:
 
 
 def _fails_at(part: Part, level: float) -> bool:
-    """Does the part fail with the interval of this level (two-sided), and its test, if it has one?"""
+    """Does the part fail with the interval of this level (two-sided)?"""
     low, high = part.estimate.at(1 - level)
     better = low if part.sign in ("<", "<=") else high
-    return not COMPARE[part.sign](better, part.threshold) and (part.p is None or part.p < level)
+    return not COMPARE[part.sign](better, part.threshold)
 
 
 def describe(part: Part) -> str:

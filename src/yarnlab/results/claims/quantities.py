@@ -39,6 +39,7 @@ from yarnlab.results.estimates import (
     over_documents,
     paired,
     score_gap,
+    short_text_nll,
     zero_shot,
 )
 from yarnlab.results.estimates import sliding_gap as gap_of_windows
@@ -50,6 +51,7 @@ from yarnlab.study.fields import ConfigModel, near
 RATIO = "ratio of perplexities"
 NATS = "nats per token"
 PAIRED = ("95 % intervals, paired by document.",)
+SHORT = (*PAIRED, "Texts are cut one after another from whole documents.")
 WINDOWED = (*PAIRED, "A window of c tokens shows each token between 3c/4 and c tokens.")
 
 Names: TypeAlias = Annotated[tuple[str, ...], BeforeValidator(as_list)]
@@ -107,38 +109,56 @@ def perplexity_ratio(results: Results, of: str, over: str, at: int) -> Estimate:
 
 
 @quantity(
-    "{of} minus {over}, NLL of held-out text of {at:,} tokens",
-    "mean NLL of held-out text of {at} in nats: {compared}",
+    "{of} / {over} on texts of {at:,} tokens",
+    "perplexity of texts of {at}: {compared}",
     "at",
-    equal=0.0,
+    kind="short_texts",
+    decided=SHORT,
 )
-def nll_change(results: Results, of: str, over: str, at: int) -> Estimate:
-    """Mean NLL of one model minus that of another at the same length."""
-    return gap(nll(results, of, at), nll(results, over, at))
+def short_text_ratio(results: Results, of: str, over: str, at: int) -> Estimate:
+    """Perplexity of one model over that of another on short texts from all over the documents."""
+    return short_text_change(results, of, over, at).map(math.exp, RATIO)
 
 
 @quantity(
-    "{of} / {over} at {at:,} tokens, net of fine-tuning",
-    "perplexity at {at}, net of what such fine-tuning changes with RoPE unchanged: {compared}",
+    "{of} minus {over}, NLL of texts of {at:,} tokens",
+    "mean NLL of texts of {at} in nats: {compared}",
     "at",
-    raw=perplexity_ratio,
+    kind="short_texts",
+    equal=0.0,
+    decided=SHORT,
 )
-def perplexity_ratio_net(results: Results, of: str, over: str, at: int) -> Estimate:
-    """`perplexity_ratio` over the ratio of the two models' controls, which were trained alike with RoPE unchanged."""
-    return nll_change_net(results, of, over, at).map(math.exp, RATIO)
+def short_text_change(results: Results, of: str, over: str, at: int) -> Estimate:
+    """Mean NLL of one model minus that of another on short texts from all over the documents."""
+    return gap(short_text_nll(results, of, at), short_text_nll(results, over, at))
 
 
 @quantity(
-    "{of} minus {over}, NLL of held-out text of {at:,} tokens, net of fine-tuning",
-    "mean NLL of held-out text of {at} in nats, net of what such fine-tuning changes with RoPE unchanged: {compared}",
+    "{of} / {over} on texts of {at:,} tokens, net of fine-tuning",
+    "perplexity of texts of {at}, net of what such fine-tuning changes with RoPE unchanged: {compared}",
     "at",
-    equal=0.0,
-    raw=nll_change,
+    kind="short_texts",
+    raw=short_text_ratio,
+    decided=SHORT,
 )
-def nll_change_net(results: Results, of: str, over: str, at: int) -> Estimate:
-    """`nll_change` minus that of the two models' controls, which were trained alike with RoPE unchanged."""
+def short_text_ratio_net(results: Results, of: str, over: str, at: int) -> Estimate:
+    """`short_text_ratio` over that of the two models' controls, which were trained alike with RoPE unchanged."""
+    return short_text_change_net(results, of, over, at).map(math.exp, RATIO)
+
+
+@quantity(
+    "{of} minus {over}, NLL of texts of {at:,} tokens, net of fine-tuning",
+    "mean NLL of texts of {at} in nats, net of what such fine-tuning changes with RoPE unchanged: {compared}",
+    "at",
+    kind="short_texts",
+    equal=0.0,
+    raw=short_text_change,
+    decided=SHORT,
+)
+def short_text_change_net(results: Results, of: str, over: str, at: int) -> Estimate:
+    """`short_text_change` minus that of the two models' controls, which were trained alike with RoPE unchanged."""
     pairs = (of, over), _controls(results, of, over)
-    change, plain = (paired(nll(results, a, at), nll(results, b, at)) for a, b in pairs)
+    change, plain = (paired(short_text_nll(results, a, at), short_text_nll(results, b, at)) for a, b in pairs)
     return over_documents(paired(change, plain), unit="difference in ln perplexity")
 
 

@@ -18,7 +18,7 @@ from yarnlab.lazy import np, pd
 from yarnlab.results import temperature as sweep
 from yarnlab.results.bases import compared_with
 from yarnlab.results.claims.models import Scope
-from yarnlab.results.claims.parts import Part, interval, tested
+from yarnlab.results.claims.parts import Part, interval
 from yarnlab.results.claims.quantities import RATIO, context_change, perplexity_change
 from yarnlab.results.estimates import (
     REFERENCE_VARIANT,
@@ -172,14 +172,14 @@ def factors_help(scope: Scope, *, scale: float, lowest: float, highest: float) -
 
 @special
 def same_temperature(scope: Scope, *, scale: float, spread: float) -> Iterator[Part]:
-    """How far the best factors of documents, and the most frequent ones of segments, lie apart."""
-    base = scope.model("base")
-    whole, parts = spread_of_best(scope.results, _swept(scope.results, scale))
+    """How far the best factors of documents, and those of segments, lie apart."""
+    base, (whole, _) = scope.model("base"), spread_of_best(scope.results, _swept(scope.results, scale))
     quartiles = resampled(whole.to_numpy(), interquartile_range, unit="√(1/t)")
     name = f"s={scale:g}, interquartile range of the documents' best factors"
     yield interval(name, quartiles, "<=", spread, [base.arm])
-    modes = resampled(parts.to_numpy(), range_of_modes, unit="√(1/t)")
-    yield interval(f"s={scale:g}, range of the segments' modal best factors", modes, "<=", spread, [base.arm])
+    rows = sweep_of_base(scope.results)
+    segments = sweep.range_over_segments(rows[rows["scale"] == scale])
+    yield interval(f"s={scale:g}, range of the segments' best factors", segments, "<=", spread, [base.arm])
 
 
 @special
@@ -274,8 +274,8 @@ def lowest_loss(scope: Scope, *, last: float) -> Iterator[Part]:
 
 
 @special
-def best_retrieval(scope: Scope, *, up_to: str, level: float) -> Iterator[Part]:
-    """Passkey accuracy pooled up to a length, YaRN minus every other method; tests corrected over the methods."""
+def best_retrieval(scope: Scope, *, up_to: str, above: float) -> Iterator[Part]:
+    """Passkey accuracy pooled up to a length, YaRN minus every other method, beside the test of no difference."""
     results, (yarn, *rivals) = scope.results, scope.models.values()
     lengths = passkey_lengths(results, yarn, 0, scope.window.tokens(up_to))
     trials = [paired_hits(results, yarn.arm, rival.arm, lengths) for rival in rivals]
@@ -284,7 +284,7 @@ def best_retrieval(scope: Scope, *, up_to: str, level: float) -> Iterator[Part]:
         chance = f"{p:.2g}".replace("-", "−")
         name = f"passkey accuracy up to {lengths[-1]:,} tokens, YaRN minus {label(rival)} (p = {chance})"
         found = paired_difference_of_proportions(own.to_numpy(), other.to_numpy(), groups=fillers(own))
-        yield tested(name, found, p, [f"passkey:{yarn.arm}", f"passkey:{rival.arm}"], level=level)
+        yield interval(name, found, ">", above, [f"passkey:{yarn.arm}", f"passkey:{rival.arm}"])
 
 
 @special
@@ -436,12 +436,6 @@ def interquartile_range(factors: Array) -> Array:
     """(…, documents) -> (…,); rounded, since 1.3 − 1.2 is not exactly 0.1."""
     low, high = np.percentile(factors, [25, 75], axis=1)
     return np.asarray(np.round(high - low, 9))
-
-
-def range_of_modes(factors: Array) -> Array:
-    """(resamples, documents, segments) -> (resamples,): largest minus smallest mode; of equal modes the smallest."""
-    modes = _modes(factors)
-    return np.asarray(np.round(modes.max(axis=1) - modes.min(axis=1), 9))
 
 
 def _modes(factors: Array) -> Array:
