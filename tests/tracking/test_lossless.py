@@ -102,9 +102,9 @@ def assert_same(found, undisturbed):
 @contextmanager
 def served(folder, port, *options, **env):
     """A server over folder/mlflow.db that answers, in a session of its own; killed with its workers at the end."""
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), *options]
+    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", *options]
     command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--artifacts-destination", (folder / "artifacts").as_uri(), *([] if options else ["--workers", "1"])]
+    command += ["--artifacts-destination", (folder / "artifacts").as_uri()]
     quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     env = {key: value for key, value in (os.environ | quiet | env).items() if key != "MLFLOW_TRACKING_URI"}
     with open(folder / "server.log", "ab") as log:

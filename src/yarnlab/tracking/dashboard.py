@@ -38,7 +38,12 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
     database = database_file(uri)
     if not studies and (database is None or not database.exists()):
         raise SystemExit("There is nothing to show yet: run a study first (envs/run snakemake --cores all).")
-    views = {study.name: _view(study) for study in studies}
+    views = {}
+    for study in studies:
+        result = publish(study)
+        views[study.name] = result.view
+        if result.warning:
+            print(f"{study.name}: not all is in MLflow. {result.warning}", file=sys.stderr)
     if is_server(uri):
         _print_links(without_login(uri), views)
         return
@@ -78,14 +83,6 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
             _stop(server)
 
 
-def _view(study_dir: Path) -> str:
-    """Where in MLflow the study's runs are; '' where it does not answer."""
-    result = publish(study_dir)
-    if result.warning:
-        print(f"{study_dir.name}: not all is in MLflow. {result.warning}", file=sys.stderr)
-    return result.view
-
-
 def _print_links(link: str, views: dict[str, str]) -> None:
     print(f"MLflow: {link}")
     for study, view in views.items():
@@ -95,11 +92,8 @@ def _print_links(link: str, views: dict[str, str]) -> None:
 
 def _free_port(host: str, port: int) -> int:
     for candidate in range(port, min(port + _PORTS_TRIED, 65536)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            with suppress(OSError):
-                probe.bind((host, candidate))
-                return candidate
+        with suppress(OSError), socket.create_server((host, candidate)):
+            return candidate
     raise SystemExit(f"No free port on {host} from {port} to {port + _PORTS_TRIED - 1}; name another first port.")
 
 

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import AbstractContextManager, closing, contextmanager
 from os import environ
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -43,12 +43,10 @@ def exclusive(path: Path, keep_waiting: Callable[[], bool]) -> Iterator[bool]:
         lock.release()
 
 
-@contextmanager
-def database_lock(results: Path, wait_s: float) -> Iterator[bool]:
+def database_lock(results: Path, wait_s: float) -> AbstractContextManager[bool]:
     """One writer at a time for what all studies of `results` share."""
     give_up = time.monotonic() + wait_s
-    with exclusive(Path(results).resolve() / "mlflow.lock", lambda: time.monotonic() < give_up) as held:
-        yield held
+    return exclusive(Path(results).resolve() / "mlflow.lock", lambda: time.monotonic() < give_up)
 
 
 def initialise(results: Path) -> None:

@@ -35,8 +35,6 @@ def start_mirror(study_dir: Path, planned: Iterable[tuple[str, str]]) -> None:
     study_dir = Path(study_dir).resolve()
     log = study_dir / "tracking" / "mirror.log"
     command = [sys.executable, "-m", "yarnlab", "mirror", "--study-dir", str(study_dir), "--parent", str(os.getpid())]
-    source = str(Path(__file__).resolve().parents[2])
-    python_path = os.pathsep.join(filter(None, [source, os.environ.get("PYTHONPATH")]))
     try:
         write_plan(study_dir, planned)
         with open(log, "ab") as output:
@@ -47,7 +45,7 @@ def start_mirror(study_dir: Path, planned: Iterable[tuple[str, str]]) -> None:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C in the terminal must not cost the last publication
                 # One thread: it must not compete with a training for cores.
-                env=os.environ | {"PYTHONPATH": python_path, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
             )
     except OSError as error:
         print(f"Warning: no live MLflow curves ({error}); they are published at the end.", file=sys.stderr)

@@ -187,9 +187,10 @@ def _send(
     metrics = [*new.metrics, *_of_model(new.measured, model_id)]
     if operations := client.log_batch(run_id, metrics, params, tags, synchronous=False):
         operations.wait()
-    artifacts = artifact_repository(study_dir.parent, uri, run.info.artifact_uri)
-    for file, folder in new.files:
-        artifacts.log_artifact(str(file), folder or None)
+    if new.files:
+        repository = artifact_repository(study_dir.parent, uri, run.info.artifact_uri)
+        for file, folder in new.files:
+            repository.log_artifact(str(file), folder or None)
     if new.status != "RUNNING":
         client.set_terminated(run_id, new.status, end_time=new.ended_ms)
     client.set_tag(run_id, _PUBLISHED, json.dumps(new.sent))
