@@ -47,7 +47,8 @@ class KeyCache(Evaluation):
     documents: Positive
     """How many of the corpus's documents are read, from the first on."""
     recomputed: Positive | None = None
-    """How many of them are recomputed under one scale too, from the first on; without it all. It takes most of the time."""
+    """How many of them are recomputed under one scale too, from the first on; without it all. It is what takes
+    time."""
 
     @model_validator(mode="after")
     def _of_those(self) -> KeyCache:
