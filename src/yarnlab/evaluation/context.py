@@ -52,8 +52,8 @@ class Context(Evaluation):
     """Tokens of a window, BOS included: the smallest and doublings of it, each scored on the doubling that follows it,
     the smallest on all text. One pass over the whole text is added."""
     contexts_of: dict[Name, Distinct[int]] | None = None
-    """Model → those of `contexts` that it is given; without it all of them. Each costs passes, and what precedes is
-    always measured."""
+    """Model → those of `contexts` that it is given; without it all of them. Every model is
+    given all that precedes too."""
     max_length: Positive
     """Tokens that are read of each document, BOS included; a doubling of the smallest context, beyond the largest."""
     documents: Positive | None = None

@@ -47,7 +47,7 @@ class KeyCache(Evaluation):
     documents: Positive
     """How many of the corpus's documents are read, from the first on."""
     recomputed: Positive | None = None
-    """How many of them are recomputed under one scale too, from the first on; without it all: it takes most of the
+    """How many of them are recomputed under one scale too, from the first on; without it all. It is what takes
     time."""
 
     @model_validator(mode="after")
