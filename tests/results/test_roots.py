@@ -26,6 +26,7 @@ OF_ONE_BASE = [name for name, table in TABLES.items() if table.per_base]
 OF_MODELS = ("passkey_comparison", "sliding_window", "benchmarks", "passkey", "passkey_official", "perplexity")
 LENGTHS = ("length", "bucket_start", "bucket_end", "start")
 FIRST, SECOND = "base", "b-base"
+ARMS = ("base", "yarn-s16", "pi-s16", "plain-s16", "yarn-s32")  # of the study of one base; others add no other code
 LONE = {"lone": 1024, "longer": 2048}  # published models that nothing starts from, with L in tokens
 
 
@@ -52,7 +53,10 @@ def other(results: Results) -> Results:
 def studies(results: Results, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Results]]:
     """Two studies by the name of their base, and as '' one of both together with LONE."""
     with light(100):
-        first, second = replace(results), other(results)
+        models = {name: model for name, model in results.models.items() if model.arm in ARMS}
+        frames = {kind: frame[frame["arm"].isin(ARMS)] for kind, frame in results.frames.items()}
+        first = replace(results, models=models, frames=frames)
+        second = other(first)
         own = {name: replace(model, original_context=256) for name, model in first.models.items()}
         alone = {n: Model(n, n, "none", 1.0, None, 42, None, "hub", original_context=L) for n, L in LONE.items()}
         frames = {kind: pd.concat([first.frame(kind), second.frame(kind)]) for kind in first.frames}
