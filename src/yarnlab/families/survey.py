@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -132,15 +132,15 @@ def declared_rope(config: Any) -> Rope:
         options = {**bounds, "truncate": block.get("truncate", True), "temperature": {"factor": factor}}
         return make_rope("yarn", **shared, **options)
     if kind == "llama3":
-        bounds = {key: block[key] for key in ("low_freq_factor", "high_freq_factor")}
-        return make_rope("llama3", **shared, **bounds, max_position_embeddings=longest)
+        factors = {key: block[key] for key in ("low_freq_factor", "high_freq_factor")}
+        return make_rope("llama3", **shared, **factors, max_position_embeddings=longest)
     if kind == "longrope":
         if block.get("factor") is None:  # as Phi-3's, where the two lengths say it
             shared["scale"] = longest / shared["original_context"]
-        rope = make_rope("longrope", **shared, **{key: block[key] for key in ("short_factor", "long_factor")})
-        factor = _stock_factor(config)
+        tables = {key: block[key] for key in ("short_factor", "long_factor")}
+        rope, factor = make_rope("longrope", **shared, **tables), _stock_factor(config)
         usual = math.isclose(factor, rope.attention_factor, rel_tol=1e-9)
-        return rope if usual else replace(rope, temperature=Temperature(factor=factor))
+        return rope if usual else make_rope("longrope", **shared, **tables, temperature=Temperature(factor=factor))
     if kind in ("default", "linear"):
         return make_rope("none" if kind == "default" else "pi", **shared)
     raise UnsupportedModel(

@@ -15,7 +15,7 @@ from typing import Any
 from yarnlab.corpus.packages import CorpusError
 from yarnlab.corpus.tokenizer import TURN_BEGINS, load_tokenizer, special_ids
 from yarnlab.errors import UserError
-from yarnlab.hub.gguf import is_gguf, read_words
+from yarnlab.hub.gguf import read_words
 from yarnlab.provenance import project_root
 from yarnlab.rope import Rope, Temperature, options
 from yarnlab.study import architectures
@@ -69,11 +69,11 @@ def find_parent(model: str, revision: str, ignored: Sequence[str] = ()) -> Paren
     """
     folder = Path(os.path.expanduser(model))
     if folder.is_dir() and not (folder / "config.json").is_file():
-        inside = next((f": {file}" for file in sorted(folder.glob("*")) if is_gguf(file.name)), "")
+        inside = next((f": {file}" for file in sorted(folder.glob("*")) if _is_gguf(file)), "")
         raise NewError(
             f"--model {model}: has no config.json; give the folder that `save_pretrained` wrote, or a GGUF file{inside}"
         )
-    if folder.is_file() and is_gguf(folder.name):
+    if folder.is_file() and _is_gguf(folder):
         files = read_words(folder)
         asset = {"type": "model", "path": project_path(folder)}
         begin, end = _borders(files, model)
@@ -142,6 +142,10 @@ def tokenizer_folder(files: Mapping[str, bytes]) -> Iterator[Path]:
         yield Path(folder)
 
 
+def _is_gguf(file: Path) -> bool:
+    return file.suffix.lower() == ".gguf"
+
+
 def _borders(files: Mapping[str, bytes], name: str) -> tuple[str, str]:
     """The tokens that begin and end a document. NewError where there is none, or the tokenizer can't be read."""
     with tokenizer_folder(files) as folder:
@@ -149,7 +153,7 @@ def _borders(files: Mapping[str, bytes], name: str) -> tuple[str, str]:
             special, tokenizer = special_ids(folder), load_tokenizer(folder)
         except CorpusError as error:
             raise NewError(str(error).replace(str(folder), name)) from None
-    return tokenizer.id_to_token(special.bos), tokenizer.id_to_token(special.eos)
+    return str(tokenizer.id_to_token(special.bos)), str(tokenizer.id_to_token(special.eos))
 
 
 def _published_files(asset: dict[str, Any], scratch: Path) -> dict[str, bytes]:

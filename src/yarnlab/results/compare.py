@@ -284,8 +284,7 @@ def write_comparison(a: Path, b: Path, folder: Path | None = None) -> list[Path]
 
 def to_html(found: Comparison) -> str:
     """The page, in the look of the report."""
-    filters = {"shown": shown, "difference": difference}
-    return page("comparison.html.j2", filters, found=found, headline=headline(found))
+    return page("comparison.html.j2", {"shown": shown, "difference": difference}, found=found, headline=headline(found))
 
 
 def to_markdown(found: Comparison) -> str:

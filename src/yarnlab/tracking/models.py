@@ -74,10 +74,14 @@ def register_best(client: "MlflowClient", study_dir: Path, runs: Iterable["Run"]
     """Have the alias `best` of the study's registered model name the checkpoint with the lowest NLL."""
     from mlflow.exceptions import MlflowException
 
-    scored = [run for run in runs if _NLL in run.data.metrics and run.outputs and run.outputs.model_outputs]
+    scored = {
+        run.outputs.model_outputs[0].model_id: run.data.metrics[_NLL]
+        for run in runs
+        if _NLL in run.data.metrics and run.outputs and run.outputs.model_outputs
+    }
     if not scored:
         return
-    model_id = min(scored, key=lambda run: run.data.metrics[_NLL]).outputs.model_outputs[0].model_id
+    model_id = min(scored, key=lambda each: scored[each])
     name = f"yarnlab-{study_dir.resolve().name}"
     with suppress(MlflowException):  # there is none yet
         if client.get_model_version_by_alias(name, BEST).source == f"models:/{model_id}":
