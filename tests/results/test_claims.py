@@ -13,7 +13,7 @@ import pytest
 from results.light import light
 from results.synthetic import with_frames, write_study
 from yarnlab.results.claims.criteria import Claim, load_criteria
-from yarnlab.results.claims.judge import entry, evaluate, judge, write_claims
+from yarnlab.results.claims.judge import entry, evaluate, headline, judge, write_claims
 from yarnlab.results.claims.parts import Verdict, combine, describe, interval
 from yarnlab.results.results import Results, load
 from yarnlab.results.statistics import Estimate
@@ -320,4 +320,14 @@ def test_claims_json_is_complete_and_stable(
     assert json.loads(again) == document["claims"]
 
 
-CRITERIA_9 = "a36190b9c71d4305b7418b1d29f5843f782f4fbeac50fc6437a8763cac708ffb"
+CRITERIA_9 = "14d44daa45e3803fa73afc551e2688048b0a3fe36972f4500137df3e143e4f9e"
+
+
+def test_the_headline_is_of_claims_that_the_study_can_judge() -> None:
+    """The first five of the file's list that are judged; where none is, the first five, all not run."""
+    first, judged = CRITERIA.headline, Verdict("holds", "")
+    none = [(claim, Verdict("not run", "")) for claim in CLAIMS]
+    assert headline(CRITERIA, none) == list(first[:5])
+    some = [(claim, judged if claim.id in first[4:7] else verdict) for claim, verdict in none]
+    assert headline(CRITERIA, some) == list(first[4:7])
+    assert headline(CRITERIA, [(claim, judged) for claim in CLAIMS]) == list(first[:5])

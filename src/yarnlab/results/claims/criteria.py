@@ -229,7 +229,7 @@ class _File(ConfigModel):
 class Criteria:
     """All claims, their version, and the hash of everything that the file says, comments excepted.
 
-    headline: ids of those that a reader sees first.
+    headline: ids of those that a reader sees first, in order; a study shows the first few that it can judge.
     """
 
     version: str

@@ -19,6 +19,7 @@ from yarnlab.results.registry import criteria_file
 from yarnlab.results.results import Results
 
 FORMAT = 5
+HEADLINE = 5  # claims that a reader sees first
 
 
 def judge(claim: Claim, results: Results) -> Verdict:
@@ -52,6 +53,12 @@ def counted(verdicts: list[tuple[Claim, Verdict]]) -> dict[str, dict[str, int]]:
     }
 
 
+def headline(criteria: Criteria, verdicts: list[tuple[Claim, Verdict]]) -> list[str]:
+    """The ids that a reader sees first: of `criteria.headline` the first that the study can judge."""
+    judged = {claim.id for claim, verdict in verdicts if verdict.status != NOT_RUN}
+    return ([name for name in criteria.headline if name in judged] or list(criteria.headline))[:HEADLINE]
+
+
 def write_claims(results: Results, command: str, criteria: Criteria | None = None) -> list[Path]:
     """Judge every claim and write `claims.json`; `command` is what a reader runs to fill in what is missing."""
     criteria = criteria or criteria_of(results)
@@ -64,7 +71,7 @@ def write_claims(results: Results, command: str, criteria: Criteria | None = Non
         "form": results.form,
         "criteria_version": criteria.version,
         "criteria_sha256": criteria.sha256,
-        "headline": list(criteria.headline),
+        "headline": headline(criteria, verdicts),
         "counts": counted(verdicts),
         "claims": [entry(results, claim, verdict, command) for claim, verdict in verdicts],
     }

@@ -23,6 +23,7 @@ from yarnlab.results.results import ResultsError, load
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 PAGE = (1200, 1000)  # pixels of the report's head
+FIGURES = ("figure_1", "zero_shot", *ANSWERS)  # the second picture is the first of these that was drawn
 
 
 def markers(study: str) -> tuple[str, str]:
@@ -33,7 +34,7 @@ def markers(study: str) -> tuple[str, str]:
 def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> Path:
     """Write both pictures and the study's entry of `gallery.json` under `images`, and its block into `readme`.
 
-    The pictures: the report's head, or without a browser the figure that stands there; Figure 1, where it was drawn.
+    The pictures: the report's head, or without a browser the figure that stands there, and a figure of perplexity.
     Raises ResultsError where the study has no report, or `readme` lacks the study's markers. Pictures and README are
     written last, so that a failure leaves the old ones.
     """
@@ -44,7 +45,7 @@ def write_gallery(study_dir: Path, images: Path, readme: Path | None = None) -> 
     text = embedded(readme.read_text(encoding="utf-8"), block, name) if readme else ""
     head, figure = f"{name}-report.png", f"{name}-figure.png"
     taken = {head: _head(study_dir, images / head)}
-    if drawn := next((f for f in reversed(ANSWERS) if (study_dir / f"figures/{f}.png").is_file()), None):
+    if drawn := next((f for f in FIGURES if (study_dir / f"figures/{f}.png").is_file()), None):
         taken[figure] = _figure(study_dir, images / figure, drawn)
     if readme is not None:
         write(readme, text)
