@@ -296,7 +296,7 @@ def test_a_server_with_a_login(study, folder, use_uri, closed_port, monkeypatch)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password1234")  # MLflow's first one
         assert publish_all(study) == 1
         assert "model0" in {run.info.run_name for run in Store(uri).runs()}
-        assert Store(uri).models()["model0"].status == "READY"
+        assert str(Store(uri).models()["model0"].status) == "READY"
         monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
         monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
         use_uri(uri.replace("//", "//admin:password1234@"))
