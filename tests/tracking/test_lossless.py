@@ -52,6 +52,9 @@ def everything(uri, folder):
     found = {run.info.run_id: client.get_run(run.info.run_id) for run in store.runs()}
     named = {i: model.name for i, model in models.items()} | {i: run.info.run_name for i, run in found.items()}
 
+    def parts(of, kind):
+        return getattr(of, kind, None) or []
+
     def tags(of):
         kept = {key: value for key, value in of.items() if not key.startswith("mlflow.sharedViewState")}  # has times
         return {key: re.sub(r"m-\w+|[0-9a-f]{32}", lambda i: named.get(i[0], i[0]), kept[key]) for key in kept}
@@ -68,13 +71,13 @@ def everything(uri, folder):
     entities["data set"] = [
         (r.info.run_name, d.dataset.name, d.dataset.digest, d.dataset.source, sorted((t.key, t.value) for t in d.tags))
         for r in found.values()
-        for d in r.inputs.dataset_inputs
+        for d in parts(r.inputs, "dataset_inputs")
     ]
     entities["model in"] = [
-        (r.info.run_name, named[m.model_id]) for r in found.values() for m in r.inputs.model_inputs or []
+        (r.info.run_name, named[m.model_id]) for r in found.values() for m in parts(r.inputs, "model_inputs")
     ]
     entities["model out"] = [
-        (r.info.run_name, named[m.model_id]) for r in found.values() for m in r.outputs.model_outputs or []
+        (r.info.run_name, named[m.model_id]) for r in found.values() for m in parts(r.outputs, "model_outputs")
     ]
     entities["file"] = [(r.info.run_name, files(folder, r.info.artifact_uri)) for r in found.values()]
     entities["model"] = [
@@ -293,7 +296,7 @@ def test_a_server_with_a_login(study, folder, use_uri, closed_port, monkeypatch)
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password1234")  # MLflow's first one
         assert publish_all(study) == 1
         assert "model0" in {run.info.run_name for run in Store(uri).runs()}
-        assert Store(uri).models()["model0"].status == "READY"
+        assert str(Store(uri).models()["model0"].status) == "READY"
         monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
         monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
         use_uri(uri.replace("//", "//admin:password1234@"))

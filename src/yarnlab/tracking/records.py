@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from yarnlab.provenance import now, read_json, write_record
+from yarnlab.provenance import SELF_SHA256, now, read_json, write_record
 
 Record = dict[str, Any]
 """One tracking/records/*.json, with the keys that `record_start` writes."""
@@ -91,7 +91,8 @@ def ended(study_dir: Path, record: Record, *, error: str | None, artifacts: Iter
 
 def read_record(study_dir: Path, stage: str, name: str) -> Record:
     """What the stage's last execution said of itself; empty if there is nothing to read."""
-    return read_json(_record_path(Path(study_dir), stage, name))
+    record = read_json(_record_path(Path(study_dir), stage, name))
+    return {key: value for key, value in record.items() if key != SELF_SHA256}
 
 
 def restore_record(study_dir: Path, record: Record) -> None:
