@@ -69,7 +69,7 @@ PUBLISHED = {
     "amazon/MistralLite": (
         {**MISTRAL, "rope_theta": 1000000, "sliding_window": 16384}, ("none", 1, 16384, {"base": 1e6})),
     "microsoft/Phi-3-mini-128k-instruct, at first": (
-        {**LLAMA, "original_max_position_embeddings": 4096, "max_position_embeddings": 131072, "model_type": "phi3",
+        {**LLAMA, "original_max_position_embeddings": 4096, "max_position_embeddings": 131072, "model_type": "phi3", "pad_token_id": 0,
          "rope_scaling": {"type": "su", "short_factor": [1.0] * 64, "long_factor": [2.0] * 64}},
         ("longrope", 32, 4096, {"short_factor": [1.0] * 64, "long_factor": [2.0] * 64})),
     "meta-llama/Llama-2-7b-hf": ({**LLAMA, "rope_scaling": None}, ("none", 1, 4096, {})),

@@ -178,6 +178,7 @@ CONFIGS = [
     ({"max_position_embeddings": None}, UnsupportedModel, "max_position_embeddings"),
     ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, UnsupportedModel, "of type dynamic"),
     ({"model_type": "unheard_of"}, UnsupportedModel, "has no family unheard_of"),
+    ({"quantization_config": {"quant_method": "gptq"}}, HubError, "`quantization_config` is set"),
     ({"hidden_size": "32"}, UnsupportedModel, "refuses its settings"),
 ]  # fmt: skip
 

@@ -97,7 +97,9 @@ def _check_numbers(shards: list[str], repo: str) -> None:
     numbers = [(int(m[1]), int(m[2])) for path in shards if (m := re.search(r"-(\d+)-of-(\d+)\.", path))]
     for total in {total for _, total in numbers}:
         if lost := set(range(1, total + 1)) - {number for number, of in numbers if of == total}:
-            raise HubError(f"{repo} lacks shard {min(lost)} of {total} of its weights at this commit: use another one")
+            raise HubError(
+                f"{repo} lacks shard {min(lost)} of {total} of its weights: complete them, or use another copy"
+            )
 
 
 def _is_code(path: str, type: str) -> bool:

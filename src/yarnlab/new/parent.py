@@ -187,7 +187,7 @@ def _described(asset: dict[str, Any], where: Path, files: dict[str, bytes], igno
     except (ValueError, AssertionError):
         raise NewError(f"{name}: config.json is no JSON object") from None
     try:
-        translated = translate_config(content)
+        translated = translate_config({**content, "_name_or_path": name})  # which its messages begin with
         drops = [key for key in content if "drop" in key and isinstance(content[key], float) and content[key] > 0]
         config = stock_config(translated, [*ignored, *drops], where)
         stock_block(config)  # UnsupportedModel without a rope
