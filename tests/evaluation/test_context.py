@@ -248,7 +248,7 @@ def _study(folder, settings: str):
     from yarnlab.provenance import project_root
 
     file = folder / "own.yaml"
-    shared = "corpus: held-out, precision: fp32, threads: 1"
+    shared = "corpus: held-out, precision: fp32, threads: 1, contexts_of: null"
     file.write_text(
         f"extends: {project_root() / 'config' / 'studies' / 'smoke.yaml'}\nstudy: own\n"
         f"evaluations:\n  context: {{{shared}, {settings}}}\n"
