@@ -201,7 +201,7 @@ def with_ablation_at(results: Results, scale: float, *twins: str) -> Results:
     yarn = results.models["yarn-s16"]
     models = results.models | rivals | {n: replace(yarn, name=n, arm=n, scale=scale) for n in twins}
     frames = dict(results.frames)
-    for kind in ("perplexity", "passkey", "training", "sliding_window"):
+    for kind in ("perplexity", "short_texts", "passkey", "training", "sliding_window"):
         own = frames[kind][frames[kind]["arm"] == "yarn-s16"]
         frames[kind] = pd.concat([frames[kind], *(own.assign(arm=n, model=n) for n in twins)])
     return replace(results, models=models, frames=frames)
