@@ -202,7 +202,7 @@ def test_a_server_killed_ten_times_has_everything_in_the_end(study, folder, use_
         for _ in range(KILLS):
             with served(killed, closed_port):
                 begun.clear()
-                assert begun.wait(60)
+                assert begun.wait(300)
                 time.sleep(chance.uniform(0.0, 2.0))
         over.set()
         worker.join(60)
