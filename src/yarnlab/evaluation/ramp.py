@@ -78,8 +78,8 @@ class Ramp(Evaluation):
                 cells.append(Cell(f"{scale}-{variant}", self.documents, partial(self._rows, of_one)))
         table = task.table(cells, "document")
         longest = table[table["length"] == table.groupby("scale")["length"].transform("max")]
-        means = longest.groupby(["scale", "variant"], sort=False)["nll"].mean()
-        return Outcome(table, {f"nll/{variant}/{scale:g}": float(nll) for (scale, variant), nll in means.items()})
+        means = longest.groupby(["scale", "variant"], sort=False, as_index=False)["nll"].mean()
+        return Outcome(table, {f"nll/{row.variant}/{row.scale:g}": float(row.nll) for row in means.itertuples()})
 
     def _rows(self, of_one: Callable[[int, Progress], Rows], progress: Progress) -> Rows:
         """One row per document and length."""

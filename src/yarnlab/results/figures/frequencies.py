@@ -83,8 +83,8 @@ def _panel(
     )
     y = alt.Y(f"{column}:Q", title=title, scale=alt.Scale(type="log", nice=False), axis=axis)
     tips = ["method:N", alt.Tooltip("d:Q", title="pair"), alt.Tooltip(f"{column}:Q", format=",.4~g")]
-    base, marked = alt.Chart(rounded(rows)), f"datum.d % {step} == 0"
-    layers = curves(base, "method", method_scales(methods), x, y, tips, marked=marked, size=34)
+    chart, marked = alt.Chart(rounded(rows)), f"datum.d % {step} == 0"
+    layers = curves(chart, "method", method_scales(methods), x, y, tips, marked=marked, size=34)
     if not marks:
         return alt.layer(*layers).properties(**SIZE)
     reach = alt.Chart(rounded(marks))
