@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import takewhile
 from pathlib import Path
@@ -284,7 +284,7 @@ def write_comparison(a: Path, b: Path, folder: Path | None = None) -> list[Path]
 
 def to_html(found: Comparison) -> str:
     """The page, in the look of the report."""
-    filters = {"shown": shown, "difference": difference}
+    filters: dict[str, Callable[..., str]] = {"shown": shown, "difference": difference}
     return page("comparison.html.j2", filters, found=found, headline=headline(found))
 
 
