@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ def write(path: Path, data: str | bytes) -> Path:
     return path
 
 
-def page(template: str, filters: dict[str, Callable[..., Any]], **given: Any) -> str:
+def page(template: str, filters: Mapping[str, Callable[..., Any]], **given: Any) -> str:
     """A page from a template of the report, in its look; text that is `given` is escaped."""
     import jinja2
 
