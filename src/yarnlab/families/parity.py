@@ -68,6 +68,7 @@ def check_parity(published: Any, config: Any, rope: Rope, *, where: str) -> dict
                 found[what] = difference()
             except UserError as error:
                 why = _line(error).replace(folder.name, "a small random model of this config")
+                why = why.partition(": use YARNLAB_ATTENTION")[0]  # which is not asked here
                 raise UnsupportedModel(f"{where}: family {family} is not supported: {what}: {why}") from error
             except Exception as error:
                 raise UnsupportedModel(f"{where}: {what} fails for family {family}: {_line(error)}") from error
