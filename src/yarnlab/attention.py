@@ -133,9 +133,12 @@ def causal_tail(query: Tensor, key: Tensor, value: Tensor, scaling: float | None
     if query.device.type != "cpu":
         return _fused_tail(query, key, value, scaling)
     batch, heads, length, dim = query.shape
+    scaled = query * (scaling or dim**-0.5)
+    if torch.is_grad_enabled() and any(t.requires_grad for t in (query, key, value)):
+        scaled, key, value = _alike(scaled, key, value)  # a head at a time: other sums would be other trainings
     dtype, shared = _computed_in(query), key.shape[1]
-    scaled = (query * (scaling or dim**-0.5)).to(dtype)
-    q = scaled.view(batch, shared, -1, length, dim).transpose(2, 3).contiguous().view(batch * shared, length, -1, dim)
+    q = scaled.to(dtype).view(batch, shared, -1, length, dim).transpose(2, 3)
+    q = q.contiguous().view(batch * shared, length, -1, dim)
     k, v = (t.to(dtype).reshape(batch * shared, *t.shape[2:]) for t in (key, value))
     out = _BlockwiseAttention.apply(q, k, v).view(batch, shared, length, -1, value.shape[3])
     return out.transpose(2, 3).reshape(batch, heads, length, value.shape[3])
