@@ -25,7 +25,11 @@ VERDICTS = {"reproduced": "holds", "differs": "holds-in-part", "contradicted": "
 VERDICTS |= dict.fromkeys(("not excluded", "not comparable"), "undecided")
 NOT_RUN = "not run"
 FIGURE_FILES, TABLE_FILES = ("svg", "png", "html"), ("csv", "md", "tex")
-ANSWERS = ("context_gain", "figure_1")  # the figure that stands above everything else: the first that was drawn
+ANSWERS = (
+    "context_gain",
+    "figure_1",
+    "zero_shot",
+)  # the figure that stands above everything else: the first that was drawn
 
 
 def write_report(study_dir: Path, *, command: str) -> Path:
