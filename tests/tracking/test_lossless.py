@@ -86,7 +86,12 @@ def everything(uri, folder):
     entities["model metric"] = [(m.name, points(m.metrics or [])) for m in models.values()]
     entities["model file"] = [(m.name, files(folder, m.artifact_location)) for m in models.values()]
     entities["registered"] = [
-        (model.name, model.description, alias, named[client.get_model_version(model.name, version).model_id])
+        (
+            model.name,
+            model.description,
+            alias,
+            named[client.get_model_version(model.name, version).source.removeprefix("models:/")],
+        )
         for model in client.search_registered_models()
         for alias, version in model.aliases.items()
     ]
