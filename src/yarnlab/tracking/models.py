@@ -88,7 +88,9 @@ def register_best(client: "MlflowClient", study_dir: Path, runs: Iterable["Run"]
             return
     with suppress(MlflowException):  # it is there
         client.create_registered_model(name, description=f"The study's models with the lowest {_NLL} tokens.")
-    version = client.create_model_version(name, f"models:/{model_id}", model_id=model_id)
+    source = f"models:/{model_id}"  # a version that was made, while its answer was lost, is there
+    there = (version for version in client.search_model_versions(f"name = '{name}'") if version.source == source)
+    version = next(there, None) or client.create_model_version(name, source, model_id=model_id)
     client.set_registered_model_alias(name, BEST, version.version)
 
 
