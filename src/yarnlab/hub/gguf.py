@@ -24,7 +24,7 @@ from yarnlab.provenance import read_json, sha256_of, write_json
 from yarnlab.weights import save_tensors
 
 WEIGHTS = "model.safetensors"
-WORDS = ("config.json", "tokenizer.json", "tokenizer_config.json")
+WORDS = ("config.json", "tokenizer.json", "tokenizer_config.json")  # a model's shape and text, without its weights
 PLAIN = ("F32", "F16", "BF16", "F64")  # of GGML's types, those that lose nothing in fp32
 BYTES = 4  # of a weight in fp32
 

@@ -15,7 +15,7 @@ from typing import Any
 from yarnlab.corpus.packages import CorpusError
 from yarnlab.corpus.tokenizer import TURN_BEGINS, load_tokenizer, special_ids
 from yarnlab.errors import UserError
-from yarnlab.hub.gguf import read_words
+from yarnlab.hub.gguf import WORDS, read_words
 from yarnlab.provenance import project_root
 from yarnlab.rope import Rope, Temperature, options
 from yarnlab.study import architectures
@@ -23,7 +23,6 @@ from yarnlab.study.schema import Architecture
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 TOKENIZER = "tokenizer.json"
-WORDS = ("config.json", TOKENIZER, "tokenizer_config.json")  # what says all that a study needs
 
 
 class NewError(UserError):

@@ -42,6 +42,7 @@ from yarnlab.results.estimates import (
     short_text_nll,
     zero_shot,
 )
+from yarnlab.results.estimates import context_gap as gap_of_contexts
 from yarnlab.results.estimates import sliding_gap as gap_of_windows
 from yarnlab.results.results import Results
 from yarnlab.results.statistics import Estimate
@@ -223,8 +224,7 @@ def context_gap(results: Results, of: str, over: str, tokens: tuple[int, int], a
 
     With the base and its own L as the other: what extending the context is worth, against cutting the text at L.
     """
-    own, other = context_nll(results, of, at, *tokens), context_nll(results, over, against, *tokens)
-    return over_documents(paired(own, other), unit=NATS)
+    return gap_of_contexts(results, of, over, tokens, at, against)
 
 
 @quantity(
