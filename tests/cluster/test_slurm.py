@@ -42,9 +42,10 @@ models:
   ramp-only-s16: null
 evaluations:
   perplexity: {models: [base, yarn-s16, yarn-s32]}
-  context: {models: [base, yarn-s32]}
+  context: {models: [base, yarn-s32], contexts_of: {pi-s16: null}}
   passkey: {models: [yarn-s16]}
   sliding_window: {models: [pi-s16]}
+  short_texts: {models: [yarn-s16]}
   benchmarks: {models: [yarn-s16]}
 """
 PARALLEL = {"local": "{nodes: 1, processes: 2}", "slurm": "{nodes: 2, processes: 1}"}
