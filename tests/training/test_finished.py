@@ -4,6 +4,8 @@ and a state is continued only as what it was begun as."""
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -12,8 +14,8 @@ from stage_runs import PLAIN, make, make_and_stop, run_id, spec, step_log, store
 from tiny_runs import parallel
 
 from yarnlab.errors import EXIT_INTERRUPTED
-from yarnlab.provenance import sha256_of
-from yarnlab.stages.finished import FORCED
+from yarnlab.provenance import replacing, sha256_of
+from yarnlab.stages.finished import FORCED, MANIFEST, RECORD, STEPS
 from yarnlab.stages.layout import Layout
 from yarnlab.tracking.records import read_record
 
@@ -114,6 +116,29 @@ def test_an_edit_that_is_taken_back_finds_the_model_finished(layout, given, job,
     said = as_snakemake(layout, job, make, given, asked="train")
     assert "base: 3/3" in said and run_id(layout, "base") != first
     assert (layout.root / "state" / "base").exists() == bool(more)  # the edit's state is not this training's to remove
+
+
+def killed_after_the_manifest(layout: Layout, given: dict) -> None:
+    """SIGKILL while what is kept of the tracking record is written anew, when the model is finished."""
+    from yarnlab.stages import finished
+
+    write = finished.write_record
+
+    def killed(path: Path, value: object) -> None:
+        if manifest_of(layout).exists():
+            with replacing(path):
+                os.kill(os.getpid(), signal.SIGKILL)
+        write(path, value)
+
+    finished.write_record = killed
+    make(layout, given)
+
+
+def test_what_a_killed_process_was_writing_of_a_finished_model_is_removed(layout, given, job):
+    job(killed_after_the_manifest, layout, given, code=-signal.SIGKILL)
+    assert len([*kept(layout).iterdir()]) == 4
+    assert "put back" in as_snakemake(layout, job, make, given)
+    assert {file.name for file in kept(layout).iterdir()} == {MANIFEST, STEPS, RECORD}
 
 
 def test_another_seed_does_not_take_the_place_of_the_first(layout, given, job):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab import tracking
-from yarnlab.provenance import read_json, replacing, sha256_of, write_record
+from yarnlab.provenance import read_json, remove_drafts, replacing, sha256_of, write_record
 from yarnlab.stages.run import StageRun, stage_run
 
 FORCED = "YARNLAB_FORCED"  # rules and files that a call of Snakemake asks to be made again, one a line; * for all
@@ -64,6 +64,8 @@ def restore(run: StageRun) -> bool:
     nobody asked for it to be made again.
     """
     kept = _kept(run)
+    for name in (MANIFEST, STEPS, RECORD):  # which nothing else would write again
+        remove_drafts(kept / name)
     record = read_json(kept / RECORD)
     if _is_forced(run) or "stage" not in record or not _is_of(run, kept / MANIFEST):
         return False
