@@ -165,6 +165,18 @@ def store(study: StudyOnDisk, migrated: Path) -> Store:
 
 
 @pytest.fixture
+def folder(tmp_path: Path, migrated: Path) -> Callable[[str], Path]:
+    """A new folder with an empty database."""
+
+    def make(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        shutil.copy(migrated, tmp_path / name / "mlflow.db")
+        return tmp_path / name
+
+    return make
+
+
+@pytest.fixture
 def closed_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -7,12 +7,11 @@ import time
 from itertools import count
 
 import pytest
-from tracking.test_lost_answers import assert_same, everything, folder, publish_all, served, train
+from tracking.stores import assert_same, everything, publish_all, served, train
 from tracking.test_servers import followed
 
 from yarnlab.tracking import mirror
 
-assert folder  # a fixture
 KILLS = 10
 
 

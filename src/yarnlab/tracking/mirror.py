@@ -23,7 +23,6 @@ _LONGEST_WAIT_S = 300.0
 _PATIENCE_S = 15.0  # of a process that waits for the lock: a fourth of what it has
 _NICENESS = 5  # more than the study's: a fourth of a core beside stages that use all
 _CPU_SHARE = 0.05  # of one core, over publications and pauses
-_MIRRORED = ("tracking/*/*.json*", "tracking/planned.json", "training/*.jsonl", "analysis.json")
 
 
 def start_mirror(study_dir: Path, planned: Iterable[tuple[str, str]]) -> None:
@@ -50,8 +49,7 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
 
     One follower per study at a time: a second one waits for the first, which ends with its own parent. While
     nothing gets through to MLflow the intervals double up to five minutes, and the log says so once; up to three
-    times as long they are where a publication costs much. Where nothing on disk has changed since all was published,
-    MLflow is not asked.
+    times as long they are where a publication costs much.
     """
     from filelock import FileLock, Timeout
 
@@ -62,15 +60,12 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
     with suppress(Timeout), lock.acquire(poll_interval=0.1, cancel_check=lambda: not parent_lives()):
         start_execution(study_dir, parent_pid)
         last, failures, warned, result = False, 0, False, PublishResult()
-        published: set[tuple[str, int, int]] | None = None  # what lay there when nothing was missing
         while not last or (result.pending and not result.warning):
             last = not parent_lives()  # asked before publishing, so that what the parent did last is seen
             if last:
                 end_execution(study_dir)
-            found, began_s = _files(study_dir), time.process_time()
-            if found != published:
-                result = publish(study_dir, deadline_s=5.0, patience_s=_PATIENCE_S)
-                published = None if result.pending else found
+            began_s = time.process_time()
+            result = publish(study_dir, deadline_s=5.0, patience_s=_PATIENCE_S)
             failures = failures + 1 if result.warning and not result.published else 0
             if bool(result.warning) != warned:
                 warned = not warned
@@ -82,15 +77,6 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
                 time.sleep(min(0.5, interval_s))
         if result.warning:
             _log(f"{result.pending} runs are not published; the next start of the study does it.")
-
-
-def _files(study_dir: Path) -> set[tuple[str, int, int]]:
-    """Name, time and size of all that is mirrored while a study runs."""
-    found = set()
-    for path in (path for pattern in _MIRRORED for path in study_dir.glob(pattern)):
-        with suppress(OSError):
-            found.add((str(path), path.stat().st_mtime_ns, path.stat().st_size))
-    return found
 
 
 def _log(message: str) -> None:
