@@ -37,8 +37,8 @@ class StudyRun:
 
     name: a model, `DATA` or an execution's id. parent: an execution's id or ''. Tags, params and status are told in
     full, of the rest what MLflow lacked: metrics, measured (those of the model, each with the data set that it was
-    measured on), datasets, files (names in the study's folder). model: manifest and record of the checkpoint, once that
-    is made. When all has arrived, MLflow has `sent`.
+    measured on), datasets, files (names in the study's folder). model: manifest, record and params of the checkpoint,
+    once that is made. When all has arrived, MLflow has `sent`.
     """
 
     name: str
@@ -103,7 +103,8 @@ def _tell_record(study_dir: Path, run: StudyRun, record: Record, sent: Sent) -> 
         run.metrics += _line_metrics(lines, milliseconds(record["started"]), run.started_ms)
         counts[i] += len(lines)
     run.sent[name] = [record["run"], *counts, record["ended"]]
-    run.params |= _params(stage, record)
+    params = _params(stage, record)
+    run.params |= params
     run.tags |= {"parent_model" if key == "parent" else key: str(value) for key, value in record["tags"].items()}
     run.tags |= {"study": record["study"], f"execution.{stage}": record["run"], f"status.{stage}": record["status"]}
     run.tags |= {"mlflow.source.name": f"yarnlab {record['stage']} {record['name']}", "mlflow.source.type": "LOCAL"}
@@ -114,7 +115,7 @@ def _tell_record(study_dir: Path, run: StudyRun, record: Record, sent: Sent) -> 
     run.tags |= _origin_tags(manifest)
     if record["stage"] == "train":
         run.tags |= {"stage": str(record["spec"].get("kind", "")), "manifest": record["manifest"]}
-        run.model = manifest and {**manifest, **record}
+        run.model = manifest and {**manifest, **record, "params": params}
     if record["ended"] != ended:
         if manifest:
             _tell_results(run, stage, record, manifest, counts[0])

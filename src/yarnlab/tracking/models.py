@@ -33,7 +33,8 @@ def models_of(client: "MlflowClient", experiment_id: str, runs: Collection[str])
     """
     models: dict[str, LoggedModel] = {}
     order = [{"field_name": f"metrics.{_NLL}"}]
-    for model in client.search_logged_models([experiment_id], max_results=1000, order_by=order):
+    found = client.search_logged_models([experiment_id], max_results=1000, order_by=order)
+    for model in sorted(found, key=lambda each: str(each.status) != "READY"):
         run = str(model.source_run_id)
         if run in runs and models.setdefault(run, model) is not model:
             client.delete_logged_model(model.model_id)
@@ -59,7 +60,7 @@ def log_model(
     name = str(new.model["name"])
     if run_id not in models:
         tags = {"execution": new.model["run"], "path": f"models/{name}", _NOTE: _lineage(experiment, parent, new)}
-        models[run_id] = client.create_logged_model(experiment, name, run_id, tags, new.params, "checkpoint")
+        models[run_id] = client.create_logged_model(experiment, name, run_id, tags, new.model["params"], "checkpoint")
     model = models[run_id]
     if str(model.status) != "READY":
         with tempfile.TemporaryDirectory() as folder:

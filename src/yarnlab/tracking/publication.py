@@ -20,22 +20,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yarnlab.provenance import read_json, write_json, write_record
+from yarnlab.tracking import store
 from yarnlab.tracking.entities import Sent, StudyRun, study_runs, tell
 from yarnlab.tracking.experiment import study_experiment, view_path
 from yarnlab.tracking.models import log_model, models_of, register_best
 from yarnlab.tracking.records import record_name
-from yarnlab.tracking.store import (
-    artifact_repository,
-    connect,
-    database_file,
-    database_lock,
-    is_server,
-    mlflow_settings,
-    redacted,
-    store_name,
-    tracking_uri,
-    unreachable,
-)
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -69,13 +58,13 @@ def publish(study_dir: Path, *, deadline_s: float = 3.5, patience_s: float = mat
     whoever waits for it is next. What stays unpublished is not lost, the next call sends it.
     """
     study_dir, problem = Path(study_dir), None
-    uri = tracking_uri(study_dir.parent)
+    uri = store.tracking_uri(study_dir.parent)
     try:
         if not study_runs(study_dir):
             return PublishResult()
-        problem = unreachable(uri, deadline_s)
+        problem = store.unreachable(uri, deadline_s)
         if not problem:
-            with database_lock(study_dir.parent).acquire(timeout=_LOCK_WAIT_S), mlflow_settings(uri):
+            with store.database_lock(study_dir.parent).acquire(timeout=_LOCK_WAIT_S), store.mlflow_settings(uri):
                 if _is_lost(study_dir):
                     _count_failure(study_dir)  # `publication_state` has, and it stays so
                 return _publish_runs(study_dir, uri, time.monotonic() + patience_s)
@@ -98,7 +87,7 @@ def publication_state(study_dir: Path) -> str:
     more after a loss or a failure, and never after a success.
     """
     study_dir = Path(study_dir)
-    return f"{store_name(study_dir.parent)} {_failures(study_dir) + _is_lost(study_dir)}"
+    return f"{store.store_name(study_dir.parent)} {_failures(study_dir) + _is_lost(study_dir)}"
 
 
 def _failures(study_dir: Path) -> int:
@@ -116,7 +105,7 @@ def _is_lost(study_dir: Path) -> bool:
 
     The folder's id tells that something was published, not runs.json: Snakemake deletes that before the rule runs.
     """
-    database = database_file(tracking_uri(study_dir.parent))
+    database = store.database_file(store.tracking_uri(study_dir.parent))
     return database is not None and not database.exists() and _folder_file(study_dir).exists()
 
 
@@ -124,27 +113,29 @@ def _publish_runs(study_dir: Path, uri: str, give_way: float) -> PublishResult:
     """Send everything that is missing, run by run until `give_way` (time.monotonic); the caller holds the lock."""
     from mlflow.exceptions import MlflowException
 
-    client = connect(uri)
+    client = store.connect(uri)
     experiment_id = study_experiment(client, study_dir, uri).experiment_id
     result, wanted = PublishResult(view=view_path(experiment_id)), study_runs(study_dir)
-    tags = {_FOLDER: _folder_id(study_dir)}
-    there, models = _tidied(client, experiment_id, tags[_FOLDER], {run.name: run for run in wanted})
+    folder = _folder_id(study_dir)
+    there, models = _tidied(client, experiment_id, folder, {run.name: run for run in wanted})
     for each in wanted:
         if result.published and time.monotonic() > give_way:
             result.pending += 1
             continue
         try:
-            run, parent = there.get(each.name), there.get(each.parent)
+            run = there.get(each.name)
             tell(study_dir, each, _sent(run) if run else {})
+            if each.parent in there:
+                each.tags["mlflow.parentRunId"] = there[each.parent].info.run_id
             if run is None:
-                own = tags | {_NAME: each.name} | ({"mlflow.parentRunId": parent.info.run_id} if parent else {})
-                run = client.create_run(experiment_id, start_time=each.started_ms, run_name=each.title, tags=own)
+                tags = {_FOLDER: folder, _NAME: each.name}
+                run = client.create_run(experiment_id, start_time=each.started_ms, run_name=each.title, tags=tags)
                 there[each.name] = run
             result.published += _send(client, study_dir, uri, run, each, models)
         except Exception as error:
             result.pending += 1
             result.warning = result.warning or f"{each.name}: {_sentence(uri, error)}"
-            if is_server(uri) and type(error) is MlflowException:
+            if store.is_server(uri) and type(error) is MlflowException:
                 break  # no answer at all, where a RestException is one: the other runs would each wait for it in vain
             continue
         path = {"run_id": run.info.run_id, "url_path": f"#/experiments/{experiment_id}/runs/{run.info.run_id}"}
@@ -199,7 +190,7 @@ def _send(
     if operations := client.log_batch(run_id, [*new.metrics, *measured], params, tags, synchronous=False):
         operations.wait()
     if new.files:
-        repository = artifact_repository(study_dir.parent, uri, run.info.artifact_uri)
+        repository = store.artifact_repository(study_dir.parent, uri, run.info.artifact_uri)
         for name in new.files:
             repository.log_artifact(str(study_dir / name), os.path.dirname(name) or None)
     if new.status == "RUNNING":
@@ -229,4 +220,4 @@ def _folder_id(study_dir: Path) -> str:
 def _sentence(uri: str, error: Exception) -> str:
     """One line about the error, with no password in it."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{redacted(uri)}: {redacted(lines[0])}"
+    return f"{store.redacted(uri)}: {store.redacted(lines[0])}"
