@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlflow.entities import LoggedModel, Run
 
 _PUBLISHED, _FOLDER, _NAME = "yarnlab.published", "yarnlab.folder", "yarnlab.name"
+_FOLDER_ID = Path("tracking", "folder.json")
 _LOCK_WAIT_S = 60.0
 
 
@@ -106,7 +107,7 @@ def _is_lost(study_dir: Path) -> bool:
     The folder's id tells that something was published, not runs.json: Snakemake deletes that before the rule runs.
     """
     database = store.database_file(store.tracking_uri(study_dir.parent))
-    return database is not None and not database.exists() and _folder_file(study_dir).exists()
+    return database is not None and not database.exists() and (study_dir / _FOLDER_ID).exists()
 
 
 def _publish_runs(study_dir: Path, uri: str, give_way: float) -> PublishResult:
@@ -205,13 +206,9 @@ def _sent(run: "Run") -> Sent:
     return dict(json.loads(run.data.tags.get(_PUBLISHED, "{}")))
 
 
-def _folder_file(study_dir: Path) -> Path:
-    return study_dir / "tracking" / "folder.json"
-
-
 def _folder_id(study_dir: Path) -> str:
     """What tells this study from others of its name on the same server; it moves with the folder."""
-    file = _folder_file(study_dir)
+    file = study_dir / _FOLDER_ID
     if "id" not in read_json(file):
         write_record(file, {"id": uuid.uuid4().hex})
     return str(read_json(file)["id"])
