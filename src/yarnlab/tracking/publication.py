@@ -143,8 +143,9 @@ def _publish_runs(study_dir: Path, uri: str, give_way: float) -> PublishResult:
         if each.execution is None:
             result.runs |= {record_name(record["stage"], record["name"]): path for record in each.records}
     if not result.pending:
-        own_ids = {run.info.run_id for run in there.values()}
-        register_best(client, study_dir, models_of(client, experiment_id, own_ids).values())
+        if result.published:
+            models = models_of(client, experiment_id, {run.info.run_id for run in there.values()})
+        register_best(client, study_dir, models.values())
     result.runs = dict(sorted(result.runs.items()))
     return result
 
