@@ -102,7 +102,7 @@ def test_a_server_with_a_login(study, folder, use_uri, closed_port, monkeypatch)
     study.execute()
     train(study, 0, 20)
     place = folder("login")
-    secret = {"MLFLOW_FLASK_SERVER_SECRET_KEY": "secret-of-the-server"}
+    secret = {"MLFLOW_FLASK_SERVER_SECRET_KEY": "of-the-server", "MLFLOW_AUTH_ADMIN_PASSWORD": "password-of-admin"}
     with served(place, closed_port, "--app-name", "basic-auth", **secret) as uri:
         use_uri(uri)
         for user, password in ((None, None), ("admin", "wrong-password")):
@@ -112,11 +112,11 @@ def test_a_server_with_a_login(study, folder, use_uri, closed_port, monkeypatch)
             refused = tracking.publish(study.directory)
             assert (refused.published, refused.pending) == (0, 1)
             assert re.search("401|authenticat", refused.warning, re.I) and str(password) not in refused.warning
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password1234")  # MLflow's first one
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password-of-admin")
         assert publish_all(study) == 1
         assert "model0" in {run.info.run_name for run in Store(uri).runs()}
         assert str(Store(uri).models()["model0"].status) == "READY"
         monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
         monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
-        use_uri(uri.replace("//", "//admin:password1234@"))
+        use_uri(uri.replace("//", "//admin:password-of-admin@"))
         assert done(tracking.publish(study.directory)) == (0, 0, None)
