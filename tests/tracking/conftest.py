@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import ViewType
 
 from yarnlab import tracking
 from yarnlab.tracking.executions import start_execution
@@ -103,12 +104,17 @@ class Store:
         return list(self.client.search_runs([self.experiment.experiment_id])) if self.experiment else []
 
     def run(self, name: str = "base") -> Any:
-        """The run of that name that holds."""
-        (run,) = (r for r in self.runs() if r.info.run_name == name and "yarnlab.superseded" not in r.data.tags)
+        """The one run of that name."""
+        (run,) = (r for r in self.runs() if r.info.run_name == name)
         return run
 
+    def trash(self) -> list[str]:
+        """The names of the runs that a page shows with the state *Deleted* alone."""
+        found = self.client.search_runs([self.experiment.experiment_id], run_view_type=ViewType.DELETED_ONLY)
+        return sorted(run.info.run_name for run in found)
+
     def models(self) -> dict[str, Any]:
-        """By name, one for each: superseded ones are gone."""
+        """By name, one for each."""
         found = self.client.search_logged_models([self.experiment.experiment_id])
         assert len({model.name for model in found}) == len(found)
         return {model.name: model for model in found}
@@ -156,6 +162,18 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyOnDisk:
 def store(study: StudyOnDisk, migrated: Path) -> Store:
     shutil.copy(migrated, study.directory.parent / "mlflow.db")
     return Store(tracking.tracking_uri(study.directory.parent))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, migrated: Path) -> Callable[[str], Path]:
+    """A new folder with an empty database."""
+
+    def make(name: str) -> Path:
+        (tmp_path / name).mkdir()
+        shutil.copy(migrated, tmp_path / name / "mlflow.db")
+        return tmp_path / name
+
+    return make
 
 
 @pytest.fixture

@@ -98,7 +98,7 @@ def pages(link: str, study: str) -> dict[str, tuple[str, str, int]]:
 
     client = MlflowClient(link)
     experiment: Any = client.get_experiment_by_name(f"yarnlab/{study}")
-    found = client.search_runs([experiment.experiment_id], "tags.`yarnlab.superseded` IS NULL")
+    found = client.search_runs([experiment.experiment_id])
     execution = next(run for run in found if run.data.tags.get("stage") == "study")
     models = client.search_logged_models([experiment.experiment_id])
     last = next(m for m in models if " ← " in m.tags["mlflow.note.content"])

@@ -1,189 +1,40 @@
 """Servers whose answers are lost, that are slow, that want a login: what MLflow has in the end is
 what it has of an undisturbed run, entity by entity."""
 
-import hashlib
-import os
 import re
-import shutil
-import signal
-import subprocess
-import sys
 import threading
 import time
 import urllib.error
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from urllib.request import Request, urlopen
 
 import pytest
 from tracking.conftest import Store, done
-from tracking.test_models import DATA
+from tracking.stores import assert_same, everything, publish_all, served, train
 
 from yarnlab import tracking
 
 
-def files(folder, address):
-    """{path: sha256} of all artifacts below an address; what MLflow writes of itself into a model is left out."""
-    place, found = folder / "artifacts" / address.removeprefix("mlflow-artifacts:/"), {}
-    for file in filter(Path.is_file, place.rglob("*")):
-        text = re.sub(r"(model_id|model_uuid|model_size_bytes|utc_time_created|artifact_path):.*", "", file.read_text())
-        found[file.relative_to(place).as_posix()] = hashlib.sha256(text.encode()).hexdigest()
-    return found
-
-
-def points(metrics):
-    """Every point with the data set it was measured on; MLflow keeps what is sent twice once."""
-    found = sorted((m.key, m.timestamp, m.step, m.value, str(m.dataset_name), str(m.dataset_digest)) for m in metrics)
-    assert len(set(found)) == len(found)
-    return found
-
-
-def everything(uri, folder):
-    """All that MLflow has of the study: experiment, runs, models, registered models; its ids are replaced by names."""
-    store = Store(uri)
-    client, experiment = store.client, store.experiment
-    models = {model.model_id: model for model in store.models().values()}
-    found = {run.info.run_id: client.get_run(run.info.run_id) for run in store.runs()}
-    named = {i: model.name for i, model in models.items()} | {i: run.info.run_name for i, run in found.items()}
-
-    def parts(of, kind):
-        return getattr(of, kind, None) or []
-
-    def tags(of):
-        kept = {key: value for key, value in of.items() if not key.startswith("mlflow.sharedViewState")}  # has times
-        return {key: re.sub(r"m-\w+|[0-9a-f]{32}", lambda i: named.get(i[0], i[0]), kept[key]) for key in kept}
-
-    entities = {"experiment": [(experiment.name, experiment.lifecycle_stage, tags(experiment.tags))]}
-    entities["run"] = [(r.info.run_name, r.info.status, r.info.start_time, r.info.end_time) for r in found.values()]
-    entities["tag"] = [(r.info.run_name, tags(r.data.tags)) for r in found.values()]
-    entities["param"] = [(r.info.run_name, r.data.params) for r in found.values()]
-    entities["metric"] = [
-        (r.info.run_name, points(p for key in r.data.metrics for p in client.get_metric_history(i, key)))
-        for i, r in found.items()
-    ]
-    entities["last value"] = [(r.info.run_name, r.data.metrics) for r in found.values()]
-    entities["data set"] = [
-        (r.info.run_name, d.dataset.name, d.dataset.digest, d.dataset.source, sorted((t.key, t.value) for t in d.tags))
-        for r in found.values()
-        for d in parts(r.inputs, "dataset_inputs")
-    ]
-    entities["model in"] = [
-        (r.info.run_name, named[m.model_id]) for r in found.values() for m in parts(r.inputs, "model_inputs")
-    ]
-    entities["model out"] = [
-        (r.info.run_name, named[m.model_id]) for r in found.values() for m in parts(r.outputs, "model_outputs")
-    ]
-    entities["file"] = [(r.info.run_name, files(folder, r.info.artifact_uri)) for r in found.values()]
-    entities["model"] = [
-        (m.name, str(m.status), named[m.source_run_id], m.model_type, tags(m.tags), m.params) for m in models.values()
-    ]
-    entities["model metric"] = [(m.name, points(m.metrics or [])) for m in models.values()]
-    entities["model file"] = [(m.name, files(folder, m.artifact_location)) for m in models.values()]
-    entities["registered"] = [
-        (
-            model.name,
-            model.description,
-            alias,
-            named[client.get_model_version(model.name, version).source.removeprefix("models:/")],
-        )
-        for model in client.search_registered_models()
-        for alias, version in model.aliases.items()
-    ]
-    return {kind: sorted(own, key=repr) for kind, own in entities.items()}
-
-
-def assert_same(found, undisturbed):
-    """By kind, so that a failure names the first one that differs; and each has something to compare."""
-    for kind, expected in undisturbed.items():
-        assert expected, kind
-        assert found[kind] == expected, kind
-    for kind in ("run", "model"):
-        assert len({name for name, *_ in found[kind]}) == len(found[kind])
-
-
 @contextmanager
-def served(folder, port, *options, **env):
-    """A server over folder/mlflow.db that answers, in a session of its own; killed with its workers at the end."""
-    command = [sys.executable, "-m", "mlflow", "server", "--port", str(port), "--workers", "1", *options]
-    command += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    command += ["--artifacts-destination", (folder / "artifacts").as_uri()]
-    quiet = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
-    env = {key: value for key, value in (os.environ | quiet | env).items() if key != "MLFLOW_TRACKING_URI"}
-    with open(folder / "server.log", "ab") as log:
-        server = subprocess.Popen(command, env=env, cwd=folder, start_new_session=True, stdout=log, stderr=log)
-    try:
-        give_up = time.monotonic() + 300
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            assert time.monotonic() < give_up and server.poll() is None, (folder / "server.log").read_text()[-2000:]
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        os.killpg(server.pid, signal.SIGKILL)
-        server.wait()
-
-
-def answers(url):
-    try:
-        urlopen(url, timeout=2).close()
-    except OSError:
-        return False
-    return True
-
-
-def publish_all(study):
-    """As often as a slow machine's timeouts ask for; returns how often."""
-    for count in range(1, 60):
-        if not tracking.publish(study.directory).pending:
-            assert done(tracking.publish(study.directory)) == (0, 0, None)
-            return count
-    raise AssertionError(tracking.publish(study.directory).warning)
-
-
-@pytest.fixture
-def folder(tmp_path, migrated):
-    """A new folder with an empty database."""
-
-    def make(name):
-        (tmp_path / name).mkdir()
-        shutil.copy(migrated, tmp_path / name / "mlflow.db")
-        return tmp_path / name
-
-    return make
-
-
-def train(study, number, steps, wait=lambda: None):
-    """A model, trained from the one before it, evaluated on held-out text, with a table of its own."""
-    name, parent = f"model{number}", f"model{number - 1}" if number else ""
-    tags = {"model": name, "arm": name, "method": "yarn", "scale": "4", "parent": parent}
-    study.start(name, tags=tags, artifacts=[f"tables/{name}.csv"])
-    with tracking.sampled(study.directory, f"train.{name}"):
-        for step in range(1, steps):
-            study.step(step, name, tokens=10 * step)
-            if wait():
-                break
-    (study.directory / "tables").mkdir(exist_ok=True)
-    (study.directory / "tables" / f"{name}.csv").write_text(f"model,loss\n{name},0.5\n")
-    study.end(name, metrics={"final_loss": 0.5}, datasets=DATA, seconds=1.5)
-    lengths = {"nll/64": 3.0 + number, "nll/256": 2.0 + number / 7}
-    study.evaluate("perplexity", lengths, name, datasets=[DATA[0] | {"name": "held-out", "context": "evaluation"}])
-
-
-@contextmanager
-def proxied(backend, answer):
-    """A proxy of `backend`: carries a request out, then `answer(path)` decides whether the client hears of it."""
+def proxied(backend, fate):
+    """A proxy of `backend`. `fate(request)`: 'unheard' is carried out without an answer, 'late' three seconds later."""
+    carried_out = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
+            kind = re.sub(r"m-[0-9a-f]{32}|[0-9a-f]{32}|(?<=artifacts/).*", "", self.path.partition("?")[0])
+            fated = fate(f"{self.command} {kind.removeprefix('/api/2.0/mlflow/')}")
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0)) or None
             headers = {key: value for key, value in self.headers.items() if key not in ("Host", "Accept-Encoding")}
-            try:
-                with urlopen(Request(backend + self.path, body, headers, method=self.command)) as got:
-                    status, kind, content = got.status, got.headers.get("Content-Type"), got.read()
-            except urllib.error.HTTPError as error:
-                status, kind, content = error.code, error.headers.get("Content-Type"), error.read()
+            request = Request(backend + self.path, body, headers, method=self.command)
             self.close_connection = True
-            if not answer(f"{self.command} {self.path.partition('?')[0]}"):
+            if fated == "late":
+                carried_out.append(threading.Timer(3.0, answer, [request]))
+                carried_out[-1].start()
+                return
+            status, kind, content = answer(request)
+            if fated == "unheard":
                 return
             self.send_response(status)
             self.send_header("Content-Type", kind or "application/json")
@@ -196,34 +47,48 @@ def proxied(backend, answer):
         def log_message(self, *_):
             pass
 
+    def answer(request):
+        try:
+            with urlopen(request) as got:
+                return got.status, got.headers.get("Content-Type"), got.read()
+        except urllib.error.HTTPError as error:
+            return error.code, error.headers.get("Content-Type"), error.read()
+
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}"
+        for timer in carried_out:
+            timer.join()
         server.shutdown()
 
 
 @pytest.mark.slow
-def test_a_slow_server_and_answers_that_are_lost(study, folder, use_uri, closed_port):
-    """Every kind of request is once carried out unheard, and all are answered late: nothing is missing or there twice."""
+@pytest.mark.parametrize("fate", ["unheard", "late"])
+def test_answers_that_are_lost(study, folder, use_uri, closed_port, fate):
+    """Every kind of request has once no answer, be it carried out at once or after the client has asked again, and all
+    are answered slowly: nothing is missing or there twice. (Of a model's version there may be two; one has the alias.)
+    """
     study.execute()
     for number in range(2):
         train(study, number, 1200)
     lost = set()
 
-    def answer(request):
+    def meet(request):
         time.sleep(0.1)
-        kind = re.sub(r"m-[0-9a-f]{32}|[0-9a-f]{32}|(?<=artifacts/).*", "", request)
-        known = kind in lost or kind.endswith("/health")
-        lost.add(kind)
-        return known
+        if request in lost or request.endswith("/health") or (fate, request) == ("late", "POST model-versions/create"):
+            return ""
+        lost.add(request)
+        return fate
 
-    with served(delayed := folder("slow"), closed_port) as uri, proxied(uri, answer) as slow:
-        use_uri(slow)
-        assert publish_all(study) > 5
+    with served(delayed := folder("slow"), closed_port) as uri:
+        with proxied(uri, meet) as slow:
+            use_uri(slow)
+            assert publish_all(study) > 5
+        use_uri(uri)
+        publish_all(study)  # after what came late
         found = everything(uri, delayed)
-    assert {"runs/create", "runs/log-batch", "logged-models", "runs/set-tag"} <= {
-        kind.partition("mlflow/")[2] for kind in lost
-    }
+    creating = {"runs/create", "runs/log-batch", "logged-models", "runs/set-tag"}
+    assert creating <= {request.partition(" ")[2] for request in lost}
     with served(undisturbed := folder("undisturbed"), closed_port) as uri:
         use_uri(uri)
         assert publish_all(study) == 1
@@ -237,7 +102,7 @@ def test_a_server_with_a_login(study, folder, use_uri, closed_port, monkeypatch)
     study.execute()
     train(study, 0, 20)
     place = folder("login")
-    secret = {"MLFLOW_FLASK_SERVER_SECRET_KEY": "secret-of-the-server"}
+    secret = {"MLFLOW_FLASK_SERVER_SECRET_KEY": "of-the-server", "MLFLOW_AUTH_ADMIN_PASSWORD": "password-of-admin"}
     with served(place, closed_port, "--app-name", "basic-auth", **secret) as uri:
         use_uri(uri)
         for user, password in ((None, None), ("admin", "wrong-password")):
@@ -247,11 +112,11 @@ def test_a_server_with_a_login(study, folder, use_uri, closed_port, monkeypatch)
             refused = tracking.publish(study.directory)
             assert (refused.published, refused.pending) == (0, 1)
             assert re.search("401|authenticat", refused.warning, re.I) and str(password) not in refused.warning
-        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password1234")  # MLflow's first one
+        monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password-of-admin")
         assert publish_all(study) == 1
         assert "model0" in {run.info.run_name for run in Store(uri).runs()}
         assert str(Store(uri).models()["model0"].status) == "READY"
         monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
         monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
-        use_uri(uri.replace("//", "//admin:password1234@"))
+        use_uri(uri.replace("//", "//admin:password-of-admin@"))
         assert done(tracking.publish(study.directory)) == (0, 0, None)

@@ -48,18 +48,6 @@ def test_a_run_is_resumed_until_it_has_finished(study):
     assert len({first, second, third}) == 3
 
 
-def test_paths_lead_into_the_study(study):
-    """A path may be given from the study's folder or as it is; one that leads out is an error."""
-    study.start(manifest=study.directory / "models/base/manifest.json", artifacts=["tables/a.csv"])
-    tracking.record_end(study.directory, "train", "base", artifacts=[study.directory / "tables" / "b.csv"])
-    record = json.loads((study.directory / "tracking" / "records" / "train.base.json").read_text())
-    assert record["manifest"] == "models/base/manifest.json"
-    assert record["metrics_file"] == "micro/training/base.jsonl"
-    assert record["artifacts"] == ["tables/a.csv", "tables/b.csv"]
-    with pytest.raises(ValueError, match="outside"):
-        study.start(manifest="../elsewhere.json")
-
-
 def test_a_finished_stage_is_in_mlflow_with_everything(study, store):
     """Name, times, tags, parameters, metrics, data sets and files arrive as they are on disk."""
     spec = {"kind": "finetune", "a": {"b": 1.5, "c": None}, "long": "x" * 9000, "list": [1, 2]}
@@ -87,7 +75,7 @@ def test_a_finished_stage_is_in_mlflow_with_everything(study, store):
     flat |= {"first.lr": "0.1", "name": "train", "lr": "0.2", "rows.retrieval.share": "0.5"}
     assert run.data.params == flat
     expected_tags = {"execution.train": run_id, "stage": "finetune", "model": "base", "parent_model": "root"}
-    expected_tags |= {"method": "yarn", "git_commit": "c0ffee", "git_dirty": "false", "study": "micro"}
+    expected_tags |= {"method": "yarn", "mlflow.source.git.commit": "c0ffee", "git_dirty": "false", "study": "micro"}
     expected_tags |= {"manifest": record["manifest"], "status.train": "finished"}
     assert expected_tags.items() <= run.data.tags.items()
     assert run.data.metrics == {"loss": 1.0, "seconds": 1.0, "final_loss_x": 3.5, "cost/train/seconds": 12.0}
@@ -98,7 +86,7 @@ def test_a_finished_stage_is_in_mlflow_with_everything(study, store):
     files = sorted(path.relative_to(artifacts).as_posix() for path in artifacts.rglob("*") if path.is_file())
     assert files == ["models/base/manifest.json", "tables/t.csv"]
     url_path = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-    where = {"experiment_id": run.info.experiment_id, "run_id": run.info.run_id, "url_path": url_path}
+    where = {"run_id": run.info.run_id, "url_path": url_path}
     assert result.runs == {"train.base": where}
     tracking.write_runs(study.directory, result)
     assert json.loads((study.directory / "tracking" / "runs.json").read_text()) == result.runs
@@ -143,14 +131,14 @@ def test_executions_are_the_parents_of_what_started_in_them(study, store, monkey
     (study.directory / "claims.json").write_text(json.dumps({"counts": {"paper": {"holds": 3, "holds in part": 1}}}))
     (study.directory / "report.html").write_text("<p>held</p>")
     assert done(tracking.publish(study.directory)) == (3, 0, None)
-    killed, running = (store.run(f"micro 2020-01-0{day} 00:00") for day in (1, 2))
+    killed, running = (store.run(f"micro 2020-01-0{day} 00:00:00") for day in (1, 2))
     assert (killed.info.status, running.info.status, running.data.metrics) == ("KILLED", "RUNNING", {})
     assert store.run().data.tags["mlflow.parentRunId"] == running.info.run_id
     assert {"host", "command", "mlflow.user", "mlflow.source.git.commit"} <= running.data.tags.keys()
     at("2090-01-02T00:00:00.000Z")
     executions.end_execution(study.directory)
     assert done(tracking.publish(study.directory)) == (1, 0, None)
-    ended = store.run("micro 2020-01-02 00:00")
+    ended = store.run("micro 2020-01-02 00:00:00")
     counts = {"verdicts/paper/holds": 3, "verdicts/paper/holds in part": 1}
     assert (ended.info.status, ended.data.metrics) == ("FINISHED", counts)
     assert (store.artifacts(ended) / "report.html").read_text() == "<p>held</p>"
@@ -245,17 +233,17 @@ def test_a_failure_between_two_publications_is_not_overlooked(study, store):
 
 
 def test_a_rerun_is_another_run(study, store):
-    """Running a stage anew adds a run; the one of an execution that died is no longer shown as running."""
+    """Running a stage anew adds a run; that of an execution that died, or was made again, is out of sight."""
     study.start()
     tracking.publish(study.directory)
     study.start(spec={"changed": True})
     study.end()
     tracking.publish(study.directory)
-    assert sorted(run.info.status for run in store.runs()) == ["FINISHED", "KILLED"]
+    assert (store.run().info.status, store.trash()) == ("FINISHED", ["base"])
     study.start(spec={"changed": True})
     study.end()
     tracking.publish(study.directory)
-    assert sorted(run.info.status for run in store.runs()) == ["FINISHED", "FINISHED", "KILLED"]
+    assert (store.run().info.status, store.trash()) == ("FINISHED", ["base", "base"])
 
 
 @pytest.mark.slow
@@ -301,7 +289,6 @@ def test_one_bad_record_does_not_hold_up_the_others(study, store):
     result = tracking.publish(study.directory)
     assert (result.published, result.pending) == (1, 1)
     assert "bad: " in result.warning
-    assert tracking.failed_publications(study.directory) == 1
 
 
 def test_a_study_without_records_needs_no_mlflow(study):

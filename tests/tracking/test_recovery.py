@@ -8,13 +8,6 @@ from tracking.conftest import done
 from yarnlab import tracking
 
 
-def hidden_by_the_filter(store):
-    """Status of the runs that the dashboard's filter of the README leaves out."""
-    (experiment,) = {run.info.experiment_id for run in store.runs()}
-    shown = store.client.search_runs([experiment], filter_string="tags.`yarnlab.superseded` IS NULL")
-    return sorted(run.info.status for run in store.runs() if run.info.run_id not in {r.info.run_id for r in shown})
-
-
 def finish(study, name="base", **changes):
     run = study.start(name, **changes)
     study.end(name)
@@ -36,7 +29,7 @@ def test_only_a_loss_or_a_failure_changes_what_is_published_for(study, store, us
     use_uri(f"http://me:secret@127.0.0.1:{closed_port}")
     named = tracking.publication_state(study.directory)
     assert named == f"http://***@127.0.0.1:{closed_port} 0"
-    tracking.publish(study.directory)
+    tracking.write_runs(study.directory, tracking.publish(study.directory))
     assert tracking.publication_state(study.directory) == named.replace(" 0", " 1")
 
 
@@ -54,7 +47,9 @@ def test_a_lost_store_is_noticed_and_filled_again(study, store, migrated, loss):
         store.client.delete_experiment(store.experiment.experiment_id)
     state = "mlflow.db 1" if loss == "deleted" else "mlflow.db 0"
     assert tracking.publication_state(study.directory) == state
-    assert tracking.mirror._attempt(study.directory).published == (loss != "experiment")  # runs come back with it
+    assert tracking.publish(study.directory, patience_s=15).published == (
+        loss != "experiment"
+    )  # runs come back with it
     assert store.run().info.status == "FINISHED"
     assert done(tracking.publish(study.directory)) == (0, 0, None)
     assert tracking.publication_state(study.directory) == state
@@ -74,17 +69,17 @@ def test_publishing_upgrades_an_old_database(study, migrated):
 
 
 def test_a_stage_made_again_is_told_from_its_earlier_runs(study, store):
-    """`-R` and `--force`: two finished runs of one name, of which the filter shows the one that holds, with its model."""
+    """`-R` and `--force`: of two finished runs of one name the first is in MLflow's trash, with its model."""
     finish(study)
     tracking.publish(study.directory)
-    assert hidden_by_the_filter(store) == []
+    assert store.trash() == []
     first = store.run().info.run_id
     study.start()
     tracking.publish(study.directory)
-    assert (store.client.get_run(first).data.tags["yarnlab.superseded"], store.models()) == ("true", {})
+    assert (store.client.get_run(first).info.lifecycle_stage, store.models()) == ("deleted", {})
     study.end()
     tracking.publish(study.directory)
-    assert hidden_by_the_filter(store) == ["FINISHED"]
+    assert (store.trash(), store.run().info.status) == (["base"], "FINISHED")
     assert store.models()["base"].source_run_id == store.run().info.run_id != first
 
 
@@ -103,7 +98,7 @@ def test_evaluations_follow_the_weights_that_they_are_about(study, store):
     tracking.restore_record(study.directory, kept)
     tracking.publish(study.directory)
     assert store.curve("perplexity/nll") == {64: 2.5}  # the manifest on disk
-    assert len(hidden_by_the_filter(store)) == 2
+    assert store.trash() == ["base", "base"]
 
 
 def test_an_execution_that_is_put_back_holds_again(study, store):
@@ -116,7 +111,7 @@ def test_an_execution_that_is_put_back_holds_again(study, store):
     tracking.restore_record(study.directory, kept)
     tracking.publish(study.directory)
     assert (store.run().data.tags["execution.train"], store.run().info.status) == (first, "FINISHED")
-    assert sorted(hidden_by_the_filter(store)) == ["FINISHED", "KILLED"]
+    assert store.trash() == ["base", "base"]
 
 
 def test_two_folders_share_a_server_and_leave_each_other_alone(study, store, use_uri):
@@ -127,19 +122,20 @@ def test_two_folders_share_a_server_and_leave_each_other_alone(study, store, use
     study.directory = study.directory.parent.with_name("other results") / "micro"
     finish(study)
     tracking.publish(study.directory)
-    assert (len(store.runs()), hidden_by_the_filter(store)) == (2, [])
+    assert (len(store.runs()), store.trash()) == (2, [])
 
 
-def test_an_arm_that_was_killed_and_renamed_runs_no_more(study, store):
-    """Its run ends as killed, and goes on where it stopped once the study names it again."""
+def test_an_arm_that_was_killed_and_renamed_is_out_of_sight(study, store):
+    """It comes back with what it has on disk once the study names it again."""
     study.start("old")
     study.step(1, "old")
     tracking.write_plan(study.directory, [("train", "old")])
     tracking.publish(study.directory)
     assert store.run("old").info.status == "RUNNING"
     tracking.write_plan(study.directory, [("train", "new")])
+    study.start("new")
     assert tracking.publish(study.directory).published == 1
-    assert store.run("old").info.status == "KILLED"
+    assert (store.trash(), [run.info.run_name for run in store.runs()]) == (["old"], ["new"])
     assert done(tracking.publish(study.directory)) == (0, 0, None)
     tracking.write_plan(study.directory, [("train", "old")])
     study.start("old")
@@ -147,11 +143,16 @@ def test_an_arm_that_was_killed_and_renamed_runs_no_more(study, store):
     assert (store.run("old").info.status, store.curve("loss", "old")) == ("RUNNING", {1: 1.0})
 
 
-def test_a_finished_arm_that_was_dropped_stays_as_it_is(study, store):
-    finish(study, "old")
-    tracking.write_plan(study.directory, [])
+def test_a_finished_arm_that_was_dropped_is_out_of_sight_with_its_model(study, store):
+    for name in ("old", "new"):
+        finish(study, name)
     tracking.publish(study.directory)
-    assert (store.run("old").info.status, hidden_by_the_filter(store)) == ("FINISHED", [])
+    tracking.write_plan(study.directory, [("train", "new")])
+    tracking.publish(study.directory)
+    assert (store.trash(), [*store.models()]) == (["old"], ["new"])
+    tracking.write_plan(study.directory, [("train", name) for name in ("old", "new")])
+    tracking.publish(study.directory)
+    assert (store.run("old").info.status, {*store.models()}) == ("FINISHED", {"old", "new"})
 
 
 def move(study, store, name="moved"):

@@ -24,7 +24,7 @@ from yarnlab.tracking import mirror, publication
 
 @pytest.mark.parametrize("kind", ["closed", "silent"])
 def test_a_dead_server_costs_a_warning_and_its_deadline(study, store, use_uri, request, monkeypatch, kind):
-    """Nothing is lost: the failure is counted once, and the next publication sends what is on disk."""
+    """Nothing is lost: the next publication sends what is on disk."""
     study.start()
     study.step(1)
     study.end()
@@ -34,12 +34,10 @@ def test_a_dead_server_costs_a_warning_and_its_deadline(study, store, use_uri, r
     assert time.monotonic() - begin < 2
     assert (result.published, result.pending, result.runs) == (0, 1, {})
     assert "***@127.0.0.1" in result.warning and "secret" not in result.warning
-    assert tracking.failed_publications(study.directory) == 1
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert done(tracking.publish(study.directory)) == (1, 0, None)
     assert (store.run().info.status, store.steps()) == ("FINISHED", [1])
-    assert tracking.failed_publications(study.directory) == 1
 
 
 @pytest.mark.parametrize("answer", ["close", "hang"])
@@ -164,8 +162,8 @@ def test_the_mirror_follows_a_study_to_its_end(study, store, monkeypatch):
 def test_the_mirror_outlives_a_dead_server(study, store, monkeypatch, use_uri, closed_port):
     """One line in the log while the server is down, one when it is back; the intervals grow."""
     calls = []
-    attempt = mirror._attempt
-    monkeypatch.setattr(mirror, "_attempt", lambda directory: calls.append(time.monotonic()) or attempt(directory))
+    publish = mirror.publish
+    monkeypatch.setattr(mirror, "publish", lambda *a, **k: calls.append(time.monotonic()) or publish(*a, **k))
     use_uri(f"http://127.0.0.1:{closed_port}")
     study.start()
     with followed(study, monkeypatch) as output:
@@ -178,7 +176,7 @@ def test_the_mirror_outlives_a_dead_server(study, store, monkeypatch, use_uri, c
     assert gaps[2] > 1.5 * gaps[0]
     assert output.getvalue().count("\n") == 2
     assert store.run().info.status == "FINISHED"
-    assert tracking.failed_publications(study.directory) == 0
+    assert tracking.publication_state(study.directory) == "mlflow.db 0"
 
 
 def test_one_follower_per_study(study, monkeypatch):
@@ -186,8 +184,8 @@ def test_one_follower_per_study(study, monkeypatch):
     active = []
     monkeypatch.setattr(
         mirror,
-        "_attempt",
-        lambda _: active.append(threading.get_ident()) or mirror.PublishResult(),
+        "publish",
+        lambda *_, **__: active.append(threading.get_ident()) or mirror.PublishResult(),
     )
     with followed(study, monkeypatch):
         wait_for(lambda: active)

@@ -49,7 +49,7 @@ def _keep(run: StageRun, manifest: dict[str, Any]) -> None:
         (kept / MANIFEST).unlink(missing_ok=True)
         if record:
             artifacts = [run.relative(path) for path in run.artifacts]
-            write_record(kept / RECORD, tracking.ended(run.study_dir, record, error=None, artifacts=artifacts))
+            write_record(kept / RECORD, tracking.ended(record, error=None, artifacts=artifacts))
         if run.metrics_file is not None:
             _copy(run.metrics_file, kept / STEPS)
         write_record(kept / MANIFEST, manifest)  # last: what is kept counts if this is there

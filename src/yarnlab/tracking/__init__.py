@@ -7,17 +7,15 @@ what was missed is replayed from disk. Importing this package imports no MLflow.
 """
 
 from yarnlab.tracking.dashboard import serve
-from yarnlab.tracking.database import initialise
 from yarnlab.tracking.mirror import follow, start_mirror
-from yarnlab.tracking.publication import PublishResult, failed_publications, publication_state, publish, write_runs
+from yarnlab.tracking.publication import PublishResult, publication_state, publish, write_runs
 from yarnlab.tracking.records import ended, read_record, record_end, record_start, restore_record, write_plan
-from yarnlab.tracking.store import tracking_uri
+from yarnlab.tracking.store import initialise, tracking_uri
 from yarnlab.tracking.system import sampled
 
 __all__ = [
     "PublishResult",
     "ended",
-    "failed_publications",
     "follow",
     "initialise",
     "publication_state",

@@ -9,21 +9,11 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from yarnlab.tracking import store
 from yarnlab.tracking.publication import publish
-from yarnlab.tracking.store import (
-    ARTIFACTS,
-    SETTINGS,
-    database_file,
-    is_server,
-    redacted,
-    tracking_uri,
-    unreachable,
-    without_login,
-)
 
 _PORTS_TRIED = 100
-_START_S = 120.0
-ALLOWED_HOSTS = "MLFLOW_SERVER_ALLOWED_HOSTS"
+_ALLOWED_HOSTS = "MLFLOW_SERVER_ALLOWED_HOSTS"
 
 
 def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
@@ -33,9 +23,9 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
     server, only prints the links. SystemExit, with what to do, when there is nothing to show or MLflow does not start.
     """
     results = Path(results)
-    uri = tracking_uri(results)
+    uri = store.tracking_uri(results)
     studies = sorted(folder.parent.parent for folder in results.glob("*/tracking/records"))
-    database = database_file(uri)
+    database = store.database_file(uri)
     if not studies and (database is None or not database.exists()):
         raise SystemExit("There is nothing to show yet: run a study first (envs/run snakemake --cores all).")
     views = {}
@@ -44,8 +34,8 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
         views[study.name] = result.view
         if result.warning:
             print(f"{study.name}: not all is in MLflow. {result.warning}", file=sys.stderr)
-    if is_server(uri):
-        _print_links(without_login(uri), views)
+    if store.is_server(uri):
+        _print_links(store.without_login(uri), views)
         return
     free = _free_port(host, port)
     link = f"http://{host}:{free}"
@@ -53,34 +43,37 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
         print(f"Port {port} is in use. Run links of reports lead there: give them {link} at the end of the page.")
     print(f"Starting MLflow on {link} …", flush=True)
     command = [sys.executable, "-m", "mlflow", "server", "--host", host, "--port", str(free), "--workers", "1"]
-    command += ["--backend-store-uri", uri, "--artifacts-destination", (results.resolve() / ARTIFACTS).as_uri()]
+    command += ["--backend-store-uri", uri, "--artifacts-destination", (results.resolve() / store.ARTIFACTS).as_uri()]
     # The job runners serve MLflow's language-model features only, and cost several processes.
-    settings = SETTINGS | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    if allowed := os.environ.get(ALLOWED_HOSTS):  # MLflow would answer these alone, and no longer its own link
-        settings[ALLOWED_HOSTS] = f"{allowed},{host}:*,localhost:*"
-    log = results / "mlflow-server.log"
-    # SIGTERM (a workflow's) and SIGHUP (a closed terminal's) stop the server as Ctrl-C does.
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.default_int_handler)
-    with open(log, "wb") as output:
+    settings = store.SETTINGS | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    if allowed := os.environ.get(_ALLOWED_HOSTS):  # MLflow would answer these alone, and no longer its own link
+        settings[_ALLOWED_HOSTS] = f"{allowed},{host}:*,localhost:*"
+    with open(results / "mlflow-server.log", "wb") as log:
         server = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,  # its workers are stopped with it, as one group
+            stdout=log,
+            stderr=log,
+            start_new_session=True,  # Ctrl-C comes from here alone
             env=os.environ | settings,
         )
-        try:
-            _wait_until_ready(server, link, log)
-            _print_links(link, views)
-            print(f"Database {redacted(uri)}; Ctrl-C stops MLflow.", flush=True)
-            server.wait()
-            raise SystemExit(f"MLflow stopped by itself with status {server.returncode}; see {log}.")
-        except KeyboardInterrupt:
-            print("\nMLflow stopped.", flush=True)
-        finally:
-            _stop(server)
+    stops: list[int] = []
+
+    def stop(number: int, _: object) -> None:
+        """Have MLflow stop its workers and itself; it passes a signal on to them, a second one makes them hurry."""
+        stops.append(number)
+        server.send_signal(signal.SIGINT)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Ctrl-C, a workflow's, a closed terminal's
+        signal.signal(number, stop)
+    while server.poll() is None and store.unreachable(link, 2.0):
+        time.sleep(0.3)
+    if server.poll() is None:
+        _print_links(link, views)
+        print(f"Database {store.redacted(uri)}; Ctrl-C stops MLflow.", flush=True)
+    if server.wait() and not stops:
+        raise SystemExit(f"MLflow stopped by itself with status {server.returncode}; see {log.name}.")
+    print("\nMLflow stopped.", flush=True)
 
 
 def _print_links(link: str, views: dict[str, str]) -> None:
@@ -95,20 +88,3 @@ def _free_port(host: str, port: int) -> int:
         with suppress(OSError), socket.create_server((host, candidate)):
             return candidate
     raise SystemExit(f"No free port on {host} from {port} to {port + _PORTS_TRIED - 1}; name another first port.")
-
-
-def _wait_until_ready(server: subprocess.Popen[bytes], link: str, log: Path) -> None:
-    give_up = time.monotonic() + _START_S
-    while unreachable(link, 2.0):
-        if server.poll() is not None or time.monotonic() > give_up:
-            raise SystemExit(f"MLflow did not start; its messages are in {log}.")
-        time.sleep(0.3)
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    for number, patience_s in ((signal.SIGTERM, 10.0), (signal.SIGKILL, 5.0)):
-        with suppress(ProcessLookupError, PermissionError):
-            os.killpg(server.pid, number)
-        with suppress(subprocess.TimeoutExpired):
-            server.wait(patience_s)
-            return

@@ -12,13 +12,12 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeGuard
 
 from yarnlab.provenance import read_json
 from yarnlab.tracking.executions import Execution, load_executions, of_moment
-from yarnlab.tracking.records import Record, load_records, metric_lines, record_name, system_file
+from yarnlab.tracking.records import Record, json_lines, load_records, record_name, system_file
 
 if TYPE_CHECKING:
     from mlflow.entities import DatasetInput, Metric
@@ -30,12 +29,17 @@ Sent = dict[str, list[Any]]
 REPORT = ("report.html", "figures/*.png", "tables/*.csv")
 """What a person reads of a study; MLflow shows it inline. (`log_table` appends: a table sent twice is doubled.)"""
 _MAX_KEY, _MAX_VALUE, _MAX_DIGEST = 250, 6000, 36  # characters that MLflow stores
-_STATUS = {"running": "RUNNING", "failed": "FAILED", "dropped": "KILLED"}  # of a run if any of its stages is that
 
 
 @dataclass
 class StudyRun:
-    """A run that MLflow shall have. `name`: a model, `DATA` or an execution's id; `parent`: an execution's id or ''."""
+    """A run that MLflow shall have, and what there is to say of it.
+
+    name: a model, `DATA` or an execution's id. parent: an execution's id or ''. Tags, params and status are told in
+    full, of the rest what MLflow lacked: metrics, measured (those of the model, each with the data set that it was
+    measured on), datasets, files (names in the study's folder). model: manifest, record and params of the checkpoint,
+    once that is made. When all has arrived, MLflow has `sent`.
+    """
 
     name: str
     title: str
@@ -43,17 +47,7 @@ class StudyRun:
     started_ms: int
     records: list[Record]
     execution: Execution | None = None
-
-
-@dataclass
-class RunEntities:
-    """What MLflow is told of a run: tags, params and status in full, of the rest what it lacked; then it has `sent`.
-
-    measured: metrics of the model, each with the data set that it was measured on. files: each with its folder.
-    model: manifest and record of the checkpoint, once that is made.
-    """
-
-    status: str = "RUNNING"
+    status: str = "FINISHED"
     ended_ms: int | None = None
     sent: Sent = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
@@ -61,87 +55,94 @@ class RunEntities:
     metrics: list["Metric"] = field(default_factory=list)
     measured: list["Metric"] = field(default_factory=list)
     datasets: list["DatasetInput"] = field(default_factory=list)
-    files: list[tuple[Path, str]] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=dict)
 
 
 def study_runs(study_dir: Path) -> list[StudyRun]:
-    """Every run of the study: executions, oldest first, then their children."""
+    """Every run of the study, without what there is to say of it: executions, then models, each after its parent."""
     executions, records = load_executions(study_dir), load_records(study_dir)
-    runs = []
+    runs: list[StudyRun] = []
+    models: dict[str, list[Record]] = {}
     for execution in executions:
         own = [record for record in records if of_moment(executions, record["started"]) == execution["id"]]
-        title = f"{study_dir.resolve().name} {execution['started'][:16].replace('T', ' ')}"
+        title = f"{study_dir.resolve().name} {execution['started'][:19].replace('T', ' ')}"
         runs.append(StudyRun(execution["id"], title, "", milliseconds(execution["started"]), own, execution))
-    for name, group in groupby(sorted(records, key=_model), key=_model):
-        own = _of_these_weights(list(group))
+    for record in records:
+        models.setdefault(str(record["tags"].get("model", DATA)), []).append(record)
+    parents = {record["name"]: record["tags"].get("parent") for record in records if record["stage"] == "train"}
+    for name in sorted(models, key=lambda name: _depth(name, parents)):
+        own = _of_these_weights(models[name])
         started = own[0]["started"]
         runs.append(StudyRun(name, name, of_moment(executions, started), milliseconds(started), own))
     return runs
 
 
-def run_entities(study_dir: Path, run: StudyRun, sent: Sent) -> RunEntities:
-    """What there is to say of the run, of which MLflow has `sent`."""
+def tell(study_dir: Path, run: StudyRun, sent: Sent) -> None:
+    """Fill in what there is to say of the run, of which MLflow has `sent`."""
     states = {record["status"] for record in run.records}
-    new = RunEntities(next((_STATUS[state] for state in _STATUS if state in states), "FINISHED"))
+    run.status = "RUNNING" if "running" in states else "FAILED" if "failed" in states else "FINISHED"
     if run.execution is not None:
-        _add_execution(new, study_dir, run.execution, sent)
+        _tell_execution(study_dir, run, run.execution, sent)
     else:
-        new.ended_ms = max((milliseconds(r["ended"]) for r in run.records if r["ended"]), default=None)
+        run.ended_ms = max((milliseconds(r["ended"]) for r in run.records if r["ended"]), default=None)
         for record in run.records:
-            _add_record(new, study_dir, run, record, sent)
-    new.tags = {_name(key): value[:_MAX_VALUE] for key, value in new.tags.items() if value}
-    return new
+            _tell_record(study_dir, run, record, sent)
+    run.tags = {_name(key): value[:_MAX_VALUE] for key, value in run.tags.items() if value}
+    run.files = [name for name in run.files if (study_dir / name).is_file()]
 
 
-def _add_record(new: RunEntities, study_dir: Path, run: StudyRun, record: Record, sent: Sent) -> None:
+def _tell_record(study_dir: Path, run: StudyRun, record: Record, sent: Sent) -> None:
     """What a stage says: settings, tags, its curves as far as they go, and once it has ended what came out."""
     name = record_name(record["stage"], record["name"])
     stage = name if run.name == DATA else record["stage"]
     _, *counts, ended = sent.get(name, ["", 0, 0, None])
-    for i, file in enumerate((record["metrics_file"], system_file(study_dir, name))):
-        lines = metric_lines(study_dir, file, counts[i])
-        new.metrics += _line_metrics(lines, milliseconds(record["started"]), run.started_ms)
+    steps = study_dir.resolve().parent / (record["metrics_file"] or "")
+    for i, file in enumerate((steps, system_file(study_dir, name))):
+        lines = json_lines(file, counts[i])
+        run.metrics += _line_metrics(lines, milliseconds(record["started"]), run.started_ms)
         counts[i] += len(lines)
-    new.sent[name] = [record["run"], *counts, record["ended"]]
-    new.params |= _params(stage, record)
-    new.tags |= {"parent_model" if key == "parent" else key: str(value) for key, value in record["tags"].items()}
-    new.tags |= {"study": record["study"], f"execution.{stage}": record["run"], f"status.{stage}": record["status"]}
-    new.tags |= {"mlflow.source.name": f"yarnlab {record['stage']} {record['name']}", "mlflow.source.type": "LOCAL"}
+    run.sent[name] = [record["run"], *counts, record["ended"]]
+    params = _params(stage, record)
+    run.params |= params
+    run.tags |= {"parent_model" if key == "parent" else key: str(value) for key, value in record["tags"].items()}
+    run.tags |= {"study": record["study"], f"execution.{stage}": record["run"], f"status.{stage}": record["status"]}
+    run.tags |= {"mlflow.source.name": f"yarnlab {record['stage']} {record['name']}", "mlflow.source.type": "LOCAL"}
     if record["status"] == "failed":
-        new.tags["error"] = "; ".join(filter(None, [new.tags.get("error"), f"{stage}: {record['error']}"]))
+        run.tags["error"] = "; ".join(filter(None, [run.tags.get("error"), f"{stage}: {record['error']}"]))
     # Before its end the file may be an earlier execution's.
     manifest = read_json(study_dir / record["manifest"]) if record["status"] == "finished" else {}
-    new.tags |= _origin_tags(manifest)
+    run.tags |= _origin_tags(manifest)
     if record["stage"] == "train":
-        new.tags |= {"stage": str(record["spec"].get("kind", "")), "manifest": record["manifest"]}
-        new.model = manifest and {**manifest, **record}
+        run.tags |= {"stage": str(record["spec"].get("kind", "")), "manifest": record["manifest"]}
+        run.model = manifest and {**manifest, **record, "params": params}
     if record["ended"] != ended:
         if manifest:
-            _add_results(new, stage, record, manifest, counts[0])
-        new.files += _files(study_dir, [*([record["manifest"]] if manifest else []), *record["artifacts"]])
+            _tell_results(run, stage, record, manifest, counts[0])
+        run.files += [*([record["manifest"]] if manifest else []), *record["artifacts"]]
 
 
-def _add_execution(new: RunEntities, study_dir: Path, execution: Execution, sent: Sent) -> None:
+def _tell_execution(study_dir: Path, run: StudyRun, execution: Execution, sent: Sent) -> None:
     """Who ran what, where and when; once the newest one has ended also what came out."""
-    new.tags = {"stage": "study", "command": execution["command"], "mlflow.user": execution["user"]}
-    new.tags |= {"mlflow.source.name": execution["command"], "mlflow.source.type": "LOCAL"} | _origin_tags(execution)
-    _, reported = sent.get(execution["id"], ["", None])
+    run.tags = {"stage": "study", "command": execution["command"], "mlflow.user": execution["user"]}
+    run.tags |= {"mlflow.source.name": execution["command"], "mlflow.source.type": "LOCAL"} | _origin_tags(execution)
+    _, reported = sent.get(run.name, ["", None])
     if execution["ended"] is None:
-        new.status = "RUNNING"
+        run.status = "RUNNING"
     else:
-        new.status = "KILLED" if "killed" in execution else new.status
-        new.ended_ms = milliseconds(execution["ended"])
+        if "killed" in execution or run.status == "RUNNING":  # a stage that nobody ended
+            run.status = "KILLED"
+        run.ended_ms = milliseconds(execution["ended"])
         analysed = read_json(study_dir / "analysis.json").get("ended")
-        is_newest = execution["id"] == load_executions(study_dir)[-1]["id"]
+        is_newest = run.name == load_executions(study_dir)[-1]["id"]
         if is_newest and analysed and execution["started"] <= analysed != reported:
             for group, counts in read_json(study_dir / "claims.json").get("counts", {}).items():
                 verdicts = {f"verdicts/{group}/{verdict}": n for verdict, n in counts.items()}
-                new.metrics += _metrics(verdicts, milliseconds(analysed), 0)
-            found = [path for pattern in REPORT for path in sorted(study_dir.glob(pattern))]
-            new.files = _files(study_dir, [path.relative_to(study_dir).as_posix() for path in found])
+                run.metrics += _metrics(verdicts, milliseconds(analysed), 0)
+            found = (path for pattern in REPORT for path in sorted(study_dir.glob(pattern)))
+            run.files = [path.relative_to(study_dir).as_posix() for path in found]
             reported = analysed
-    new.sent = {execution["id"]: [execution["ended"] or "", reported]}
+    run.sent = {run.name: [execution["ended"] or "", reported]}
 
 
 def milliseconds(moment: str) -> int:
@@ -149,8 +150,9 @@ def milliseconds(moment: str) -> int:
     return round(1000 * datetime.fromisoformat(moment).timestamp())
 
 
-def _model(record: Record) -> str:
-    return str(record["tags"].get("model", DATA))
+def _depth(name: str, parents: Mapping[str, str | None]) -> int:
+    """How many models a model is made from."""
+    return 1 + _depth(parents[name] or "", parents) if name in parents else 0
 
 
 def _of_these_weights(records: list[Record]) -> list[Record]:
@@ -162,11 +164,7 @@ def _of_these_weights(records: list[Record]) -> list[Record]:
 def _origin_tags(source: Mapping[str, Any]) -> dict[str, str]:
     """Code and machine of a manifest or an execution."""
     git, machine = source.get("git") or {}, source.get("hardware") or {}
-    tags = {
-        "git_commit": git.get("commit"),
-        "mlflow.source.git.commit": git.get("commit"),
-        "git_dirty": git.get("dirty"),
-    }
+    tags = {"mlflow.source.git.commit": git.get("commit"), "git_dirty": git.get("dirty")}
     tags |= {key: machine.get(key) for key in ("host", "cpu", "gpu")}
     return {key: _text(value) for key, value in tags.items() if value is not None}
 
@@ -215,12 +213,12 @@ def _line_metrics(lines: Iterable[Mapping[str, Any]], stage_ms: int, run_ms: int
     return metrics
 
 
-def _add_results(new: RunEntities, stage: str, record: Record, manifest: Mapping[str, Any], lines: int) -> None:
+def _tell_results(run: StudyRun, stage: str, record: Record, manifest: Mapping[str, Any], lines: int) -> None:
     """The numbers of a manifest: those of a training at its last line, else as curves; cost and data sets."""
     at_ms, datasets = milliseconds(record["ended"]), [_dataset(data) for data in manifest.get("datasets", [])]
-    new.datasets += datasets
+    run.datasets += datasets
     cost = {f"cost/{stage}/{key}": manifest.get(key) for key in ("seconds", "peak_memory_bytes")}
-    new.metrics += _metrics(cost, at_ms, 0)
+    run.metrics += _metrics(cost, at_ms, 0)
     measured_on = {f"dataset_{key}": getattr(data.dataset, key) for data in datasets[:1] for key in ("name", "digest")}
     curves: dict[str, dict[int, float]] = {}
     for key, value in manifest.get("metrics", {}).items():
@@ -229,9 +227,9 @@ def _add_results(new: RunEntities, stage: str, record: Record, manifest: Mapping
             curves.setdefault(name, {})[step] = value
     for name, points in curves.items():
         for step, value in points.items():
-            new.measured += _metrics({name: value}, at_ms, step, **measured_on)
+            run.measured += _metrics({name: value}, at_ms, step, **measured_on)
         if stage != "train":
-            new.measured += _metrics(_landmarks(name, points, record["spec"]), at_ms, 0, **measured_on)
+            run.measured += _metrics(_landmarks(name, points, record["spec"]), at_ms, 0, **measured_on)
 
 
 def _point(stage: str, key: str) -> tuple[str, int]:
@@ -264,12 +262,6 @@ def _dataset(data: Mapping[str, Any]) -> "DatasetInput":
     source = json.dumps({"uri": str(data.get("source", ""))})
     dataset = Dataset(str(data["name"]), str(data["digest"])[:_MAX_DIGEST], source_type="local", source=source)
     return DatasetInput(dataset, [InputTag("mlflow.data.context", str(data["context"]))] if data.get("context") else [])
-
-
-def _files(study_dir: Path, names: Iterable[str]) -> list[tuple[Path, str]]:
-    """Those of the files that exist, in the folders that they have on disk."""
-    found = [Path(name) for name in names if (study_dir / name).is_file()]
-    return [(study_dir / name, name.parent.as_posix().strip(".")) for name in found]
 
 
 def _name(key: str) -> str:

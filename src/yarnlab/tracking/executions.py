@@ -18,7 +18,7 @@ def start_execution(study_dir: Path, pid: int) -> None:
     """Note that the process `pid` runs the study: who, since when, where, with which command and commit."""
     import psutil
 
-    remove_drafts(study_dir / "tracking" / "executions" / "*.json")  # none of the former ones is written again
+    remove_drafts(_file(study_dir, "*"))  # none of the former ones is written again
     with suppress(psutil.NoSuchProcess, OSError):
         process = psutil.Process(pid)
         started = datetime.fromtimestamp(process.create_time(), UTC).isoformat(timespec="milliseconds")

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment
 
-SUPERSEDED = "yarnlab.superseded"
-"""The tag of runs that another one has taken the place of; no other run has it."""
 _VIEW = "yarnlab"
 _COLUMNS = {
     "tags": ("stage", "method", "scale"),
@@ -92,10 +90,9 @@ def _packed(state: dict[str, Any]) -> str:
 
 
 def _view() -> dict[str, Any]:
-    """Runs that hold, newest first, with the columns that tell models apart, and the charts that compare them."""
+    """Runs, newest first, with the columns that tell models apart, and the charts that compare them."""
     columns = [f"{kind}.`{key}`" for kind, keys in _COLUMNS.items() for key in keys]
     return {
-        "searchFilter": f"tags.`{SUPERSEDED}` IS NULL",
         "orderByKey": "attributes.start_time",
         "orderByAsc": False,
         "selectedColumns": columns,

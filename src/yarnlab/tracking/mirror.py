@@ -15,9 +15,8 @@ from pathlib import Path
 
 from yarnlab.processes import watch
 from yarnlab.provenance import now
-from yarnlab.tracking.database import exclusive
 from yarnlab.tracking.executions import end_execution, start_execution
-from yarnlab.tracking.publication import PublishResult, publish_part
+from yarnlab.tracking.publication import PublishResult, publish
 from yarnlab.tracking.records import write_plan
 
 _LONGEST_WAIT_S = 300.0
@@ -33,20 +32,14 @@ def start_mirror(study_dir: Path, planned: Iterable[tuple[str, str]]) -> None:
     reason to stop a study: said on stderr.
     """
     study_dir = Path(study_dir).resolve()
-    log = study_dir / "tracking" / "mirror.log"
     command = [sys.executable, "-m", "yarnlab", "mirror", "--study-dir", str(study_dir), "--parent", str(os.getpid())]
+    # One thread: it must not compete with a training for cores.
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
     try:
         write_plan(study_dir, planned)
-        with open(log, "ab") as output:
-            subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C in the terminal must not cost the last publication
-                # One thread: it must not compete with a training for cores.
-                env=os.environ | {"OMP_NUM_THREADS": "1"},
-            )
+        with open(study_dir / "tracking" / "mirror.log", "ab") as log:
+            # A session of its own: Ctrl-C in the terminal must not cost the last publication.
+            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env)
     except OSError as error:
         print(f"Warning: no live MLflow curves ({error}); they are published at the end.", file=sys.stderr)
 
@@ -56,57 +49,34 @@ def follow(study_dir: Path, *, parent_pid: int, interval_s: float = 5.0) -> None
 
     One follower per study at a time: a second one waits for the first, which ends with its own parent. While
     nothing gets through to MLflow the intervals double up to five minutes, and the log says so once; up to three
-    times as long they are where a publication costs much. Where nothing on disk has changed since all was published,
-    MLflow is not asked.
+    times as long they are where a publication costs much.
     """
-    study_dir = Path(study_dir)
+    from filelock import FileLock, Timeout
+
+    study_dir, parent_lives = Path(study_dir), watch(parent_pid)
     with suppress(OSError):
         os.nice(_NICENESS)
-    parent_lives = watch(parent_pid)
-    with exclusive(study_dir / "tracking" / "mirror.lock", parent_lives) as held:
-        if not held:
-            return
-        warned, failures = False, 0
-        published: set[tuple[str, int, int]] | None = None  # what lay there when nothing was missing
+    lock = FileLock(study_dir / "tracking" / "mirror.lock")
+    with suppress(Timeout), lock.acquire(poll_interval=0.1, cancel_check=lambda: not parent_lives()):
         start_execution(study_dir, parent_pid)
-        last, result = False, PublishResult()
+        last, failures, warned, result = False, 0, False, PublishResult()
         while not last or (result.pending and not result.warning):
             last = not parent_lives()  # asked before publishing, so that what the parent did last is seen
             if last:
                 end_execution(study_dir)
-            found, began_s = _files(study_dir), time.process_time()
-            result = _attempt(study_dir) if found != published else PublishResult()
-            published = None if result.pending else found
+            began_s = time.process_time()
+            result = publish(study_dir, deadline_s=5.0, patience_s=_PATIENCE_S)
             failures = failures + 1 if result.warning and not result.published else 0
-            if result.warning and not warned:
-                _log(f"{result.warning} Trying again until the study ends; what is missing stays on disk.")
-                warned = True
-            elif warned and not result.warning:
-                _log(f"MLflow is up to date again ({result.published} runs).")
-                warned = False
-            if last and result.warning:
-                _log(f"{result.pending} runs are not published; the next start of the study does it.")
+            if bool(result.warning) != warned:
+                warned = not warned
+                failed = f"{result.warning} Trying again until the study ends; what is missing stays on disk."
+                _log(failed if warned else f"MLflow is up to date again ({result.published} runs).")
             sparing_s = min((time.process_time() - began_s) / _CPU_SHARE, 3 * interval_s)
             wake = time.monotonic() + min(max(interval_s * 2**failures, sparing_s), _LONGEST_WAIT_S)
             while not last and time.monotonic() < wake and parent_lives():
                 time.sleep(min(0.5, interval_s))
-
-
-def _attempt(study_dir: Path) -> PublishResult:
-    try:
-        return publish_part(study_dir, 5.0, _PATIENCE_S)
-    except Exception as error:  # an odd file in tracking/ must not end the mirror of all the others
-        return PublishResult(pending=1, warning=f"{type(error).__name__}: {error}.")
-
-
-def _files(study_dir: Path) -> set[tuple[str, int, int]]:
-    """Name, time and size of all that is mirrored while a study runs."""
-    found = set()
-    for pattern in ("tracking/*/*.json*", "tracking/planned.json", "training/*.jsonl", "analysis.json"):
-        for path in study_dir.glob(pattern):
-            with suppress(OSError):
-                found.add((str(path), path.stat().st_mtime_ns, path.stat().st_size))
-    return found
+        if result.warning:
+            _log(f"{result.pending} runs are not published; the next start of the study does it.")
 
 
 def _log(message: str) -> None:

@@ -7,13 +7,13 @@ argument `base_model_path` says so.
 
 import shutil
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from yarnlab.provenance import read_json
-from yarnlab.tracking.entities import RunEntities
+from yarnlab.tracking.entities import StudyRun
 from yarnlab.tracking.store import artifact_repository
 
 if TYPE_CHECKING:
@@ -23,22 +23,34 @@ if TYPE_CHECKING:
 BEST = "best"
 """The alias of a study's model with the lowest NLL at the longest length."""
 _NLL = "perplexity/nll at longest"
-_EXECUTION = "execution"
+_NOTE = "mlflow.note.content"
 
 
-def known_models(client: "MlflowClient", experiment_id: str) -> dict[str, "LoggedModel"]:
-    """{execution of the training: its model} of all checkpoints that MLflow has."""
-    found = client.search_logged_models([experiment_id], max_results=1000)
-    return {model.tags[_EXECUTION]: model for model in found if _EXECUTION in model.tags}
+def models_of(client: "MlflowClient", experiment_id: str, runs: Collection[str]) -> dict[str, "LoggedModel"]:
+    """{run: its checkpoint} of the runs with these ids, the one with the lowest NLL first.
+
+    Of two checkpoints of a run, made because an answer came too late, one goes into MLflow's trash.
+    """
+    models: dict[str, LoggedModel] = {}
+    order = [{"field_name": f"metrics.{_NLL}"}]
+    found = client.search_logged_models([experiment_id], max_results=1000, order_by=order)
+    for model in sorted(found, key=lambda each: str(each.status) != "READY"):
+        run = str(model.source_run_id)
+        if run in runs and models.setdefault(run, model) is not model:
+            client.delete_logged_model(model.model_id)
+    return models
 
 
 def log_model(
-    client: "MlflowClient", study_dir: Path, uri: str, run: "Run", new: RunEntities, models: dict[str, "LoggedModel"]
+    client: "MlflowClient", study_dir: Path, uri: str, run: "Run", new: StudyRun, models: dict[str, "LoggedModel"]
 ) -> str | None:
-    """Have the run's checkpoint in MLflow, once there is one, with its parent and the run's data; returns its id."""
+    """Have the run's checkpoint in MLflow, once there is one, with its parent and the run's data; returns its id.
+
+    models: those of the study by the ids of their runs, to which this one is added.
+    """
     from mlflow.entities import LoggedModelInput, LoggedModelOutput
 
-    own, run_id, experiment = new.model.get("run", ""), run.info.run_id, run.info.experiment_id
+    run_id, experiment = run.info.run_id, run.info.experiment_id
     parent = next((m for m in models.values() if new.model and m.name == new.tags.get("parent_model")), None)
     if new.datasets or parent:  # MLflow keeps once what is sent twice
         inputs = [LoggedModelInput(parent.model_id)] if parent else []
@@ -46,51 +58,46 @@ def log_model(
     if not new.model:
         return None
     name = str(new.model["name"])
-    if own not in models:
-        tags = {_EXECUTION: own, "path": f"models/{name}", "mlflow.note.content": _lineage(experiment, parent, new)}
-        models[own] = client.create_logged_model(experiment, name, run_id, tags, new.params, "checkpoint")
-    model = models[own]
+    if run_id not in models:
+        tags = {"execution": new.model["run"], "path": f"models/{name}", _NOTE: _lineage(experiment, parent, new)}
+        models[run_id] = client.create_logged_model(experiment, name, run_id, tags, new.model["params"], "checkpoint")
+    model = models[run_id]
     if str(model.status) != "READY":
         with tempfile.TemporaryDirectory() as folder:
             _describe(Path(folder), study_dir / "models" / name, model.model_id)
             artifact_repository(study_dir.parent, uri, model.artifact_location).log_artifacts(folder)
-        models[own] = client.finalize_logged_model(model.model_id, "READY")
+        models[run_id] = client.finalize_logged_model(model.model_id, "READY")
     if not (run.outputs and run.outputs.model_outputs):
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
     return str(model.model_id)
 
 
-def _lineage(experiment_id: str, parent: "LoggedModel | None", new: RunEntities) -> str:
+def _lineage(experiment_id: str, parent: "LoggedModel | None", new: StudyRun) -> str:
     """A model's description: what it was made from, with links."""
     data = ", ".join(f"{data['name']} ({data['source']})" for data in new.model.get("datasets", [])) or "nothing"
     if parent is None:
         return f"Trained on {data}."
     link = f"[{parent.name}](#/experiments/{experiment_id}/models/{parent.model_id})"
-    earlier = parent.tags.get("mlflow.note.content", "").partition("Made from ")[2].partition(";")[0]
+    earlier = parent.tags.get(_NOTE, "").partition("Made from ")[2].partition(";")[0]
     return f"Made from {link}{' ← ' + earlier if earlier else ''}; trained on {data}."
 
 
-def register_best(client: "MlflowClient", study_dir: Path, runs: Iterable["Run"]) -> None:
-    """Have the alias `best` of the study's registered model name the checkpoint with the lowest NLL."""
+def register_best(client: "MlflowClient", study_dir: Path, models: Iterable["LoggedModel"]) -> None:
+    """Have the alias `best` of the study's registered model name the first of `models` that has an NLL."""
     from mlflow.exceptions import MlflowException
 
-    scored = {
-        run.outputs.model_outputs[0].model_id: run.data.metrics[_NLL]
-        for run in runs
-        if _NLL in run.data.metrics and run.outputs and run.outputs.model_outputs
-    }
-    if not scored:
+    best = next((m for m in models if any(metric.key == _NLL for metric in m.metrics or [])), None)
+    if best is None:
         return
-    model_id = min(scored, key=lambda each: scored[each])
-    name = f"yarnlab-{study_dir.resolve().name}"
+    source, name = f"models:/{best.model_id}", f"yarnlab-{study_dir.resolve().name}"
     with suppress(MlflowException):  # there is none yet
-        if client.get_model_version_by_alias(name, BEST).source == f"models:/{model_id}":
+        if client.get_model_version_by_alias(name, BEST).source == source:
             return
     with suppress(MlflowException):  # it is there
         client.create_registered_model(name, description=f"The study's models with the lowest {_NLL} tokens.")
-    source = f"models:/{model_id}"  # a version that was made, while its answer was lost, is there
+    # A version that was made, while its answer was lost, is there.
     there = (version for version in client.search_model_versions(f"name = '{name}'") if version.source == source)
-    version = next(there, None) or client.create_model_version(name, source, model_id=model_id)
+    version = next(there, None) or client.create_model_version(name, source, model_id=best.model_id)
     client.set_registered_model_alias(name, BEST, version.version)
 
 

@@ -1,18 +1,31 @@
-"""Where MLflow is: the tracking URI, what files and messages call it, whether it answers, where its artifacts lie."""
+"""Where MLflow is: its URI, whether it answers, its settings, and the sqlite database that a results folder has.
+
+`mlflow db upgrade` is MLflow's one public way to make or upgrade a database: a process of five seconds, so it runs
+only where a client can't open the database.
+"""
 
 import os
 import re
+import shutil
 import socket
+import sqlite3
+import subprocess
+import sys
+import tempfile
 import threading
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit, urlunsplit
 
+from yarnlab.provenance import replacing
+
 if TYPE_CHECKING:
+    from filelock import FileLock
+    from mlflow import MlflowClient
     from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
@@ -90,17 +103,17 @@ def unreachable(uri: str, deadline_s: float) -> str | None:
     """
     if urlsplit(uri).hostname is None:
         return None
-    reasons: list[str | None] = []
     # A thread: neither a name lookup nor a server that sends a byte now and then minds a socket timeout.
     patience_s = 0.9 * deadline_s
+    reasons = [f"no answer within {patience_s:.1f} s"]
     probe = threading.Thread(target=lambda: reasons.append(_probe(uri, patience_s)), daemon=True)
     probe.start()
     probe.join(patience_s)
-    reason = reasons[0] if reasons else f"no answer within {patience_s:.1f} s"
-    return reason and f"The MLflow server {redacted(uri)} cannot be reached ({reason})."
+    return reasons[-1] and f"The MLflow server {redacted(uri)} cannot be reached ({reasons[-1]})."
 
 
-def _probe(uri: str, timeout_s: float) -> str | None:
+def _probe(uri: str, timeout_s: float) -> str:
+    """Why there is no answer; '' where there is one."""
     parts = urlsplit(uri)
     try:
         if is_server(uri):
@@ -108,13 +121,11 @@ def _probe(uri: str, timeout_s: float) -> str | None:
         elif port := parts.port or _DATABASE_PORTS.get(parts.scheme.partition("+")[0]):
             socket.create_connection((parts.hostname or "", port), timeout=timeout_s).close()
     except urllib.error.HTTPError as answer:
-        return f"HTTP status {answer.code}" if answer.code in (502, 503, 504) else None
-    except urllib.error.URLError as error:
-        # Only the certificate is doubtful, and MLflow has settings of its own for that.
-        return None if "CERTIFICATE" in str(error.reason) else str(error.reason)
+        return f"HTTP status {answer.code}" if answer.code in (502, 503, 504) else ""
     except Exception as error:
-        return str(error) or type(error).__name__
-    return None
+        reason = str(getattr(error, "reason", error)) or type(error).__name__
+        return "" if "CERTIFICATE" in reason else reason  # only doubtful: MLflow has settings of its own for that
+    return ""
 
 
 @contextmanager
@@ -131,3 +142,71 @@ def mlflow_settings(uri: str) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+def database_lock(results: Path) -> "FileLock":
+    """One writer at a time for what all studies of `results` share; where a file system has no locks, a file is one."""
+    from filelock import FileLock  # 0.1 s, which no stage needs
+
+    return FileLock(Path(results).resolve() / "mlflow.lock")
+
+
+def initialise(results: Path) -> None:
+    """Make the database ready, or see whether the server answers.
+
+    Runs before anything publishes, because processes that meet an empty database at once break each other's
+    migrations. Never fails a study: what goes wrong is said on stderr; a dead server costs at most 1.5 s.
+    """
+    uri = tracking_uri(results)
+    problem = unreachable(uri, 1.5)
+    try:
+        if not problem:
+            with database_lock(results).acquire(timeout=120), mlflow_settings(uri):
+                connect(uri)
+    except Exception as error:
+        problem = (
+            f"The MLflow database {redacted(uri)} could not be made ready: {redacted(str(error))}. "
+            "If it is damaged, move it away: all that it holds is made again from the records on disk."
+        )
+    if problem:
+        print(f"Warning: {problem} The study goes on; its next start publishes what is missing.", file=sys.stderr)
+
+
+def connect(uri: str) -> "MlflowClient":
+    """A client of the server or database; an sqlite file is made or upgraded first where that is needed.
+
+    The caller holds `database_lock`, within `mlflow_settings`.
+    """
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    database = database_file(uri)
+    if database is not None and not database.exists():
+        _upgrade(database)
+    elif database is not None:
+        with closing(sqlite3.connect(database)) as file:
+            file.execute("PRAGMA schema_version")  # MLflow's client takes 50 s to give up what is no database
+        try:
+            MlflowClient(uri).search_experiments(max_results=1)
+        except MlflowException:  # the schema of another MLflow
+            _upgrade(database)
+    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+
+
+def _upgrade(database: Path) -> None:
+    """Make the database, or bring it to this MLflow's schema, in a copy that then takes its place: never half a schema.
+
+    Raises OSError, sqlite3.Error or RuntimeError with MLflow's last words.
+    """
+    # On a local disk: MLflow's fifty migrations wait for it after each.
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder) / database.name
+        if database.exists():
+            with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
+                source.backup(target)
+        command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{copy}"]
+        done = subprocess.run(command, capture_output=True, text=True, env=SETTINGS | os.environ, check=False)
+        if done.returncode:
+            raise RuntimeError(done.stderr.strip().rpartition("\n")[2] or f"mlflow db upgrade: {done.returncode}")
+        with replacing(database) as new:
+            shutil.copyfile(copy, new)

@@ -18,9 +18,8 @@ _INTERVAL_S = 10.0
 
 @contextmanager
 def sampled(study_dir: Path, record: str) -> Iterator[None]:
-    """Append a sample when the block starts, every ten seconds, and when it ends; none where that cannot be written."""
-    ended = threading.Event()
-    file = study_dir.resolve().parent / system_file(study_dir, record)
+    """Append a sample every ten seconds and when the block ends; none where that cannot be written."""
+    ended, file = threading.Event(), system_file(study_dir, record)
 
     def sample_until_the_end() -> None:
         with suppress(OSError):
