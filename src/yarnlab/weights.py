@@ -13,12 +13,15 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Which tokens begin and end a document, where a study says it: a chat model's tokenizer names those of a turn.
+DOCUMENT_TOKENS = "document_tokens.json"
 # What goes with a checkpoint from parent to child, unchanged: the tokenizer, the chat template, how text is generated.
 COMPANIONS = (
     "added_tokens.json",
     "additional_chat_templates/*.jinja",
     "chat_template.jinja",
     "chat_template.json",
+    DOCUMENT_TOKENS,
     "generation_config.json",
     "merges.txt",
     "special_tokens_map.json",
@@ -28,8 +31,14 @@ COMPANIONS = (
 )
 # What a loader takes for a part of the checkpoint wherever it lies beside one; config.json is in every checkpoint.
 LOADED = ("*.safetensors", "*.safetensors.index.json", *COMPANIONS)
+GGUF = r"(?i)\.gguf$"  # how the name of a model in one file ends
 MANIFEST = "manifest.json"
 CARD = "README.md"  # written anew whenever there is more to say, so no part of the checkpoint
+
+
+def is_gguf(name: str) -> bool:
+    """Whether a file's name is that of a GGUF file."""
+    return re.search(GGUF, name) is not None
 
 
 @contextmanager

@@ -147,13 +147,62 @@ def test_a_gguf_file_of_a_chat_model(write: Write, tmp_path: Path) -> None:
         write(tmp_path / "chat")
     study = write(file)
     asset = study.assets["base"]
-    assert (asset.path, asset.bos, asset.eos) == (str(file), "<|endoftext|>", "<|endoftext|>")
+    assert (asset.path, asset.bos, asset.eos) == (str(file), "<|endoftext|>", None)  # a chat goes on ending its turns
     declared = Declared.of(asset.model_dump())
     copy(LocalAsset("model", str(file)), tmp_path / "asset", declared=declared)
     adopt(tmp_path / "asset", study)
     with pytest.raises(HubError, match="is no GGUF file"):
         file.write_bytes(b"GGUF")
         write(file, force=True)
+
+
+def test_a_folder_whose_bos_begins_a_turn(write: Write, model_folder, tmp_path: Path, books: Path) -> None:
+    """As SmolLM2-Instruct's: text does not begin with it, neither in corpora nor in passkeys; the files stay."""
+    from yarnlab.corpus.build import build_corpus
+    from yarnlab.corpus.passkey import PasskeyText
+    from yarnlab.corpus.tokenizer import BeginsTurn, name_document_tokens, special_ids
+    from yarnlab.corpus.tokens import TokenisedCorpus
+
+    folder = model_folder(vocab_size=515)
+    words = chat_tokenizer(folder)
+    begin, text = words["<|im_start|>"], words["<|endoftext|>"]
+    study = write(folder)
+    options = {"revision": "main", "scale": 2.0, "text": [str(books)], "column": "text", "ignored": (), "force": True}
+    told = write_study("mine", tmp_path, model=str(folder), device="h100", hours=None, **options)
+    assert study.assets["base"].bos == "<|endoftext|>" and study.notes[0] in told
+    assert study.notes == ("Documents begin with <|endoftext|>: the tokenizer's own BOS begins a turn of a chat.",)
+    with pytest.raises(BeginsTurn, match=r"<\|im_start\|> as BOS, .*: name .* as `bos` of the study's asset"):
+        special_ids(folder)  # of a study that does not say it
+
+    before = (folder / "tokenizer_config.json").read_bytes()
+    asset = Workflow.load(str(tmp_path / "mine.yaml"), tmp_path).section("asset", "base")["asset"]
+    assert name_document_tokens(folder, asset["bos"], asset.get("eos")) == [folder / "document_tokens.json"]
+    adopt(folder, study)
+    assert (tmp_path / "adopted" / "tokenizer_config.json").read_bytes() == before
+    source = {"source": "local-text", "path": str(books), "column": "text", "tokenizer": "base"}
+    facts = build_corpus({"corpus": source, "seed": 0}, folder, tmp_path / "corpus", log=None)
+    assert (facts["bos"], facts["separator"]) == (text, "<|endoftext|>")
+    corpus = TokenisedCorpus.open(tmp_path / "corpus")
+    assert corpus.document(0)[0] == corpus.document(0)[-1] == text and begin not in corpus.tokens
+    assert PasskeyText.load(tmp_path / "adopted").bos == text
+    name_document_tokens(folder, "<nothing>", None)
+    with pytest.raises(CorpusError, match=r"`bos` '<nothing>' of the asset: .* has no such token"):
+        special_ids(folder)
+    assert name_document_tokens(folder, None, None) == [] and not (folder / "document_tokens.json").exists()
+
+
+def chat_tokenizer(folder: Path) -> dict[str, int]:
+    """Give a folder's tokenizer the special tokens of SmolLM2-Instruct; returns their ids."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer.add_special_tokens(tokens)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    file = folder / "tokenizer_config.json"
+    named = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | named))
+    return {token: tokenizer.token_to_id(token) for token in tokens}
 
 
 def test_paths_with_blanks_quotes_and_other_letters(write: Write, model_folder, books: Path, tmp_path: Path) -> None:

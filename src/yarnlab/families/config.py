@@ -36,8 +36,14 @@ SOFTMAX_KEYS = ("mscale", "mscale_all_dim")
 def stock_block(config: Any) -> dict[str, Any]:
     """The block of `rope_parameters` that a method replaces: that of full attention, where layers have several.
 
-    Raises UnsupportedModel where there is none.
+    Raises UnsupportedModel where there is none, and for layers that differ in shape (Gemma 4): keys that say so can't
+    be read from the whole config (transformers' integrations/heterogeneity).
     """
+    if varying := sorted(getattr(config, "per_layer_attributes", None) or ()):
+        raise UnsupportedModel(
+            f"family {config.model_type}: its layers differ in {', '.join(f'`{key}`' for key in varying)}, and a "
+            "study's `architecture` and `rope` are one for all layers"
+        )
     blocks: Any = getattr(config, "rope_parameters", None) or {}
     if blocks and config.nested_rope_parameter_keys(blocks):
         blocks = blocks.get(FULL)

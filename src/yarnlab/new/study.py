@@ -160,6 +160,8 @@ def _notes(parent: Parent, sizes: Sizes) -> list[str]:
             f"Every layer attends to the last {parent.attends:,} tokens only, whatever its rope; `drop_sliding_window` "
             "of the base's `hub` lifts that."
         )
+    if parent.said_of_documents:
+        found.append(parent.said_of_documents)
     own = RopeChoice(**parent.rope).make(parent.architecture).context if parent.rope else sizes.window
     if own != sizes.window:
         found.append(f"The base serves {sizes.window:,} tokens; the report's L is s·L of its own rope, {own:,}.")

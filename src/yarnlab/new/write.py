@@ -66,6 +66,7 @@ def write_study(
         [
             f"{file}: {parent.name} ({parent.architecture.family}) from {parent.window:,} to {context:,} tokens",
             f"  trained: {', '.join(trained) or 'nothing'}; {found.documents} held-out documents that are long enough",
+            *([f"  {parent.said_of_documents}"] if parent.said_of_documents else []),
             *_cost(plan, machine),
             *_next(name, machine),
         ]
