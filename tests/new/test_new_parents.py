@@ -30,6 +30,8 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }  # fmt: skip
 FACTORS = {"short_factor": [1.0 + i / 50 for i in range(8)], "long_factor": [1.0 + i for i in range(8)]}
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 32}
+LONGROPE_OF_ONE = YARN | {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64, **FACTORS}
 PHI3 = {"pad_token_id": 0, "original_max_position_embeddings": 64, "max_position_embeddings": 256}
 
@@ -228,7 +230,19 @@ CONFIGS = [
     ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, UnsupportedModel, "of type dynamic"),
     ({"model_type": "unheard_of"}, UnsupportedModel, "has no family unheard_of"),
     ({"quantization_config": {"quant_method": "gptq"}}, HubError, "`quantization_config` is set"),
-    ({"hidden_size": "32"}, UnsupportedModel, "refuses its settings"),
+    ({"hidden_act": 3}, UnsupportedModel, "refuses its settings"),
+    ({"hidden_size": "32"}, HubError, "`hidden_size` is '32' and has to be a whole number above 0"),
+    ({"num_attention_heads": 0}, HubError, "`num_attention_heads` is 0 and has to be"),
+    ({"max_position_embeddings": 64.0}, HubError, "`max_position_embeddings` is 64.0 and has to be"),
+    ({"max_position_embeddings": 1}, NewError, "no sound study can be made .*: Input should be greater than or equal to 2"),
+    ({"max_position_embeddings": ...}, UnsupportedModel, "has no `max_position_embeddings`, so nothing says how long"),
+    ({"dtype": "float8_e4m3fn"}, HubError, "`dtype` is 'float8_e4m3fn'; weights are read that are float32"),
+    ({"vocab_size": 300}, NewError, "has tokens up to number 511, and `vocab_size` of its config.json is 300"),
+    ({"rope_parameters": {"rope_type": "default", "rope_theta": "1e4"}}, HubError, "`rope_parameters.rope_theta` is '1e4'"),
+    ({"rope_parameters": YARN | {"factor": 0}}, HubError, "`rope_parameters.factor` is 0 and has to be a number"),
+    ({"rope_parameters": YARN | {"attention_factor": "x"}}, HubError, "`rope_parameters.attention_factor` is 'x'"),
+    ({"rope_parameters": ..., "rope_scaling": LONGROPE_OF_ONE}, UnsupportedModel, "short_factor must be a list of 8 numbers"),
+    ({"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e4}}, UnsupportedModel, "which no method can extend"),
 ]  # fmt: skip
 
 
@@ -240,6 +254,17 @@ def test_a_config_that_makes_no_study(keys, error, message, write: Write, model_
     assert "\n" not in str(caught.value) and not (tmp_path / "mine.yaml").exists()
 
 
+def test_a_model_of_text_and_pictures(write: Write, model_folder) -> None:
+    """Its config.json has the language model's in a part."""
+    folder = model_folder()
+    text = json.loads((folder / "config.json").read_text()) | {"model_type": "gemma3_text"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": text}))
+    with pytest.raises(
+        UnsupportedModel, match=r"only in its parts \(`text_config`, `vision_config`\): give the language"
+    ):
+        write(folder)
+
+
 def test_a_tokenizer_without_an_end_of_text_is_said_at_once(write: Write, model_folder) -> None:
     folder = change(model_folder(), eos_token_id=None)
     file = folder / "tokenizer_config.json"
@@ -247,9 +272,19 @@ def test_a_tokenizer_without_an_end_of_text_is_said_at_once(write: Write, model_
     file.write_text(json.dumps({**content, "eos_token": None}))
     with pytest.raises(NewError, match=f"tokenizer in {folder} names no EOS token.*`eos_token`"):
         write(folder)
-    file.write_text("{")
-    with pytest.raises(NewError, match=rf"{folder}/tokenizer_config\.json can't be read"):
-        write(folder)
+    for broken in ("{", "[]"):
+        file.write_text(broken)
+        with pytest.raises(NewError, match=rf"{folder}/tokenizer_config\.json can't be read"):
+            write(folder)
+    for token in (7, "<gone>"):
+        file.write_text(json.dumps({**content, "eos_token": token}))
+        with pytest.raises(NewError, match=f"`eos_token` is {token!r}, and tokenizer.json has no such token"):
+            write(folder)
+    file.write_text("{}")
+    with pytest.raises(
+        NewError, match=r"config\.json: `eos_token_id` is 9999, and tokenizer\.json has no token of that"
+    ):
+        write(change(folder, eos_token_id=9999))
     (folder / "tokenizer.json").write_text('{"version": "1.0"}')
     file.write_text(json.dumps(content))
     with pytest.raises(NewError, match=rf"{folder}/tokenizer\.json can't be read"):
@@ -260,6 +295,29 @@ def test_a_tokenizer_without_an_end_of_text_is_said_at_once(write: Write, model_
 def test_a_scale_that_is_none(scale: float, write: Write, model_folder) -> None:
     with pytest.raises(NewError, match=r"--scale .*: give how many times the window shall be, a number above 1"):
         write(model_folder(), scale=scale)
+
+
+def test_text_that_is_named_twice_or_not_at_all(write: Write, model_folder, books: Path) -> None:
+    assert write(model_folder(), text=[str(books), f"{books}/"]).corpora["train"].path == str(books)
+    with pytest.raises(NewError, match="--text '': give the files"):
+        write(model_folder(), text=[""], force=True)
+
+
+def test_rows_without_the_column_say_how_another_is_named(write: Write, model_folder, tmp_path: Path) -> None:
+    import pandas as pd
+
+    rows = [{"content": f"row {number} of {'nodes and edges ' * 100}"} for number in range(40)]
+    lines, table = tmp_path / "rows.jsonl", tmp_path / "rows.parquet"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pd.DataFrame(rows).to_parquet(table)
+    for file in (lines, table):
+        with pytest.raises(
+            CorpusError, match=rf"{file.name}.*it has content: correct .*`column`.* Here: --column NAME"
+        ):
+            write(model_folder(), text=[str(file)], force=True)
+        assert (
+            write(model_folder(), text=[str(file)], column="content", force=True).corpora["train"].column == "content"
+        )
 
 
 def test_text_in_another_encoding_is_named(write: Write, model_folder, books: Path) -> None:

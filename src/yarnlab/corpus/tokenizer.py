@@ -126,10 +126,21 @@ def special_ids(folder: Path, separator: str | None = None) -> Special:
             return declared
         token = names.get(f"{key}_token")
         text = token.get("content") if isinstance(token, dict) else token
-        if text is not None and (found := tokenizer.token_to_id(text)) is not None:
+        if text is not None:
+            if not isinstance(text, str) or (found := tokenizer.token_to_id(text)) is None:
+                raise CorpusError(
+                    f"{folder / 'tokenizer_config.json'}: `{key}_token` is {text!r}, and tokenizer.json has no such "
+                    "token: correct one of them"
+                )
             return found
         number = numbers.get(f"{key}_token_id")
-        return number[0] if isinstance(number, list) else number
+        number = number[0] if isinstance(number, list) and number else number
+        if number is not None and not (isinstance(number, int) and number >= 0 and tokenizer.id_to_token(number)):
+            raise CorpusError(
+                f"{folder / 'config.json'}: `{key}_token_id` is {number!r}, and tokenizer.json has no token of that "
+                f"number: correct it, or name `{key}_token` in tokenizer_config.json"
+            )
+        return number
 
     # Some configs give a BOS id although the tokenizer itself has none; its own word counts.
     has_none = "bos" not in named and names.get("bos_token", ...) is None
@@ -150,11 +161,26 @@ def special_ids(folder: Path, separator: str | None = None) -> Special:
     return Special(eos if bos is None else bos, eos)
 
 
+def check_vocabulary(folder: Path, vocab_size: int) -> None:
+    """CorpusError for a tokenizer that makes tokens of text for which a model of `vocab_size` tokens has no embedding.
+
+    Special tokens beyond that (a `<pad>` that somebody added) never come of text.
+    """
+    largest = max(load_tokenizer(folder).get_vocab(with_added_tokens=False).values(), default=0)
+    if largest >= vocab_size:
+        raise CorpusError(
+            f"the tokenizer in {folder} has tokens up to number {largest}, and `vocab_size` of its config.json is "
+            f"{vocab_size}: they are not of one model"
+        )
+
+
 def _json(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
     except ValueError as error:
         raise _damaged(file, error) from None
     return found

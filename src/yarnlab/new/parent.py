@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.corpus.packages import CorpusError
-from yarnlab.corpus.tokenizer import BeginsTurn, special_ids
+from yarnlab.corpus.tokenizer import BeginsTurn, check_vocabulary, special_ids
 from yarnlab.errors import UserError
 from yarnlab.hub.gguf import WORDS, read_words
 from yarnlab.provenance import project_root
@@ -145,13 +145,14 @@ def tokenizer_folder(files: Mapping[str, bytes]) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _document_tokens(files: Mapping[str, bytes], name: str) -> dict[str, str]:
+def _document_tokens(files: Mapping[str, bytes], name: str, vocab_size: int) -> dict[str, str]:
     """What a study must say of the tokens around a document: `bos`, where the tokenizer's begins a turn of a chat.
 
-    NewError where no token ends a document, or the tokenizer can't be read.
+    NewError where no token ends a document, or the tokenizer can't be read or is another model's.
     """
     with tokenizer_folder(files) as folder:
         try:
+            check_vocabulary(folder, vocab_size)
             special_ids(folder)
         except BeginsTurn as error:
             return {"bos": error.end}
@@ -195,13 +196,14 @@ def _described(asset: dict[str, Any], where: Path, files: dict[str, bytes], igno
         drops = [key for key in content if "drop" in key and isinstance(content[key], float) and content[key] > 0]
         config = stock_config(translated, [*ignored, *drops], where)
         stock_block(config)  # UnsupportedModel without a rope
-        rope = declared_rope(config)
+        window = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
+        rope = declared_rope(config, window_is_stated=bool(content.keys() & {window, "max_position_embeddings"}))
         shape = architecture_of(config, rope.original_context)
     except UnsupportedModel as error:
         why = str(error).replace(f"{where}", name)
         hint = "" if "ignored_config" not in why else ". Here: --ignored-config KEY"
         raise UnsupportedModel(f"{why if name in why else f'{name}: {why}'}{hint}") from None
-    asset = asset | (_document_tokens(files, name) if TOKENIZER in files else {})
+    asset = asset | (_document_tokens(files, name, config.vocab_size) if TOKENIZER in files else {})
     architectures.record(
         name, shape.model_dump(exclude_unset=True, exclude_none=True), config.vocab_size, files["config.json"]
     )
