@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from yarnlab.errors import UserError
 from yarnlab.families.config import declare, stock_block
 from yarnlab.families.config_file import complete
 from yarnlab.families.keys import dropout, unread_keys
-from yarnlab.families.parts import UnsupportedModel, experts
+from yarnlab.families.parts import UnsupportedModel, experts, head_dim
 from yarnlab.families.tensors import check_files, check_loaded, check_tied
 from yarnlab.rope import Rope
 from yarnlab.study.schema import Architecture
@@ -185,7 +187,7 @@ def architecture_of(config: Any, original_context: int) -> Architecture:
             num_hidden_layers=config.num_hidden_layers,
             num_attention_heads=heads,
             num_key_value_heads=getattr(config, "num_key_value_heads", None) or heads,
-            head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+            head_dim=head_dim(config),
             original_context=original_context,
             rope_theta=float(block["rope_theta"]),
             tie_word_embeddings=config.tie_word_embeddings,
@@ -196,8 +198,8 @@ def architecture_of(config: Any, original_context: int) -> Architecture:
             f"family {config.model_type}: its config has no `{error.name}`, which the study's `architecture` is held "
             "against"
         ) from error
-    except ValueError as error:
-        reason = " ".join(str(error).split())
+    except ValidationError as error:
+        reason = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise UnsupportedModel(
             f"family {config.model_type}: its config is not that of one decoder: {reason}"
         ) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -10,15 +11,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from yarnlab.errors import UserError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
+# Which tokens begin and end a document, where a study says it: a chat model's tokenizer names those of a turn.
+DOCUMENT_TOKENS = "document_tokens.json"
 # What goes with a checkpoint from parent to child, unchanged: the tokenizer, the chat template, how text is generated.
 COMPANIONS = (
     "added_tokens.json",
     "additional_chat_templates/*.jinja",
     "chat_template.jinja",
     "chat_template.json",
+    DOCUMENT_TOKENS,
     "generation_config.json",
     "merges.txt",
     "special_tokens_map.json",
@@ -26,10 +32,34 @@ COMPANIONS = (
     "tokenizer*.model",
     "vocab.json",
 )
+INDEX = "model.safetensors.index.json"
 # What a loader takes for a part of the checkpoint wherever it lies beside one; config.json is in every checkpoint.
 LOADED = ("*.safetensors", "*.safetensors.index.json", *COMPANIONS)
+GGUF = r"(?i)\.gguf$"  # how the name of a model in one file ends
 MANIFEST = "manifest.json"
 CARD = "README.md"  # written anew whenever there is more to say, so no part of the checkpoint
+
+
+class BrokenIndex(UserError):
+    """An index of weights that can't be read."""
+
+
+def weight_map(index: Path) -> dict[str, str]:
+    """Tensor → file, as an index of shards says. Raises BrokenIndex where it does not."""
+    try:
+        found = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        assert all(isinstance(file, str) for file in found.values())
+    except (ValueError, KeyError, TypeError, AttributeError, AssertionError):
+        raise BrokenIndex(
+            f"{index} is no index of weights (a JSON object whose `weight_map` names the file of each weight): fetch "
+            "it again, or save the model anew with `save_pretrained`"
+        ) from None
+    return dict(found)
+
+
+def is_gguf(name: str) -> bool:
+    """Whether a file's name is that of a GGUF file."""
+    return re.search(GGUF, name) is not None
 
 
 @contextmanager

@@ -113,6 +113,12 @@ def test_files_that_are_cut_short_or_mixed(asset):
     index = asset / "model.safetensors.index.json"
     index.write_text(json.dumps({"weight_map": {LAYER: "model-00002-of-00002.safetensors"}}))
     refused(asset, "model-00002-of-00002.safetensors")
+    for broken in ("{", "{}", '{"weight_map": [1]}'):
+        index.write_text(broken)
+        refused(asset, r"safetensors\.index\.json is no index of weights")
+    index.unlink()
+    file.rename(asset / "weights.safetensors")
+    refused(asset, r"its weights are in weights\.safetensors, and there is neither model\.safetensors nor")
 
 
 def test_two_ropes_in_one_config(asset):

@@ -103,6 +103,20 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         },
         "compute its frequencies anew",
     ),
+    "gemma4_text": (
+        {
+            "hidden_size": 32,
+            "intermediate_size": 64,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 1,
+            "head_dim": 16,
+            "global_head_dim": 32,
+            "layer_types": ["sliding_attention", "full_attention"],
+            "hidden_size_per_layer_input": 0,
+        },
+        "its layers differ in `head_dim`",
+    ),
     "falcon": ({"num_hidden_layers": 2, "hidden_size": 32, "num_attention_heads": 4}, "intermediate_size"),
     "gpt2": ({"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": 64, **UNDROPPED}, "rope"),
 }

@@ -115,10 +115,11 @@ def test_a_gguf_file_becomes_a_stock_checkpoint(file: Path, folder: Path) -> Non
 
 
 def test_the_file_names_its_own_tokens_where_nothing_is_declared(file: Path, folder: Path) -> None:
-    from yarnlab.corpus.tokenizer import Special, special_ids
+    from yarnlab.corpus.tokenizer import BeginsTurn, Special, special_ids
 
     adopt(LocalAsset("model", str(file)), folder)
-    assert special_ids(folder) == Special(1, 0)  # EOS in the file is the end of a turn
+    with pytest.raises(BeginsTurn):  # BOS in the file is the beginning of a turn
+        special_ids(folder)
     adopt(LocalAsset("model", str(file)), folder, declared=Declared(bos="<|endoftext|>"))
     assert special_ids(folder) == Special(0, 0)
 

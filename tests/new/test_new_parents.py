@@ -30,6 +30,8 @@ LLAMA3 = {
     "original_max_position_embeddings": 64,
 }  # fmt: skip
 FACTORS = {"short_factor": [1.0 + i / 50 for i in range(8)], "long_factor": [1.0 + i for i in range(8)]}
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 2.0, "original_max_position_embeddings": 32}
+LONGROPE_OF_ONE = YARN | {"rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0]}
 LONGROPE = {"rope_type": "longrope", "rope_theta": 1e4, "original_max_position_embeddings": 64, **FACTORS}
 PHI3 = {"pad_token_id": 0, "original_max_position_embeddings": 64, "max_position_embeddings": 256}
 
@@ -147,13 +149,62 @@ def test_a_gguf_file_of_a_chat_model(write: Write, tmp_path: Path) -> None:
         write(tmp_path / "chat")
     study = write(file)
     asset = study.assets["base"]
-    assert (asset.path, asset.bos, asset.eos) == (str(file), "<|endoftext|>", "<|endoftext|>")
+    assert (asset.path, asset.bos, asset.eos) == (str(file), "<|endoftext|>", None)  # a chat goes on ending its turns
     declared = Declared.of(asset.model_dump())
     copy(LocalAsset("model", str(file)), tmp_path / "asset", declared=declared)
     adopt(tmp_path / "asset", study)
     with pytest.raises(HubError, match="is no GGUF file"):
         file.write_bytes(b"GGUF")
         write(file, force=True)
+
+
+def test_a_folder_whose_bos_begins_a_turn(write: Write, model_folder, tmp_path: Path, books: Path) -> None:
+    """As SmolLM2-Instruct's: text does not begin with it, neither in corpora nor in passkeys; the files stay."""
+    from yarnlab.corpus.build import build_corpus
+    from yarnlab.corpus.passkey import PasskeyText
+    from yarnlab.corpus.tokenizer import BeginsTurn, name_document_tokens, special_ids
+    from yarnlab.corpus.tokens import TokenisedCorpus
+
+    folder = model_folder(vocab_size=515)
+    words = chat_tokenizer(folder)
+    begin, text = words["<|im_start|>"], words["<|endoftext|>"]
+    study = write(folder)
+    options = {"revision": "main", "scale": 2.0, "text": [str(books)], "column": "text", "ignored": (), "force": True}
+    told = write_study("mine", tmp_path, model=str(folder), device="h100", hours=None, **options)
+    assert study.assets["base"].bos == "<|endoftext|>" and study.notes[0] in told
+    assert study.notes == ("Documents begin with <|endoftext|>: the tokenizer's own BOS begins a turn of a chat.",)
+    with pytest.raises(BeginsTurn, match=r"<\|im_start\|> as BOS, .*: name .* as `bos` of the study's asset"):
+        special_ids(folder)  # of a study that does not say it
+
+    before = (folder / "tokenizer_config.json").read_bytes()
+    asset = Workflow.load(str(tmp_path / "mine.yaml"), tmp_path).section("asset", "base")["asset"]
+    assert name_document_tokens(folder, asset["bos"], asset.get("eos")) == [folder / "document_tokens.json"]
+    adopt(folder, study)
+    assert (tmp_path / "adopted" / "tokenizer_config.json").read_bytes() == before
+    source = {"source": "local-text", "path": str(books), "column": "text", "tokenizer": "base"}
+    facts = build_corpus({"corpus": source, "seed": 0}, folder, tmp_path / "corpus", log=None)
+    assert (facts["bos"], facts["separator"]) == (text, "<|endoftext|>")
+    corpus = TokenisedCorpus.open(tmp_path / "corpus")
+    assert corpus.document(0)[0] == corpus.document(0)[-1] == text and begin not in corpus.tokens
+    assert PasskeyText.load(tmp_path / "adopted").bos == text
+    name_document_tokens(folder, "<nothing>", None)
+    with pytest.raises(CorpusError, match=r"`bos` '<nothing>' of the asset: .* has no such token"):
+        special_ids(folder)
+    assert name_document_tokens(folder, None, None) == [] and not (folder / "document_tokens.json").exists()
+
+
+def chat_tokenizer(folder: Path) -> dict[str, int]:
+    """Give a folder's tokenizer the special tokens of SmolLM2-Instruct; returns their ids."""
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokens = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
+    tokenizer.add_special_tokens(tokens)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    file = folder / "tokenizer_config.json"
+    named = {"bos_token": "<|im_start|>", "eos_token": "<|im_end|>"}
+    file.write_text(json.dumps(json.loads(file.read_text()) | named))
+    return {token: tokenizer.token_to_id(token) for token in tokens}
 
 
 def test_paths_with_blanks_quotes_and_other_letters(write: Write, model_folder, books: Path, tmp_path: Path) -> None:
@@ -179,7 +230,19 @@ CONFIGS = [
     ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0, "rope_theta": 1e4}}, UnsupportedModel, "of type dynamic"),
     ({"model_type": "unheard_of"}, UnsupportedModel, "has no family unheard_of"),
     ({"quantization_config": {"quant_method": "gptq"}}, HubError, "`quantization_config` is set"),
-    ({"hidden_size": "32"}, UnsupportedModel, "refuses its settings"),
+    ({"hidden_act": 3}, UnsupportedModel, "refuses its settings"),
+    ({"hidden_size": "32"}, HubError, "`hidden_size` is '32' and has to be a whole number above 0"),
+    ({"num_attention_heads": 0}, HubError, "`num_attention_heads` is 0 and has to be"),
+    ({"max_position_embeddings": 64.0}, HubError, "`max_position_embeddings` is 64.0 and has to be"),
+    ({"max_position_embeddings": 1}, NewError, "no sound study can be made .*: Input should be greater than or equal to 2"),
+    ({"max_position_embeddings": ...}, UnsupportedModel, "has no `max_position_embeddings`, so nothing says how long"),
+    ({"dtype": "float8_e4m3fn"}, HubError, "`dtype` is 'float8_e4m3fn'; weights are read that are float32"),
+    ({"vocab_size": 300}, NewError, "has tokens up to number 511, and `vocab_size` of its config.json is 300"),
+    ({"rope_parameters": {"rope_type": "default", "rope_theta": "1e4"}}, HubError, "`rope_parameters.rope_theta` is '1e4'"),
+    ({"rope_parameters": YARN | {"factor": 0}}, HubError, "`rope_parameters.factor` is 0 and has to be a number"),
+    ({"rope_parameters": YARN | {"attention_factor": "x"}}, HubError, "`rope_parameters.attention_factor` is 'x'"),
+    ({"rope_parameters": ..., "rope_scaling": LONGROPE_OF_ONE}, UnsupportedModel, "short_factor must be a list of 8 numbers"),
+    ({"rope_parameters": {"rope_type": "proportional", "rope_theta": 1e4}}, UnsupportedModel, "which no method can extend"),
 ]  # fmt: skip
 
 
@@ -191,6 +254,17 @@ def test_a_config_that_makes_no_study(keys, error, message, write: Write, model_
     assert "\n" not in str(caught.value) and not (tmp_path / "mine.yaml").exists()
 
 
+def test_a_model_of_text_and_pictures(write: Write, model_folder) -> None:
+    """Its config.json has the language model's in a part."""
+    folder = model_folder()
+    text = json.loads((folder / "config.json").read_text()) | {"model_type": "gemma3_text"}
+    (folder / "config.json").write_text(json.dumps({"model_type": "gemma3", "text_config": text}))
+    with pytest.raises(
+        UnsupportedModel, match=r"only in its parts \(`text_config`, `vision_config`\): give the language"
+    ):
+        write(folder)
+
+
 def test_a_tokenizer_without_an_end_of_text_is_said_at_once(write: Write, model_folder) -> None:
     folder = change(model_folder(), eos_token_id=None)
     file = folder / "tokenizer_config.json"
@@ -198,9 +272,19 @@ def test_a_tokenizer_without_an_end_of_text_is_said_at_once(write: Write, model_
     file.write_text(json.dumps({**content, "eos_token": None}))
     with pytest.raises(NewError, match=f"tokenizer in {folder} names no EOS token.*`eos_token`"):
         write(folder)
-    file.write_text("{")
-    with pytest.raises(NewError, match=rf"{folder}/tokenizer_config\.json can't be read"):
-        write(folder)
+    for broken in ("{", "[]"):
+        file.write_text(broken)
+        with pytest.raises(NewError, match=rf"{folder}/tokenizer_config\.json can't be read"):
+            write(folder)
+    for token in (7, "<gone>"):
+        file.write_text(json.dumps({**content, "eos_token": token}))
+        with pytest.raises(NewError, match=f"`eos_token` is {token!r}, and tokenizer.json has no such token"):
+            write(folder)
+    file.write_text("{}")
+    with pytest.raises(
+        NewError, match=r"config\.json: `eos_token_id` is 9999, and tokenizer\.json has no token of that"
+    ):
+        write(change(folder, eos_token_id=9999))
     (folder / "tokenizer.json").write_text('{"version": "1.0"}')
     file.write_text(json.dumps(content))
     with pytest.raises(NewError, match=rf"{folder}/tokenizer\.json can't be read"):
@@ -211,6 +295,29 @@ def test_a_tokenizer_without_an_end_of_text_is_said_at_once(write: Write, model_
 def test_a_scale_that_is_none(scale: float, write: Write, model_folder) -> None:
     with pytest.raises(NewError, match=r"--scale .*: give how many times the window shall be, a number above 1"):
         write(model_folder(), scale=scale)
+
+
+def test_text_that_is_named_twice_or_not_at_all(write: Write, model_folder, books: Path) -> None:
+    assert write(model_folder(), text=[str(books), f"{books}/"]).corpora["train"].path == str(books)
+    with pytest.raises(NewError, match="--text '': give the files"):
+        write(model_folder(), text=[""], force=True)
+
+
+def test_rows_without_the_column_say_how_another_is_named(write: Write, model_folder, tmp_path: Path) -> None:
+    import pandas as pd
+
+    rows = [{"content": f"row {number} of {'nodes and edges ' * 100}"} for number in range(40)]
+    lines, table = tmp_path / "rows.jsonl", tmp_path / "rows.parquet"
+    lines.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pd.DataFrame(rows).to_parquet(table)
+    for file in (lines, table):
+        with pytest.raises(
+            CorpusError, match=rf"{file.name}.*it has content: correct .*`column`.* Here: --column NAME"
+        ):
+            write(model_folder(), text=[str(file)], force=True)
+        assert (
+            write(model_folder(), text=[str(file)], column="content", force=True).corpora["train"].column == "content"
+        )
 
 
 def test_text_in_another_encoding_is_named(write: Write, model_folder, books: Path) -> None:

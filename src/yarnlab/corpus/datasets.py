@@ -104,7 +104,8 @@ def _parquet_rows(file: Path, column: str) -> Iterator[tuple[int, Any]]:
     try:
         opened = parquet.ParquetFile(file)
         if column not in opened.schema_arrow.names:
-            raise CorpusError(f"{file} has no column {column!r}; it has {', '.join(opened.schema_arrow.names)}")
+            found = ", ".join(opened.schema_arrow.names)
+            raise CorpusError(f"{file} has no column {column!r}; it has {found}: correct the corpus's `column`")
         for batch in opened.iter_batches(batch_size=8, columns=[column]):
             for cell in batch.column(0):
                 row += 1

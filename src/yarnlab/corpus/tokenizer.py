@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.corpus.packages import CorpusError, Document
+from yarnlab.provenance import write_json
+from yarnlab.weights import DOCUMENT_TOKENS
 
 if TYPE_CHECKING:
     import tokenizers
@@ -76,30 +78,73 @@ class Special:
     eos: int
 
 
+class BeginsTurn(CorpusError):
+    """A tokenizer whose BOS begins a turn of a chat, in a study that says of no token that it begins a document.
+
+    end: what ends a document, which may stand before it too.
+    """
+
+    def __init__(self, folder: Path, bos: str, end: str) -> None:
+        super().__init__(
+            f"the tokenizer in {folder} names {bos} as BOS, which begins a turn of a chat and no text: name the token "
+            f"that begins a document as `bos` of the study's asset (it knows {end}, the end of a text)"
+        )
+        self.end = end
+
+
+def name_document_tokens(folder: Path, bos: str | None, eos: str | None) -> list[Path]:
+    """Write down what a study says of an asset's documents, beside its tokenizer; returns the files that say it."""
+    file = folder / DOCUMENT_TOKENS
+    named = {key: token for key, token in (("bos", bos), ("eos", eos)) if token is not None}
+    if not named:
+        file.unlink(missing_ok=True)
+        return []
+    write_json(file, named)
+    return [file]
+
+
 def special_ids(folder: Path, separator: str | None = None) -> Special:
-    """BOS and EOS of the tokenizer in `folder`, from tokenizer_config.json or, failing that, config.json.
+    """BOS and EOS of the tokenizer in `folder`: the study's, else those of tokenizer_config.json or config.json.
 
     Args:
         separator: the token that takes the place of EOS.
 
     A tokenizer without BOS (Qwen's) has its EOS stand between documents, on both sides. Where EOS is a chat model's end
     of a turn (`<|im_end|>`, `<|eot_id|>`) and the tokenizer knows the end of a text too, documents end with that, as
-    they did in pre-training. Raises CorpusError where there is no EOS, no such separator, or a file that can't be read.
+    they did in pre-training. Raises CorpusError where there is no EOS, no such separator, or a file that can't be read;
+    BeginsTurn where BOS is the beginning of a turn.
     """
+    named = _json(folder / DOCUMENT_TOKENS)
     names = _json(folder / "tokenizer_config.json")
     numbers = _json(folder / "config.json")
     tokenizer = load_tokenizer(folder)
 
     def find(key: str) -> int | None:
+        if key in named:
+            if (declared := tokenizer.token_to_id(named[key])) is None:
+                raise CorpusError(f"`{key}` {named[key]!r} of the asset: the tokenizer in {folder} has no such token")
+            return declared
         token = names.get(f"{key}_token")
         text = token.get("content") if isinstance(token, dict) else token
-        if text is not None and (found := tokenizer.token_to_id(text)) is not None:
+        if text is not None:
+            if not isinstance(text, str) or (found := tokenizer.token_to_id(text)) is None:
+                raise CorpusError(
+                    f"{folder / 'tokenizer_config.json'}: `{key}_token` is {text!r}, and tokenizer.json has no such "
+                    "token: correct one of them"
+                )
             return found
         number = numbers.get(f"{key}_token_id")
-        return number[0] if isinstance(number, list) else number
+        number = number[0] if isinstance(number, list) and number else number
+        if number is not None and not (isinstance(number, int) and number >= 0 and tokenizer.id_to_token(number)):
+            raise CorpusError(
+                f"{folder / 'config.json'}: `{key}_token_id` is {number!r}, and tokenizer.json has no token of that "
+                f"number: correct it, or name `{key}_token` in tokenizer_config.json"
+            )
+        return number
 
     # Some configs give a BOS id although the tokenizer itself has none; its own word counts.
-    bos = find("bos") if "bos_token" not in names or names["bos_token"] is not None else None
+    has_none = "bos" not in named and names.get("bos_token", ...) is None
+    bos = None if has_none else find("bos")
     eos = find("eos") if separator is None else tokenizer.token_to_id(separator)
     if separator is not None and eos is None:
         raise CorpusError(f"separator {separator!r}: the tokenizer in {folder} has no such token")
@@ -109,16 +154,33 @@ def special_ids(folder: Path, separator: str | None = None) -> Special:
             "in its tokenizer_config.json, or as the corpus's `separator`"
         )
     special = {token.content: id for id, token in tokenizer.get_added_tokens_decoder().items() if token.special}
-    if separator is None and tokenizer.id_to_token(eos) in TURN_ENDS:
+    if separator is None and "eos" not in named and tokenizer.id_to_token(eos) in TURN_ENDS:
         eos = next((special[end] for end in TEXT_ENDS if end in special), eos)
+    if bos is not None and "bos" not in named and (begin := tokenizer.id_to_token(bos)) in TURN_BEGINS:
+        raise BeginsTurn(folder, begin, tokenizer.id_to_token(eos))
     return Special(eos if bos is None else bos, eos)
+
+
+def check_vocabulary(folder: Path, vocab_size: int) -> None:
+    """CorpusError for a tokenizer that makes tokens of text for which a model of `vocab_size` tokens has no embedding.
+
+    Special tokens beyond that (a `<pad>` that somebody added) never come of text.
+    """
+    largest = max(load_tokenizer(folder).get_vocab(with_added_tokens=False).values(), default=0)
+    if largest >= vocab_size:
+        raise CorpusError(
+            f"the tokenizer in {folder} has tokens up to number {largest}, and `vocab_size` of its config.json is "
+            f"{vocab_size}: they are not of one model"
+        )
 
 
 def _json(file: Path) -> dict[str, Any]:
     if not file.exists():
         return {}
     try:
-        found: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        found = json.loads(file.read_text(encoding="utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
     except ValueError as error:
         raise _damaged(file, error) from None
     return found

@@ -7,7 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.families.config_file import WORDS
-from yarnlab.families.parts import UnsupportedModel, decoder
+from yarnlab.families.parts import UnsupportedModel, decoder, head_dim
 from yarnlab.families.rotary import FULL
 from yarnlab.rope import METHODS, Rope, Temperature, make_rope, options
 
@@ -36,15 +36,22 @@ SOFTMAX_KEYS = ("mscale", "mscale_all_dim")
 def stock_block(config: Any) -> dict[str, Any]:
     """The block of `rope_parameters` that a method replaces: that of full attention, where layers have several.
 
-    Raises UnsupportedModel where there is none.
+    Raises UnsupportedModel where there is none, and for layers that differ in shape (Gemma 4): keys that say so can't
+    be read from the whole config (transformers' integrations/heterogeneity).
     """
+    if varying := sorted(getattr(config, "per_layer_attributes", None) or ()):
+        raise UnsupportedModel(
+            f"family {config.model_type}: its layers differ in {', '.join(f'`{key}`' for key in varying)}, and a "
+            "study's `architecture` and `rope` are one for all layers"
+        )
     blocks: Any = getattr(config, "rope_parameters", None) or {}
     if blocks and config.nested_rope_parameter_keys(blocks):
         blocks = blocks.get(FULL)
     if not blocks or blocks.get("rope_theta") is None:
-        raise UnsupportedModel(
-            f"family {config.model_type}: the config gives {FULL} layers no rope that could be extended"
-        )
+        why = f"family {config.model_type}: the config gives {FULL} layers no rope that could be extended"
+        if parts := ", ".join(f"`{part}`" for part in sorted(config.sub_configs)):
+            why += f" at its top, only in its parts ({parts}): give the language model with a config of its own"
+        raise UnsupportedModel(why)
     found: dict[str, Any] = blocks
     return found
 
@@ -133,12 +140,11 @@ def _tables(
 ) -> tuple[Tensor, float]:
     """(inv_freq, attention factor) for an input of `seq_len` tokens, as transformers asks a rope type for them."""
     block = config.rope_parameters if layer_type is None else config.rope_parameters[layer_type]
-    width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
     rope = make_rope(
         method,
         scale=block["factor"],
         original_context=block["original_max_position_embeddings"],
-        head_dim=int(width * (block.get("partial_rotary_factor") or 1.0)),
+        head_dim=int(head_dim(config) * (block.get("partial_rotary_factor") or 1.0)),
         base=block["rope_theta"],
         **{name: block[name] for name in options(method) if name in block},
     )

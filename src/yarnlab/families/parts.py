@@ -36,6 +36,16 @@ def experts(config: Any) -> str:
     return next((key for key in keys if isinstance(n := getattr(config, key, None), int) and n > 1), "")
 
 
+def head_dim(config: Any) -> int:
+    """Dimensions of a head of a config's attention. Raises UnsupportedModel for a config that does not say."""
+    try:
+        return int(getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads)
+    except AttributeError as error:
+        raise UnsupportedModel(
+            f"family {config.model_type}: its config has no `{error.name}`, so nothing says how wide its heads are"
+        ) from error
+
+
 def head(model: PreTrainedModel) -> nn.Linear:
     """The linear map from hidden states to logits. Raises UnsupportedModel for a family without one."""
     from torch import nn

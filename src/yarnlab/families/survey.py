@@ -13,7 +13,7 @@ from yarnlab.errors import UserError
 from yarnlab.families.config import stock_block
 from yarnlab.families.keys import dropout
 from yarnlab.families.parity import apart, check_parity, small_model
-from yarnlab.families.parts import UnsupportedModel, experts
+from yarnlab.families.parts import UnsupportedModel, experts, head_dim
 from yarnlab.rope import Rope, Temperature, make_rope
 
 SCALE = 4.0  # of the YaRN that a family is extended with
@@ -100,14 +100,25 @@ def try_family(family: str, root: Path) -> Fare:
     return Fare(family, fare.adopted, False, fare.trained, fare.apart, why)
 
 
-def declared_rope(config: Any) -> Rope:
+def declared_rope(config: Any, *, window_is_stated: bool = True) -> Rope:
     """The rope that a study would declare for a published config.
 
-    Raises UnsupportedModel for a type without a method, and for a config that does not say how long its window is.
+    Args:
+        window_is_stated: not so where the window is but the class's default, since config.json has none.
+
+    Raises UnsupportedModel for a type without a method, for numbers that make no rope, and for a config that does not
+    say how long its window is.
     """
+    try:
+        return _declared_rope(config, window_is_stated)
+    except ValueError as error:
+        raise UnsupportedModel(f"family {config.model_type}: the rope in its config.json can't be: {error}") from None
+
+
+def _declared_rope(config: Any, window_is_stated: bool) -> Rope:
     block, family = stock_block(config), config.model_type
     kind, longest = block.get("rope_type", "default"), getattr(config, "max_position_embeddings", None)
-    if not isinstance(longest, int):
+    if not isinstance(longest, int) or not window_is_stated:
         raise UnsupportedModel(
             f"family {family}: config.json has no `max_position_embeddings`, so nothing says how long the model's "
             "window is: add it"
@@ -119,7 +130,7 @@ def declared_rope(config: Any) -> Rope:
             f"of {longest:,} is the window before or after that, config.json does not say: add "
             "`original_max_position_embeddings`, the window before, beside the factor"
         )
-    dimensions = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    dimensions = head_dim(config)
     shared: dict[str, Any] = {
         "original_context": int(original or longest),
         "head_dim": int(dimensions * (block.get("partial_rotary_factor") or 1.0)),
@@ -143,10 +154,13 @@ def declared_rope(config: Any) -> Rope:
         return rope if usual else make_rope("longrope", **shared, **tables, temperature=Temperature(factor=factor))
     if kind in ("default", "linear"):
         return make_rope("none" if kind == "default" else "pi", **shared)
-    raise UnsupportedModel(
-        f"family {family}: its rope is of type {kind}, which can't be extended further. Where it was put in for longer "
-        "inputs alone, without training (`dynamic`), take it out of config.json and extend the model as it was before"
-    )
+    why = f"family {family}: its rope is of type {kind}, which no method can extend further"
+    if kind == "dynamic":
+        why += (
+            ". It is put in for longer inputs alone, without training: take it out of config.json and extend the model "
+            "as it was before"
+        )
+    raise UnsupportedModel(why)
 
 
 def _stock_factor(config: Any) -> float:

@@ -6,17 +6,18 @@ and the numbers that follow are wrong without a word.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.errors import UserError
+from yarnlab.weights import INDEX, weight_map
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 # Tables that older checkpoints store; they follow from the config.
 TABLES = ("rotary_emb.inv_freq",)
+WHOLE = "model.safetensors"  # of a checkpoint in one file
 SHOWN = 5  # names in a message
 
 
@@ -40,10 +41,15 @@ def check_files(folder: Path) -> None:
         if twice := next((name for name in names if name in held), None):
             raise WrongWeights(f"{folder}: {twice} is in {held[twice]} and in {file.name}: remove one of the files")
         held |= dict.fromkeys(names, file.name)
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if not index.exists():
+        if held and WHOLE not in held.values():
+            raise WrongWeights(
+                f"{folder}: its weights are in {_named(sorted(set(held.values())))}, and there is neither {WHOLE} nor "
+                f"{INDEX}, where stock transformers looks for them: fetch what is missing, or name the file so"
+            )
         return
-    listed: dict[str, str] = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    listed = weight_map(index)
     wrong = [name for name in {**listed, **held} if listed.get(name) != held.get(name)]
     if wrong:
         raise WrongWeights(

@@ -15,9 +15,7 @@ from typing import Any
 
 from yarnlab.hub.errors import HubError
 from yarnlab.provenance import replacing, sha256_of
-from yarnlab.weights import save_tensors
-
-INDEX = "model.safetensors.index.json"
+from yarnlab.weights import INDEX, save_tensors
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from typing import Any, TypeAlias
 from yarnlab.hub.errors import HubError
 from yarnlab.hub.selection import choose, weights
 from yarnlab.provenance import project_root, read_json, sha256_of
+from yarnlab.weights import is_gguf
 
 TOKENIZER = "tokenizer.json"
 Sources: TypeAlias = dict[str, dict[str, Any]]  # name → size, mtime_ns and sha256, in the order of names
@@ -41,7 +42,7 @@ class LocalAsset:
     @property
     def gguf(self) -> bool:
         """Whether it is one GGUF file, which is converted, and not a folder."""
-        return self.path.lower().endswith(".gguf")
+        return is_gguf(self.path)
 
     @property
     def _place(self) -> Path:

@@ -50,6 +50,29 @@ STOCK = {
     "llama3": {"factor", "high_freq_factor", "low_freq_factor", "original_max_position_embeddings"},
     "longrope": {"attention_factor", "factor", "long_factor", "original_max_position_embeddings", "short_factor"},
 }
+# Keys that are whole numbers above 0 wherever they are one number; a family may have lists, or leave one open (null).
+SIZES = (
+    "head_dim",
+    "hidden_size",
+    "intermediate_size",
+    "max_position_embeddings",
+    "num_attention_heads",
+    "num_hidden_layers",
+    "num_key_value_heads",
+    "vocab_size",
+)
+POSITIVE = (  # of a rope's block
+    "attention_factor",
+    "beta_fast",
+    "beta_slow",
+    "factor",
+    "high_freq_factor",
+    "low_freq_factor",
+    "original_max_position_embeddings",
+    "partial_rotary_factor",
+    "rope_theta",
+)
+DTYPES = ("float32", "float16", "bfloat16", "float64")
 # The official finetune.py writes these into every block, whatever its type; a linear or larger base needs neither.
 WRITTEN_ALWAYS = {"original_max_position_embeddings", "finetuned"}
 STOCK_YARN_KEYS = {"attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim", "truncate"}
@@ -94,6 +117,7 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("rope_scaling", "rope_parameters"):
         if not isinstance(config.get(key), Mapping | None):
             raise HubError(f"{name}: `{key}` is {config[key]!r} and has to be a mapping")
+    _check_numbers(config, name)
     dropped = {*DROPPED, *(key for key, _ in OLD_SWITCHES)}
     stock = {key: value for key, value in config.items() if key not in dropped}
     if config.get("rope_parameters"):
@@ -103,6 +127,8 @@ def translate_config(config: Mapping[str, Any]) -> dict[str, Any]:
     elif config.get("rope_theta") is not None:  # the class knows what else its family's rope is (gpt-oss: YaRN)
         stock["rope_theta"] = _base(config["rope_theta"], name)
     if dtype := config.get("dtype") or config.get("torch_dtype"):
+        if str(dtype).removeprefix("torch.") not in DTYPES:
+            raise HubError(f"{name}: `dtype` is {dtype!r}; weights are read that are {', '.join(DTYPES)}")
         stock["dtype"] = dtype
     if family == "mistral" and _is_official(config):
         stock["sliding_window"] = None
@@ -172,6 +198,20 @@ def _check_one_rope(config: Mapping[str, Any], family: str, name: str) -> None:
         raise HubError(f"{name}: `rope_scaling` is of type {older['rope_type']}, `rope_parameters` of none")
 
 
+def _check_numbers(config: Mapping[str, Any], name: str) -> None:
+    """HubError for a size, or a number of a rope, that is none: the stock class computes with it unasked."""
+    for key in SIZES:
+        value = config.get(key)
+        if isinstance(value, str | float | int) and not (type(value) is int and value > 0):
+            raise HubError(f"{name}: `{key}` is {value!r} and has to be a whole number above 0")
+    for where in ("rope_parameters", "rope_scaling"):
+        blocks = config.get(where) or {}
+        for block in [blocks, *(value for value in blocks.values() if isinstance(value, Mapping))]:
+            for key in POSITIVE:
+                if block.get(key) is not None:
+                    _number(block, key, name, where)
+
+
 def _is_official(config: Mapping[str, Any]) -> bool:
     """Whether a yarn block was written for the official classes and not for today's transformers.
 
@@ -220,10 +260,10 @@ def _base(theta: object, name: str) -> float:
     return base
 
 
-def _number(scaling: Mapping[str, Any], key: str, name: str) -> float:
-    value = scaling.get(key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-        raise HubError(f"{name}: `rope_scaling.{key}` is {value!r} and has to be a number above 0")
+def _number(block: Mapping[str, Any], key: str, name: str, where: str = "rope_scaling") -> float:
+    value = block.get(key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
+        raise HubError(f"{name}: `{where}.{key}` is {value!r} and has to be a number above 0")
     return float(value)
 
 

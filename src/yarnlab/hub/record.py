@@ -7,7 +7,6 @@ another revision lingers.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -15,11 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from yarnlab.hub.convert import INDEX, convert, target_name, write_index
+from yarnlab.hub.convert import convert, target_name, write_index
 from yarnlab.hub.download import disk_full, partial
 from yarnlab.hub.errors import HubError, some
 from yarnlab.hub.lock import LockedFile
 from yarnlab.provenance import read_json, sha256_of, write_json
+from yarnlab.weights import INDEX, weight_map
 
 # What killed processes leave: beginnings of downloads, and of conversions (provenance.replacing).
 LEFTOVERS = ("*.partial", ".*.safetensors")
@@ -73,13 +73,12 @@ class Folder:
     def check_index(self, name: str, type: str, wanted: list[LockedFile]) -> None:
         """HubError unless every shard that an index of weights names is among the files."""
         names = {file.path for file in wanted}
-        if type == "model" and INDEX in names:
-            content = json.loads((self.path / INDEX).read_text(encoding="utf-8"))
-            if lost := sorted(set(content.get("weight_map", {}).values()) - names):
-                raise HubError(
-                    f"{name}: {INDEX} names {some(lost)}, which are not among its files: it is incomplete, or the "
-                    "asset's `files` leave them out"
-                )
+        listed = weight_map(self.path / INDEX) if type == "model" and INDEX in names else {}
+        if lost := sorted(set(listed.values()) - names):
+            raise HubError(
+                f"{name}: {INDEX} names {some(lost)}, which are not among its files: it is incomplete, or the "
+                "asset's `files` leave them out"
+            )
 
     def complete(self, origin: dict[str, Any], wanted: list[LockedFile], bins: set[str]) -> dict[str, Any]:
         """Convert what has to be, write asset.json, remove what belongs to no file of it; returns its content.

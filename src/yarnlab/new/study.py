@@ -14,6 +14,8 @@ from dataclasses import dataclass, replace
 from io import StringIO
 from typing import Any
 
+from pydantic import ValidationError
+
 from yarnlab.cost import training_flops
 from yarnlab.new.machine import Machine
 from yarnlab.new.parent import TOKENIZER, NewError, Parent
@@ -63,6 +65,11 @@ def new_study(name: str, parent: Parent, text: Text, context: int, machine: Mach
             return _written(content, parent, sizes), plan
         last = plan.problems[0]
     raise NewError(f"{parent.name} can't be extended on {machine.device.name} to {context:,} tokens: {last}")
+
+
+def unsound(parent: Parent, problems: str) -> NewError:
+    """What a config.json with sizes that make no study is answered with."""
+    return NewError(f"{parent.name}: no sound study can be made of its config.json: {problems}")
 
 
 def new_context(parent: Parent, scale: float) -> int:
@@ -160,6 +167,8 @@ def _notes(parent: Parent, sizes: Sizes) -> list[str]:
             f"Every layer attends to the last {parent.attends:,} tokens only, whatever its rope; `drop_sliding_window` "
             "of the base's `hub` lifts that."
         )
+    if parent.said_of_documents:
+        found.append(parent.said_of_documents)
     own = RopeChoice(**parent.rope).make(parent.architecture).context if parent.rope else sizes.window
     if own != sizes.window:
         found.append(f"The base serves {sizes.window:,} tokens; the report's L is s·L of its own rope, {own:,}.")
@@ -222,7 +231,11 @@ def _plan(content: dict[str, Any], parent: Parent, machine: Machine) -> Plan:
         "architecture": parent.architecture.model_dump(exclude_none=True),
         "vocab_size": parent.vocab_size,
     }
-    study = Study.model_validate_json(json.dumps(filled), strict=True)
+    try:
+        study = Study.model_validate_json(json.dumps(filled), strict=True)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
+        raise unsound(parent, problems) from None
     return plan_study(study, machine.device, MFU)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from yarnlab.corpus.local import TextFiles, format_of
 from yarnlab.corpus.local_documents import EmptyPart, LocalDocuments
+from yarnlab.corpus.packages import CorpusError
 from yarnlab.new.parent import TOKENIZER, NewError, Parent, project_path, tokenizer_folder
 
 if TYPE_CHECKING:
@@ -48,7 +49,9 @@ def local_text(paths: Sequence[str], column: str, parent: Parent, context: int, 
 
     Raises CorpusError for what is not there or no text, NewError where too few documents are so long.
     """
-    named = [project_path(Path(path)) for path in paths]
+    if "" in paths:
+        raise NewError("--text '': give the files or folders of the text")
+    named = list(dict.fromkeys(project_path(Path(path)) for path in paths))
     files = TextFiles(tuple(named)).files()
     if TOKENIZER not in parent.files:
         raise NewError(
@@ -98,6 +101,10 @@ def _held_out(
                 break
     except EmptyPart:  # of another share there may be some
         pass
+    except CorpusError as error:
+        if "`column`" not in str(error):
+            raise
+        raise CorpusError(f"{error}. Here: --column NAME") from None
     return long, tokens / size if size else 0.0
 
 

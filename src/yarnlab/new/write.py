@@ -8,7 +8,7 @@ from pathlib import Path
 
 from yarnlab.new.machine import Machine, find_machine
 from yarnlab.new.parent import NewError, find_parent
-from yarnlab.new.study import new_context, new_study
+from yarnlab.new.study import new_context, new_study, unsound
 from yarnlab.new.text import local_text, published_text
 from yarnlab.plan.stages import Plan
 from yarnlab.study.load import load_study
@@ -60,12 +60,13 @@ def write_study(
     except StudyError as error:  # nothing half right stays, so no line of the file can be named
         file.unlink() if before is None else file.write_text(before, encoding="utf-8")
         problems = "; ".join(line.partition(": ")[2] for line in str(error).splitlines())
-        raise NewError(f"{parent.name}: no sound study can be made of its config.json: {problems}") from None
+        raise unsound(parent, problems) from None
     trained = [arm for arm, made in study.models.items() if made.train is not None]
     return "\n".join(
         [
             f"{file}: {parent.name} ({parent.architecture.family}) from {parent.window:,} to {context:,} tokens",
             f"  trained: {', '.join(trained) or 'nothing'}; {found.documents} held-out documents that are long enough",
+            *([f"  {parent.said_of_documents}"] if parent.said_of_documents else []),
             *_cost(plan, machine),
             *_next(name, machine),
         ]

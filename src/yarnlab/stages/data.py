@@ -9,6 +9,7 @@ from yarnlab.progress import Progress
 from yarnlab.stages.finished import kept_run, restore
 from yarnlab.stages.layout import Layout, seeds_of
 from yarnlab.stages.run import StageRun, stage_run, state_key
+from yarnlab.weights import is_gguf
 
 
 def fetch_asset(layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None) -> None:
@@ -16,6 +17,7 @@ def fetch_asset(layout: Layout, name: str, spec: dict[str, Any], code: str, log:
 
     GGUF files are converted. The only stage that uses the network.
     """
+    from yarnlab.corpus.tokenizer import name_document_tokens
     from yarnlab.hub.adopt import adopt
     from yarnlab.hub.fetch import fetch
     from yarnlab.hub.gguf import Declared
@@ -39,6 +41,8 @@ def fetch_asset(layout: Layout, name: str, spec: dict[str, Any], code: str, log:
             asset = Asset(wanted["type"], wanted["repo"], wanted["revision"], files)
             fetched, identity = fetch(asset, lock_file(), folder, log=log, lock_missing=True), "commit"
         run.outputs = fetched.paths
+        if not ("wheel" in wanted or is_gguf(wanted.get("path", ""))):  # whose tokenizer is written with them
+            run.outputs += name_document_tokens(folder, declared.bos, declared.eos)
         run.facts = {identity: fetched.commit, "bytes": fetched.bytes, "conversions": fetched.conversions}
         run.metrics = {"bytes": float(fetched.bytes)}
 

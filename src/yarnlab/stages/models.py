@@ -197,13 +197,15 @@ def _source(layout: Layout, spec: dict[str, Any]) -> Path:
 def _link(run: StageRun, layout: Layout, rope: Rope) -> None:
     """A model without training: the source's weights under a config with this model's rope."""
     from yarnlab.checkpoints import adopt_published, link_weights
-    from yarnlab.corpus.tokenizer import difference_to_auto_tokenizer
+    from yarnlab.corpus.tokenizer import check_vocabulary, difference_to_auto_tokenizer
     from yarnlab.study.schema import Architecture
 
     spec, source, folder = run.spec, _source(layout, dict(run.spec)), layout.model(run.name)
     if spec["parent"] is not None:
         run.outputs = link_weights(source, rope, folder)
         return
+    if (source / "tokenizer.json").exists():
+        check_vocabulary(source, spec["vocab_size"])
     architecture = Architecture(**spec["architecture"])
     run.outputs = adopt_published(
         source,

@@ -8,6 +8,7 @@ from packaging.utils import canonicalize_name
 from pydantic import AfterValidator, Field, model_validator
 
 from yarnlab.study.fields import ConfigModel, Distinct, Name, Positive, Share, each_once
+from yarnlab.weights import GGUF, is_gguf
 
 
 class Wheel(ConfigModel):
@@ -19,7 +20,7 @@ class Wheel(ConfigModel):
     """Its version."""
     sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
     """Of the wheel."""
-    file: str = Field(pattern=r"(?i)\.gguf$")
+    file: str = Field(pattern=GGUF)
     """The GGUF file in it."""
 
 
@@ -42,7 +43,8 @@ class Asset(ConfigModel):
     quantisation: str | None = Field(default=None, min_length=1)
     """What a GGUF file's weights were quantised to, as Q4_1: a file of another one is refused."""
     bos: str | None = Field(default=None, min_length=1)
-    """The token that begins a document, in place of the one that a GGUF file names (a chat model's is of the chat)."""
+    """The token that begins a document, in place of the one that the model's tokenizer names: a chat model's may begin
+    a turn (`<|im_start|>`), and is refused unless this key says what text begins with."""
     eos: str | None = Field(default=None, min_length=1)
     """The token that ends a document, as `bos`."""
     files: tuple[str, ...] | None = Field(default=None, min_length=1)
@@ -57,12 +59,14 @@ class Asset(ConfigModel):
 
     @model_validator(mode="after")
     def _gguf(self) -> Asset:
-        gguf = self.wheel is not None or (self.path or "").lower().endswith(".gguf")
+        gguf = self.wheel is not None or is_gguf(self.path or "")
         if gguf and (self.type != "model" or self.files is not None):
             raise ValueError("a GGUF file is an asset of type model, without `files`")
-        only = [key for key in ("quantisation", "bos", "eos") if getattr(self, key) is not None]
-        if only and not gguf:
-            raise ValueError(f"`{only[0]}` is for an asset that is a GGUF file (`wheel`, or a `path` to one)")
+        if self.quantisation is not None and not gguf:
+            raise ValueError("`quantisation` is for an asset that is a GGUF file (`wheel`, or a `path` to one)")
+        named = [key for key in ("bos", "eos") if getattr(self, key) is not None]
+        if named and self.type != "model":
+            raise ValueError(f"`{named[0]}` is for an asset of type model, which has a tokenizer")
         return self
 
     @property

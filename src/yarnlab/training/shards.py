@@ -6,7 +6,6 @@ rows, of which the last processes may have fewer or none.
 
 from __future__ import annotations
 
-import json
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor, Shard
 
 from yarnlab.errors import UserError
+from yarnlab.weights import INDEX, weight_map
 
 
 class WeightsError(UserError):
@@ -106,9 +106,9 @@ def _files(folder: Path) -> dict[str, Path]:
     """Weight name → file of a checkpoint in one file or several."""
     from safetensors import safe_open
 
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if index.exists():
-        names = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        names = weight_map(index)
         return {name: folder / file for name, file in names.items()}
     with safe_open(folder / "model.safetensors", framework="pt") as opened:
         return dict.fromkeys(opened.keys(), folder / "model.safetensors")
