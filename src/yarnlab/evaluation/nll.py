@@ -22,12 +22,12 @@ def token_nll(model: PreTrainedModel, ids: np.ndarray, last: int | None = None) 
     """
     import torch
 
-    from yarnlab.families.parts import decoder
+    from yarnlab.families.hidden_states import hidden_states
 
     inputs = torch.from_numpy(ids.astype("int64")).to(model.device)
     count = inputs.shape[1] - 1 if last is None else last
     with torch.inference_mode():
-        hidden = decoder(model)(input_ids=inputs[:, :-1], use_cache=False)[0][:, -count:]
+        hidden = hidden_states(model, inputs[:, :-1])[:, -count:]
         nll = target_nll(model, hidden, inputs[:, -count:])
     if not nll.isfinite().all():
         first = int((~nll.isfinite()).any(0).int().argmax())
