@@ -47,11 +47,13 @@ def target_nll(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tenso
 
     from yarnlab.families.logits import logits_of
 
-    parts = [
-        torch.nn.functional.cross_entropy(logits_of(model, h).float(), t, reduction="none")
-        for h, t in zip(hidden.flatten(0, 1).split(LOGIT_CHUNK), targets.flatten().split(LOGIT_CHUNK), strict=True)
-    ]
-    return torch.cat(parts).view(targets.shape)
+    # Written into one tensor: a small result that stays between large blocks keeps malloc from using their place again,
+    # and the process grows by hundreds of megabytes with each chunk.
+    nll = torch.empty(targets.shape, device=targets.device)
+    chunks = (part.split(LOGIT_CHUNK) for part in (hidden.flatten(0, 1), targets.flatten(), nll.view(-1)))
+    for h, t, out in zip(*chunks, strict=True):
+        out.copy_(torch.nn.functional.cross_entropy(logits_of(model, h).float(), t, reduction="none"))
+    return nll
 
 
 def cumulative_and_bucket_means(nll: np.ndarray, lengths: tuple[int, ...]) -> list[dict[str, float | int]]:
