@@ -31,7 +31,7 @@ FUSED = "yarnlab_fused"
 VARIABLE = "YARNLAB_ATTENTION"  # an implementation's name, to be used whatever else is installed
 Kernel = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]  # of query, key, value and scaling
 BLOCK = 512  # queries per block; 256 to 1,024 are within 5 % of each other
-CACHED = 16 << 20  # bytes of scores at once: half of the last-level cache of the machines that were measured
+CACHED = 4 << 20  # bytes of the scores of several heads at once; those of one head may be more
 # How the kernels' operations begin in torch's dispatcher; what they return is all that their backward pass needs.
 OPERATIONS = (
     "aten::_scaled_dot_product_",
@@ -65,16 +65,19 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, lis
     kept = []
     for head in range(0, heads, at_once):
         some = slice(head, head + at_once)
-        keys, values = k[some].transpose(1, 2), v[some]
+        keys, values = k[some], v[some]
         for first in range(0, length, block):
             last = min(length, first + block)
             rows = q[some, first:last].flatten(1, 2)
+            seen_keys, seen_values = keys[:, : before + last], values[:, : before + last]
+            if len(keys) == 1:  # strides as if there were no further head: else bmm copies both, block for block
+                seen_keys, seen_values = seen_keys[0][None], seen_values[0][None]
             shape = (*rows.shape[:2], before + last)
             scores = q.new_empty(shape) if keep else space[: math.prod(shape)].view(shape)
-            torch.bmm(rows, keys[:, :, : before + last], out=scores)
+            torch.bmm(rows, seen_keys.transpose(1, 2), out=scores)
             scores.unflatten(1, (-1, groups))[..., before + first :].add_(hidden[: last - first, :, : last - first])
             p = torch.softmax(scores, -1, out=None if keep else scores)
-            torch.bmm(p, values[:, : before + last], out=out[some, first:last].flatten(1, 2))
+            torch.bmm(p, seen_values, out=out[some, first:last].flatten(1, 2))
             if keep:
                 kept.append(p)
     return out, kept

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ctypes
 import fcntl
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,6 +37,14 @@ def watch(pid: int) -> Callable[[], bool]:
         return False
 
     return lives
+
+
+def end_with(parent: int) -> None:
+    """Have the kernel end this process when its parent ends, however that does (Linux only)."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        if os.getppid() != parent:
+            os._exit(1)
 
 
 def hold_environment() -> None:

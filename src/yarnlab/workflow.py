@@ -153,7 +153,7 @@ class Workflow:
 
     def evaluation_threads(self, kind: str) -> int:
         evaluation = getattr(self.study.evaluations, kind)
-        return evaluation.threads if evaluation is not None else 1
+        return evaluation.processes * evaluation.threads if evaluation is not None else 1
 
     def train_source(self, wildcards: Any) -> str:
         """The manifest of what the model is made from: parent, published checkpoint, or tokenizer."""

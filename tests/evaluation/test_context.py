@@ -150,9 +150,7 @@ def test_a_model_that_reads_no_further_than_a_window_gains_nothing_from_more(tas
 def test_batches_are_bounded_and_change_nothing(task_of, monkeypatch):
     """No input of more tokens than a batch may have, and the numbers are those of one window at a time."""
     task, shapes = task_of({"contexts": [32, 128, 256], "max_length": 1024}), []
-    hook = task.model.model.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
-    )
+    hook = task.model.model.embed_tokens.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
     monkeypatch.setattr(context, "TOKENS_PER_BATCH", 600)
     together = evaluate(task).table
     assert max(rows * (length + 1) for rows, length in shapes if length + 1 < 1024) <= 600
@@ -169,9 +167,7 @@ def test_the_cost_is_that_of_the_passes_that_are_run(task_of, tmp_path):
     study = load_study(_study(tmp_path, "models: [base], contexts: [32, 128], max_length: 512, documents: 2"))
     passes = study.evaluations.context.cost(study, "base")
     task, shapes = task_of({**SETTINGS, "documents": 2}), []
-    task.model.model.register_forward_pre_hook(
-        lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
-    )
+    task.model.model.embed_tokens.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
     evaluate(task)
     counted: dict[int, int] = {}
     for rows, length in shapes:
@@ -235,9 +231,7 @@ def test_each_window_begins_with_the_documents_first_token(task_of):
     tokens = task.corpus.tokens.copy()
     tokens[list(task.corpus.starts)] = 2
     corpus = TokenisedCorpus(tokens, task.corpus.names, task.corpus.starts, task.corpus.lengths)
-    task.model.model.register_forward_pre_hook(
-        lambda module, args, kwargs: firsts.update(kwargs["input_ids"][:, 0].tolist()), with_kwargs=True
-    )
+    task.model.model.embed_tokens.register_forward_pre_hook(lambda _, args: firsts.update(args[0][:, 0].tolist()))
     evaluate(dataclasses.replace(task, corpus=corpus))
     assert firsts == {2}
 

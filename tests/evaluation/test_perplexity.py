@@ -14,6 +14,7 @@ from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
 from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.evaluation.perplexity import Perplexity, document_nll, document_rows, perplexity_rows
+from yarnlab.evaluation.side_by_side import side_by_side
 from yarnlab.evaluation.zero_shot import ZeroShot, grid_lengths
 from yarnlab.families.rotary import RotaryEmbedding
 from yarnlab.modeling import set_rope
@@ -38,9 +39,8 @@ def corpus(tiny_data):
 
 def nll_of(model, corpus, longest: int, documents: int | None = None) -> np.ndarray:
     progress = Progress("test", 3, log=None)
-    return document_nll(
-        SimpleNamespace(model=model, corpus=corpus), longest, "fp32", progress, documents, PartialResults()
-    )
+    task = SimpleNamespace(model=model, corpus=corpus, side_by_side=side_by_side)
+    return document_nll(task, longest, "fp32", progress, documents, PartialResults())
 
 
 @pytest.mark.parametrize("method", ["none", "pi", "ntk-aware", "ntk-by-parts", "temperature", "yarn"])

@@ -468,12 +468,13 @@ def test_sections_hold_exactly_what_a_stage_reads(tmp_path):
 def test_how_a_job_computes_is_in_no_section(tmp_path):
     """Threads, recomputation and the time between checkpoints make nothing out of date, and reach the stage."""
     one = load_study(write(tmp_path, VALID))
-    text = VALID.replace("threads: 1, sharding", "threads: 7, sharding").replace("    threads: 1", "    threads: 5")
+    text = VALID.replace("threads: 1, sharding", "threads: 7, sharding")
+    text = text.replace("    threads: 1", "    threads: 5\n    processes: 3")
     text = text.replace("checkpoint_minutes: 1", "checkpoint_minutes: 9")
     two = load_study(write(tmp_path, text.replace("activation_checkpointing: none", "activation_checkpointing: full")))
     for job in (("train", "base"), ("train", "long"), ("perplexity", "base")):
         assert section(one, *job) == section(two, *job)
-    assert execution(two, "perplexity", "base") == {"threads": 5}
+    assert execution(two, "perplexity", "base") == {"threads": 5, "processes": 3}
     how = {"checkpoint_minutes": 9.0, "parallel": {"threads": 7, "activation_checkpointing": "full"}}
     assert execution(two, "train", "long") == {"execution": [how]}
     assert execution(two, "corpus", "held") == {}

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from yarnlab.study.schema import Architecture, Study
 
 Chosen = TypeVar("Chosen", str, tuple[str, ...])
+Part = TypeVar("Part")
 Rows = list[dict[str, Any]]
 
 
@@ -61,7 +62,10 @@ class Evaluation(ConfigModel):
     precision: Literal["auto", "bf16", "fp32"]
     """How the forward pass computes; `auto` is the faster of bf16 and fp32, as in training."""
     threads: Positive
-    """CPU threads of a job."""
+    """CPU threads of each of a job's processes."""
+    processes: Positive = 1
+    """Processes that share a job's documents, lengths or variants on one machine's CPUs; on a GPU one computes all.
+    Each takes memory of its own but for the weights. Two of one thread are faster than one of two."""
 
     @classmethod
     def __pydantic_init_subclass__(cls, **kwargs: Any) -> None:
@@ -184,6 +188,7 @@ class Task:
     progress: makes a Progress from (total, unit).
     datasets: the evaluation's own name for a dataset → its folder.
     partial_results: keeps what is computed, for an attempt that follows one that ended early.
+    processes, threads: of the settings; who computes the parts (side_by_side.py).
     """
 
     seed: int
@@ -196,6 +201,8 @@ class Task:
     progress: Callable[[int, str], "Progress"]
     datasets: dict[str, Path] = field(default_factory=dict)
     partial_results: PartialResults = field(default_factory=PartialResults)
+    processes: int = 1
+    threads: int = 1
 
     def labels(self, **own: Any) -> dict[str, Any]:
         """What a row begins with whose method and scale are not the model's: model, arm, seed and `own`."""
@@ -207,11 +214,20 @@ class Task:
 
     def rows(self, cells: list[Cell], unit: str) -> Rows:
         """The rows of all cells, in order; each cell is a part (partial_results.py). `unit`: what progress counts."""
-        progress = self.progress(sum(cell.steps for cell in cells), unit)
-        rows: Rows = []
-        for cell in cells:
-            rows += self.partial_results.rows(cell.name, progress, cell.steps, partial(cell.rows, progress))
-        return rows
+
+        def part(number: int, progress: "Progress") -> Rows:
+            cell = cells[number]
+            return self.partial_results.rows(cell.name, progress, cell.steps, partial(cell.rows, progress))
+
+        found = self.side_by_side(part, len(cells), self.progress(sum(cell.steps for cell in cells), unit))
+        return [row for rows in found for row in rows]
+
+    def side_by_side(self, work: Callable[[int, "Progress"], Part], parts: int, progress: "Progress") -> list[Part]:
+        """[work(0, progress), work(1, progress), …], by the task's processes where it has several and no GPU."""
+        from yarnlab.evaluation.side_by_side import side_by_side
+
+        processes = self.processes if self.model.device.type == "cpu" else 1
+        return side_by_side(work, parts, progress, processes=processes, threads=self.threads)
 
     def table(self, cells: list[Cell], unit: str) -> "pd.DataFrame":
         """`rows` as a table."""

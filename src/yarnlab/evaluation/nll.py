@@ -22,12 +22,12 @@ def token_nll(model: PreTrainedModel, ids: np.ndarray, last: int | None = None) 
     """
     import torch
 
-    from yarnlab.families.parts import decoder
+    from yarnlab.families.hidden_states import hidden_states
 
     inputs = torch.from_numpy(ids.astype("int64")).to(model.device)
     count = inputs.shape[1] - 1 if last is None else last
     with torch.inference_mode():
-        hidden = decoder(model)(input_ids=inputs[:, :-1], use_cache=False)[0][:, -count:]
+        hidden = hidden_states(model, inputs[:, :-1])[:, -count:]
         nll = target_nll(model, hidden, inputs[:, -count:])
     if not nll.isfinite().all():
         first = int((~nll.isfinite()).any(0).int().argmax())
@@ -47,11 +47,13 @@ def target_nll(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tenso
 
     from yarnlab.families.logits import logits_of
 
-    parts = [
-        torch.nn.functional.cross_entropy(logits_of(model, h).float(), t, reduction="none")
-        for h, t in zip(hidden.flatten(0, 1).split(LOGIT_CHUNK), targets.flatten().split(LOGIT_CHUNK), strict=True)
-    ]
-    return torch.cat(parts).view(targets.shape)
+    # Written into one tensor: a small result that stays between large blocks keeps malloc from using their place again,
+    # and the process grows by hundreds of megabytes with each chunk.
+    nll = torch.empty(targets.shape, device=targets.device)
+    chunks = (part.split(LOGIT_CHUNK) for part in (hidden.flatten(0, 1), targets.flatten(), nll.view(-1)))
+    for h, t, out in zip(*chunks, strict=True):
+        out.copy_(torch.nn.functional.cross_entropy(logits_of(model, h).float(), t, reduction="none"))
+    return nll
 
 
 def cumulative_and_bucket_means(nll: np.ndarray, lengths: tuple[int, ...]) -> list[dict[str, float | int]]:

@@ -76,16 +76,18 @@ def document_nll(
 
     from yarnlab.modeling import autocast
 
-    def of_one(name: str, ids: np.ndarray) -> np.ndarray:
+    texts = prefixes(task.corpus, longest, documents, task.model.config.vocab_size)
+
+    def computed(i: int, progress: Progress) -> np.ndarray:
         with autocast(precision):
-            nll = token_nll(task.model, ids[None])[0]
-        progress.advance(note=name)
+            nll = token_nll(task.model, texts[i][None])[0]
+        progress.advance(note=task.corpus.names[i])
         return nll
 
-    texts = zip(
-        task.corpus.names, prefixes(task.corpus, longest, documents, task.model.config.vocab_size), strict=False
-    )
-    return np.stack([parts.array(f"document-{i}", progress, 1, partial(of_one, *text)) for i, text in enumerate(texts)])
+    def of_one(i: int, progress: Progress) -> np.ndarray:
+        return parts.array(f"document-{i}", progress, 1, partial(computed, i, progress))
+
+    return np.stack(task.side_by_side(of_one, len(texts), progress))
 
 
 def perplexity_rows(

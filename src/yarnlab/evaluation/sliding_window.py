@@ -190,11 +190,11 @@ def window_nll(model: PreTrainedModel, inputs: np.ndarray, scored: int) -> np.nd
     """
     import torch
 
-    from yarnlab.families.parts import decoder
+    from yarnlab.families.hidden_states import hidden_states
 
     ids = torch.from_numpy(inputs.astype("int64")).to(model.device)
     with torch.inference_mode():
-        hidden = decoder(model)(input_ids=ids, use_cache=False)[0][:, -scored - 1 : -1]
+        hidden = hidden_states(model, ids)[:, -scored - 1 : -1]
         return target_nll(model, hidden, ids[:, -scored:]).cpu().numpy()
 
 

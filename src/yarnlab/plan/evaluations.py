@@ -35,7 +35,8 @@ def stage(study: Study, settings: Evaluation, arm: str, model: str, device: Devi
         flops=work[True],
         flops_palm=work[False],
         precision=settings.precision,
-        devices=1 if device.is_gpu else settings.threads,
+        devices=1 if device.is_gpu else settings.processes * settings.threads,
+        processes=1 if device.is_gpu else settings.processes,
         memory=components,
         # Weights pass through host memory, which the process keeps (processes.ALLOCATOR).
         host=memory.HOST_RUNTIME + components["weights"] + (cache if offloaded else 0.0) if device.is_gpu else 0.0,

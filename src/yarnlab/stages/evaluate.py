@@ -24,7 +24,15 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    kind: str, layout: Layout, name: str, spec: dict[str, Any], code: str, log: Path | None, *, threads: int
+    kind: str,
+    layout: Layout,
+    name: str,
+    spec: dict[str, Any],
+    code: str,
+    log: Path | None,
+    *,
+    threads: int,
+    processes: int = 1,
 ) -> None:
     """Run one evaluation of one model: its table, per-token NLL and further tables where there are any.
 
@@ -42,9 +50,8 @@ def evaluate(
     from yarnlab.study.schema import Architecture
 
     path, precision = layout.evaluation(kind, name), resolve_precision(spec["evaluation"]["precision"])
-    settings = KINDS[kind].model_validate(
-        {**spec["evaluation"], "models": [spec["arm"]], "precision": precision, "threads": threads}
-    )
+    own = {"models": [spec["arm"]], "precision": precision, "threads": threads, "processes": processes}
+    settings = KINDS[kind].model_validate({**spec["evaluation"], **own})
     corpus_name = spec["evaluation"]["corpus"]
     datasets = {dataset: layout.asset(asset) for dataset, asset in settings.datasets.items()}
     manifest = path.with_suffix(".manifest.json")
@@ -61,7 +68,7 @@ def evaluate(
         _remove(partial)
         return
     with kept_run(run):
-        torch.set_num_threads(threads)
+        torch.set_num_threads(threads if processes == 1 else 1)  # a fork leaves other threads behind
         corpus = TokenisedCorpus.open(corpus_manifest.parent)
         rope = rope_of(spec)
         model = load_model(layout.model(name), rope, precision=precision)
@@ -78,6 +85,8 @@ def evaluate(
                 progress=lambda total, unit: Progress(f"{kind} {name}", total, log=log, unit=unit),
                 datasets=datasets,
                 partial_results=PartialResults(partial / digest(_computed_by(model, precision))[:16]),
+                processes=processes,
+                threads=threads,
             )
         )
         # Afterwards, since an evaluation may take another kernel than the fastest, to have a cache of keys.

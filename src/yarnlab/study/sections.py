@@ -13,6 +13,7 @@ from yarnlab.study.read import StudyError
 from yarnlab.study.schema import Study
 from yarnlab.study.training import EXECUTION
 
+OF_EVALUATION = {"threads", "processes"}  # how an evaluation computes, and no part of its section
 T = TypeVar("T")
 
 
@@ -72,7 +73,9 @@ def section(study: Study, stage: str, name: str) -> dict[str, Any]:
         raise StudyError(f"study {study.study} has no evaluation {stage!r}{near(stage, declared)}")
     # Adding a model to the list must not rerun the others; the evaluation's seed is the study's, not the model's,
     # so that every model and seed sees the same documents and keys.
-    settings = _dump(evaluation.of_arm(arm), exclude={"models", "threads"}) | {"corpus": study.corpus_of(stage, arm)}
+    settings = _dump(evaluation.of_arm(arm), exclude={"models", *OF_EVALUATION}) | {
+        "corpus": study.corpus_of(stage, arm)
+    }
     return {**shared, "evaluation": settings, "evaluation_seed": study.seed}
 
 
@@ -85,7 +88,7 @@ def execution(study: Study, stage: str, name: str) -> dict[str, Any]:
         phases = study.models[study.instances()[name][0]].phases
         return {"execution": [phase.model_dump(mode="json", include=EXECUTION) for phase in phases]}
     evaluation = getattr(study.evaluations, stage, None)
-    return {"threads": evaluation.threads} if evaluation is not None else {}
+    return evaluation.model_dump(include=OF_EVALUATION) if evaluation is not None else {}
 
 
 def _named(study: Study, what: str, name: str, known: Mapping[str, T]) -> T:

@@ -8,7 +8,6 @@ accelerate's PartialState takes a group as it finds it: forking, meeting and wai
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import sys
@@ -25,6 +24,7 @@ from torch import Tensor, distributed
 
 from yarnlab.errors import SHOWN, Interruption, UserError
 from yarnlab.modeling import compute_device
+from yarnlab.processes import end_with
 from yarnlab.study.training import Parallel
 
 LAUNCHED = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # what torchrun sets for each process
@@ -143,7 +143,7 @@ def forked(parallel: Parallel) -> Iterator[Group]:
             if child == 0:
                 status = 1
                 try:
-                    _end_with(leader)
+                    end_with(leader)
                     _renew_threads()
                     with _joined(parallel, rank, rank, gpus, distributed.FileStore(f"{folder}/meeting", count)) as own:
                         yield own
@@ -244,14 +244,6 @@ def _use_gpus(parallel: Parallel) -> bool:
         )
     compute_device()  # raises NoGPU in a job that was given GPUs which torch can't see
     return False
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel end this process when its parent ends, however that does (Linux only)."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
-        if os.getppid() != parent:
-            os._exit(1)
 
 
 def _renew_threads() -> None:
