@@ -315,11 +315,11 @@ def overlap(
 @app.command()
 def describe(study: StudyName, study_dir: StudyDir) -> None:
     """Write study.json: the study's models and evaluations, for tables, claims and report."""
-    from yarnlab.provenance import write_json
+    from yarnlab.provenance import write_record
     from yarnlab.study.sections import canonical
     from yarnlab.study.summary import summarise
 
-    write_json(study_dir / "study.json", json.loads(canonical(summarise(_study_named(study)))))
+    write_record(study_dir / "study.json", json.loads(canonical(summarise(_study_named(study)))))
 
 
 @app.command()

@@ -11,6 +11,7 @@ import pytest
 from tracking.conftest import done
 
 from yarnlab import tracking
+from yarnlab.provenance import SELF_SHA256, read_record
 
 
 def test_recording_a_stage_imports_no_mlflow(tmp_path):
@@ -101,7 +102,8 @@ def test_a_finished_stage_is_in_mlflow_with_everything(study, store):
     where = {"experiment_id": run.info.experiment_id, "run_id": run.info.run_id, "url_path": url_path}
     assert result.runs == {"train.base": where}
     tracking.write_runs(study.directory, result)
-    assert json.loads((study.directory / "tracking" / "runs.json").read_text()) == result.runs
+    written = read_record(study.directory / "tracking" / "runs.json")
+    assert {**result.runs, SELF_SHA256: written[SELF_SHA256]} == written
 
 
 def test_evaluations_are_curves_on_their_models_run(study, store):

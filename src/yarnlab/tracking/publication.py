@@ -96,7 +96,7 @@ def publish_part(study_dir: Path, deadline_s: float, patience_s: float) -> Publi
 
 def write_runs(study_dir: Path, result: PublishResult) -> None:
     """Write where every record is to tracking/runs.json, where the report looks for it."""
-    write_json(Path(study_dir) / "tracking" / "runs.json", result.runs)
+    write_record(Path(study_dir) / "tracking" / "runs.json", result.runs)
 
 
 def publication_state(study_dir: Path) -> str:

@@ -12,7 +12,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from yarnlab.provenance import SELF_SHA256, now, read_json, write_record
+from yarnlab import provenance
+from yarnlab.provenance import SELF_SHA256, now, write_record
 
 Record = dict[str, Any]
 """One tracking/records/*.json, with the keys that `record_start` writes."""
@@ -43,7 +44,7 @@ def record_start(
     study_dir = Path(study_dir)
     path = _record_path(study_dir, stage, name)
     spec = json.loads(json.dumps(spec, default=str))
-    previous = read_json(path)
+    previous = provenance.read_record(path)
     same = (previous.get("spec"), previous.get("state", "")) == (spec, state)
     resumed = same and previous["status"] != "finished"
     record = {
@@ -77,7 +78,7 @@ def record_end(
     """
     study_dir = Path(study_dir)
     path = _record_path(study_dir, stage, name)
-    record = read_json(path)
+    record = provenance.read_record(path)
     if record:
         write_record(path, ended(study_dir, record, error=error, artifacts=artifacts))
 
@@ -91,7 +92,7 @@ def ended(study_dir: Path, record: Record, *, error: str | None, artifacts: Iter
 
 def read_record(study_dir: Path, stage: str, name: str) -> Record:
     """What the stage's last execution said of itself; empty if there is nothing to read."""
-    record = read_json(_record_path(Path(study_dir), stage, name))
+    record = provenance.read_record(_record_path(Path(study_dir), stage, name))
     return {key: value for key, value in record.items() if key != SELF_SHA256}
 
 
@@ -111,9 +112,9 @@ def write_plan(study_dir: Path, executions: Iterable[tuple[str, str]]) -> None:
 
 def load_records(study_dir: Path) -> list[Record]:
     """All readable records of the study, oldest first; `dropped` is one that runs by its record but in no plan."""
-    found = [read_json(path) for path in (study_dir / "tracking" / "records").glob("*.json")]
+    found = [provenance.read_record(path) for path in (study_dir / "tracking" / "records").glob("*.json")]
     records = sorted(filter(None, found), key=lambda record: record["started"])
-    planned = read_json(study_dir / "tracking" / "planned.json").get("records")
+    planned = provenance.read_record(study_dir / "tracking" / "planned.json").get("records")
     for record in records:
         name = record_name(record["stage"], record["name"])
         if planned is not None and name not in planned and record["status"] == "running":
