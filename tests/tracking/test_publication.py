@@ -11,7 +11,7 @@ import pytest
 from tracking.conftest import done
 
 from yarnlab import tracking
-from yarnlab.provenance import SELF_SHA256, read_record
+from yarnlab.provenance import SELF_SHA256, read_record, write_record
 
 
 def test_recording_a_stage_imports_no_mlflow(tmp_path):
@@ -295,7 +295,7 @@ def test_one_bad_record_does_not_hold_up_the_others(study, store):
     """A record MLflow refuses is pending with a reason; files that are no records are passed over."""
     study.start("bad", spec={"model": 1, "model ": 2})
     (record,) = (study.directory / "tracking" / "records").glob("*.json")
-    record.write_text(record.read_text().replace('"ended": null', '"ended": "tomorrow"').replace("running", "finished"))
+    write_record(record, read_record(record) | {"ended": "tomorrow", "status": "finished"})
     study.start("good")
     study.end("good")
     (record.parent / "empty.json").write_text("")
