@@ -42,7 +42,7 @@ def remove(found: Leftover) -> bool:
     """Remove it, and folders that hold nothing else; false where a training of that model is at work."""
     from filelock import FileLock, Timeout
 
-    if not found.path.is_dir():
+    if found.path.is_file():
         found.path.unlink(missing_ok=True)
         return True
     lock, folder = found.path.with_name("lock"), found.path.parent
