@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from filelock import FileLock
 from typer.testing import CliRunner
 
 from yarnlab.cli import app
+from yarnlab.stages import clean
+from yarnlab.stages.layout import Layout
 from yarnlab.study.load import load_study
 
 SMOKE = Path(__file__).resolve().parents[1] / "config" / "studies" / "smoke.yaml"
@@ -81,5 +84,53 @@ def test_what_was_named_goes_and_nothing_else(root):
 
 def test_a_state_in_use_stays(root):
     with FileLock(root / "state/base/lock"):
-        assert f"{root}/state/base/1111: in use, left as it is" in cleaned(root, "y\n")
+        assert f"{root}/state/base/1111: in use or gone, left as it is" in cleaned(root, "y\n")
     assert files(root) == {*KEPT, "state/base/lock", "state/base/1111/checkpoint-00000002/rows"}
+
+
+def test_what_goes_while_it_looks_or_asks_is_gone(root, monkeypatch):
+    """A run under way finishes a model, renames a draft: neither the list nor the removal stumbles over that."""
+    look = clean.leftovers
+
+    def goes(name: str) -> None:
+        if (root / name).is_dir():
+            shutil.rmtree(root / name)
+        else:
+            (root / name).unlink(missing_ok=True)
+
+    def sized(path: Path) -> int:
+        size = measure(path)
+        goes("data/train/.tokens.npy.ab12cd_8.npy")
+        goes("state/base/1111")
+        return size
+
+    measure = clean._size
+    monkeypatch.setattr(clean, "_size", sized)
+    found = look(Layout(root), load_study(SMOKE))
+    assert all(clean.remove(one) for one in found)
+    assert files(root) == {*KEPT}
+
+
+def test_a_result_that_is_being_made_again_keeps_its_state(root, monkeypatch):
+    """It was made again after the question was asked: what is removed is what can go when the answer comes."""
+
+    def confirm(question: str) -> bool:
+        (root / "evaluations/perplexity/base.manifest.json").unlink()
+        return True
+
+    monkeypatch.setattr("typer.confirm", confirm)
+    cleaned(root, "")
+    part = "state/.evaluations/perplexity/base/1111/2222/part.json"
+    assert files(root) == {*KEPT, part} - {"evaluations/perplexity/base.manifest.json"}
+
+
+def test_a_draft_that_is_renamed_while_it_looks_is_none(root, monkeypatch):
+    draft, stat = root / "data/train/.tokens.npy.ab12cd_8.npy", Path.stat
+
+    def vanishing(self: Path, **how: bool) -> os.stat_result:
+        if self == draft:
+            raise FileNotFoundError(self)
+        return stat(self, **how)
+
+    monkeypatch.setattr(Path, "stat", vanishing)
+    assert draft not in {one.path for one in clean.leftovers(Layout(root), load_study(SMOKE))}

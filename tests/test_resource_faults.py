@@ -115,6 +115,60 @@ def test_a_largest_size_of_files(tmp_path, undisturbed):
     comes_to_the_same(tmp_path, undisturbed)
 
 
+@pytest.mark.parametrize(("soft", "hard"), [(18, 18), (18, 4096)])
+def test_few_open_files(tmp_path, undisturbed, soft, hard):
+    """The limit is raised where that is allowed; where it is not, one message says so before anything runs."""
+
+    def few() -> None:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    done = run(tmp_path, preexec_fn=few)
+    if hard > soft:
+        assert done.returncode == 0 and outcome(tmp_path) == undisturbed, done.stderr[-3000:]
+    else:
+        refused(done, "a process may have 18 files open here")
+        comes_to_the_same(tmp_path, undisturbed)
+
+
+MEMORY = Path("/sys/fs/cgroup/memory")  # version 1 of the kernel's interface, or else version 2
+LIMIT = "memory.limit_in_bytes" if MEMORY.is_dir() else "memory.max"
+
+
+@pytest.fixture
+def memory() -> Iterator[Callable[[int], Callable[[], None]]]:
+    """A group of processes of little memory: bytes → what a process calls to be of it."""
+    group = (MEMORY if MEMORY.is_dir() else MEMORY.parent) / f"yarnlab-test-{os.getpid()}"
+    try:
+        group.mkdir()
+        (group / LIMIT).write_text("-1" if MEMORY.is_dir() else "max")
+    except OSError:
+        pytest.skip("only root, where it may make groups of processes, can limit their memory together")
+
+    def limited(size: int) -> Callable[[], None]:
+        (group / LIMIT).write_text(str(size))
+        return lambda: (group / "cgroup.procs").write_text(str(os.getpid()))
+
+    yield limited
+    deadline = time.monotonic() + 120
+    while (group / "cgroup.procs").read_text() and time.monotonic() < deadline:
+        time.sleep(0.5)
+    group.rmdir()
+
+
+def test_little_memory(tmp_path, undisturbed, memory):
+    """The kernel kills the largest process, a job, the one that forks jobs or the coordinator: one message or none, if
+    nobody is left to say it. More memory, step by step, and the same command go on."""
+    killed, size = 0, 300_000_000
+    while (done := run(tmp_path, preexec_fn=memory(size))).returncode:
+        said = done.stdout + done.stderr
+        assert "Traceback" not in said, said[-6000:]
+        assert done.returncode == -signal.SIGKILL or "killed" in said.lower(), said[-6000:]
+        killed += 1
+        size = int(size * 1.4)
+        assert size < 8_000_000_000, "it never has enough"
+    assert killed and outcome(tmp_path) == undisturbed
+
+
 def test_two_coordinators_at_once(tmp_path, undisturbed):
     """One makes the results, the other one says that they are being made."""
     command = [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path)]

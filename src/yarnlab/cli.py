@@ -315,11 +315,11 @@ def overlap(
 @app.command()
 def describe(study: StudyName, study_dir: StudyDir) -> None:
     """Write study.json: the study's models and evaluations, for tables, claims and report."""
-    from yarnlab.provenance import write_json
+    from yarnlab.provenance import write_record
     from yarnlab.study.sections import canonical
     from yarnlab.study.summary import summarise
 
-    write_json(study_dir / "study.json", json.loads(canonical(summarise(_study_named(study)))))
+    write_record(study_dir / "study.json", json.loads(canonical(summarise(_study_named(study)))))
 
 
 @app.command()
@@ -407,16 +407,18 @@ def clean(
     from yarnlab.stages.layout import Layout
 
     chosen = _study_named(study)
-    found = leftovers(Layout(results / chosen.study), chosen)
+    layout = Layout(results / chosen.study)
+    found = leftovers(layout, chosen)
     for one in found:
         print(f"{one.bytes / 1e9:8.3f} GB  {one.path}: {one.why}")
     total = f"{sum(one.bytes for one in found) / 1e9:.3g} GB"
     if not found:
         print(f"{results / chosen.study}: everything there is needed")
     elif yes or typer.confirm(f"Remove all of these, {total}?"):
+        needless = {one.path for one in leftovers(layout, chosen)}  # a run may have begun while the question stood
         for one in found:
-            if not remove(one):
-                print(f"{one.path}: in use, left as it is")
+            if one.path not in needless or not remove(one):
+                print(f"{one.path}: in use or gone, left as it is")
 
 
 @app.command()

@@ -121,6 +121,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def read_record(path: Path) -> dict[str, Any]:
+    """What `write_record` wrote, as `read_json` reads it; empty where it is not that any more."""
+    return {} if record_is_intact(path) is False else read_json(path)
+
+
 def sha256_of(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 import sys
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audit.conftest import COMMAND, finish, make
+from audit.conftest import COMMAND, finish, keep_checkpoints, make
 from yarnlab import cli
-from yarnlab.audit.folder import NOT_RESULTS, AuditError, Folder
+from yarnlab.audit.folder import BESIDE, NOT_RESULTS, AuditError, Folder, is_no_result
+from yarnlab.audit.unfinished import unvouched
 from yarnlab.audit.verify import verify
 from yarnlab.provenance import read_json, record_is_intact, write_json, write_record
 from yarnlab.results.crate import write_crate
@@ -51,6 +53,44 @@ def test_a_flipped_bit_of_any_file_is_found(sound, data):
         file.write_bytes(content)
 
 
+def test_a_flipped_bit_of_any_file_of_a_stopped_study_is_found(stopped):
+    """Partial results and checkpoints too. What is not named is no result, or is made again by a stage that has not
+    finished; the documentation lists it with the reason."""
+    folder, draw = Folder(stopped), random.Random(21)
+    there = {file.relative_to(stopped).as_posix() for file in stopped.rglob("*") if file.is_file()}
+    exempt = unvouched(folder) | {name for name in there if is_no_result(name)}
+    assert {name.split("/")[0] for name in exempt} <= {
+        "models", "training", "evaluations", "nll", "tables", "logs", "tracking", "state"
+    }  # fmt: skip
+    assert {name for name in exempt if name.startswith("state/")} == {"state/yarn-s32/lock"}
+    for name in sorted(there - exempt):
+        content = (stopped / name).read_bytes()
+        for at in {0, draw.randrange(len(content))}:
+            flipped = bytes([content[at] ^ 1 << draw.randrange(8)])
+            (stopped / name).write_bytes(content[:at] + flipped + content[at + 1 :])
+            found = [str(finding) for finding in verify(stopped).findings]
+            (stopped / name).write_bytes(content)
+            assert any(name in line for line in found), (name, at, flipped)
+
+
+def test_of_a_stopped_study_it_is_said_what_is_missing_and_what_is_damaged(stopped, tmp_path):
+    """No part, checkpoint or output of a stage under way is called nobody's, but for the drafts of a killed process."""
+    study = Path(shutil.copytree(stopped, tmp_path / "micro"))
+    missing = {"models/yarn-s32/manifest.json", "ro-crate-metadata.json"}
+    missing |= {f"evaluations/perplexity/yarn-s{scale}.manifest.json" for scale in (16, 32)}
+    draft = "state/yarn-s32/0123456789abcdef/.checkpoint.partial/rows-00000-of-00001.safetensors"
+    analysed = ", figures and claims were made from"  # the step log of before
+    places = ("models", "evaluations", "training", "nll", "state")
+    named = {name for name, text in wrong(study).items() if name.split("/")[0] in places and analysed not in text}
+    assert named == missing - {"ro-crate-metadata.json"} | {draft}
+    part = study / "state/.evaluations/perplexity/yarn-s16/0123/4567/0-512.rows"
+    part.write_bytes(part.read_bytes().replace(b"2.5", b"2.6"))
+    (finding,) = [finding for finding in verify(study).findings if finding.file.endswith("0-512.rows")]
+    assert finding.wrong.startswith("is not what was written; nothing reads it")
+    assert finding.command == f"rm -r {part}"
+    assert "nothing vouches for them" in verify(study).counts
+
+
 def test_every_byte_of_a_record_counts(tmp_path):
     """Layout and the hash itself too; a record is intact as long as nothing is touched."""
     record = tmp_path / "record.json"
@@ -78,8 +118,7 @@ def test_a_file_that_nobody_wrote_is_named(study):
         (study / name).parent.mkdir(exist_ok=True)
         (study / name).write_text("{}")
     (study / "logs" / "other.log").write_text("said")
-    (study / "state" / "base" / "ab").mkdir(parents=True)
-    (study / "state" / "base" / "ab" / "weights").write_text("unfinished")
+    keep_checkpoints(study / "state" / "base" / "ab", 1)
     found = verify(study).findings
     assert {finding.file for finding in found} == {
         "models/base/.model.safetensors.x1.safetensors", "tables/mine.csv", "models/gone/manifest.json",
@@ -231,6 +270,8 @@ def test_what_is_no_part_of_the_results_is_documented_with_its_reason():
     text = " ".join((ROOT / "docs" / "verify.md").read_text(encoding="utf-8").split())
     for name, reason in NOT_RESULTS.items():
         assert f"| `results/STUDY/{name}` | {reason} |" in text, name
+    for name, reason in BESIDE.items():
+        assert f"| `results/{name}` | {reason} |" in text, name
 
 
 def test_every_stage_has_its_place():

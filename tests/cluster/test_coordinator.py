@@ -89,6 +89,19 @@ def test_a_folder_that_can_not_be_written_is_one_message(tmp_path, monkeypatch, 
         coordinator.check_results(tmp_path / "results" / "smoke")
 
 
+@pytest.mark.parametrize(("soft", "hard", "then"), [(18, 4096, 256), (18, 100, None), (1024, 4096, 1024)])
+def test_a_low_limit_of_open_files_is_raised_or_named(soft, hard, then):
+    """In a process of its own: nobody but root can raise the harder limit again."""
+    code = f"""if True:
+        import resource; from yarnlab.cluster import coordinator
+        resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))
+        try: coordinator.raise_open_files()
+        except coordinator.TooFewOpenFiles as error: print(error)
+        else: print(resource.getrlimit(resource.RLIMIT_NOFILE)[0])"""
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+    assert said == str(then) if then else said.startswith("a process may have 100 files open here"), said
+
+
 def test_a_folder_without_locks_of_files_stops_nothing(locks, monkeypatch):
     def refuse(*_: object, **__: object) -> None:
         raise OSError(38, "Function not implemented")

@@ -151,18 +151,26 @@ def test_an_unreadable_part_is_computed_again(tiny_task, tmp_path, kind, left):
     assert broken.read_bytes() != left
 
 
-def test_a_half_of_a_part_is_no_part(tmp_path):
-    """Cut off anywhere, neither rows nor an array is read."""
-    progress, rows, array = Progress("test", 1, log=None), [{"a": 1.5, "b": "x"}], np.arange(3.0)
+def test_a_part_counts_whole_and_with_every_bit_as_it_was_written(tmp_path):
+    """Cut off anywhere, or with any bit flipped, neither rows nor an array is read; one line of the log says so."""
+    log = tmp_path / "log"
+    progress, rows, array = Progress("test", 1, log=log), [{"a": 1.5, "b": "x"}], np.arange(3.0)
     partial_results = PartialResults(tmp_path)
-    partial_results.rows("r", progress, 1, lambda: rows)
-    partial_results.array("a", progress, 1, lambda: array)
-    for name, read in (("r.json", partial_results.rows), ("a.npy", partial_results.array)):
-        whole = (tmp_path / name).read_bytes()
-        for size in range(len(whole)):
-            (tmp_path / name).write_bytes(whole[:size])
+    partial_results.rows("part", progress, 1, lambda: rows)
+    partial_results.array("part", progress, 1, lambda: array)
+    assert not log.exists()
+    for file, read in (("part.rows", partial_results.rows), ("part.array", partial_results.array)):
+        whole = (tmp_path / file).read_bytes()
+        flipped = (
+            whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :] for at in range(len(whole)) for bit in range(8)
+        )
+        for left in (*(whole[:size] for size in range(len(whole))), *flipped):
+            (tmp_path / file).write_bytes(left)
             with pytest.raises(Killed):
-                read(Path(name).stem, progress, 1, _die)
+                read("part", progress, 1, _die)
+            assert log.read_text().count("\n") == 1
+            assert f"{tmp_path / file} is not what was written; it is computed again" in log.read_text()
+            log.unlink()
 
 
 def _die():
@@ -235,7 +243,7 @@ def test_the_stage_goes_on_and_leaves_nothing_behind(layout, monkeypatch):
     (state,) = layout.partial_results("temperature", "tiny").iterdir()
     (parts,) = state.iterdir()
     assert parts.is_relative_to(layout.root / "state" / ".evaluations") and len(list(parts.iterdir())) == 3
-    (parts / ".4-grid-1.0.json.abc").write_bytes(b"[")  # a draft of the part at work
+    (parts / ".4-grid-1.0.rows.abc").write_bytes(b"[")  # a draft of the part at work
     assert run(layout, monkeypatch) == 10
     assert table.read_bytes() == clean
     assert [json.loads(file.read_text())["run"] for file in record.iterdir()] == before

@@ -14,6 +14,7 @@ import pytest
 from mlflow.entities import ViewType
 
 from yarnlab import tracking
+from yarnlab.provenance import write_record
 from yarnlab.tracking.executions import start_execution
 
 
@@ -75,7 +76,7 @@ class StudyOnDisk:
         if started:
             (file,) = (self.directory / "tracking" / "executions").glob(f"{date.today().year}*")
             execution = json.loads(file.read_text()) | {"id": started.replace(":", ""), "started": started}
-            file.with_name(f"{execution['id']}.json").write_text(json.dumps(execution))
+            write_record(file.with_name(f"{execution['id']}.json"), execution)
             file.unlink()
 
     def write_manifest(self, path: str, **manifest: Any) -> None:

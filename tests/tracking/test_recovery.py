@@ -199,3 +199,14 @@ def test_a_database_that_cannot_be_read_is_no_reason_to_stop(study, capsys):
     result = tracking.publish(study.directory)
     assert (result.pending, "not a database" in result.warning) == (1, True)
     assert database.read_text().startswith("no database")
+
+
+def test_a_damaged_record_is_as_good_as_none(study, store):
+    """A stage's record, or a call's, with one bit flipped is not published and stops nothing."""
+    finish(study)
+    finish(study, "other")
+    for file in (record_file(study), *(study.directory / "tracking" / "executions").glob("*.json")):
+        file.write_text(file.read_text().replace('"started"', '"stbrted"'))
+    result = tracking.publish(study.directory)
+    assert set(result.runs) == {"train.other"} and result.warning is None
+    assert study.start() and record_file(study).read_text().count('"started"') == 1

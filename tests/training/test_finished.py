@@ -156,9 +156,10 @@ def test_another_seed_does_not_take_the_place_of_the_first(layout, given, job):
     assert all(torch.equal(tensor, weights[name]) for name, tensor in stored(layout.model("base")).items())
 
 
-@pytest.mark.parametrize("what", ["weights", "config", "log", "copy"])
+@pytest.mark.parametrize("what", ["weights", "config", "log", "copy", "bit of steps.jsonl", "bit of manifest.json"])
 def test_files_that_are_not_as_they_were_are_made_again(layout, given, job, what):
-    """A bit of the weights, a removed config, a copy without its step log or cut short: the model is trained."""
+    """A bit of the weights, a removed config, a copy without its step log, cut short or with a flipped bit: the model is
+    trained."""
     job(make, layout, given)
     as_snakemake(layout, job, interrupted, with_lr(given, 1e-2), code=1)
     folder = layout.model("base")
@@ -167,6 +168,11 @@ def test_files_that_are_not_as_they_were_are_made_again(layout, given, job, what
         file.write_bytes(file.read_bytes()[:-1] + b"\x7f")
     elif what == "config":
         (folder / "config.json").unlink()
+    elif what.startswith("bit of "):
+        file = kept(layout) / what.removeprefix("bit of ")
+        content = file.read_bytes()
+        at = content.index(b'"seconds": ') + 11
+        file.write_bytes(content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :])  # another digit
     elif what == "log":
         (kept(layout) / "steps.jsonl").unlink()
     else:

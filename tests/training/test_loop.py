@@ -52,7 +52,7 @@ def test_training_learns_and_logs_what_it_did(architecture, run_of):
     the operations counted."""
     chosen = phase(steps=30, lr=5e-3, rows=Rows(), seq_len=64)
     run = run_of([chosen])
-    summary = loop.train(build_objective(model_of(architecture), chosen, Group()), run)
+    summary, _ = loop.train(build_objective(model_of(architecture), chosen, Group()), run)
     log = log_of(run.metrics.parent)
     assert [line["step"] for line in log] == list(range(1, 31))
     assert log[-1]["loss"] < log[0]["loss"] - 0.5

@@ -9,7 +9,7 @@ import torch
 from tiny_runs import log_of, model_of, parallel, phase, stable, train_tiny, weights_of
 
 from yarnlab.errors import EXIT_INTERRUPTED
-from yarnlab.training import checkpoint
+from yarnlab.training import checkpoint, checkpoint_files
 from yarnlab.training.parallel import Group
 
 EVERY_STEP = 1e-9  # minutes between checkpoints
@@ -126,7 +126,7 @@ def saved(state, model, *steps: int) -> torch.optim.Optimizer:
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, float(step))
         optimizer.step()
-        checkpoint.save(state, model, optimizer, checkpoint.TrainState(0, step, step), Group())
+        checkpoint.save(state, model, optimizer, checkpoint.TrainState(0, step, step), Group(), {"steps": [step]})
     return optimizer
 
 
@@ -142,18 +142,44 @@ def test_a_broken_checkpoint_is_passed_over(tmp_path, architecture, capsys):
     newest.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     assert not capsys.readouterr().err
     assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 2
-    assert "checkpoint-00000003 can't be read and is passed over" in capsys.readouterr().err
+    assert "checkpoint-00000003 is not what was written, or can't be read: it is passed over" in capsys.readouterr().err
     newest.write_bytes(good)
     assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 3
     newest.write_bytes(good[:-1000])
     assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 2
     newest.unlink()
     assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 2
+    assert checkpoint.newest(tmp_path, model, Group()).notes == {"steps": [2]}
     (tmp_path / "checkpoint-00000002" / "place.json").write_text("{")
     assert checkpoint.newest(tmp_path, model, Group()) is None
     (tmp_path / checkpoint.UNFINISHED).mkdir()
     checkpoint.remove_unfinished(tmp_path, Group())
     assert not (tmp_path / checkpoint.UNFINISHED).exists()
+
+
+def test_any_flipped_bit_of_a_checkpoint_is_seen(tmp_path, architecture):
+    """Also of the place in the run, the step log and the hashes themselves: a wrong step would train on, unnoticed."""
+    model = model_of(architecture)
+    saved(tmp_path, model, 1)
+    for file in sorted((tmp_path / "checkpoint-00000001").iterdir()):
+        good = file.read_bytes()
+        for at in range(0, len(good), 1 if len(good) < 1000 else 1009):
+            file.write_bytes(good[:at] + bytes([good[at] ^ 1 << at % 8]) + good[at + 1 :])
+            assert not checkpoint_files.is_intact(file), (file, at)
+            assert checkpoint.newest(tmp_path, model, Group(), lambda _: None) is None, (file, at)
+        file.write_bytes(good)
+    assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 1
+
+
+def test_unreadable_checkpoints_of_later_steps_do_not_push_out_new_ones(tmp_path, architecture):
+    """Both that were kept are damaged: the training begins anew, and what it keeps then is what it goes on from."""
+    model = model_of(architecture)
+    saved(tmp_path, model, 8, 9)
+    for place in tmp_path.glob("checkpoint-*/place.json"):
+        place.write_bytes(place.read_bytes()[:-1])
+    saved(tmp_path, model, 1, 2, 3)
+    assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 3
+    assert len(list(tmp_path.glob("checkpoint-*"))) == 2
 
 
 def test_restoring_gives_back_every_bit(tmp_path, architecture):
@@ -179,17 +205,14 @@ def test_a_checkpoint_that_can_not_be_written_leaves_those_before(tmp_path, arch
     def full(*_: object) -> None:
         raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
 
-    def full_for_text(path, text: str) -> None:
+    def full_for_text(path, value: dict) -> None:
         raise OSError(28, "No space left on device", str(path))
 
     if file == "place.json":
-        original = checkpoint._write_text
-        monkeypatch.setattr(
-            checkpoint, "_write_text", lambda path, text: (full_for_text if path.name == file else original)(path, text)
-        )
+        monkeypatch.setattr(checkpoint, "write_record", full_for_text)
     else:
         monkeypatch.setattr("safetensors.torch.save_file", full)
     with pytest.raises(checkpoint.CheckpointFailed, match=rf"No space left on device: .*{file}.*before it are kept"):
-        checkpoint.save(tmp_path, model, optimizer, checkpoint.TrainState(0, 2, 2), Group())
+        checkpoint.save(tmp_path, model, optimizer, checkpoint.TrainState(0, 2, 2), Group(), {})
     assert [folder.name for folder in sorted(tmp_path.iterdir())] == ["checkpoint-00000001"]
     assert checkpoint.newest(tmp_path, model, Group()).train_state.step == 1

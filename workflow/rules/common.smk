@@ -8,7 +8,7 @@ sys.path.insert(0, str(SOURCE))
 
 from yarnlab import fork_server, outdated, tracking
 from yarnlab.cluster import slurm
-from yarnlab.cluster.coordinator import check_results, check_writable, take_over
+from yarnlab.cluster.coordinator import check_results, check_writable, raise_open_files, take_over
 from yarnlab.cluster.failures import explain
 from yarnlab.errors import UserError
 from yarnlab.cluster.resources import JobResources
@@ -23,6 +23,7 @@ hold_environment()
 try:
     flow = Workflow.chosen(config, Path(workflow.basedir) / "config" / "studies")
     if workflow.is_main_process:
+        raise_open_files()
         check_writable(dry=workflow.dryrun)
 except UserError as mistake:
     sys.exit(f"The study can't be run:\n{mistake}")

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,17 +19,24 @@ from yarnlab.results.lineage import lineage, place_of, planned
 from yarnlab.stages.layout import Layout
 from yarnlab.study.fields import near
 
-# What lies in the folder and is no part of the results, with the reason; docs/verify.md repeats it. A name that ends in
-# '/' stands for all below it.
+# What lies in results/<study> and beside it and is no part of the results, with the reason; docs/verify.md repeats it.
+# `*` stands for anything.
 NOT_RESULTS = {
-    "logs/": "what jobs printed, for people; nothing reads it",
-    "state/": "unfinished work, which its stage removes at its end; a training's checkpoints hold their own hashes",
-    "tracking/system/": "samples of the machine's load, for the dashboard alone",
+    "logs/*": "what jobs printed, for people; nothing reads it",
+    "state/*/lock": "which process trains: another one at each start",
+    "tracking/system/*": "samples of the machine's load, for the dashboard alone",
     "tracking/mirror.log": "what the process printed that fills MLflow",
     "tracking/mirror.lock": "empty; which process fills MLflow",
     "tracking/ready": "empty; that MLflow's database was there",
     "tracking/failures": "how often MLflow was not reached",
 }
+BESIDE = {
+    "mlflow.db*": "MLflow's database: a copy for the dashboard, which nothing is computed of",
+    "mlflow.lock": "empty; which process writes MLflow's database",
+    "mlartifacts/*": "copies of manifests, step logs and tables, for the dashboard",
+    "comparisons/*": "what `yarnlab compare` wrote; it is made anew by the same command",
+}
+STATE = "state/"  # unfinished work, which its stage removes at its end
 
 
 class AuditError(UserError):
@@ -61,10 +69,17 @@ class Folder:
 
     @cached_property
     def hashes(self) -> dict[str, str]:
-        """sha256 of every file: reads them all."""
-        names = sorted(self.names)
+        """sha256 of every file but unfinished work: reads them all. One that goes meanwhile is not among them."""
+
+        def hash_of(name: str) -> tuple[str, str]:
+            try:
+                return name, sha256_of(self.path / name)
+            except FileNotFoundError:
+                return name, ""
+
+        names = sorted(name for name in self.names if not name.startswith(STATE))
         with ThreadPoolExecutor() as pool:
-            return dict(zip(names, pool.map(lambda name: sha256_of(self.path / name), names), strict=True))
+            return {name: found for name, found in pool.map(hash_of, names) if found}
 
     @cached_property
     def size(self) -> int:
@@ -144,7 +159,7 @@ class Folder:
 
 def is_no_result(name: str) -> bool:
     """Whether a file is no part of the results, by its place in the folder."""
-    return any(name.startswith(place) if place.endswith("/") else name == place for place in NOT_RESULTS)
+    return any(fnmatchcase(name, place) for place in NOT_RESULTS)
 
 
 def _files(folder: Path) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from yarnlab.audit.folder import AuditError, Folder
 from yarnlab.audit.numbers import count_numbers, unbacked_in_readme, unbacked_in_report
+from yarnlab.audit.unfinished import damaged, unvouched
 from yarnlab.provenance import read_json, record_is_intact
 from yarnlab.results import crate
 from yarnlab.results.analyse import INDEX
@@ -21,11 +22,11 @@ from yarnlab.results.lineage import place_of
 from yarnlab.results.output import vega_file
 from yarnlab.stages.finished import MANIFEST, RECORD, STEPS
 from yarnlab.study.sections import digest
-from yarnlab.weights import CARD
 
 REPORT = "report.html"
 CHANGED = "is not what was written"
-ONLY_IN_CRATE = {REPORT: "report", "tracking/runs.json": "publish"}  # with the rule that makes it
+RUNS = "tracking/runs.json"
+ONLY_IN_CRATE = {REPORT: "report", RUNS: "publish"}  # with the rule that makes it
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,7 @@ def verify(study_dir: Path, readme: Path | None = None) -> Audit:
     if "study.json" not in folder.hashes:
         raise AuditError(f"{study_dir} holds no results (no study.json)")
     found: list[Finding] = []
-    for look in (_stages, _executions, _analysis, _crate, _unowned):
+    for look in (_study, _stages, _unfinished, _executions, _analysis, _crate, _unowned):
         found += look(folder, {finding.file for finding in found})
     # Numbers are compared with the files that back them: while one of those is wrong, it says nothing of the numbers.
     if {finding.file for finding in found} <= {REPORT, crate.FILE} and REPORT in folder.hashes:
@@ -68,6 +69,18 @@ def verify(study_dir: Path, readme: Path | None = None) -> Audit:
             command = f"envs/run yarnlab gallery --study-dir {study_dir}"
             found += [Finding(str(readme), wrong, command) for wrong in unbacked_in_readme(study_dir, readme)]
     return Audit(tuple(found), _counts(folder, readme))
+
+
+def _study(folder: Folder, named: set[str]) -> Iterator[Finding]:
+    """study.json, which says what there is."""
+    if not folder.is_intact("study.json"):
+        yield Finding("study.json", CHANGED, folder.again("study_json"))
+
+
+def _unfinished(folder: Folder, named: set[str]) -> Iterator[Finding]:
+    """What a stage that was stopped goes on from."""
+    for name, wrong in damaged(folder):
+        yield Finding(name, wrong, folder.remove(name))
 
 
 def _stages(folder: Folder, named: set[str]) -> Iterator[Finding]:
@@ -106,7 +119,9 @@ def _executions(folder: Folder, named: set[str]) -> Iterator[Finding]:
     """What stages and the workflow said of their executions, and the copies that put a finished result back."""
     for name in folder.hashes:
         place, *rest = name.split("/")
-        if name.startswith(("tracking/records/", "tracking/executions/")) or name in NOTES:
+        if name == RUNS and record_is_intact(folder.path / name) is False:
+            yield Finding(name, CHANGED, folder.again(ONLY_IN_CRATE[name]))
+        elif name.startswith(("tracking/records/", "tracking/executions/")) or name in NOTES:
             if not record_is_intact(folder.path / name):
                 yield Finding(name, CHANGED, folder.remove(name))
         elif place == "overlap":
@@ -154,17 +169,23 @@ def _analysis(folder: Folder, named: set[str]) -> Iterator[Finding]:
 
 def _crate(folder: Folder, named: set[str]) -> Iterator[Finding]:
     """The RO-Crate, and what only it has the hash of: the report, and where MLflow has the runs."""
+    unfinished = crate.FILE in folder.hashes and folder.planned.keys() - folder.manifests.keys()
+    if crate.FILE not in folder.hashes or unfinished:
+        wrong = "describes what is not there" if unfinished else "is not there"
+        yield Finding(crate.FILE, f"{wrong}: the study has not finished", folder.making(crate.FILE))
     if crate.FILE not in folder.hashes:
-        yield Finding(crate.FILE, "is not there: the study has not finished", folder.making(crate.FILE))
+        if REPORT in folder.hashes:
+            wrong = f"can't be compared: {crate.FILE}, which has its hash, is not there"
+            yield Finding(REPORT, wrong, folder.making(crate.FILE))
         return
     differing = [name for name, sha256 in folder.described.items() if folder.hashes.get(name) != sha256]
     for name in differing:
-        if name in ONLY_IN_CRATE:
+        if name in ONLY_IN_CRATE and name not in named:
             wrong = f"is not the one that {crate.FILE} describes" if name in folder.hashes else "is missing"
             yield Finding(name, wrong, folder.again(ONLY_IN_CRATE[name]))
         elif name not in named:
             yield Finding(crate.FILE, f"describes another {name} than is there", folder.again("crate"))
-    if differing or named:
+    if differing or unfinished or named:
         return
     try:
         sound = crate.description(folder.path) == (folder.path / crate.FILE).read_text(encoding="utf-8")
@@ -178,7 +199,7 @@ def _unowned(folder: Folder, named: set[str]) -> Iterator[Finding]:
     """Files that no record names; not where the record that would name them is damaged or not there yet."""
     if named & {"study.json", "tracking/planned.json"}:
         return
-    owned = {"study.json", INDEX, REPORT, crate.FILE, crate.WORKFLOW, "tracking/runs.json", *NOTES, *folder.described}
+    owned = {"study.json", INDEX, REPORT, crate.FILE, crate.WORKFLOW, RUNS, *NOTES, *folder.described}
     owned |= {name for name in (vega_file(folder.path / "figures").relative_to(folder.path).as_posix(),)}
     owned |= folder.analysis.get("outputs", {}).keys()
     for name, manifest in folder.manifests.items():
@@ -186,18 +207,10 @@ def _unowned(folder: Folder, named: set[str]) -> Iterator[Finding]:
     for record in folder.planned.values():
         owned |= {f"tracking/records/{record}.json"}
         owned |= {f".finished/{record}/{kept}" for kept in (MANIFEST, STEPS, RECORD)}
-    unknown = [_place_of_stage(name) for name in folder.planned if name in named]
-    if INDEX in named:
-        cards = [f"{_place_of_stage(name)}{CARD}" for name in folder.manifests if name.startswith("models/")]
-        unknown += ["tables/", "figures/", "claims.json", *cards]
-    for name in sorted(folder.hashes.keys() - owned):
-        if not name.startswith(("tracking/executions/", "overlap/", crate.RULES, *unknown)):
+    unfinished = unvouched(folder)
+    for name in sorted(folder.hashes.keys() - owned - unfinished):
+        if not name.startswith(("tracking/executions/", "overlap/", crate.RULES)):
             yield Finding(name, "belongs to nothing that the study has made", folder.remove(name))
-
-
-def _place_of_stage(manifest: str) -> str:
-    """What the paths of a stage's outputs begin with."""
-    return manifest.removesuffix("manifest.json")
 
 
 def _counts(folder: Folder, readme: Path | None) -> str:
@@ -210,4 +223,7 @@ def _counts(folder: Folder, readme: Path | None) -> str:
         "claims": len(read_json(folder.path / "claims.json").get("claims", ())),
         "numbers in the report": count_numbers(folder.path / REPORT),
     }
-    return f"{', '.join(f'{n:,} {what}' for what, n in counted.items())}; {folder.size / 1e6:,.1f} MB re-hashed"
+    said = f"{', '.join(f'{n:,} {what}' for what, n in counted.items())}; {folder.size / 1e6:,.1f} MB re-hashed"
+    if others := len(unvouched(folder)):
+        said += f"; {others:,} of the files are of stages that have not finished, and nothing vouches for them"
+    return said

@@ -1,8 +1,9 @@
-"""What Snakemake itself would stumble over: folders that can't be written, and locks that a killed one has left."""
+"""What Snakemake itself would stumble over: folders that can't be written, few open files, locks of a killed one."""
 
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -11,11 +12,16 @@ from yarnlab.errors import UserError
 from yarnlab.training.lock import is_local
 
 LOCKS = Path(".snakemake/locks")
+OPEN_FILES = 256  # that a process may have open; with 18 Snakemake ends in a traceback, downloads have some 30
 _held: list[FileLock] = []  # until this process has ended, however it does
 
 
 class NotWritable(UserError):
     """Snakemake would end in a traceback, since a folder can't be written."""
+
+
+class TooFewOpenFiles(UserError):
+    """Snakemake or a job would end in a traceback, since it may not open as many files as it needs."""
 
 
 def check_writable(*, dry: bool, locks: Path = LOCKS) -> None:
@@ -36,6 +42,22 @@ def _check(folder: Path, why: str) -> None:
             f"{place.resolve()} can't be written, and {why}: have whoever owns it run the study, or work in another "
             "folder (--directory FOLDER)"
         )
+
+
+def raise_open_files() -> None:
+    """Have this process, and those that it starts, open as many files as they need, if they may.
+
+    Raises TooFewOpenFiles where the machine does not let them.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= OPEN_FILES:
+        return
+    if hard != resource.RLIM_INFINITY and hard < OPEN_FILES:
+        raise TooFewOpenFiles(
+            f"a process may have {hard} files open here (`ulimit -Hn`), and {OPEN_FILES} are needed: have that limit "
+            "raised"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (OPEN_FILES, hard))
 
 
 def take_over(root: str, locks: Path = LOCKS) -> None:

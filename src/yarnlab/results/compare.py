@@ -19,13 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.lazy import pd
+from yarnlab.provenance import SELF_SHA256
 from yarnlab.results.display import markdown_table
 from yarnlab.results.output import page, write
 from yarnlab.results.results import ResultsError
 
 ABSENT = "–"
 # Of study.json: what only names the study or follows from other settings.
-NOT_SETTINGS = ("study", "title", "notes", "study_sha256")
+NOT_SETTINGS = ("study", "title", "notes", "study_sha256", SELF_SHA256)
 # Of a manifest: where and by what it was made.
 ORIGIN = ("git.commit", "git.dirty", "code", "lock_sha256", "hardware.cpu", "hardware.gpu", "hardware.threads")
 # Columns before the first number that say more of a row, not which row it is. A column that is missing here makes rows

@@ -1,5 +1,6 @@
 """What in a results folder nothing of the study needs any more. Stages never remove another setting's work; this does,
-when it is told to."""
+when it is told to. A run may be under way: what it finishes, renames or removes meanwhile is gone, and no mistake.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,8 +42,8 @@ def remove(found: Leftover) -> bool:
     """Remove it, and folders that hold nothing else; false where a training of that model is at work."""
     from filelock import FileLock, Timeout
 
-    if not found.path.is_dir():
-        found.path.unlink()
+    if found.path.is_file():
+        found.path.unlink(missing_ok=True)
         return True
     lock, folder = found.path.with_name("lock"), found.path.parent
     holder = FileLock(lock)
@@ -50,9 +52,11 @@ def remove(found: Leftover) -> bool:
             holder.acquire(blocking=False)
     except Timeout:
         return False
-    shutil.rmtree(found.path)
-    if list(folder.iterdir()) in ([], [lock]):
-        shutil.rmtree(folder)
+    with suppress(FileNotFoundError):
+        shutil.rmtree(found.path)
+    with suppress(FileNotFoundError):
+        if list(folder.iterdir()) in ([], [lock]):
+            shutil.rmtree(folder)
     holder.release()
     return True
 
@@ -75,8 +79,9 @@ def _found(layout: Layout, study: Study) -> Iterator[tuple[Path, str]]:
     for path in root.rglob(".*"):
         if not DRAFT.fullmatch(path.name) or path.is_relative_to(root / "assets"):  # which each fetch puts in order
             continue
-        if time.time() - path.stat().st_mtime > DRAFT_S:
-            yield path, "a process that was killed was writing it"
+        with suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > DRAFT_S:
+                yield path, "a process that was killed was writing it"
 
 
 def _needless(named: bool, manifest: Path) -> str:
@@ -91,5 +96,8 @@ def _folders(place: Path) -> list[Path]:
 
 
 def _size(path: Path) -> int:
-    files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.lstat().st_size for file in files if file.is_file())
+    size = 0
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        with suppress(FileNotFoundError):
+            size += file.lstat().st_size if file.is_file() else 0
+    return size

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab import tracking
-from yarnlab.provenance import read_json, remove_drafts, replacing, sha256_of, write_record
+from yarnlab.provenance import read_json, record_is_intact, remove_drafts, replacing, sha256_of, write_record
 from yarnlab.stages.run import StageRun, stage_run
 
 FORCED = "YARNLAB_FORCED"  # rules and files that a call of Snakemake asks to be made again, one a line; * for all
@@ -60,18 +60,20 @@ def _keep(run: StageRun, manifest: dict[str, Any]) -> None:
 def restore(run: StageRun) -> bool:
     """Whether what `run` is about to make was there all along; it is then finished as it was before.
 
-    That is so if it was made of the same specification, code and inputs, its files hold what was written then, and
-    nobody asked for it to be made again.
+    That is so if it was made of the same specification, code and inputs, its files and what was kept of it hold what
+    was written then, and nobody asked for it to be made again.
     """
     kept = _kept(run)
     for name in (MANIFEST, STEPS, RECORD):  # which nothing else would write again
         remove_drafts(kept / name)
-    record = read_json(kept / RECORD)
-    if _is_forced(run) or "stage" not in record or not _is_of(run, kept / MANIFEST):
+    if _is_forced(run) or not all(record_is_intact(kept / name) for name in (MANIFEST, RECORD)):
         return False
-    if run.metrics_file is not None and not (kept / STEPS).is_file():
+    manifest, record = read_json(kept / MANIFEST), read_json(kept / RECORD)
+    if not _is_of(run, kept / MANIFEST):
         return False
-    outputs = {run.study_dir / name: made["sha256"] for name, made in read_json(kept / MANIFEST)["outputs"].items()}
+    outputs = {run.study_dir / name: made["sha256"] for name, made in manifest["outputs"].items()}
+    if run.metrics_file is not None:
+        outputs[kept / STEPS] = manifest["step_log"][run.relative(run.metrics_file)]["sha256"]
     if not all(file.is_file() and sha256_of(file) == sha256 for file, sha256 in outputs.items()):
         return False
     if run.metrics_file is not None:

@@ -239,7 +239,6 @@ def _train(
     from yarnlab.modeling import check_active_rope, check_can_be_saved, save_model
     from yarnlab.study.schema import Architecture
     from yarnlab.training import loop
-    from yarnlab.training.journal import stretches
     from yarnlab.training.mixture import row_source
     from yarnlab.training.objective import facts
     from yarnlab.training.shards import whole_weights
@@ -254,14 +253,14 @@ def _train(
     corpora = {c: TokenisedCorpus.open(layout.corpus(c)) for phase in phases for c in phase.shares}
     rows = tuple(row_source(corpora, text, phase, _order(spec, i)) for i, phase in enumerate(phases))
     shape, steps = Architecture(**spec["architecture"]), layout.training(run.name)
-    metrics = loop.train(
+    metrics, computed = loop.train(
         objective, loop.Run(run.name, shape, spec["vocab_size"], rope, phases, rows, state, steps, log, group)
     )
     tensors = whole_weights(objective.model, _saved_dtype(layout, spec, phases), group.is_leader)
     if not group.is_leader:
         return
     run.metrics = metrics
-    run.facts |= facts(objective, phases[-1], group) | stretches(state) | record.facts(group.device.type)
+    run.facts |= facts(objective, phases[-1], group) | computed | record.facts(group.device.type)
     run.facts |= _mixture(spec, phases)
     run.artifacts = [steps]
     check_active_rope(objective.model, rope, length, where=f"{run.name}, before saving")

@@ -8,7 +8,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from yarnlab.provenance import git_state, hardware, now, read_json, remove_drafts, write_record
+from yarnlab.provenance import git_state, hardware, now, read_record, remove_drafts, write_record
 
 Execution = dict[str, Any]
 """id, started, ended (None while it runs), user, command, git, hardware; `killed` where nobody noted its end."""
@@ -45,7 +45,7 @@ def end_execution(study_dir: Path) -> None:
 
 def load_executions(study_dir: Path) -> list[Execution]:
     """All executions, oldest first. One that another follows has ended, even if it was killed with its mirror."""
-    executions = [found for path in sorted(_file(study_dir, "").parent.glob("*.json")) if (found := read_json(path))]
+    executions = [found for path in sorted(_file(study_dir, "").parent.glob("*.json")) if (found := read_record(path))]
     for earlier, later in pairwise(executions):
         if earlier["ended"] is None:
             earlier |= {"ended": later["started"], "killed": True}

@@ -76,7 +76,7 @@ def publish(study_dir: Path, *, deadline_s: float = 3.5, patience_s: float = mat
 
 def write_runs(study_dir: Path, result: PublishResult) -> None:
     """Write where every record is to tracking/runs.json, where the report looks for it; a failure is counted."""
-    write_json(Path(study_dir) / "tracking" / "runs.json", result.runs)
+    write_record(Path(study_dir) / "tracking" / "runs.json", result.runs)
     if result.pending:
         _count_failure(Path(study_dir))
 

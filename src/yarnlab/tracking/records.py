@@ -11,7 +11,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from yarnlab.provenance import SELF_SHA256, now, read_json, write_record
+from yarnlab import provenance
+from yarnlab.provenance import SELF_SHA256, now, write_record
 
 Record = dict[str, Any]
 """One tracking/records/*.json, with the keys that `record_start` writes."""
@@ -40,7 +41,7 @@ def record_start(
     """
     path = _record_path(study_dir, stage, name)
     spec = json.loads(json.dumps(spec, default=str))
-    previous = read_json(path)
+    previous = provenance.read_record(path)
     same = (previous.get("spec"), previous.get("state", "")) == (spec, state)
     resumed = same and previous["status"] != "finished"
     record = {
@@ -71,8 +72,9 @@ def record_end(
 
     Does nothing when the record has disappeared: a study must not fail over its tracking files.
     """
-    if record := read_record(study_dir, stage, name):
-        write_record(_record_path(study_dir, stage, name), ended(record, error=error, artifacts=artifacts))
+    path = _record_path(study_dir, stage, name)
+    if record := provenance.read_record(path):
+        write_record(path, ended(record, error=error, artifacts=artifacts))
 
 
 def ended(record: Record, *, error: str | None, artifacts: Iterable[str]) -> Record:
@@ -84,7 +86,7 @@ def ended(record: Record, *, error: str | None, artifacts: Iterable[str]) -> Rec
 
 def read_record(study_dir: Path, stage: str, name: str) -> Record:
     """What the stage's last execution said of itself; empty if there is nothing to read."""
-    record = read_json(_record_path(study_dir, stage, name))
+    record = provenance.read_record(_record_path(study_dir, stage, name))
     return {key: value for key, value in record.items() if key != SELF_SHA256}
 
 
@@ -104,8 +106,8 @@ def write_plan(study_dir: Path, executions: Iterable[tuple[str, str]]) -> None:
 
 def load_records(study_dir: Path) -> list[Record]:
     """All readable records of what the study plans, oldest first."""
-    planned = read_json(study_dir / "tracking" / "planned.json").get("records")
-    found = {path.stem: read_json(path) for path in (study_dir / "tracking" / "records").glob("*.json")}
+    planned = provenance.read_record(study_dir / "tracking" / "planned.json").get("records")
+    found = {p.stem: provenance.read_record(p) for p in (study_dir / "tracking" / "records").glob("*.json")}
     held = [record for name, record in found.items() if "stage" in record and (planned is None or name in planned)]
     return sorted(held, key=lambda record: record["started"])
 

@@ -2,16 +2,17 @@
 
 No random state: rows follow from (seed, step) and the models have no dropout. Everything is safetensors and JSON,
 so nothing that is loaded can execute code. A checkpoint is complete or absent: it is renamed into place when every
-process has written its part, and the sha256 of each file lies beside it. Sharded models are written as one file of
-rows for each process, whole ones as one file by the leader; either can be read by any number of processes.
+process has written its part; the sha256 of each file of rows lies beside it, that of place.json in it. Sharded models
+are written as one file of rows for each process, whole ones as one file by the leader; either can be read by any number
+of processes.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -21,17 +22,16 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from yarnlab.provenance import sha256_of
+from yarnlab.provenance import read_json, record_is_intact, sha256_of, write_record
+from yarnlab.training.checkpoint_files import DIGEST, PLACE, UNFINISHED, rows_file, rows_intact
 from yarnlab.training.lock import StateBusy as StateBusy
 from yarnlab.training.parallel import Group
 from yarnlab.training.shards import part, rows, rows_of
 from yarnlab.weights import save_tensors
 
 KEPT = 2  # the newest and the one before, should the newest prove unreadable
-FORMAT = 3
+FORMAT = 4
 MOMENTS = ("exp_avg", "exp_avg_sq")
-UNFINISHED = ".checkpoint.partial"
-DIGEST = ".sha256"
 
 
 class CheckpointFailed(OSError):
@@ -60,10 +60,16 @@ class TrainState:
 
 
 def save(
-    state: Path, model: nn.Module, optimizer: torch.optim.Optimizer, train_state: TrainState, group: Group
+    state: Path,
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    train_state: TrainState,
+    group: Group,
+    notes: Mapping[str, Any],
 ) -> None:
-    """Write checkpoint-<total_steps>, then drop all but the newest two. Every process of the group calls it.
+    """Write checkpoint-<total_steps>, then drop all but it and the one before. Every process of the group calls it.
 
+    notes: JSON, the leader's, that comes back with the weights: the step log.
     Raises CheckpointFailed, in all processes, if any of them can't write its part.
     """
     sharded = any(isinstance(p, DTensor) for p in model.parameters())
@@ -73,9 +79,11 @@ def save(
     try:
         temporary.mkdir(parents=True, exist_ok=True)
         if sharded or group.is_leader:
-            _write(temporary / _file(group.rank if sharded else 0, files), model, optimizer)
+            _write(temporary / rows_file(group.rank if sharded else 0, files), model, optimizer)
         if group.is_leader:
-            _write_text(temporary / "place.json", json.dumps({"format": FORMAT, "files": files, **asdict(train_state)}))
+            place = {"format": FORMAT, "files": files, "state": asdict(train_state), "notes": dict(notes)}
+            write_record(temporary / PLACE, place)
+            _sync(temporary / PLACE)
     except OSError as error:
         reason = error
     if not group.all_true(reason is None):
@@ -85,8 +93,12 @@ def save(
     if group.is_leader:
         shutil.rmtree(target, ignore_errors=True)
         temporary.rename(target)
-        for old in _checkpoints(state)[KEPT:]:
-            shutil.rmtree(old)
+        there = _checkpoints(state)
+        # Those of later steps were unreadable, or this training would have begun with one of them.
+        kept = there[there.index(target) :][:KEPT]
+        for other in there:
+            if other not in kept:
+                shutil.rmtree(other)
     group.all_true(True)  # nobody starts the next one before this has its name
 
 
@@ -100,17 +112,20 @@ def _write(file: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> No
         tensors[f"optimizer.{name}.step"] = moments["step"]
     save_tensors({name: tensor.contiguous() for name, tensor in tensors.items()}, file)
     _sync(file)
-    _write_text(file.with_suffix(DIGEST), sha256_of(file))
+    digest = file.with_suffix(DIGEST)
+    digest.write_text(sha256_of(file), encoding="utf-8")
+    _sync(digest)
 
 
 @dataclass(frozen=True)
 class Found:
-    """A readable checkpoint: where it is, and the model that it continues."""
+    """A readable checkpoint: where it is, the model that it continues, and what `save` was given to note."""
 
     folder: Path
     train_state: TrainState
     files: int
     model: nn.Module
+    notes: dict[str, Any]
 
     def restore(self, optimizer: torch.optim.Optimizer | None) -> None:
         """Copy this process's rows into the model and, unless None, the optimizer."""
@@ -133,7 +148,7 @@ class _Stored:
     def __init__(self, folder: Path, files: int, opened: ExitStack) -> None:
         from safetensors import safe_open
 
-        paths = [folder / _file(i, files) for i in range(files)]
+        paths = [folder / rows_file(i, files) for i in range(files)]
         self.handles: list[Any] = [opened.enter_context(safe_open(path, framework="pt")) for path in paths]
 
     def fill(self, tensor: Tensor, name: str) -> None:
@@ -146,8 +161,12 @@ class _Stored:
                 local[first - mine.start : last - mine.start] = handle.get_slice(name)[first - start : last - start]
 
 
-def newest(state: Path, model: nn.Module, group: Group) -> Found | None:
-    """The newest checkpoint that every process can read, or None; an unreadable one is named and passed over.
+def _print(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def newest(state: Path, model: nn.Module, group: Group, say: Callable[[str], None] = _print) -> Found | None:
+    """The newest checkpoint that every process can read, or None; the leader says which ones are passed over.
 
     All processes agree on it: the leader's list counts, and each says whether it can open all files. Their bytes are
     compared with what was written too, each file by one process.
@@ -157,7 +176,7 @@ def newest(state: Path, model: nn.Module, group: Group) -> Found | None:
         if group.all_true(found is not None):
             return found
         if group.is_leader:
-            print(f"{state}: checkpoint-{number:08d} can't be read and is passed over", file=sys.stderr, flush=True)
+            say(f"{state / f'checkpoint-{number:08d}'} is not what was written, or can't be read: it is passed over")
     return None
 
 
@@ -165,19 +184,18 @@ def _readable(folder: Path, model: nn.Module, group: Group) -> Found | None:
     from safetensors import SafetensorError
 
     try:
-        train_state = json.loads((folder / "place.json").read_text(encoding="utf-8"))
-        if train_state.pop("format", 1) != FORMAT:
+        place = read_json(folder / PLACE)
+        if not record_is_intact(folder / PLACE) or place["format"] != FORMAT:
             return None
-        files = train_state.pop("files")
+        files = place["files"]
         with ExitStack() as opened:
             stored = _Stored(folder, files, opened)  # checks each file's header against its size
             for handle in stored.handles:
                 if not {f"model.{name}" for name, _ in model.named_parameters()} <= set(handle.keys()):
                     return None
-        for path in [folder / _file(i, files) for i in range(group.rank, files, group.size)]:
-            if sha256_of(path) != path.with_suffix(DIGEST).read_text(encoding="utf-8"):
-                return None
-        return Found(folder, TrainState(**train_state), files, model)
+        if not all(rows_intact(folder / rows_file(i, files)) for i in range(group.rank, files, group.size)):
+            return None
+        return Found(folder, TrainState(**place["state"]), files, model, place["notes"])
     except (OSError, ValueError, TypeError, KeyError, SafetensorError):
         return None
 
@@ -189,18 +207,9 @@ def remove_unfinished(state: Path, group: Group) -> None:
     group.all_true(True)
 
 
-def _file(i: int, files: int) -> str:
-    return f"rows-{i:05d}-of-{files:05d}.safetensors"
-
-
 def _checkpoints(state: Path) -> list[Path]:
     """Complete checkpoints, the newest first."""
-    return sorted(state.glob("checkpoint-*"), reverse=True)
-
-
-def _write_text(file: Path, text: str) -> None:
-    file.write_text(text, encoding="utf-8")
-    _sync(file)
+    return sorted(state.glob(f"checkpoint-{'[0-9]' * 8}"), reverse=True)
 
 
 def _sync(file: Path) -> None:

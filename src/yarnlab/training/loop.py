@@ -19,6 +19,7 @@ from yarnlab.cost import training_flops
 from yarnlab.cost.devices import peak_flops
 from yarnlab.errors import Interruption, UserError
 from yarnlab.modeling import check_active_rope
+from yarnlab.progress import Progress
 from yarnlab.provenance import peak_memory_bytes
 from yarnlab.study.schema import Architecture
 from yarnlab.study.training import Train
@@ -62,8 +63,8 @@ class Run:
     group: Group = field(default_factory=Group)
 
 
-def train(objective: Objective, run: Run) -> dict[str, float]:
-    """Train through all phases, from the newest checkpoint if there is one; returns summary metrics.
+def train(objective: Objective, run: Run) -> tuple[dict[str, float], dict[str, Any]]:
+    """Train through all phases, from the newest checkpoint if there is one; returns summary metrics, and what computed.
 
     Every process of `run.group` calls this with the same model; the leading one writes the log. Nobody else may use
     `run.state`: see lock.exclusive. Raises TrainingError on a loss that is not finite, Interrupted after SIGTERM or
@@ -71,21 +72,22 @@ def train(objective: Objective, run: Run) -> dict[str, float]:
     """
     with _termination(run.group.is_leader) as terminated:
         checkpoint.remove_unfinished(run.state, run.group)
-        found = checkpoint.newest(run.state, objective.model, run.group)
+        say = Progress(run.label, 0, log=run.log).say
+        found = checkpoint.newest(run.state, objective.model, run.group, say)
         train_state = found.train_state if found is not None else TrainState()
         steps = sum(phase.steps for phase in run.phases)
-        with Journal(run.label, run.state, run.metrics, run.log, steps, train_state, run.group) as journal:
-            last = journal.last
+        notes = found.notes if found is not None else {}
+        with Journal(run.label, run.metrics, run.log, steps, train_state, notes, run.group) as journal:
             for index in range(train_state.phase, len(run.phases)):
                 if index != train_state.phase:
                     train_state = replace(train_state, phase=index, step=0)
                 for after, line in _phase(objective, run, index, train_state, found, journal, terminated):
-                    train_state, last = after, line
+                    train_state = after
                     journal.step(line)
                 found = None
     check_active_rope(objective.model, run.rope, run.phases[-1].seq_len, where=f"{run.label}, after training")
-    final = {"final_loss": last["loss"]} if last else {}
-    return {**final, "tokens": train_state.tokens, "train_seconds": train_state.seconds}
+    final = {"final_loss": journal.last["loss"]} if journal.last else {}
+    return {**final, "tokens": train_state.tokens, "train_seconds": train_state.seconds}, journal.facts()
 
 
 def _phase(
@@ -128,7 +130,7 @@ def _phase(
         if losses is None:
             optimizer.zero_grad(set_to_none=True)
             if train_state.step:  # else that state is kept: it is the end of the phase before, or no step is made
-                checkpoint.save(run.state, objective.model, optimizer, train_state, group)
+                checkpoint.save(run.state, objective.model, optimizer, train_state, group, journal.notes())
             raise _interrupted(run, train_state)
         norm = float(whole(torch.nn.utils.clip_grad_norm_(objective.model.parameters(), phase.max_grad_norm)))
         if not math.isfinite(losses["loss"]) or not math.isfinite(norm):
@@ -149,7 +151,7 @@ def _phase(
         # The end of a phase is kept too, or many short ones would add up to more than checkpoint_minutes.
         due |= group.is_leader and train_state.step == phase.steps and index + 1 < len(run.phases)
         if stop or not group.all_true(not due):
-            checkpoint.save(run.state, objective.model, optimizer, train_state, group)
+            checkpoint.save(run.state, objective.model, optimizer, train_state, group, journal.notes())
             saved = time.monotonic()
         if stop:
             raise _interrupted(run, train_state)
