@@ -152,17 +152,26 @@ def test_an_unreadable_part_is_computed_again(tiny_task, tmp_path, kind, left):
 
 
 def test_a_half_of_a_part_is_no_part(tmp_path):
-    """Cut off anywhere, neither rows nor an array is read."""
-    progress, rows, array = Progress("test", 1, log=None), [{"a": 1.5, "b": "x"}], np.arange(3.0)
-    partial_results = PartialResults(tmp_path)
-    partial_results.rows("r", progress, 1, lambda: rows)
-    partial_results.array("a", progress, 1, lambda: array)
-    for name, read in (("r.json", partial_results.rows), ("a.npy", partial_results.array)):
-        whole = (tmp_path / name).read_bytes()
+    """Cut off anywhere, neither rows nor numbers are read."""
+    progress, partial_results = Progress("test", 1, log=None), PartialResults(tmp_path)
+    for made in ([{"a": 1.5, "b": "x"}], [0.0, 1.0, 2.0]):
+        file = tmp_path / "part.json"
+        file.unlink(missing_ok=True)
+        assert partial_results.part("part", progress, 1, lambda made=made: made) == made
+        whole = file.read_bytes()
         for size in range(len(whole)):
-            (tmp_path / name).write_bytes(whole[:size])
+            file.write_bytes(whole[:size])
             with pytest.raises(Killed):
-                read(Path(name).stem, progress, 1, _die)
+                partial_results.part("part", progress, 1, _die)
+
+
+def test_numbers_of_fp32_come_back_bit_for_bit(tmp_path):
+    """Through text, computed now or by an earlier attempt."""
+    values = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+    progress, parts = Progress("test", 2, log=None), PartialResults(tmp_path)
+    for compute in (values.tolist, _die):
+        found = np.array(parts.part("nll", progress, 1, compute), np.float32)
+        assert found.tobytes() == values.tobytes()
 
 
 def _die():

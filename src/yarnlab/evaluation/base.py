@@ -210,7 +210,7 @@ class Task:
         progress = self.progress(sum(cell.steps for cell in cells), unit)
         rows: Rows = []
         for cell in cells:
-            rows += self.partial_results.rows(cell.name, progress, cell.steps, partial(cell.rows, progress))
+            rows += self.partial_results.part(cell.name, progress, cell.steps, partial(cell.rows, progress))
         return rows
 
     def table(self, cells: list[Cell], unit: str) -> "pd.DataFrame":

@@ -2,7 +2,7 @@
 
 An attempt that is killed loses the part at work, and the next one reads the others instead of computing them. A part
 is minutes of work at full scale and costs milliseconds to keep. What comes back is the same, whether it was computed
-now or by an earlier attempt: computed values take the same way through text or bytes.
+now or by an earlier attempt: computed values take the same way through text, which holds every bit of a number.
 """
 
 from __future__ import annotations
@@ -10,16 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from yarnlab.progress import Progress
 from yarnlab.provenance import replacing
-
-if TYPE_CHECKING:
-    import numpy as np
-
-T = TypeVar("T")
-Row = dict[str, Any]
 
 
 class PartialResults:
@@ -32,63 +26,33 @@ class PartialResults:
     def __init__(self, folder: Path | None = None) -> None:
         self._folder = folder
 
-    def rows(self, name: str, progress: Progress, steps: int, compute: Callable[[], list[Row]]) -> list[Row]:
-        """The rows that `compute` gives, whose values are JSON's: text, Python's numbers (or fp64), truth values, None.
+    def part(self, name: str, progress: Progress, steps: int, compute: Callable[[], list[Any]]) -> list[Any]:
+        """The list that `compute` gives: of numbers, or of rows whose values are JSON's (text, numbers, truth values,
+        None). Floats come back bit for bit, of fp32 too.
 
         Args:
             name: the part's own; a file's name.
             progress: gets the `steps` of a part that is read; `compute` counts its own.
         """
-        return self._part(f"{name}.json", progress, steps, lambda: json.dumps(compute()).encode("ascii"), _rows_in)
-
-    def array(self, name: str, progress: Progress, steps: int, compute: Callable[[], np.ndarray]) -> np.ndarray:
-        """The array that `compute` gives, bit for bit; otherwise as `rows`."""
-        return self._part(f"{name}.npy", progress, steps, lambda: _bytes_of(compute()), _array_in)
-
-    def _part(
-        self, name: str, progress: Progress, steps: int, compute: Callable[[], bytes], read: Callable[[bytes], T]
-    ) -> T:
-        if self._folder is None:
-            return read(compute())
         try:
-            found = read((self._folder / name).read_bytes())
-        except (OSError, ValueError, EOFError):  # missing, or unreadable as a failing node can leave it
-            made = compute()
-            self._keep(name, made, progress)
-            return read(made)
-        progress.skip(steps)
-        return found
-
-    def _keep(self, name: str, made: bytes, progress: Progress) -> None:
-        assert self._folder is not None
-        try:
-            with replacing(self._folder / name) as temporary:
-                temporary.write_bytes(made)
-        except OSError as error:  # the evaluation itself can go on
-            progress.say(f"what was computed can't be kept for a later attempt: {error}")
-
-
-def _rows_in(data: bytes) -> list[Row]:
-    rows: list[Row] = json.loads(data)
-    if not isinstance(rows, list):
-        raise ValueError("not a list of rows")
-    return rows
+            found = None if self._folder is None else _read((self._folder / f"{name}.json").read_text("ascii"))
+        except (OSError, ValueError):  # missing, or unreadable as a failing node can leave it
+            found = None
+        if found is not None:
+            progress.skip(steps)
+            return found
+        made = json.dumps(compute())
+        if self._folder is not None:
+            try:
+                with replacing(self._folder / f"{name}.json") as temporary:
+                    temporary.write_text(made, "ascii")
+            except OSError as error:  # the evaluation itself can go on
+                progress.say(f"what was computed can't be kept for a later attempt: {error}")
+        return _read(made)
 
 
-def _bytes_of(array: np.ndarray) -> bytes:
-    from io import BytesIO
-
-    import numpy as np
-
-    stream = BytesIO()
-    np.save(stream, array, allow_pickle=False)
-    return stream.getvalue()
-
-
-def _array_in(data: bytes) -> np.ndarray:
-    from io import BytesIO
-
-    import numpy as np
-
-    array: np.ndarray = np.load(BytesIO(data), allow_pickle=False)
-    return array
+def _read(text: str) -> list[Any]:
+    found: list[Any] = json.loads(text)
+    if not isinstance(found, list):
+        raise ValueError("not a list")
+    return found

@@ -76,16 +76,16 @@ def document_nll(
 
     from yarnlab.modeling import autocast
 
-    def of_one(name: str, ids: np.ndarray) -> np.ndarray:
+    def of_one(name: str, ids: np.ndarray) -> list[float]:
         with autocast(precision):
             nll = token_nll(task.model, ids[None])[0]
         progress.advance(note=name)
-        return nll
+        return nll.tolist()
 
-    texts = zip(
-        task.corpus.names, prefixes(task.corpus, longest, documents, task.model.config.vocab_size), strict=False
-    )
-    return np.stack([parts.array(f"document-{i}", progress, 1, partial(of_one, *text)) for i, text in enumerate(texts)])
+    texts = prefixes(task.corpus, longest, documents, task.model.config.vocab_size)
+    named = enumerate(zip(task.corpus.names, texts, strict=False))
+    found = [parts.part(f"document-{i}", progress, 1, partial(of_one, *text)) for i, text in named]
+    return np.array(found, np.float32)
 
 
 def perplexity_rows(
