@@ -366,19 +366,6 @@ def crate(study_dir: StudyDir) -> None:
     print(write_crate(study_dir))
 
 
-@app.command("check-report")
-def check_report(study_dir: Annotated[Path, typer.Argument(help="The study's results folder.")]) -> None:
-    """Exit with 1 and say why if the report of a study is incomplete."""
-    from yarnlab.results.report.check import check_report as problems_of
-
-    problems = problems_of(study_dir)
-    for problem in problems:
-        print(f"{study_dir}: {problem}", file=sys.stderr)
-    if problems:
-        raise typer.Exit(1)
-    print(f"{study_dir / 'report.html'}: complete")
-
-
 @app.command()
 def compare(
     a: Annotated[str, typer.Argument(help="A study's name, or the results folder of one (also of another commit).")],

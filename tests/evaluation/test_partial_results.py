@@ -152,25 +152,33 @@ def test_an_unreadable_part_is_computed_again(tiny_task, tmp_path, kind, left):
 
 
 def test_a_part_counts_whole_and_with_every_bit_as_it_was_written(tmp_path):
-    """Cut off anywhere, or with any bit flipped, neither rows nor an array is read; one line of the log says so."""
+    """Cut off anywhere, or with any bit flipped, neither rows nor numbers are read; one line of the log says so."""
     log = tmp_path / "log"
-    progress, rows, array = Progress("test", 1, log=log), [{"a": 1.5, "b": "x"}], np.arange(3.0)
-    partial_results = PartialResults(tmp_path)
-    partial_results.rows("part", progress, 1, lambda: rows)
-    partial_results.array("part", progress, 1, lambda: array)
-    assert not log.exists()
-    for file, read in (("part.rows", partial_results.rows), ("part.array", partial_results.array)):
-        whole = (tmp_path / file).read_bytes()
+    progress, partial_results, file = Progress("test", 1, log=log), PartialResults(tmp_path), tmp_path / "part.json"
+    for made in ([{"a": 1.5, "b": "x"}], [0.0, 1.0, 2.0]):
+        file.unlink(missing_ok=True)
+        assert partial_results.part("part", progress, 1, lambda made=made: made) == made
+        assert not log.exists()
+        whole = file.read_bytes()
         flipped = (
             whole[:at] + bytes([whole[at] ^ 1 << bit]) + whole[at + 1 :] for at in range(len(whole)) for bit in range(8)
         )
         for left in (*(whole[:size] for size in range(len(whole))), *flipped):
-            (tmp_path / file).write_bytes(left)
+            file.write_bytes(left)
             with pytest.raises(Killed):
-                read("part", progress, 1, _die)
+                partial_results.part("part", progress, 1, _die)
             assert log.read_text().count("\n") == 1
-            assert f"{tmp_path / file} is not what was written; it is computed again" in log.read_text()
+            assert f"{file} is not what was written; it is computed again" in log.read_text()
             log.unlink()
+
+
+def test_numbers_of_fp32_come_back_bit_for_bit(tmp_path):
+    """Through text, computed now or by an earlier attempt."""
+    values = np.random.default_rng(0).standard_normal(10_000).astype(np.float32)
+    progress, parts = Progress("test", 2, log=None), PartialResults(tmp_path)
+    for compute in (values.tolist, _die):
+        found = np.array(parts.part("nll", progress, 1, compute), np.float32)
+        assert found.tobytes() == values.tobytes()
 
 
 def _die():

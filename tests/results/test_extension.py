@@ -13,13 +13,13 @@ import pandas as pd
 import pytest
 
 from results.light import light
+from results.report.check import check_report
 from results.report.conftest import COMMAND, without_pictures
 from results.synthetic import write_study
 from yarnlab.results import analyse
 from yarnlab.results.claims import judge
 from yarnlab.results.claims.criteria import load_criteria
 from yarnlab.results.registry import criteria_file
-from yarnlab.results.report.check import check_report
 from yarnlab.results.report.render import write_report
 from yarnlab.results.results import Results, load
 

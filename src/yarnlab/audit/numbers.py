@@ -14,7 +14,6 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from yarnlab.results.origin import origin
-from yarnlab.results.report.check import Page
 from yarnlab.results.report.gallery import markers, results_block
 from yarnlab.results.report.render import page_of
 from yarnlab.results.results import load
@@ -27,11 +26,11 @@ def unbacked_in_report(study_dir: Path) -> Iterator[str]:
     """What is wrong, one piece of text or figure of report.html each."""
     text = (study_dir / "report.html").read_text(encoding="utf-8", errors="replace")
     command = re.search(r"To bring the page up to date: <code>(.*?)</code>", text)
-    made = _parsed(page_of(study_dir, command=html.unescape(command[1]) if command else ""))
-    there = _parsed(text)
-    yield from _differences(there.text, made.text)
-    for name, spec in made.specs.items():
-        if "".join(there.specs.get(name, ())) != "".join(spec):
+    pages = text, page_of(study_dir, command=html.unescape(command[1]) if command else "")
+    (there, drawn), (made, specs) = map(_parsed, pages)
+    yield from _differences(there, made)
+    for name, spec in specs.items():
+        if drawn.get(name) != spec:
             yield f"the figure {name} shows other numbers than figures/{name}.json"
 
 
@@ -52,7 +51,8 @@ def count_numbers(page: Path) -> int:
     """Numbers in the text of a page; 0 where it is not there."""
     if not page.is_file():
         return 0
-    return sum(len(NUMBER.findall(text)) for text in _parsed(page.read_text(encoding="utf-8", errors="replace")).text)
+    pieces, _ = _parsed(page.read_text(encoding="utf-8", errors="replace"))
+    return sum(len(NUMBER.findall(piece)) for piece in pieces)
 
 
 def _differences(there: Sequence[str], made: Sequence[str]) -> Iterator[str]:
@@ -69,7 +69,10 @@ def _differences(there: Sequence[str], made: Sequence[str]) -> Iterator[str]:
                 yield f"no file backs {named} in '{piece[:SHOWN]}{'…' if len(piece) > SHOWN else ''}'"
 
 
-def _parsed(text: str) -> Page:
-    page = Page()
-    page.feed(text)
-    return page
+def _parsed(text: str) -> tuple[list[str], dict[str, str]]:
+    """A page's pieces of text, and each figure's specification by its name."""
+    import lxml.html
+
+    page = lxml.html.document_fromstring(text)
+    specs = {script.get("data-spec"): script.text for script in page.xpath("//script[@data-spec]")}
+    return page.xpath("//text()[not(parent::script or parent::style)]"), specs

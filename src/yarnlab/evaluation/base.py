@@ -217,7 +217,7 @@ class Task:
 
         def part(number: int, progress: "Progress") -> Rows:
             cell = cells[number]
-            return self.partial_results.rows(cell.name, progress, cell.steps, partial(cell.rows, progress))
+            return self.partial_results.part(cell.name, progress, cell.steps, partial(cell.rows, progress))
 
         found = self.side_by_side(part, len(cells), self.progress(sum(cell.steps for cell in cells), unit))
         return [row for rows in found for row in rows]

@@ -78,16 +78,16 @@ def document_nll(
 
     texts = prefixes(task.corpus, longest, documents, task.model.config.vocab_size)
 
-    def computed(i: int, progress: Progress) -> np.ndarray:
+    def computed(i: int, progress: Progress) -> list[float]:
         with autocast(precision):
             nll = token_nll(task.model, texts[i][None])[0]
         progress.advance(note=task.corpus.names[i])
-        return nll
+        return nll.tolist()
 
-    def of_one(i: int, progress: Progress) -> np.ndarray:
-        return parts.array(f"document-{i}", progress, 1, partial(computed, i, progress))
+    def of_one(i: int, progress: Progress) -> list[float]:
+        return parts.part(f"document-{i}", progress, 1, partial(computed, i, progress))
 
-    return np.stack(task.side_by_side(of_one, len(texts), progress))
+    return np.array(task.side_by_side(of_one, len(texts), progress), np.float32)
 
 
 def perplexity_rows(

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field, model_validator
 
-from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Task
+from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, target_nll
 from yarnlab.study.fields import Positive
@@ -80,59 +80,47 @@ class SlidingWindow(Evaluation):
         """
         import pandas as pd
 
-        names = task.corpus.names
         documents = _documents(task.corpus, self.max_tokens, task.model.config.vocab_size)
         windows = [
             window
             for i, ids in enumerate(documents)
             for window in windows_of(i, len(ids) - 1, self.window, self.stride)
         ]
-        progress = task.progress(len(windows), "window")
-        means: dict[Window, float] = {}
         together = list(batches(windows))
-        for first in range(0, len(together), BATCHES_PER_PART):
-            part = together[first : first + BATCHES_PER_PART]
-            held = [window for batch in part for window in batch]
-            compute = partial(self._means, task, documents, part, progress)
-            found = task.partial_results.array(f"batches-{first}", progress, len(held), compute)
-            means |= zip(held, found.tolist(), strict=True)
-        columns = {**task.columns, "corpus": self.corpus}
-        table = pd.DataFrame(
-            {
-                **columns,
-                "document": names[window.document],
-                "window_index": window.index,
-                "start": window.start,
-                "tokens": window.tokens,
-                "nll": means[window],
-                "protocol": self.PROTOCOL,
-            }
-            for window in windows
-        )
+        parts = {i: together[i : i + BATCHES_PER_PART] for i in range(0, len(together), BATCHES_PER_PART)}
+        cells = [
+            Cell(f"batches-{i}", sum(map(len, part)), partial(self._rows, task, documents, part))
+            for i, part in parts.items()
+        ]
+        measured = [window for batch in together for window in batch]
+        rows = dict(zip(measured, task.rows(cells, "window"), strict=True))
+        table = pd.DataFrame(rows[window] for window in windows)
         pooled, by_document = pooled_nll(table).iloc[0], document_means(table)
         return Outcome(table, {"nll/windows": float(pooled), "nll/documents": float(by_document.mean())})
 
-    def _means(
-        self, task: Task, documents: list[np.ndarray], part: list[list[Window]], progress: Progress
-    ) -> np.ndarray:
-        """Each window's mean NLL, batch by batch: float64, (windows,)."""
+    def _rows(self, task: Task, documents: list[np.ndarray], part: list[list[Window]], progress: Progress) -> Rows:
+        """One row per window, batch by batch."""
         import numpy as np
 
         from yarnlab.modeling import autocast
 
-        means: list[float] = []
+        columns = {**task.columns, "corpus": self.corpus}
+        rows: Rows = []
         for batch in part:
             with autocast(self.precision):
                 nll = window_nll(task.model, np.stack([_input(documents, w) for w in batch]), batch[0].tokens)
             for window, values in zip(batch, nll, strict=True):
-                means.append(float(values.mean(dtype=np.float64)))
-                if not np.isfinite(means[-1]):
+                mean, name = float(values.mean(dtype=np.float64)), task.corpus.names[window.document]
+                if not np.isfinite(mean):
                     raise EvaluationError(
-                        f"document {task.corpus.names[window.document]}: the model's loss is not finite in the window "
+                        f"document {name}: the model's loss is not finite in the window "
                         f"that begins at token {window.begin}: its weights or rope are broken"
                     )
+                place = {"document": name, "window_index": window.index, "start": window.start}
+                measured = {"tokens": window.tokens, "nll": mean, "protocol": self.PROTOCOL}
+                rows.append(columns | place | measured)
             progress.advance(len(batch), note=f"{batch[0].length} tokens each")
-        return np.array(means)
+        return rows
 
 
 @dataclass(frozen=True)

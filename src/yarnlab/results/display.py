@@ -202,35 +202,46 @@ def manifests_of(results: Results, kind: str, arm: str) -> list[str]:
     return [f"evaluations/{kind}/{name}.manifest.json" for name in results.members(arm)]
 
 
-def base_manifests(results: Results, kind: str) -> list[str]:
-    """The same of the base, for what is measured on it alone."""
-    base = results.base()
-    return manifests_of(results, kind, base.arm) if base else []
-
-
 def rows_of(frame: pd.DataFrame) -> Iterator[Any]:
     """The rows, columns as attributes."""
     return iter(frame.itertuples())
 
 
+def captioned(text: str, frame: pd.DataFrame, note: str = "") -> str:
+    """What is shown, over how many of what, and that brackets are intervals; `note`: further sentences."""
+    return f"{text}, n = {count(frame)}. {INTERVAL}. {note}".rstrip()
+
+
+def of_base(results: Results, kind: str, caption: str, rows: list[dict[str, Any]]) -> DisplayTable:
+    """Rows of what is measured on the base alone, each from its manifests."""
+    base = results.base()
+    sources = manifests_of(results, kind, base.arm) if base else []
+    return DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows])
+
+
 def wide(
+    results: Results,
+    kind: str,
     caption: str,
     frame: pd.DataFrame,
     row: str,
     column: str,
     cell: Cell,
-    *,
-    name: Callable[[Any], str] = str,
-    sources: list[str],
+    name: Callable[[Any], str] | None = None,
 ) -> DisplayTable:
-    """`row` values down, sorted `column` values across, each cell the text of its row of the frame."""
+    """Of the base: `row` values down, sorted `column` values across, each cell the text of its row of the frame.
+
+    name: what a column is called; without it a scale is 's = 16', and a length has its multiple of L.
+    """
+    if name is None:
+        name = at_scale if column == "scale" else lambda n: windows(int(n), results.original_context)
     cells = {(getattr(r, row), getattr(r, column)): cell(r) for r in rows_of(frame)}
     across = sorted(frame[column].unique())
     lines = [
         {row: method_label(str(value))} | {name(c): cells.get((value, c), "–") for c in across}
         for value in frame[row].drop_duplicates()
     ]
-    return DisplayTable(caption, pd.DataFrame(lines), [list(sources) for _ in lines])
+    return of_base(results, kind, caption, lines)
 
 
 def by_length(results: Results, kind: str, caption: str, frame: pd.DataFrame, cell: Cell) -> DisplayTable:

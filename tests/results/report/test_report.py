@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from results.report.check import check_report
 from results.report.conftest import COMMAND
 from results.synthetic import with_frames, write_study
 from yarnlab.results import analyse
@@ -17,7 +18,6 @@ from yarnlab.results.claims.criteria import load_criteria
 from yarnlab.results.missing import command_for
 from yarnlab.results.registry import figures, tables
 from yarnlab.results.report import render
-from yarnlab.results.report.check import check_report
 from yarnlab.results.report.render import parted
 from yarnlab.results.report.sections import SECTIONS, ordered
 from yarnlab.results.results import load

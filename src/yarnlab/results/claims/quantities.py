@@ -376,7 +376,6 @@ class Comparison(ConfigModel):
     against: Length | None = None
     tokens: Span | None = None
     reference: Span | None = None
-    times: float | None = None
     scales: tuple[float, ...] = ()
     steps: tuple[tuple[float, float], ...] = ()
     measure: tuple[Measure, ...] = ()
@@ -457,7 +456,7 @@ class Comparison(ConfigModel):
             outer = [{"scale": scale} for scale in self.scales or (scope.window.scale,)]
         for case in outer or [{}]:
             window = scope.at_scale(case["scale"]) if "scale" in case else scope.window
-            same: dict[str, Any] = {} if self.times is None else {"times": self.times}
+            same: dict[str, Any] = {}
             for key in ("tokens", "reference"):
                 if span := getattr(self, key):
                     same[key] = tuple(window.tokens(end) for end in span)
@@ -476,7 +475,6 @@ class Comparison(ConfigModel):
             **spans,
             at=self._said(*self.at),
             against="" if self.against is None else self._said(self.against),
-            times=self.times or 1.0,
             scales=f" for s = {listed(self.scales)}" if self.scales else " for the s of the ablation",
             steps=f" {listed(f'from s = {small:g} to {large:g}' for small, large in self.steps)}" if self.steps else "",
             measures=listed(said[measure] for measure in self.measure) if self.measure else "",

@@ -12,10 +12,9 @@ from typing import Any
 from yarnlab.lazy import pd
 from yarnlab.results.bases import compared_with
 from yarnlab.results.display import (
-    INTERVAL,
     DisplayTable,
     by_length,
-    count,
+    captioned,
     delta_cell,
     manifests_of,
     mark_note,
@@ -89,7 +88,7 @@ def _passkey_at(results: Results, model: Model, length: int) -> dict[str, Any]:
 )
 def ablation(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Perplexity and passkey; then the paired gaps to YaRN."""
-    caption = f"Perplexity of the ablation's arms and the base at N tokens, n = {count(frame)}. {INTERVAL}."
+    caption = captioned("Perplexity of the ablation's arms and the base at N tokens", frame)
     first = by_length(results, "perplexity", caption, frame, perplexity_cell)
     if "passkey" in frame:
         found = frame.dropna(subset=["passkey"])
@@ -105,6 +104,6 @@ def ablation(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     if "delta" not in frame or against is None:
         return [first]
     others = frame.dropna(subset=["delta"])
-    caption = f"Gap to {labels(results)[against.arm]} in ln perplexity at N tokens, paired by document (above 0: that "
-    caption += f"is better), n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
+    text = f"Gap to {labels(results)[against.arm]} in ln perplexity at N tokens, paired by document (above 0: that is "
+    caption = captioned(f"{text}better)", others, mark_note(others, "the sign-flip test"))
     return [first, by_length(results, "perplexity", caption, others, tested(delta_cell))]

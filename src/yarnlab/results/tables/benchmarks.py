@@ -13,12 +13,11 @@ from typing import Any
 from yarnlab.lazy import np, pd
 from yarnlab.results.bases import tree_of
 from yarnlab.results.display import (
-    INTERVAL,
     Cell,
     DisplayTable,
     by_model,
+    captioned,
     cell,
-    count,
     mark_note,
     own_cell,
     percent,
@@ -98,14 +97,14 @@ def benchmarks(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Models by task and metric; then the differences to the base on the same items. MMLU's subjects are left out."""
     frame = frame[[group(task) == task for task in frame["task"]]]
     shots = ", ".join(str(n) for n in sorted(frame["shots"].unique()))
-    caption = f"Share of right answers, {shots} examples before each question, n = {count(frame)}. {INTERVAL}. "
-    caption += "'mean' weighs the tasks equally, each by the metric that is reported for it."
+    mean = "'mean' weighs the tasks equally, each by the metric that is reported for it."
+    caption = captioned(f"Share of right answers, {shots} examples before each question", frame, mean)
     sections = [_by_task(results, caption, frame, own_cell(percent, "accuracy"))]
     if "delta" in frame:
         others = frame.dropna(subset=["delta"])
-        caption = "The same minus the base on the same items, in percentage points (below 0: worse than the base), "
-        caption += f"n = {count(others)}. {INTERVAL}. "
-        caption += mark_note(others, " or ".join(others["test"].dropna().unique())) + same_base(frame)
+        text = "The same minus the base on the same items, in percentage points (below 0: worse than the base)"
+        note = mark_note(others, " or ".join(others["test"].dropna().unique())) + same_base(frame)
+        caption = captioned(text, others, note)
         sections.append(_by_task(results, caption, others, tested(cell(percent_points, "delta"))))
     return sections
 

@@ -8,16 +8,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import (
-    INTERVAL,
-    DisplayTable,
-    base_manifests,
-    count,
-    delta_cell,
-    perplexity_cell,
-    wide,
-    windows,
-)
+from yarnlab.results.display import DisplayTable, captioned, delta_cell, perplexity_cell, wide
 from yarnlab.results.estimates import cells, gap, perplexity
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
@@ -47,8 +38,6 @@ def tidy(results: Results) -> pd.DataFrame:
 @table("Dynamic scaling", tidy, needs=("dynamic",), section="dynamic", place=20, per_base=True)
 def dynamic(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Methods by length: over the whole length, over its tail alone, and the gap to plain RoPE on the tail."""
-    sources = base_manifests(results, "dynamic")
-    name = lambda n: windows(int(n), results.original_context)  # noqa: E731
     texts = {
         "whole length": "Perplexity of N tokens without fine-tuning, the scale set to max(1, N/L)",
         "tail": f"Perplexity of the last {results.evaluations['dynamic']['tail']} of these N tokens alone",
@@ -56,11 +45,9 @@ def dynamic(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     sections = []
     for measure, text in texts.items():
         part = frame[frame["measure"] == measure]
-        caption = f"{text}, n = {count(part)}. {INTERVAL}."
-        sections.append(wide(caption, part, "method", "length", perplexity_cell, name=name, sources=sources))
+        sections.append(wide(results, "dynamic", captioned(text, part), part, "method", "length", perplexity_cell))
     if "delta" in frame:
         part = frame[(frame["measure"] == "tail") & frame["delta"].notna()]
-        caption = "Tail of N tokens: ln perplexity minus that of plain RoPE, paired by document (below 0: scaling "
-        caption += f"helps), n = {count(part)}. {INTERVAL}."
-        sections.append(wide(caption, part, "method", "length", delta_cell, name=name, sources=sources))
+        text = "Tail of N tokens: ln perplexity minus that of plain RoPE, paired by document (below 0: scaling helps)"
+        sections.append(wide(results, "dynamic", captioned(text, part), part, "method", "length", delta_cell))
     return sections

@@ -10,13 +10,12 @@ from typing import Any
 
 from yarnlab.lazy import pd
 from yarnlab.results.display import (
-    INTERVAL,
     DisplayTable,
     at_scale,
-    base_manifests,
+    captioned,
     cell,
-    count,
     delta_cell,
+    of_base,
     own_cell,
     rows_of,
     wide,
@@ -48,13 +47,12 @@ def tidy(results: Results) -> pd.DataFrame:
 @table("Entropy of the attention", tidy, needs=("entropy",), section="entropy", place=20, per_base=True)
 def entropy(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Difference to the unchanged base, methods by scale; then the entropies themselves."""
-    sources = base_manifests(results, "entropy")
     sections = []
     if "delta" in frame:
         others = frame.dropna(subset=["delta"])
-        caption = "Mean entropy of the attention minus that of the base with plain RoPE, in nats, paired by document "
-        caption += f"(above 0: more spread out), n = {count(others)}. {INTERVAL}."
-        sections.append(wide(caption, others, "method", "scale", delta_cell, name=at_scale, sources=sources))
+        text = "Mean entropy of the attention minus that of the base with plain RoPE, in nats, paired by document "
+        caption = captioned(f"{text}(above 0: more spread out)", others)
+        sections.append(wide(results, "entropy", caption, others, "method", "scale", delta_cell))
     mean, share = own_cell(with_interval, "entropy"), cell(with_interval, "normalised")
     rows: list[dict[str, Any]] = [
         {
@@ -65,9 +63,8 @@ def entropy(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         }
         for r in rows_of(frame)
     ]
-    caption = f"Entropy of the attention, mean over layers, heads and queries, n = {count(frame)}. {INTERVAL}."
-    sections.append(DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
-    return sections
+    caption = captioned("Entropy of the attention, mean over layers, heads and queries", frame)
+    return [*sections, of_base(results, "entropy", caption, rows)]
 
 
 @lru_cache(maxsize=4)
@@ -99,7 +96,6 @@ def by_layer(results: Results) -> pd.DataFrame:
 )
 def entropy_by_layer(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Difference to the unchanged base, layers by method and scale; then each of these: its layers and their heads."""
-    sources = base_manifests(results, "entropy")
     order = list(dict.fromkeys([*METHOD_LABELS, *frame["method"]]))
     runs = [(order.index(r.method), r.scale) for r in rows_of(frame)]
     frame = frame.assign(run=pd.Series(runs, index=frame.index, dtype=object))
@@ -108,14 +104,15 @@ def entropy_by_layer(results: Results, frame: pd.DataFrame) -> list[DisplayTable
     sections = []
     if "delta" in frame:
         others = frame[frame["head"] == "all"].dropna(subset=["delta"])
-        caption = "Entropy of each layer's attention, mean over its heads, minus that of the base with plain RoPE, in "
-        caption += f"nats, paired by document (above 0: more spread out), n = {count(others)}. {INTERVAL}. {numbered}"
-        sections.append(wide(caption, others, "layer", "run", delta_cell, name=name, sources=sources))
+        text = (
+            "Entropy of each layer's attention, mean over its heads, minus that of the base with plain RoPE, in nats, "
+        )
+        caption = captioned(f"{text}paired by document (above 0: more spread out)", others, numbered)
+        sections.append(wide(results, "entropy", caption, others, "layer", "run", delta_cell, name))
     for run, own in frame.groupby("run"):
+        text = f"{name(run)}: entropy of the attention in nats by layer, with the layer's lowest and highest head"
         rows = [_layer(part) for _, part in own.groupby("layer")]
-        caption = f"{name(run)}: entropy of the attention in nats by layer, with the layer's lowest and "
-        caption += f"highest head, n = {count(own)}. {INTERVAL}. {numbered}"
-        sections.append(DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows]))
+        sections.append(of_base(results, "entropy", captioned(text, own, numbered), rows))
     return sections
 
 

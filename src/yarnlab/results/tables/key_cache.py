@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import INTERVAL, DisplayTable, base_manifests, count, own_cell, signed, wide
+from yarnlab.results.display import DisplayTable, captioned, own_cell, signed, wide
 from yarnlab.results.estimates import cells, gap
 from yarnlab.results.registry import table
 from yarnlab.results.results import Results
@@ -53,8 +53,9 @@ def key_cache(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
             continue
         stretch = [f"{r.bucket_start:,}–{r.bucket_end:,}" for r in part.itertuples()]
         names = dict(zip(part["bucket_start"], stretch, strict=True))
-        caption = f"NLL with {text} minus NLL with keys cached before it, in nats a token, by stretch of the text, "
-        caption += f"paired by document, n = {count(part)}. {INTERVAL}."
-        cell, sources = own_cell(signed, "delta"), base_manifests(results, "key_cache")
-        sections.append(wide(caption, part, "method", "bucket_start", cell, name=names.__getitem__, sources=sources))
+        text = (
+            f"NLL with {text} minus NLL with keys cached before it, in nats a token, by stretch of the text, paired by "
+        )
+        caption, cell = captioned(f"{text}document", part), own_cell(signed, "delta")
+        sections.append(wide(results, "key_cache", caption, part, "method", "bucket_start", cell, names.__getitem__))
     return sections

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from yarnlab.lazy import pd
 from yarnlab.results.bases import by_base
-from yarnlab.results.display import INTERVAL, DisplayTable, by_length, count, perplexity_cell
+from yarnlab.results.display import DisplayTable, by_length, captioned, perplexity_cell
 from yarnlab.results.estimates import NotMeasured, nll
 from yarnlab.results.estimates import perplexity as perplexity_of
 from yarnlab.results.registry import table
@@ -40,6 +40,6 @@ def perplexity(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     sections = []
     for measure, text in texts.items():
         part = frame[frame["measure"] == measure]
-        caption = f"{text}: geometric mean over documents, n = {count(part)}. {INTERVAL}."
+        caption = captioned(f"{text}: geometric mean over documents", part)
         sections.append(by_length(results, "perplexity", caption, part, perplexity_cell))
     return sections

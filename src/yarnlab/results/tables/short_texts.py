@@ -6,7 +6,16 @@ from __future__ import annotations
 from typing import Any
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import INTERVAL, DisplayTable, by_length, count, delta_cell, signed, with_interval
+from yarnlab.results.display import (
+    DisplayTable,
+    by_length,
+    captioned,
+    cell,
+    delta_cell,
+    own_cell,
+    signed,
+    with_interval,
+)
 from yarnlab.results.estimates import NotMeasured, gap, over_documents, short_text_nll
 from yarnlab.results.registry import table
 from yarnlab.results.results import Model, Results
@@ -45,19 +54,17 @@ def tidy(results: Results) -> pd.DataFrame:
 )
 def short_texts(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Against the control; against the base; and the NLL themselves."""
-    paired_by = f"on the same texts of N tokens, in nats a token, paired by document, n = {count(frame)}. {INTERVAL}."
+    paired_by = captioned("on the same texts of N tokens, in nats a token, paired by document", frame)
     sections = []
     if "net" in frame:
         caption = f"NLL minus that of the arm trained alike with RoPE unchanged, {paired_by} Below 0: better."
         part = frame[frame["net"].notna()]
-        cell = lambda r: signed(r.net, r.net_low, r.net_high)  # noqa: E731
-        sections.append(by_length(results, "short_texts", caption, part, cell))
+        sections.append(by_length(results, "short_texts", caption, part, cell(signed, "net")))
     if "delta" in frame:
         caption = f"NLL minus that of the base, {paired_by}"
         sections.append(by_length(results, "short_texts", caption, frame[frame["delta"].notna()], delta_cell))
-    caption = f"NLL of texts of N tokens in nats a token, n = {count(frame)}. {INTERVAL}."
-    cell = lambda r: with_interval(r.nll, r.low, r.high)  # noqa: E731
-    return [*sections, by_length(results, "short_texts", caption, frame, cell)]
+    caption = captioned("NLL of texts of N tokens in nats a token", frame)
+    return [*sections, by_length(results, "short_texts", caption, frame, own_cell(with_interval, "nll"))]
 
 
 def _against(results: Results, own: pd.DataFrame, other: Model | None, model: Model, length: int) -> Estimate | None:

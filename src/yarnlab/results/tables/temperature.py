@@ -15,12 +15,11 @@ from typing import Any
 
 from yarnlab.lazy import pd
 from yarnlab.results.display import (
-    INTERVAL,
     DisplayTable,
-    base_manifests,
+    captioned,
     cell,
-    count,
     delta_cell,
+    of_base,
     own_cell,
     rows_of,
     signed,
@@ -74,7 +73,6 @@ def _gain(results: Results, scale: float) -> dict[str, Any]:
 )
 def temperature(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """Best factor by scale beside the formula's; then the fit beside the paper's numbers."""
-    sources = base_manifests(results, "temperature")
     scales = frame[frame["quantity"] == "best √(1/t)"]
     baseline = "delta" in frame
     rows = [
@@ -92,11 +90,11 @@ def temperature(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
         }
         for r in rows_of(scales)
     ]
-    caption = f"Factor √(1/t) of lowest loss at each scale, without fine-tuning, n = {count(scales)}. {INTERVAL}. "
-    caption += "The columns with 'minus' are differences in ln perplexity (below 0: the first is better)."
+    note = "The columns with 'minus' are differences in ln perplexity (below 0: the first is better)."
     if not baseline:
-        caption += " The grid has no √(1/t) = 1 to compare with."
-    sections = [DisplayTable(caption, pd.DataFrame(rows), [list(sources) for _ in rows])]
+        note += " The grid has no √(1/t) = 1 to compare with."
+    caption = captioned("Factor √(1/t) of lowest loss at each scale, without fine-tuning", scales, note)
+    sections = [of_base(results, "temperature", caption, rows)]
     fit = frame[frame["quantity"].isin(["a", "b"])]
     if not fit.empty:
         meanings = {"a": "a, slope over ln s", "b": "b, value at s = 1"}
@@ -105,7 +103,7 @@ def temperature(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
             | {"paper": f"{r.paper:g}"}
             for r in rows_of(fit)
         ]
-        caption = f"Line through the best factors over ln s, n = {count(fit)}. {INTERVAL}. Left out: scales whose best "
-        caption += "factor is at an edge of the grid, and those with a document read to fewer than s·L tokens."
-        sections.append(DisplayTable(caption, pd.DataFrame(lines), [list(sources) for _ in lines]))
+        note = "Left out: scales whose best factor is at an edge of the grid, and those with a document read to fewer "
+        caption = captioned("Line through the best factors over ln s", fit, f"{note}than s·L tokens.")
+        sections.append(of_base(results, "temperature", caption, lines))
     return sections

@@ -10,18 +10,7 @@ from contextlib import suppress
 from functools import lru_cache
 
 from yarnlab.lazy import pd
-from yarnlab.results.display import (
-    INTERVAL,
-    DisplayTable,
-    at_scale,
-    base_manifests,
-    count,
-    delta_cell,
-    mark_note,
-    perplexity_cell,
-    tested,
-    wide,
-)
+from yarnlab.results.display import DisplayTable, captioned, delta_cell, mark_note, perplexity_cell, tested, wide
 from yarnlab.results.estimates import NotMeasured, over_documents, paired, perplexity, tested_by_document
 from yarnlab.results.estimates import zero_shot as zero_shot_nll
 from yarnlab.results.registry import table
@@ -57,20 +46,17 @@ def tidy(results: Results) -> pd.DataFrame:
 )
 def zero_shot(results: Results, frame: pd.DataFrame) -> list[DisplayTable]:
     """At N = sL: method by scale, with tested gaps to YaRN; then for each scale method by length."""
-    sources = base_manifests(results, "zero_shot")
     sections = []
     full = frame[frame["at_full_window"]]
     if not full.empty:
-        caption = f"Perplexity at N = sL without fine-tuning, n = {count(full)}. {INTERVAL}."
-        sections.append(wide(caption, full, "method", "scale", perplexity_cell, name=at_scale, sources=sources))
+        caption = captioned("Perplexity at N = sL without fine-tuning", full)
+        sections.append(wide(results, "zero_shot", caption, full, "method", "scale", perplexity_cell))
     if "delta" in full and full["delta"].notna().any():
         others = full.dropna(subset=["delta"])
-        caption = "Gap to YaRN at the same s in ln perplexity at N = sL, both without fine-tuning, paired by document "
-        caption += (
-            f"(above 0: YaRN is better), n = {count(others)}. {INTERVAL}. {mark_note(others, 'the sign-flip test')}"
-        )
-        sections.append(wide(caption, others, "method", "scale", tested(delta_cell), name=at_scale, sources=sources))
+        text = "Gap to YaRN at the same s in ln perplexity at N = sL, both without fine-tuning, paired by document "
+        caption = captioned(f"{text}(above 0: YaRN is better)", others, mark_note(others, "the sign-flip test"))
+        sections.append(wide(results, "zero_shot", caption, others, "method", "scale", tested(delta_cell)))
     for scale, part in frame.groupby("scale"):
-        caption = f"Perplexity at N tokens without fine-tuning, s = {scale:g}, n = {count(part)}. {INTERVAL}."
-        sections.append(wide(caption, part, "method", "length", perplexity_cell, name="{:,}".format, sources=sources))
+        caption, name = captioned(f"Perplexity at N tokens without fine-tuning, s = {scale:g}", part), "{:,}".format
+        sections.append(wide(results, "zero_shot", caption, part, "method", "length", perplexity_cell, name))
     return sections
