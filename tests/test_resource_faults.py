@@ -36,11 +36,17 @@ def outcome(folder: Path) -> list[bytes]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory) -> list[bytes]:
+def finished(tmp_path_factory) -> Path:
+    """A folder in which nothing was refused; tests must not change it."""
     folder = tmp_path_factory.mktemp("undisturbed")
     done = run(folder)
     assert done.returncode == 0, done.stderr[-3000:]
-    return outcome(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def undisturbed(finished) -> list[bytes]:
+    return outcome(finished)
 
 
 def refused(done: subprocess.CompletedProcess, *reasons: str) -> None:
@@ -91,6 +97,37 @@ def test_a_disk_that_is_full_at_one_write_after_another(mounted, undisturbed):
         assert size < 64 * 1024, "it never has enough"
         remount(folder, f"size={size}k")
     assert failed >= 5 and outcome(folder) == undisturbed
+
+
+def yarnlab(folder: Path, *arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "yarnlab", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, cwd=folder, check=False, timeout=600)
+
+
+def test_a_disk_that_fills_during_the_analysis(mounted, finished, tmp_path):
+    """Tables, figures and report of what there is; what was written before is whole or was not there."""
+    study = Path("results") / "smoke"
+    whole = Path(shutil.copytree(finished, tmp_path / "whole"))
+    steps = (("describe", "smoke", "--study-dir", str(study)), ("analyse", "--study-dir", str(study)))
+    steps = (*steps, ("report", "--study-dir", str(study)))
+    for step in steps:
+        assert yarnlab(whole, *step).returncode == 0
+    folder = mounted("size=64m")
+    shutil.copytree(finished / study, folder / study)
+    used = sum(file.stat().st_blocks // 2 for file in (folder / study).rglob("*"))
+    free, failed, todo = 16, 0, [*steps]
+    while todo:
+        remount(folder, f"size={used + free}k")
+        done = yarnlab(folder, *todo[0])
+        if done.returncode == 0:
+            todo.pop(0)
+            continue
+        refused(done, "No space left on device", "the disk is full")
+        failed, free = failed + 1, free * 3
+        assert free < 64 * 1024, "it never has enough"
+    assert failed >= 3
+    tables = sorted((whole / study / "tables").glob("*.csv"))
+    assert tables and all((folder / study / "tables" / file.name).read_bytes() == file.read_bytes() for file in tables)
 
 
 def test_results_that_can_only_be_read(mounted, undisturbed):

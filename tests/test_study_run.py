@@ -21,7 +21,8 @@ from results.report.check import check_report
 
 from yarnlab.audit.cells import Cell, find
 from yarnlab.audit.chain import chain
-from yarnlab.audit.folder import AuditError, Folder
+from yarnlab.audit.folder import AuditError, Folder, is_no_result
+from yarnlab.audit.unfinished import unvouched
 from yarnlab.audit.verify import verify
 from yarnlab.results.report.gallery import markers
 from yarnlab.study.evaluations import KINDS
@@ -384,25 +385,48 @@ def test_results_without_snakemakes_records_are_compared_with_the_study(finished
     assert {rule for rule, _ in planned(tmp_path, "-R", "passkey", study=changed)} >= {"passkey", "analyse", "report"}
 
 
+def flip(file: Path, draw: random.Random) -> bytes:
+    """Change one bit of a file; returns what it held."""
+    content = file.read_bytes()
+    at, bit = draw.randrange(len(content)), draw.randrange(8)
+    file.write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+    return content
+
+
 @pytest.mark.slow
 def test_a_killed_training_resumes(tmp_path, finished):
-    """SIGKILL in the middle loses at most the steps since the last checkpoint; the weights end up the same."""
+    """SIGKILL in the middle loses at most the steps since the last checkpoint; the weights end up the same. A bit that
+    is flipped meanwhile is found, in any file, and a damaged checkpoint is not gone on from."""
     study = variant(tmp_path, "checkpoint_minutes: 2", "checkpoint_minutes: 0.001")
-    model = "results/smoke/models/base/manifest.json"
-    log = tmp_path / "results/smoke/training/base.jsonl"
+    root, draw = tmp_path / "results" / "smoke", random.Random(21)
+    targets = [f"results/smoke/{name}" for name in ("study.json", "models/base/manifest.json")]
+    log = root / "training" / "base.jsonl"
     command = ["snakemake", "--snakefile", str(ROOT / "Snakefile"), "--directory", str(tmp_path), "--cores", "2"]
-    process = subprocess.Popen([*command, model, "--config", f"study={study}"], cwd=ROOT, start_new_session=True)
+    process = subprocess.Popen([*command, *targets, "--config", f"study={study}"], cwd=ROOT, start_new_session=True)
     while not (log.exists() and len(log.read_text().splitlines()) >= 12):
         assert process.poll() is None, "training ended before it could be killed"
         time.sleep(0.02)
     os.killpg(process.pid, 9)
     process.wait()
+    shutil.rmtree(next(root.glob("state/base/*/.checkpoint.partial")), ignore_errors=True)
+    files = {file.relative_to(root).as_posix() for file in root.rglob("*") if file.is_file()}
+    exempt = unvouched(Folder(root)) | {name for name in files if is_no_result(name)}
+    for name in sorted(files - exempt):
+        content = flip(root / name, draw)
+        found = [str(finding) for finding in verify(root).findings]
+        (root / name).write_bytes(content)
+        assert any(name in line for line in found), name
+    before, newest = sorted(root.glob("state/base/*/checkpoint-*"))
+    flip(newest / draw.choice(["place.json", "rows-00000-of-00001.safetensors"]), draw)
+    flip(log, draw)
     snakemake(tmp_path, "--unlock", study=study)
-    done = snakemake(tmp_path, "--rerun-incomplete", model, study=study)
+    done = snakemake(tmp_path, "--rerun-incomplete", *targets, study=study)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "continuing after step" in done.stdout + done.stderr
+    assert (done.stdout + done.stderr).count("is not what was written") == 1
+    assert f"continuing after step {int(before.name.split('-')[1])}" in done.stdout + done.stderr
     one, two = ((f / "results/smoke/models/base/model.safetensors").read_bytes() for f in (finished, tmp_path))
     assert one == two
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(1, 66))
 
 
 @pytest.mark.slow
@@ -434,12 +458,10 @@ def test_one_flipped_bit_of_any_file_is_found(finished):
     root, draw = finished / "results" / "smoke", random.Random(21)
     assert verify(root).findings == ()
     for name in Folder(root).hashes:
-        content = (root / name).read_bytes()
-        at, bit = draw.randrange(len(content)), draw.randrange(8)
-        (root / name).write_bytes(content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
+        content = flip(root / name, draw)
         found = [str(finding) for finding in verify(root).findings]
         (root / name).write_bytes(content)
-        assert any(name in line for line in found), (name, at, bit)
+        assert any(name in line for line in found), name
     assert verify(root).findings == ()
 
 
@@ -481,21 +503,22 @@ def random_cells(folder: Folder, count: int, seed: int) -> dict[str, Cell]:
 
 @pytest.mark.slow
 def test_the_last_command_of_a_chain_gives_the_same_number_in_a_clean_folder(finished, tmp_path):
-    """The chains of 20 random cells lead to the data; the commands of three of them are run."""
+    """The chains of 20 random cells lead to the data; each one's last command is run, in a folder of its own."""
     folder = Folder(finished / "results" / "smoke")
     cells = random_cells(folder, 20, seed=21)
     assert len(cells) == 20
-    commands = {}
+    tried: dict[str, list[str]] = {}  # by the last command's target
     for address, cell in cells.items():
         lines = chain(folder, cell).splitlines()
         assert lines[0] == f"number    {cell.shown}" and any(line.startswith("← tokenizer") for line in lines), address
-        commands[address] = lines[-1].strip().removeprefix("envs/run snakemake ")
-    tried = list({cell.target: address for address, cell in cells.items()}.values())[:3]
-    for address in tried:
-        target = commands[address].rpartition(" -- ")[2]
-        assert commands[address] == f"--cores all --config study=smoke -- {target}"
+        command, _, target = lines[-1].strip().rpartition(" -- ")
+        assert command == "envs/run snakemake --cores all --config study=smoke"
+        tried.setdefault(target, []).append(address)
+    assert len(tried) > 10
+    for target, addresses_of_it in tried.items():
         clean = tmp_path / re.sub(r"\W+", "-", target)
         clean.mkdir()
         done = snakemake(clean, target)
         assert done.returncode == 0, done.stderr[-2000:]
-        assert find(Folder(clean / "results" / "smoke"), address).shown == cells[address].shown, address
+        for address in addresses_of_it:
+            assert find(Folder(clean / "results" / "smoke"), address).shown == cells[address].shown, address

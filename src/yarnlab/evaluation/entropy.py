@@ -204,8 +204,9 @@ def recording_attention(
         for first in range(0, length, block):
             last = min(length, first + block)
             scores = q[:, first:last] @ k[:, :last].transpose(1, 2)
-            future = torch.ones(last - first, last, dtype=torch.bool, device=q.device).triu(first + 1)
-            p = scores.masked_fill_(future, -torch.inf).softmax(-1)
+            future = torch.ones(last - first, last - first, dtype=torch.bool, device=q.device).triu(1)
+            scores[..., first:].masked_fill_(future, -torch.inf)
+            p = scores.softmax(-1)
             entropy[:, first:last] = torch.special.entr(p).sum(-1)
             out[first:last] = (p @ v[:, :last]).transpose(0, 1)
     record.append(entropy)
