@@ -12,7 +12,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from yarnlab.errors import SHOWN
 from yarnlab.evaluation.documents import EvaluationError
@@ -51,8 +51,7 @@ def _computed(work: Work[T], parts: int, progress: Progress, processes: int, thr
         copies.append(copy)
     try:
         while ends:
-            for end in wait(ends):
-                assert isinstance(end, Connection)
+            for end in cast("list[Connection]", wait(ends)):
                 what, *values = _received(end, processes)
                 if what == "done":
                     yield values[0], values[1]
