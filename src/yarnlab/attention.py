@@ -249,8 +249,8 @@ def refuse(mask: Tensor | None, dropout: float, options: Mapping[str, Any], *, l
         what = " and ".join(name for name, present in changed.items() if present)
         raise AttentionError(f"this attention has no {what}: use {VARIABLE}=eager, for inputs that its memory allows")
     asked = {
-        "an attention mask": mask is not None,
-        f"a sliding window of {window} in a sequence of {length} tokens": window is not None and window < length,
+        "attention mask": mask is not None,
+        f"sliding window of {window} in a sequence of {length} tokens": window is not None and window < length,
         "attention to later positions": options.get("is_causal") is False,
     }
     if any(asked.values()):

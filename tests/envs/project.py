@@ -42,6 +42,17 @@ esac
 """
 
 
+# What lets root write everywhere, taken from it.
+ORDINARY = [
+    "setpriv",
+    "--bounding-set",
+    "-dac_override,-dac_read_search",
+    "--inh-caps",
+    "-dac_override,-dac_read_search",
+]
+CAN_BE_ORDINARY = os.geteuid() != 0 or shutil.which("setpriv") is not None
+
+
 class Project:
     """A copy of envs/ with one-package lock files, in a folder whose name needs quoting."""
 
@@ -58,11 +69,16 @@ class Project:
         self.stand_in = folder / "python-stand-in"
         self.stand_in.write_text(STAND_IN.replace("@REAL@", getattr(sys, "_base_executable", sys.executable)))
         self.stand_in.chmod(0o755)
+        self.before: list[str] = []  # the command that runs `envs/run`
         self.variables = {k: v for k, v in os.environ.items() if not k.startswith(("PIP_", "VIRTUAL_ENV"))} | {
             "CALLS": str(self.calls_file),
             "STAND_IN": str(self.stand_in),
             "YARNLAB_PYTHON": str(self.stand_in),
         }
+
+    def be_ordinary(self) -> None:
+        """Run `envs/run` as a user who can't write everywhere."""
+        self.before = ORDINARY if os.geteuid() == 0 else []
 
     def lock(self, kind: str = "cpu") -> Path:
         return self.root / "envs" / f"{kind}.lock"
@@ -70,7 +86,7 @@ class Project:
     def start(self, *arguments: str, cwd: Path | None = None, **variables: str) -> "subprocess.Popen[str]":
         """Starts `envs/run` with the arguments; keywords are further environment variables."""
         return subprocess.Popen(
-            [str(self.root / "envs" / "run"), *arguments],
+            [*self.before, str(self.root / "envs" / "run"), *arguments],
             cwd=cwd or self.root,
             env=self.variables | variables,
             stdin=subprocess.PIPE,

@@ -1,13 +1,12 @@
 """How `envs/run` makes and renews the environment: once, when stale, with clear errors and no false stamp."""
 
-import os
 import shutil
 import subprocess
 import sys
 import time
 
 import pytest
-from project import Project
+from project import CAN_BE_ORDINARY, Project
 
 INSTALL = "-m pip install -r"
 ITSELF = "-m pip install --no-deps --no-build-isolation -e"
@@ -175,9 +174,10 @@ def test_missing_venv_module_is_one_message(project: Project) -> None:
     assert project.calls() == []
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+@pytest.mark.skipif(not CAN_BE_ORDINARY, reason="root may write everywhere")
 def test_unwritable_project_is_one_message(project: Project) -> None:
     """A project on a read-only place is reported with the path, not with a traceback."""
+    project.be_ordinary()
     project.root.chmod(0o555)
     result = project.run("true")
     project.root.chmod(0o755)

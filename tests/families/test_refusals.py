@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import tiny
@@ -14,6 +15,7 @@ from yarnlab.checkpoints import adopt_published, check_trainable, link_weights
 from yarnlab.errors import UserError
 from yarnlab.families.logits import LogitTransform
 from yarnlab.families.parity import check_parity
+from yarnlab.families.survey import try_family
 from yarnlab.modeling import load_model
 from yarnlab.training.loss import linear_cross_entropy
 
@@ -73,7 +75,18 @@ def test_a_config_that_stock_transformers_can_not_compute(tmp_path):
     """Its class says nothing of how many experts a token is sent to, and only its forward pass asks."""
     settings = {**tiny.SUPPORTED["deepseek_v2"], "num_experts_per_tok": None}
     asset = tiny.publish(tmp_path / "asset", tiny.stock_config("deepseek_v2", settings))
-    refused(asset, "stock transformers can't compute", "deepseek_v2")
+    refused(asset, r"stock transformers can't compute .* \(modeling_deepseek_v2\.py:\d+, TypeError\)", "deepseek_v2")
+
+
+def test_a_family_whose_own_code_stops_is_refused_in_words_of_ours(tmp_path):
+    """DeepSeek 3.2 indexes a mask, of which there is none; what Python says of it helps nobody. A default config that
+    makes no model is no verdict on published ones."""
+    (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
+    fare = try_family("deepseek_v32", tmp_path / "a")
+    assert re.search(r"stops in its own code \(modeling_deepseek_v32\.py:\d+, \w+Error\), which can't", fare.reason)
+    fare = try_family("dots1", tmp_path / "b")
+    assert re.search(r"no model of this family's default config \(modeling_dots1\.py:\d+, \w+Error\)", fare.reason)
+    assert not fare.adopted and "positional argument" not in fare.reason
 
 
 def test_tables_that_old_checkpoints_hold_are_harmless(asset):

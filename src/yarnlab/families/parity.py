@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.errors import UserError
-from yarnlab.families.parts import UnsupportedModel, experts
+from yarnlab.families.parts import UnsupportedModel, experts, place
 from yarnlab.families.shrink import VOCABULARY, shrunken
 from yarnlab.rope import Rope
 
@@ -50,7 +50,8 @@ def check_parity(published: Any, config: Any, rope: Rope, *, where: str) -> dict
         stock, folder = small_model(published), tempfile.TemporaryDirectory()
     except Exception as error:
         raise UnsupportedModel(
-            f"{where}: no small model of family {family} can be made to check it on: {_line(error)}"
+            f"{where}: transformers makes no model of family {family} from a small copy of this config "
+            f"({place(error)}), so there is nothing to check it by"
         ) from error
     with folder:
         try:
@@ -59,19 +60,22 @@ def check_parity(published: Any, config: Any, rope: Rope, *, where: str) -> dict
             compared = _differences(stock, Path(folder.name), rope)
         except Exception as error:
             raise UnsupportedModel(
-                f"{where}: stock transformers can't compute a small random model of this config of family {family}, so "
-                f"there is nothing to check it by: {_line(error)}"
+                f"{where}: stock transformers can't compute a small random model of this config of family {family} "
+                f"({place(error)}), so there is nothing to check it by"
             ) from error
         found = {}
         for what, unit, tolerance, difference in compared:
             try:
                 found[what] = difference()
             except UserError as error:
-                why = _line(error).replace(folder.name, "a small random model of this config")
+                why = str(error).partition("\n")[0].replace(folder.name, "a small random model of this config")
                 why = why.partition(": use YARNLAB_ATTENTION")[0]  # which is not asked here
                 raise UnsupportedModel(f"{where}: family {family} is not supported: {what}: {why}") from error
             except Exception as error:
-                raise UnsupportedModel(f"{where}: {what} fails for family {family}: {_line(error)}") from error
+                raise UnsupportedModel(
+                    f"{where}: family {family} is not supported: {what} stops in its own code "
+                    f"({place(error)}), which can't be run without a mask, or with the tables of this project"
+                ) from error
             if not found[what] <= tolerance:
                 raise UnsupportedModel(
                     f"{where}: family {family} is not supported: on a small random model of this config, {what} here "
@@ -203,8 +207,3 @@ def _suspects(config: Any) -> str:
         if any(word in key for word in SUSPECTS) and key != "rope_scaling" and not isinstance(value, dict | list)
     }
     return ", ".join(f"{key}: {value}" for key, value in sorted(found.items()) if value not in (None, False)) or "none"
-
-
-def _line(error: Exception) -> str:
-    """The first line of what an error says, or its type."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

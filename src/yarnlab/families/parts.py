@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import traceback
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.errors import UserError
@@ -13,6 +15,17 @@ if TYPE_CHECKING:
 
 class UnsupportedModel(UserError):
     """A model that can't be computed with here as stock transformers does; the message names the reason."""
+
+
+def place(error: Exception) -> str:
+    """Where an error of a family's own code came up: file and line of transformers, and the error's class.
+
+    What such an error says is about that code's variables and helps nobody who has a config.
+    """
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [f"{Path(frame.filename).name}:{frame.lineno}" for frame in frames if "transformers" in frame.filename]
+    where = theirs[-1] if theirs else "its code"
+    return f"{where}, {type(error).__name__}"
 
 
 def decoder(model: PreTrainedModel) -> Any:

@@ -13,7 +13,7 @@ from yarnlab.errors import UserError
 from yarnlab.families.config import stock_block
 from yarnlab.families.keys import dropout
 from yarnlab.families.parity import apart, check_parity, small_model
-from yarnlab.families.parts import UnsupportedModel, experts, head_dim
+from yarnlab.families.parts import UnsupportedModel, experts, head_dim, place
 from yarnlab.rope import Rope, Temperature, make_rope
 
 SCALE = 4.0  # of the YaRN that a family is extended with
@@ -64,7 +64,7 @@ def survey(names: Sequence[str]) -> Iterator[Fare]:
 def try_family(family: str, root: Path) -> Fare:
     """Publish a small model of the family's default config (or PUBLISHED) in `root`, take it over, extend it with YaRN.
 
-    Any error of the family's own code is a refusal, with its first line.
+    Any error of the family's own code is a refusal.
     """
     from transformers import CONFIG_MAPPING
     from transformers.utils import logging
@@ -95,7 +95,10 @@ def try_family(family: str, root: Path) -> Fare:
     except UserError as error:
         why = str(error)
     except Exception as error:  # of a family's code: its config has no defaults that fit each other, it is no decoder
-        why = f"no model of its default config: {error}"
+        why = (
+            f"transformers makes no model of this family's default config ({place(error)}), so nothing could be "
+            "tried; a published config is tried when it is adopted"
+        )
     why = " ".join(why.replace(str(root / "asset"), "it").split())
     return Fare(family, fare.adopted, False, fare.trained, fare.apart, why)
 

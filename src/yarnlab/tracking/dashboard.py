@@ -57,23 +57,23 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
             start_new_session=True,  # Ctrl-C comes from here alone
             env=os.environ | settings,
         )
-    stops: list[int] = []
-
-    def stop(number: int, _: object) -> None:
-        """Have MLflow stop its workers and itself; it passes a signal on to them, a second one makes them hurry."""
-        stops.append(number)
-        server.send_signal(signal.SIGINT)
-
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # Ctrl-C, a workflow's, a closed terminal's
-        signal.signal(number, stop)
-    while server.poll() is None and store.unreachable(link, 2.0):
-        time.sleep(0.3)
-    if server.poll() is None:
-        _print_links(link, views)
-        print(f"Database {store.redacted(uri)}; Ctrl-C stops MLflow.", flush=True)
-    if server.wait() and not stops:
-        raise SystemExit(f"MLflow stopped by itself with status {server.returncode}; see {log.name}.")
-    print("\nMLflow stopped.", flush=True)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # a workflow's and a closed terminal's stop it as Ctrl-C does
+        signal.signal(number, signal.default_int_handler)
+    try:
+        while server.poll() is None and store.unreachable(link, 2.0):
+            time.sleep(0.3)
+        if server.poll() is None:
+            _print_links(link, views)
+            print(f"Database {store.redacted(uri)}; Ctrl-C stops MLflow.", flush=True)
+        raise SystemExit(f"MLflow stopped by itself with status {server.wait()}; see {log.name}.")
+    except KeyboardInterrupt:
+        server.send_signal(signal.SIGINT)  # it passes this on to its workers
+        with suppress(subprocess.TimeoutExpired):
+            server.wait(10.0)
+        print("\nMLflow stopped.", flush=True)
+    finally:
+        with suppress(ProcessLookupError):
+            os.killpg(server.pid, signal.SIGKILL)
 
 
 def _print_links(link: str, views: dict[str, str]) -> None:
