@@ -21,6 +21,7 @@ from yarnlab.modeling import set_rope, use_fast_attention
 from yarnlab.progress import Progress
 from yarnlab.rope import make_rope
 from yarnlab.study.load import load_study
+from yarnlab.study.read import StudyError
 
 SETTINGS = {"contexts": [32, 128], "max_length": 512}
 WHOLE = SETTINGS["max_length"]
@@ -225,6 +226,45 @@ def test_a_short_document_and_broken_weights_are_errors(task_of):
         evaluate(task)
 
 
+def test_without_the_whole_text_the_windows_are_the_same(task_of):
+    """No pass over all that precedes, and no row of it; its FLOPs are not planned either."""
+    task = task_of({**SETTINGS, "windows_only": True})
+    lengths = []
+    task.model.model.embed_tokens.register_forward_pre_hook(lambda _, args: lengths.append(args[0].shape[1] + 1))
+    windows = evaluate(task).table
+    assert max(lengths) == 128
+    whole = evaluate(task_of()).table
+    pd.testing.assert_frame_equal(windows, whole[whole["context"] < WHOLE].reset_index(drop=True), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "sound"),
+    [
+        ({}, True),
+        ({"max_length: 1024": "max_length: 512"}, False),
+        ({"methods: [none, yarn]": "methods: [yarn]"}, False),
+        ({"precision: fp32, threads: 1, scales": "precision: bf16, threads: 1, scales"}, False),
+    ],
+)
+def test_windows_only_needs_another_evaluations_pass_over_the_same_text(tmp_path, change, sound):
+    """Here zero_shot's with plain RoPE; else the study says what is missing, before anything runs."""
+    swept = "{corpus: held-out, models: [base], precision: fp32, threads: 1, scales: [8], methods: [none, yarn], "
+    swept += "max_length: 1024}"
+    for old, new in change.items():
+        assert old in swept
+        swept = swept.replace(old, new)
+    own = "models: [base], contexts: [128, 256], max_length: 1024, windows_only: true"
+    file = _study(tmp_path, own, f"  zero_shot: {swept}\n  perplexity: null\n")
+    if sound:
+        passes = load_study(file).evaluations.context.cost(load_study(file), "base")
+        assert {length for _, length in passes.runs} == {128, 256}
+    else:
+        with pytest.raises(
+            StudyError, match=r"windows_only: no `perplexity`.* of base has the lengths 128, 256, 512, 1024"
+        ):
+            load_study(file)
+
+
 def test_each_window_begins_with_the_documents_first_token(task_of):
     """Whatever that is: documents begin with BOS, and so do windows."""
     task, firsts = task_of(), set()
@@ -236,14 +276,14 @@ def test_each_window_begins_with_the_documents_first_token(task_of):
     assert firsts == {2}
 
 
-def _study(folder, settings: str):
-    """The smoke study with another `context` section."""
+def _study(folder, settings: str, others: str = ""):
+    """The smoke study with another `context` section, and others."""
     from yarnlab.provenance import project_root
 
     file = folder / "own.yaml"
     shared = "corpus: held-out, precision: fp32, threads: 1, contexts_of: null"
     file.write_text(
         f"extends: {project_root() / 'config' / 'studies' / 'smoke.yaml'}\nstudy: own\n"
-        f"evaluations:\n  context: {{{shared}, {settings}}}\n"
+        f"evaluations:\n  context: {{{shared}, {settings}}}\n{others}"
     )
     return file

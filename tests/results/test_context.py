@@ -149,6 +149,44 @@ def test_what_was_not_measured_is_named(results: Results) -> None:
     assert verdict.status == "not run" and "no NLL of base" in verdict.text
 
 
+def test_what_context_did_not_read_whole_is_taken_from_perplexity(results: Results) -> None:
+    """Of an arm that was given windows only: the NLL between two lengths of its own passes, in claims and in the table;
+    without such passes it is named as missing."""
+    f = results.frame("context")
+    windows = f[(f["arm"] != "yarn-s16") | (f["context"] < f["segment_end"])]
+    perplexity = results.frame("perplexity")
+    found = context_nll(with_frames(results, context=windows), "yarn-s16", 16 * L, 8 * L, 16 * L)
+    own = perplexity[perplexity["arm"] == "yarn-s16"].pivot_table(
+        index="seed", columns=["length", "document"], values="nll"
+    )
+    expected = (own[16 * L] * (16 * L - 1) - own[8 * L] * (8 * L - 1)) / (8 * L)
+    assert np.allclose(found, expected[found.columns])
+    shown = table.tidy(with_frames(results, context=windows)).query("arm == 'yarn-s16' and segment_end == 16 * @L")
+    assert shown["whole"].any()
+    with pytest.raises(NotMeasured, match="no NLL of yarn-s16"):
+        gone = with_frames(results, context=windows, perplexity=perplexity.query("arm != 'yarn-s16'"))
+        context_nll(gone, "yarn-s16", 16 * L, 8 * L, 16 * L)
+
+
+def test_plain_rope_has_the_whole_text_from_zero_shot(results: Results) -> None:
+    """Not a model that has a method of its own: there `none` is another model."""
+    f = results.frame("context")
+    windows = with_frames(
+        results,
+        context=f[f["context"] < f["segment_end"]],
+        perplexity=results.frame("perplexity").iloc[:0],
+    )
+    swept = results.frame("zero_shot").query("arm == 'base' and method == 'none'")
+    shared = swept.groupby("scale")["length"].agg(set)
+    scale = min(scale for scale, lengths in shared.items() if {8 * L, 16 * L} <= lengths)
+    own = swept[swept["scale"] == scale].pivot_table(index="seed", columns=["length", "document"], values="nll")
+    found = context_nll(windows, "base", 16 * L, 8 * L, 16 * L)
+    expected = (own[16 * L] * (16 * L - 1) - own[8 * L] * (8 * L - 1)) / (8 * L)
+    assert np.allclose(found, expected[found.columns])
+    with pytest.raises(NotMeasured, match="no NLL of yarn-s16"):
+        context_nll(windows, "yarn-s16", 16 * L, 8 * L, 16 * L)
+
+
 def test_a_context_that_reaches_beyond_is_all_that_precedes(results: Results) -> None:
     whole = context_nll(results, "yarn-s16", 32 * L, 4 * L, 8 * L)
     assert whole.equals(context_nll(results, "yarn-s16", 8 * L, 4 * L, 8 * L))

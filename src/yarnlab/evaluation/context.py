@@ -27,9 +27,13 @@ from pydantic import Field, model_validator
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import prefixes
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
-from yarnlab.study.fields import Distinct, KeyPath, Name, Positive
+from yarnlab.evaluation.perplexity import doublings
+from yarnlab.evaluation.zero_shot import grid_lengths
+from yarnlab.study.fields import Distinct, KeyPath, Name, Positive, Problem
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     import numpy as np
     from transformers import PreTrainedModel
 
@@ -58,6 +62,9 @@ class Context(Evaluation):
     """Tokens that are read of each document, BOS included; a doubling of the smallest context, beyond the largest."""
     documents: Positive | None = None
     """How many of the corpus's documents are read, from the first on; without it all of them."""
+    windows_only: bool | None = None
+    """true: no pass over the whole text, where `perplexity`, or for plain RoPE `zero_shot` with the method none, makes
+    it too: tables and claims take the NLL from there."""
 
     @model_validator(mode="after")
     def _doublings(self) -> Context:
@@ -84,12 +91,34 @@ class Context(Evaluation):
     def longest(self) -> tuple[KeyPath, int]:
         return ("max_length",), self.max_length
 
+    def check(self, study: Study, arm: str) -> Iterator[Problem]:
+        if self.windows_only and not self._read_whole(study, arm):
+            lengths = ", ".join(map(str, doublings(min(self.contexts), self.max_length)))
+            yield (
+                ("windows_only",),
+                f"no `perplexity`, and for plain RoPE no `zero_shot` with the method none, of {arm} has the lengths "
+                f"{lengths} on the same corpus and in the same precision: nothing would have the NLL of the whole text",
+            )
+
+    def _read_whole(self, study: Study, arm: str) -> bool:
+        """Whether another evaluation has the NLL of all segments from all that precedes them."""
+        borders = set(doublings(min(self.contexts), self.max_length))
+        return any(
+            arm in other.models
+            and other.precision == self.precision
+            and study.corpus_of(other.kind, arm) == study.corpus_of(self.kind, arm)
+            and borders <= lengths
+            for other, lengths in _passes_over_whole_texts(study, arm)
+        )
+
     def cost(self, study: Study, arm: str) -> Passes:
         documents = self.documents_read(study, arm)
         given = self._given(arm)
         windows = {context: STRIDES * (self._end(context) - context) // context for context in given}
         at_once = [min(count, _together(context)) * context for context, count in windows.items()]
         runs = [(documents * count, context) for context, count in windows.items()]
+        if self.windows_only:
+            return Passes(runs, max(at_once))
         return Passes([(documents, self.max_length), *runs], max(self.max_length, *at_once))
 
     def evaluate(self, task: Task) -> Outcome:
@@ -97,7 +126,7 @@ class Context(Evaluation):
 
         Segments are (first, 2·first], (2·first, 4·first], … up to max_length, `first` being the smallest of `contexts`,
         which has a row in each; a larger window has one in the segment that begins at its length. `context` =
-        max_length is all that precedes.
+        max_length is all that precedes, without `windows_only`.
 
         Raises EvaluationError as `prefixes` and `token_nll`.
         """
@@ -125,7 +154,8 @@ class Context(Evaluation):
             measured = {
                 c: (c, window_nll(task.model, ids[: self._end(c)], c)) for c in self._given(task.columns["arm"])
             }
-            measured[self.max_length] = 1, token_nll(task.model, ids[None])[0]
+            if not self.windows_only:
+                measured[self.max_length] = 1, token_nll(task.model, ids[None])[0]
         columns = {**task.columns, "corpus": self.corpus, "document": name}
         rows: Rows = []
         start = min(self.contexts)
@@ -138,6 +168,18 @@ class Context(Evaluation):
             start = end
         progress.advance(note=name)
         return rows
+
+
+def _passes_over_whole_texts(study: Study, arm: str) -> Iterator[tuple[Evaluation, set[int]]]:
+    """Evaluations that give an arm's NLL under its own rope from all that precedes, and the lengths of each pass."""
+    rope, window = study.models[arm].rope, study.architecture(arm).original_context
+    if (whole := study.evaluations.perplexity) is not None:
+        yield whole, set(whole.lengths.values())
+    swept = study.evaluations.zero_shot
+    if swept is not None and "none" in swept.methods and (rope is None or rope.method == "none"):
+        for scale in swept.scales:
+            grid = grid_lengths(window, scale, swept.max_length)
+            yield swept, {*grid, *(length for length in swept.lengths or () if length < grid[-1])}
 
 
 def window_nll(model: PreTrainedModel, ids: np.ndarray, window: int) -> np.ndarray:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache, reduce
 from operator import add
@@ -71,7 +72,8 @@ def between(shorter: tuple[int, pd.DataFrame], longer: tuple[int, pd.DataFrame])
 def context_nll(results: Results, arm: str, context: int, start: int, end: int) -> pd.DataFrame:
     """Mean NLL in nats of an arm's tokens in (start, end] from windows of `context` tokens: seeds x documents.
 
-    Where no segment ends beyond it, `context` is all that precedes them. NotMeasured names what is absent: a context
+    Where no segment ends beyond it, `context` is all that precedes them; of an arm that `context` gave windows only,
+    that is read from the passes over whole texts of another evaluation. NotMeasured names what is absent: a context
     that is measured in some of these tokens' segments only, or borders that are none of a segment.
     """
     parts = []
@@ -81,8 +83,23 @@ def context_nll(results: Results, arm: str, context: int, start: int, end: int) 
         if name == arm and wanted and start <= low and high <= end:
             parts.append((high - low, nll))
     if sum(tokens for tokens, _ in parts) != end - start:
+        if context >= end and (whole := _from_whole_texts(results, arm, start, end)) is not None:
+            return whole
         raise NotMeasured(f"no NLL of {arm} with {context:,} tokens of context on tokens {start:,} to {end:,}")
     return _joint(parts)
+
+
+def _from_whole_texts(results: Results, arm: str, start: int, end: int) -> pd.DataFrame | None:
+    """Mean NLL of an arm's tokens in (start, end] from all that precedes them, as `perplexity` has it, or of an arm
+    with plain RoPE `zero_shot` with the method none; None without either."""
+    with suppress(NotMeasured):
+        return segment(results, arm, start, end)
+    if results.arms()[arm].method == "none" and results.missing(("zero_shot",)) is None:
+        swept = results.frame("zero_shot")
+        for scale in sorted(swept.loc[(swept["arm"] == arm) & (swept["method"] == "none"), "scale"].unique()):
+            with suppress(NotMeasured):
+                return between(*((n, static_nll(results, arm, "none", scale, n)) for n in (start, end)))
+    return None
 
 
 def context_gap(results: Results, of: str, over: str, tokens: tuple[int, int], at: int, against: int) -> Estimate:

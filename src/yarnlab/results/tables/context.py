@@ -38,7 +38,13 @@ def tidy(results: Results) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for model, name in named_arms(results):
         own = frame.loc[frame["arm"] == model.arm, ["segment_start", "segment_end", "context"]].drop_duplicates()
-        for start, end, context in sorted(own.itertuples(index=False)):
+        given = list(own.itertuples(index=False, name=None))
+        for start, end in {(start, end) for start, end, _ in given}:
+            if not any(context >= last == end for _, last, context in given):
+                with suppress(NotMeasured):  # an arm that was given windows only
+                    context_nll(results, model.arm, end, start, end)
+                    given.append((start, end, end))
+        for start, end, context in sorted(given):
             row = head(model, name) | {"segment_start": start, "segment_end": end, "context": context}
             row |= {"whole": context >= end} | numbers(
                 "nll", over_documents(context_nll(results, model.arm, context, start, end))
