@@ -98,7 +98,15 @@ def paths() -> list[tuple[str, str]]:
 
 # What a study writes, what a reader makes or has, and what only looks like a path.
 NONE_HERE = {"study.json", "analysis.json", "claims.json", "config.json", "tracking/planned.json", "tracking/runs.json"}
-NONE_HERE |= {"asset.json", "generation_config.json", "manifest.json", "mlartifacts/", "tokenizer.json"}
+NONE_HERE |= {
+    "asset.json",
+    "place.json",
+    ".finished/",
+    "generation_config.json",
+    "manifest.json",
+    "mlartifacts/",
+    "tokenizer.json",
+}
 NONE_HERE |= {".snakemake/", "workflow/profiles/NAME", "owner/name", "sL/2", "sympy/sympy/core"}
 
 

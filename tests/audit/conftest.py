@@ -6,7 +6,6 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
 from results.synthetic import write_study
 
@@ -105,8 +104,8 @@ def stopped(sound: Path, tmp_path_factory: pytest.TempPathFactory, request: pyte
     (state / UNFINISHED / "rows-00000-of-00001.safetensors").write_bytes(b"half")
     (state.parent / "lock").write_text('{"host": "here", "pid": 1, "slurm_job": null}')
     parts = PartialResults(layout.partial_results(KIND, "yarn-s16") / "0123" / "4567")
-    parts.rows("0-512", Progress("test", 1, log=None), 1, lambda: [{"length": 512, "nll": 2.5}])
-    parts.array("0-nll", Progress("test", 1, log=None), 1, lambda: np.arange(9.0))
+    parts.part("0-512", Progress("test", 1, log=None), 1, lambda: [{"length": 512, "nll": 2.5}])
+    parts.part("0-nll", Progress("test", 1, log=None), 1, lambda: [float(i) for i in range(9)])
     if request.param == "first run":
         for name in ("analysis.json", "claims.json", "report.html", "ro-crate-metadata.json", "Snakefile"):
             (folder / name).unlink()

@@ -83,9 +83,9 @@ def test_of_a_stopped_study_it_is_said_what_is_missing_and_what_is_damaged(stopp
     places = ("models", "evaluations", "training", "nll", "state")
     named = {name for name, text in wrong(study).items() if name.split("/")[0] in places and analysed not in text}
     assert named == missing - {"ro-crate-metadata.json"} | {draft}
-    part = study / "state/.evaluations/perplexity/yarn-s16/0123/4567/0-512.rows"
+    part = study / "state/.evaluations/perplexity/yarn-s16/0123/4567/0-512.json"
     part.write_bytes(part.read_bytes().replace(b"2.5", b"2.6"))
-    (finding,) = [finding for finding in verify(study).findings if finding.file.endswith("0-512.rows")]
+    (finding,) = [finding for finding in verify(study).findings if finding.file.endswith("0-512.json")]
     assert finding.wrong.startswith("is not what was written; nothing reads it")
     assert finding.command == f"rm -r {part}"
     assert "nothing vouches for them" in verify(study).counts

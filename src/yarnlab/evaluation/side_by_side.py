@@ -14,8 +14,7 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar, cast
 
-from yarnlab.errors import SHOWN
-from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.errors import SHOWN, UserError
 from yarnlab.processes import end_with
 from yarnlab.progress import Progress
 
@@ -29,7 +28,7 @@ def side_by_side(work: Work[T], parts: int, progress: Progress, *, processes: in
     With several processes, and not in one of them, each takes the next part that nobody has taken, and computes it on
     `threads` threads. Must be called before torch has computed anything on several, which do not survive a fork.
 
-    Raises what a part raises, if its message alone says what is wrong; EvaluationError if a process ended early.
+    Raises what a part raises, if its message alone says what is wrong; UserError if a process ended early.
     """
     if min(parts, processes) <= 1 or parent_process():
         return [work(number, progress) for number in range(parts)]
@@ -72,7 +71,7 @@ def _received(end: Connection, processes: int) -> Any:
     try:
         return end.recv()
     except EOFError:
-        raise EvaluationError(
+        raise UserError(
             f"one of the {processes} processes of this evaluation ended early: its message is above, or it was killed "
             "since memory ran out; then set `processes: 1`"
         ) from None

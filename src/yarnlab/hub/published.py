@@ -208,7 +208,9 @@ def _check_numbers(config: Mapping[str, Any], name: str) -> None:
         blocks = config.get(where) or {}
         for block in [blocks, *(value for value in blocks.values() if isinstance(value, Mapping))]:
             for key in POSITIVE:
-                if block.get(key) is not None:
+                if (where, key) == ("rope_scaling", "rope_theta"):
+                    _base(block.get(key), name)
+                elif block.get(key) is not None:
                     _number(block, key, name, where)
 
 
@@ -251,19 +253,19 @@ def _base(theta: object, name: str) -> float:
     """`rope_theta`, however the number is written; the default where there is none."""
     if theta is None:
         return DEFAULT_THETA
-    base = math.nan
-    if isinstance(theta, int | float | str):
+    if isinstance(theta, str):
         with suppress(ValueError):
-            base = float(theta)
-    if not 0 < base < math.inf:
-        raise HubError(f"{name}: `rope_theta` is {theta!r} and has to be a number above 0")
-    return base
+            theta = float(theta)
+    return _positive(theta, "rope_theta", name)
 
 
 def _number(block: Mapping[str, Any], key: str, name: str, where: str = "rope_scaling") -> float:
-    value = block.get(key)
+    return _positive(block.get(key), f"{where}.{key}", name)
+
+
+def _positive(value: object, key: str, name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < math.inf:
-        raise HubError(f"{name}: `{where}.{key}` is {value!r} and has to be a number above 0")
+        raise HubError(f"{name}: `{key}` is {value!r} and has to be a number above 0")
     return float(value)
 
 
