@@ -108,23 +108,23 @@ def served(folder, port, *options, **env):
     with open(folder / "server.log", "ab") as log:
         server = subprocess.Popen(command, env=env, cwd=folder, start_new_session=True, stdout=log, stderr=log)
     try:
-        give_up = time.monotonic() + 300
-        while not answers(f"http://127.0.0.1:{port}/health"):
-            assert time.monotonic() < give_up and server.poll() is None, (folder / "server.log").read_text()[-2000:]
-            time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
+        yield ready(f"http://127.0.0.1:{port}", lambda: server.poll() is None)
     finally:
         with suppress(ProcessLookupError):
             os.killpg(server.pid, signal.SIGKILL)
         server.wait()
 
 
-def answers(url):
-    try:
-        urlopen(url, timeout=2).close()
-    except OSError:
-        return False
-    return True
+def ready(link, lives=lambda: True):
+    """The link of a server, once it answers there."""
+    give_up = time.monotonic() + 300
+    while True:
+        try:
+            urlopen(f"{link}/health", timeout=2).close()
+            return link
+        except OSError:
+            assert time.monotonic() < give_up and lives(), f"{link} never answered; see the folder's server.log"
+            time.sleep(0.1)
 
 
 def publish_all(study):
