@@ -27,10 +27,10 @@ from pydantic import Field, model_validator
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import prefixes
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
+from yarnlab.lazy import np
 from yarnlab.study.fields import Distinct, KeyPath, Name, Positive
 
 if TYPE_CHECKING:
-    import numpy as np
     from transformers import PreTrainedModel
 
     from yarnlab.progress import Progress
@@ -149,8 +149,6 @@ def window_nll(model: PreTrainedModel, ids: np.ndarray, window: int) -> np.ndarr
         ids: BOS and a text, of a length that is a multiple of the stride.
         window: tokens, a multiple of STRIDES.
     """
-    import numpy as np
-
     stride = window // STRIDES
     ends = range(window + stride, len(ids) + 1, stride)
     rows = np.stack([np.concatenate([ids[:1], ids[end - window + 1 : end]]) for end in ends])

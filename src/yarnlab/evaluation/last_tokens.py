@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from yarnlab.lazy import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -28,8 +30,6 @@ def last_logits(model: PreTrainedModel, ids: Tensor, count: int) -> Tensor:
 
     Raises ValueError for a `count` that isn't within 1 … seq_len.
     """
-    import torch
-
     from yarnlab.families.logits import logits_of
     from yarnlab.families.parts import decoder
 
@@ -52,7 +52,6 @@ def _is_prunable(config: Any) -> bool:
 
 def _pruned(decoder: Any, ids: Tensor, count: int) -> Tensor:
     """Final hidden states of the last `count` positions, (batch, count, hidden_size)."""
-    import torch
     from transformers.masking_utils import create_causal_mask
 
     hidden = decoder.embed_tokens(ids)
@@ -75,8 +74,6 @@ def _last_layer(layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor], cou
 
 def _last_attention(attention: Any, normed: Tensor, rotation: tuple[Tensor, Tensor], count: int) -> Tensor:
     """Attention of the last `count` queries to the keys of all positions, (batch, count, hidden_size)."""
-    import torch
-
     cos, sin = (table[:, None] for table in rotation)  # one for all heads
     query = _rotate(
         _heads(attention.q_proj(normed[:, -count:]), attention.head_dim), cos[:, :, -count:], sin[:, :, -count:]
