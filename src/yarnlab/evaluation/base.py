@@ -4,8 +4,8 @@ and what it gives back (`Outcome`).
 One module of this folder holds one kind, a subclass of `Evaluation` named in its `kind` like the module. Nothing else
 lists kinds: study/evaluations.py finds them by presence, and the study's schema, the plan, the workflow's rules, the
 cluster profile and the readers of results ask there. The Snakefile imports all of this folder at every start, so its
-modules have torch, NumPy and pandas from `lazy`, and import transformers inside functions. Annotations are no texts here: pydantic
-would evaluate them anew for each kind.
+modules have torch, NumPy and pandas from `lazy`, and import transformers inside functions. Annotations are no texts
+here: pydantic would evaluate them anew for each kind.
 """
 
 from collections.abc import Callable, Iterator
