@@ -1,7 +1,7 @@
-"""numpy, pandas and altair, imported when something of them is first used.
+"""numpy, pandas, torch and altair, imported when something of them is first used.
 
-The Snakefile reads the registry of tables and figures at every start, on a cluster also in each job: without this it
-would import pandas each time, a third of a second.
+The Snakefile reads the kinds of evaluations and the registry of tables and figures at every start, on a cluster also in
+each job: without this it would import torch and pandas each time, seconds of it.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["alt", "np", "pd"]
+__all__ = ["alt", "np", "pd", "torch"]
 
 if TYPE_CHECKING:
     import altair as alt
     import numpy as np
     import pandas as pd
+    import torch
 else:
 
     class _Module:
@@ -24,4 +25,4 @@ else:
         def __getattr__(self, attribute: str) -> Any:
             return getattr(importlib.import_module(self._name), attribute)
 
-    alt, np, pd = _Module("altair"), _Module("numpy"), _Module("pandas")
+    alt, np, pd, torch = map(_Module, ("altair", "numpy", "pandas", "torch"))

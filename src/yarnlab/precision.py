@@ -7,6 +7,7 @@ was in force.
 
 from __future__ import annotations
 
+from yarnlab.lazy import torch
 from yarnlab.machine.processor import processor_multiplies_bf16
 from yarnlab.machine.record import this_machine
 
@@ -18,7 +19,6 @@ def resolve_precision(precision: str) -> str:
     """
     if precision != "auto":
         return precision
-    import torch
 
     if torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"

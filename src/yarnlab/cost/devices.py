@@ -5,10 +5,8 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    import torch
+from yarnlab.lazy import torch
 
 # Dense bf16 peak in FLOP/s by what torch calls the device; other devices are measured.
 PEAK_BF16 = {
@@ -60,8 +58,6 @@ DEVICES = {
 
 def this_cpu() -> Device:
     """A core of this machine, measured, and the machine's memory."""
-    import torch
-
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
@@ -79,8 +75,6 @@ def peak_flops() -> tuple[float, str]:
     A known GPU's is its published one; any other device's is the best of several large matrix products, on a CPU with
     the threads in force. One device's, however many the machine has.
     """
-    import torch
-
     if torch.cuda.is_available():
         name = torch.cuda.get_device_name()
         if name in PEAK_BF16:
@@ -97,8 +91,6 @@ def _measured(dtype: torch.dtype, where: str = "cpu", size: int = 1024) -> float
 
 
 def _best(dtype: torch.dtype, where: str, size: int) -> float:
-    import torch
-
     a = torch.ones(size, size, dtype=dtype, device=where)
     best = float("inf")
     for _ in range(5):

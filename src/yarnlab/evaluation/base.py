@@ -4,8 +4,8 @@ and what it gives back (`Outcome`).
 One module of this folder holds one kind, a subclass of `Evaluation` named in its `kind` like the module. Nothing else
 lists kinds: study/evaluations.py finds them by presence, and the study's schema, the plan, the workflow's rules, the
 cluster profile and the readers of results ask there. The Snakefile imports all of this folder at every start, so its
-modules import torch, NumPy, pandas and transformers inside functions only. Annotations are no texts here: pydantic
-would evaluate them anew for each kind.
+modules have torch, NumPy and pandas from `lazy`, and import transformers inside functions. Annotations are no texts
+here: pydantic would evaluate them anew for each kind.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeVar
 from pydantic import AfterValidator, Field
 
 from yarnlab.evaluation.partial_results import PartialResults
+from yarnlab.lazy import np, pd
 from yarnlab.rope import METHODS, Rope
 from yarnlab.study.fields import ConfigModel, KeyPath, Name, Positive, Problem
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     from transformers import PreTrainedModel
 
     from yarnlab.corpus.tokens import TokenisedCorpus
@@ -231,8 +230,6 @@ class Task:
 
     def table(self, cells: list[Cell], unit: str) -> "pd.DataFrame":
         """`rows` as a table."""
-        import pandas as pd
-
         return pd.DataFrame(self.rows(cells, unit))
 
 

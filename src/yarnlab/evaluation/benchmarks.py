@@ -27,12 +27,10 @@ from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Task
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.held_out_code import CHOICES, QUESTION_TYPES, Question, build_questions, question_tokens
 from yarnlab.evaluation.snapshots import METRICS, load_paper_tasks, mmlu_subjects
+from yarnlab.lazy import np, pd, torch
 from yarnlab.study.fields import Name, Positive, Problem
 
 if TYPE_CHECKING:
-    import pandas as pd
-    import torch
-
     from yarnlab.study.schema import Study
 
 FEWSHOT_SEED = 1234  # lm-eval's default: it draws ARC's and HellaSwag's examples
@@ -212,7 +210,6 @@ def _run(settings: Benchmarks, task: Task, load: Callable[[], Any], window: int)
 
 def _language_model(settings: Benchmarks, task: Task, window: int, terminal: Any) -> Any:
     """The task's model as lm-eval sees it: inputs of at most `window` tokens, right-padded in batches."""
-    import torch
     from lm_eval.models.huggingface import HFLM
     from transformers import AutoTokenizer
 
@@ -272,8 +269,6 @@ def _table(settings: Benchmarks, task: Task, results: Any, truncated: Counter[st
     """One row per task and metric that lm-eval gives."""
     from importlib.metadata import version
 
-    import pandas as pd
-
     rows = []
     for name in results["samples"]:
         scores = results["results"][name]
@@ -299,8 +294,6 @@ def _table(settings: Benchmarks, task: Task, results: Any, truncated: Counter[st
 
 def _with_mmlu(table: pd.DataFrame, weighted: dict[str, Any]) -> pd.DataFrame:
     """`table` with two more rows: the subjects' unweighted mean accuracy, and the harness's weighted one."""
-    import pandas as pd
-
     subjects = table[table["task"].str.startswith(f"{GROUP}_")]
     whole = {
         **subjects.iloc[0].to_dict(),
@@ -321,9 +314,6 @@ def _with_mmlu(table: pd.DataFrame, weighted: dict[str, Any]) -> pd.DataFrame:
 
 def _samples(task: Task, results: Any, documents: dict[str, list[str]]) -> pd.DataFrame:
     """One row per question: gold, what was picked, the scores, and each choice's log-likelihood in nats (ll_0, …)."""
-    import numpy as np
-    import pandas as pd
-
     rows = []
     for name, samples in results["samples"].items():
         delimiter = results["configs"][name]["target_delimiter"]

@@ -29,12 +29,12 @@ from yarnlab.evaluation.documents import prefixes
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
 from yarnlab.evaluation.perplexity import doublings
 from yarnlab.evaluation.zero_shot import grid_lengths
+from yarnlab.lazy import np
 from yarnlab.study.fields import Distinct, KeyPath, Name, Positive, Problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     from transformers import PreTrainedModel
 
     from yarnlab.progress import Progress
@@ -191,8 +191,6 @@ def window_nll(model: PreTrainedModel, ids: np.ndarray, window: int) -> np.ndarr
         ids: BOS and a text, of a length that is a multiple of the stride.
         window: tokens, a multiple of STRIDES.
     """
-    import numpy as np
-
     stride = window // STRIDES
     ends = range(window + stride, len(ids) + 1, stride)
     rows = np.stack([np.concatenate([ids[:1], ids[end - window + 1 : end]]) for end in ends])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from yarnlab.lazy import torch
+
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
@@ -27,8 +29,6 @@ def cache_options(model: PreTrainedModel, tokens: int) -> dict[str, Any]:
     """Options of transformers' `generate` for a sequence that grows to `tokens` tokens: nothing on a CPU or where the
     cache is small, else the cache that keeps only the layers in use on the GPU. What is generated is the same.
     """
-    import torch
-
     if model.device.type != "cuda":
         return {}
     config = model.config

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from yarnlab.errors import UserError
+from yarnlab.lazy import np
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from yarnlab.corpus.tokens import TokenisedCorpus
 
 
@@ -22,8 +21,6 @@ def prefixes(corpus: TokenisedCorpus, length: int, documents: int | None, vocab_
     Returns int64, (documents, length). Raises EvaluationError if there are fewer documents, for a shorter one, and for
     ids that the model does not have.
     """
-    import numpy as np
-
     return np.stack([prefix(corpus, i, length, vocab_size) for i in range(documents_of(corpus, documents))])
 
 
@@ -37,8 +34,6 @@ def documents_of(corpus: TokenisedCorpus, asked: int | None) -> int:
 
 def prefix(corpus: TokenisedCorpus, number: int, length: int, vocab_size: int) -> np.ndarray:
     """BOS and the first `length` − 1 tokens of one document, counted from 0: int64, (length,). Raises as `prefixes`."""
-    import numpy as np
-
     ids = corpus.document(number)[:-1]  # without EOS
     if len(ids) < length:
         raise EvaluationError(
@@ -56,8 +51,6 @@ def texts_of(ids: np.ndarray, length: int) -> np.ndarray:
     Args:
         ids: BOS and at least `length` − 1 document tokens, (tokens,).
     """
-    import numpy as np
-
     count = (len(ids) - 1) // (length - 1)
     rows = ids[1 : 1 + count * (length - 1)].reshape(count, length - 1)
     return np.concatenate([np.full((count, 1), ids[0]), rows], axis=1)

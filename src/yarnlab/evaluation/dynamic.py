@@ -19,11 +19,10 @@ from pydantic import model_validator
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, methods_that
 from yarnlab.evaluation.documents import prefixes
 from yarnlab.evaluation.nll import token_nll
+from yarnlab.lazy import np
 from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from yarnlab.progress import Progress
     from yarnlab.rope import Rope
     from yarnlab.study.schema import Study
@@ -84,8 +83,6 @@ class Dynamic(Evaluation):
 
     def _rows(self, task: Task, documents: np.ndarray, length: int, progress: Progress) -> Rows:
         """One row per method and document."""
-        import numpy as np
-
         from yarnlab.modeling import autocast, set_rope
 
         def nll_under(rope: Rope, ids: np.ndarray) -> np.ndarray:

@@ -14,12 +14,12 @@ from pydantic import Field
 
 from yarnlab.evaluation.base import STATIC, Cell, Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import EvaluationError, prefixes, texts_of
+from yarnlab.lazy import np, torch
 from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem, Scales
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    import numpy as np
     from torch import Tensor, nn
     from transformers import PreTrainedModel
 
@@ -89,8 +89,6 @@ class Entropy(Evaluation):
 
     def _rows(self, task: Task, method: str, scale: float, name: str, ids: np.ndarray, progress: Progress) -> Rows:
         """One row per layer and head."""
-        import numpy as np
-
         from yarnlab.modeling import autocast, set_rope
 
         set_rope(task.model, task.make_rope(method, scale))
@@ -121,8 +119,6 @@ def head_means(entropy: np.ndarray) -> list[dict[str, float | int]]:
         entropy: as from `attention_entropy`. Position i sees i + 1 keys, so its entropy is at most ln(i + 1);
             `normalised_entropy` is the mean of entropy / ln(i + 1) over i >= 1, 1 for uniform attention.
     """
-    import numpy as np
-
     layers, heads, length = entropy.shape
     exact = entropy.astype(np.float64)
     mean = exact.mean(-1)
@@ -145,7 +141,6 @@ def attention_entropy(model: PreTrainedModel, ids: np.ndarray) -> np.ndarray:
 
     The model's attention implementation is exchanged for the pass and put back, whatever happens.
     """
-    import torch
     from transformers import AttentionInterface, AttentionMaskInterface
 
     from yarnlab.families.parts import decoder
@@ -187,8 +182,6 @@ def recording_attention(
     Returns (1, seq_len, heads, head_dim) in the query's dtype. Raises EvaluationError for a mask, a batch, a cache, or
     a sliding window that the sequence exceeds: the visible keys would not be all those before a query.
     """
-    import torch
-
     batch, heads, length, dim = query.shape
     if softcap is not None or s_aux is not None:
         raise EvaluationError(f"{NAME} knows no attention sinks and no soft-capped scores")

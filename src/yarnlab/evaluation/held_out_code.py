@@ -19,9 +19,9 @@ from itertools import chain, islice
 from typing import TYPE_CHECKING
 
 from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.lazy import np
 
 if TYPE_CHECKING:
-    import numpy as np
     import tokenizers
 
     from yarnlab.corpus.tokens import TokenisedCorpus
@@ -68,8 +68,6 @@ class Document:
 
     @classmethod
     def read(cls, tokenizer: tokenizers.Tokenizer, corpus: TokenisedCorpus, i: int) -> Document:
-        import numpy as np
-
         text = tokenizer.decode(corpus.document(i)[1:-1].tolist(), skip_special_tokens=False)
         offsets = tokenizer.encode(text, add_special_tokens=False).offsets
         return cls(corpus.names[i], text, np.array([first for first, _ in offsets]))
@@ -108,8 +106,6 @@ def build_questions(
 
     Raises EvaluationError if so many examples do not fit, or the corpus has too few places for so many questions.
     """
-    import numpy as np
-
     try:
         room = question_tokens(max_tokens, shots)
     except ValueError as error:

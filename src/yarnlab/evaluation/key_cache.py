@@ -19,10 +19,10 @@ from pydantic import model_validator
 from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Rows, Task, methods_that
 from yarnlab.evaluation.documents import EvaluationError, prefixes
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
+from yarnlab.lazy import np, pd
 from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem
 
 if TYPE_CHECKING:
-    import numpy as np
     from transformers import PreTrainedModel
 
     from yarnlab.rope import Rope
@@ -88,9 +88,6 @@ class KeyCache(Evaluation):
         Raises EvaluationError if `length` is beyond the model's sliding window, which the `pre-rope` attention does not
         have.
         """
-        import numpy as np
-        import pandas as pd
-
         from yarnlab.generation import CACHES, key_cache
         from yarnlab.modeling import autocast
 
@@ -146,8 +143,6 @@ def recomputed_nll(model: PreTrainedModel, rope: Rope, ids: np.ndarray, step: in
 
     Tokens up to position L come from one pass, which has the same rope for all of them.
     """
-    import numpy as np
-
     from yarnlab.modeling import set_rope
 
     set_rope(model, rope)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from yarnlab.lazy import torch
+
 if TYPE_CHECKING:
     from torch import Tensor
     from transformers import PreTrainedModel
@@ -19,8 +21,6 @@ def last_logits(model: PreTrainedModel, ids: Tensor, count: int) -> Tensor:
 
     Raises ValueError for a `count` that isn't within 1 … seq_len.
     """
-    import torch
-
     from yarnlab.families.hidden_states import hidden_states
     from yarnlab.families.logits import logits_of
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.lazy import np, torch
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
     from transformers import PreTrainedModel
 
@@ -20,8 +20,6 @@ def token_nll(model: PreTrainedModel, ids: np.ndarray, last: int | None = None) 
 
     The hidden states are those of the caller's autocast. Raises EvaluationError if a value is not finite.
     """
-    import torch
-
     from yarnlab.families.hidden_states import hidden_states
 
     inputs = torch.from_numpy(ids.astype("int64")).to(model.device)
@@ -43,8 +41,6 @@ def target_nll(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tenso
 
     Logits exist for LOGIT_CHUNK positions at once; log-softmax and the loss are in fp32.
     """
-    import torch
-
     from yarnlab.families.logits import logits_of
 
     # Written into one tensor: a small result that stays between large blocks keeps malloc from using their place again,
@@ -64,8 +60,6 @@ def cumulative_and_bucket_means(nll: np.ndarray, lengths: tuple[int, ...]) -> li
         nll: NLL of positions 1, 2, …, so nll[i] belongs to position i + 1.
         lengths: ascending.
     """
-    import numpy as np
-
     total = np.concatenate([[0.0], np.cumsum(nll, dtype=np.float64)])  # total[p] = sum over positions 1 … p
     rows, previous = [], 1
     for length in lengths:

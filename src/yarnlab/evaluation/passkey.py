@@ -21,11 +21,10 @@ from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Tas
 from yarnlab.evaluation.decoding import DECODING
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
 from yarnlab.evaluation.last_tokens import last_logits
+from yarnlab.lazy import np, torch
 from yarnlab.study.fields import Distinct, KeyPath, Positive
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
     from transformers import PreTrainedModel
 
     from yarnlab.corpus.passkey import PasskeyText
@@ -78,9 +77,6 @@ class Passkey(Evaluation):
 
     def _rows(self, task: Task, text: PasskeyText, fillers: list[np.ndarray], length: int, progress: Progress) -> Rows:
         """One row per trial."""
-        import numpy as np
-        import torch
-
         from yarnlab.modeling import autocast
 
         digits, vocab_size = torch.from_numpy(text.digit_ids()), task.model.config.vocab_size
@@ -114,9 +110,6 @@ def score_answers(
 
     Raises EvaluationError if a logit is not finite: its choice would look like a miss.
     """
-    import numpy as np
-    import torch
-
     count = answers.shape[1]
     ids = torch.from_numpy(np.concatenate([prompts, answers], axis=1))
     gold = torch.from_numpy(answers)
@@ -149,8 +142,6 @@ def _nucleus(logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
     Returns ids and probabilities, (…, top_k) each; a token that top-p leaves out has probability 0.
     """
-    import torch
-
     released = DECODING["released"]
     logits, ids = (logits / released["temperature"]).sort(-1, descending=True)
     p = logits[..., : released["top_k"]].softmax(-1)
@@ -163,8 +154,6 @@ def document_fillers(text: PasskeyText, corpus: TokenisedCorpus) -> list[np.ndar
 
     Documents without such a token are left out. Raises EvaluationError if no document has one.
     """
-    import numpy as np
-
     digits = text.digit_ids()
     documents = (text.clean(corpus.document(i)) for i in range(len(corpus.names)))
     fillers = [filler for ids in documents if len(filler := ids[~np.isin(ids, digits)])]
@@ -183,8 +172,6 @@ def draw_trial(
 
     The filler starts somewhere in one document and runs on into the next ones; documents take turns.
     """
-    import numpy as np
-
     from yarnlab.corpus.passkey import random_key
 
     turn = trial % len(fillers)

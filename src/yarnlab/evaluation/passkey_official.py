@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, room_for
 from yarnlab.evaluation.decoding import DECODING, cache_options
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
+from yarnlab.lazy import np, pd, torch
 from yarnlab.study.fields import Distinct, Positive
 
 if TYPE_CHECKING:
-    import torch
     from tokenizers import Tokenizer
     from transformers import PreTrainedModel
 
@@ -76,8 +76,6 @@ class PasskeyOfficial(Evaluation):
         Raises EvaluationError for a length below that of the fixed text, and for a tokenizer with ids that the model
         does not have.
         """
-        import pandas as pd
-
         from yarnlab.attention import masked
 
         task.model.set_attn_implementation(masked(task.model))  # takes a cache
@@ -145,8 +143,6 @@ class Trial:
 
 def draw_trial(seed: int, length: int, trial: int, garbage: int) -> Trial:
     """The question that (seed, length, trial) decide: key uniform in 1 … 50,000, prefix uniform in 0 … garbage."""
-    import numpy as np
-
     rng = np.random.default_rng([seed, length, trial])
     key, prefix, draw = rng.integers(1, LARGEST_KEY + 1), rng.integers(garbage + 1), rng.integers(2**62)
     return Trial(int(key), garbage, int(prefix), int(draw))
@@ -182,8 +178,6 @@ def continuation(model: PreTrainedModel, ids: Sequence[int], new_tokens: int, de
 
     Raises EvaluationError if a logit is not finite: greedy decoding would go on as if nothing were wrong.
     """
-    import torch
-
     prompt = torch.tensor([ids], device=model.device)
     generate: Any = model.generate
     with torch.inference_mode(), torch.random.fork_rng():

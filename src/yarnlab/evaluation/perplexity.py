@@ -15,11 +15,10 @@ from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import prefix, prefixes
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
 from yarnlab.evaluation.partial_results import PartialResults
+from yarnlab.lazy import np, pd
 from yarnlab.study.fields import KeyPath, LengthGrid, Positive
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from yarnlab.progress import Progress
     from yarnlab.rope import Rope
     from yarnlab.study.schema import Study
@@ -49,8 +48,6 @@ class Perplexity(Evaluation):
 
     def evaluate(self, task: Task) -> Outcome:
         """One row per document and length; the per-token NLL is kept."""
-        import pandas as pd
-
         lengths = self.lengths.values()
         names = task.corpus.names[: self.documents]
         progress = task.progress(len(names), "document")
@@ -72,8 +69,6 @@ def document_nll(
 
     Returns float32, (documents, longest − 1). Raises EvaluationError as `prefixes`.
     """
-    import numpy as np
-
     from yarnlab.modeling import autocast
 
     texts = prefixes(task.corpus, longest, documents, task.model.config.vocab_size)

@@ -18,11 +18,10 @@ from pydantic import Field, model_validator
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import EvaluationError, prefixes, texts_of
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
+from yarnlab.lazy import np
 from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from yarnlab.progress import Progress
     from yarnlab.study.schema import Study
 
@@ -84,8 +83,6 @@ class ShortTexts(Evaluation):
         return Outcome(table, {f"nll/{length}": float(nll) for length, nll in means.items()})
 
     def _rows(self, task: Task, name: str, ids: np.ndarray, progress: Progress) -> Rows:
-        import numpy as np
-
         from yarnlab.modeling import autocast
 
         longest = max(self.lengths)

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar, cast
 
 from yarnlab.errors import SHOWN, UserError
+from yarnlab.lazy import torch
 from yarnlab.processes import end_with
 from yarnlab.progress import Progress
 
@@ -79,8 +80,6 @@ def _received(end: Connection, processes: int) -> Any:
 
 def _compute(end: Connection, work: Work[T], threads: int, parent: int) -> None:
     """What a copy does: the parts that it is told, until there is none."""
-    import torch
-
     end_with(parent)
     torch.set_num_threads(threads)
     progress = _Relay(end)

@@ -23,11 +23,10 @@ from pydantic import Field, model_validator
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import EvaluationError, check_vocabulary
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, target_nll
+from yarnlab.lazy import np, pd, torch
 from yarnlab.study.fields import Positive
 
 if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
     from transformers import PreTrainedModel
 
     from yarnlab.corpus.tokens import TokenisedCorpus
@@ -78,8 +77,6 @@ class SlidingWindow(Evaluation):
         Raises EvaluationError for a corpus or document without tokens, for token ids that the model does not have,
         and for a loss that is not finite.
         """
-        import pandas as pd
-
         documents = _documents(task.corpus, self.max_tokens, task.model.config.vocab_size)
         windows = [
             window
@@ -100,8 +97,6 @@ class SlidingWindow(Evaluation):
 
     def _rows(self, task: Task, documents: list[np.ndarray], part: list[list[Window]], progress: Progress) -> Rows:
         """One row per window, batch by batch."""
-        import numpy as np
-
         from yarnlab.modeling import autocast
 
         columns = {**task.columns, "corpus": self.corpus}
@@ -176,8 +171,6 @@ def window_nll(model: PreTrainedModel, inputs: np.ndarray, scored: int) -> np.nd
 
     The hidden states are those of the caller's autocast, of the whole row, its last token included.
     """
-    import torch
-
     from yarnlab.families.hidden_states import hidden_states
 
     ids = torch.from_numpy(inputs.astype("int64")).to(model.device)
@@ -215,7 +208,5 @@ def _documents(corpus: TokenisedCorpus, max_tokens: int | None, vocab_size: int)
 
 def _input(documents: list[np.ndarray], window: Window) -> np.ndarray:
     """BOS and the window's document tokens, as the model reads them."""
-    import numpy as np
-
     ids = documents[window.document]
     return np.concatenate([ids[:1], ids[1 + window.begin : 1 + window.end]])

@@ -15,6 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from yarnlab.families.parts import decoder
+from yarnlab.lazy import torch
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +50,6 @@ def _is_known(config: Any) -> bool:
 
 
 def _of_layers(decoder: Any, ids: Tensor, count: int) -> Tensor:
-    import torch
     from transformers.masking_utils import create_causal_mask
 
     hidden = decoder.embed_tokens(ids)
@@ -79,7 +79,6 @@ def _pieces(hidden: Tensor) -> list[slice]:
 
 def _projected(layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> list[Tensor]:
     """Rotated queries and keys, and values, of all positions: (batch, heads, seq_len, head_dim) each."""
-    import torch
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     attention, (cos, sin) = layer.self_attn, rotation
@@ -105,8 +104,6 @@ def _attend(attention: Any, projected: list[Tensor], mask: Tensor | BlockMask | 
 
 def _attend_last(layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor], count: int) -> Tensor:
     """Attention of the last `count` queries to the keys of all positions, (batch, count, hidden_size)."""
-    import torch
-
     attention, (cos, sin) = layer.self_attn, (table[:, None] for table in rotation)  # one for all heads
     normed = layer.input_layernorm(hidden)
     query = _rotate(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.hub.errors import HubError
+from yarnlab.lazy import torch
 from yarnlab.provenance import replacing, sha256_of
 from yarnlab.weights import INDEX, save_tensors
 
@@ -65,8 +66,6 @@ def write_index(folder: Path, files: Sequence[str]) -> Path:
 
 
 def _load(path: Path) -> dict[str, Any]:
-    import torch
-
     try:
         try:
             content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -102,8 +101,6 @@ def _separate(tensors: Mapping[str, Any]) -> dict[str, Any]:
 @contextmanager
 def _one_thread() -> Iterator[None]:
     """Copying is bound by the disk: leave the cores to the jobs beside this one."""
-    import torch
-
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -20,6 +20,7 @@ from typing import Any
 
 from yarnlab.hub.download import disk_full
 from yarnlab.hub.errors import HubError
+from yarnlab.lazy import torch
 from yarnlab.provenance import read_json, sha256_of, write_json
 from yarnlab.weights import save_tensors
 
@@ -166,7 +167,6 @@ def _read(kind: Any, source: Path, **options: Any) -> Any:
 
 def _write(source: Path, folder: Path, declared: Declared) -> None:
     """Weights, config and tokenizer as stock transformers reads them from the file."""
-    import torch
     from transformers import AutoModelForCausalLM
 
     model = _read(AutoModelForCausalLM, source, dtype=torch.float32)

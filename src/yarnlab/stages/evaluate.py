@@ -8,6 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yarnlab.lazy import np, torch
 from yarnlab.machine import record
 from yarnlab.precision import resolve_precision
 from yarnlab.progress import Progress
@@ -40,8 +41,6 @@ def evaluate(
     such a device, by these kernels and this torch. They decide nothing after the outputs are written, and are removed
     then: left behind, a forced rerun would compute nothing. Those of other settings or inputs stay.
     """
-    import torch
-
     from yarnlab import attention
     from yarnlab.corpus.tokens import TokenisedCorpus
     from yarnlab.evaluation.base import Task
@@ -97,8 +96,6 @@ def evaluate(
 
 def _computed_by(model: PreTrainedModel, precision: str) -> list[Any]:
     """What all parts of one table must be computed by."""
-    import torch
-
     from yarnlab import attention
 
     gpu = torch.cuda.get_device_name(model.device) if model.device.type == "cuda" else ""
@@ -113,8 +110,6 @@ def _remove(partial: Path) -> None:
 
 
 def _write_outcome(run: StageRun, path: Path, nll: Path, outcome: Outcome, documents: tuple[str, ...]) -> None:
-    import numpy as np
-
     from yarnlab.provenance import replacing
 
     run.metrics = {name: value for name, value in outcome.metrics.items() if math.isfinite(value)}

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from yarnlab.lazy import torch
 from yarnlab.machine import record
 from yarnlab.model_card import write_card
 from yarnlab.precision import resolve_precision
@@ -21,8 +22,6 @@ from yarnlab.stages.layout import Layout, seeds_of, tags_of
 from yarnlab.stages.run import StageRun, stage_run, state_key
 
 if TYPE_CHECKING:
-    import torch
-
     from yarnlab.rope import Rope
     from yarnlab.study.training import Train
     from yarnlab.training.objective import Objective
@@ -283,8 +282,6 @@ def _mixture(spec: dict[str, Any], phases: tuple[Train, ...]) -> dict[str, Any]:
 
 def _saved_dtype(layout: Layout, spec: dict[str, Any], phases: tuple[Train, ...]) -> torch.dtype:
     """bf16 where the parent's weights have 16 bits, as in the official run, or where no more were kept; else fp32."""
-    import torch
-
     if phases[-1].precision == "pure-bf16":
         return torch.bfloat16
     if spec["parent"] is None:

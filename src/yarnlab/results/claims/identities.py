@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from yarnlab.lazy import torch
 from yarnlab.results.claims.models import Scope
 from yarnlab.results.claims.notation import Window
 from yarnlab.results.claims.parts import Part, interval
@@ -29,7 +30,6 @@ def heads(results: Results) -> list[Head]:
 @special
 def temperature_in_tables(scope: Scope, *, positions: int, scales: list[float], below: float) -> Iterator[Part]:
     """Scaling the tables by √(1/t) is dividing the logits by t."""
-    import torch
     from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
     worst, compared = 0.0, 0
@@ -112,8 +112,6 @@ def unchanged_up_to_context(scope: Scope, *, methods: list[str], lengths: list[i
 
 
 def _same_bits(a: Tensor, b: Tensor) -> bool:
-    import torch
-
     return torch.equal(a.view(torch.int32), b.view(torch.int32))
 
 
