@@ -118,7 +118,7 @@ class Context(Evaluation):
         at_once = [min(count, _together(context)) * context for context, count in windows.items()]
         runs = [(documents * count, context) for context, count in windows.items()]
         if self.windows_only:
-            return Passes(runs, max(at_once))
+            return Passes([*runs], max(at_once))
         return Passes([(documents, self.max_length), *runs], max(self.max_length, *at_once))
 
     def evaluate(self, task: Task) -> Outcome:
