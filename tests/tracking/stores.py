@@ -22,8 +22,9 @@ def files(folder, address):
     """{path: sha256} of all artifacts below an address; what MLflow writes of itself into a model is left out."""
     place, found = folder / "artifacts" / address.removeprefix("mlflow-artifacts:/"), {}
     for file in filter(Path.is_file, place.rglob("*")):
-        text = re.sub(r"(model_id|model_uuid|model_size_bytes|utc_time_created|artifact_path):.*", "", file.read_text())
-        found[file.relative_to(place).as_posix()] = hashlib.sha256(text.encode()).hexdigest()
+        own = rb"(model_id|model_uuid|model_size_bytes|utc_time_created|artifact_path):.*"
+        content = re.sub(own, b"", file.read_bytes()) if file.name == "MLmodel" else file.read_bytes()
+        found[file.relative_to(place).as_posix()] = hashlib.sha256(content).hexdigest()
     return found
 
 
