@@ -8,21 +8,33 @@ what the chat template and generation settings are, or the error that refuses it
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+ONLY_WHEELS = "--only-binary=:all:"
+PATIENCE_S = 600  # for downloads of some 20 MB
+
 
 def installed(request, name: str, *what: str) -> Path:
-    """A folder of the tests' cache with packages and nothing that they depend on; skips where pip can't install them."""
+    """A folder of the tests' cache with packages and nothing that they depend on; skips where pip reaches no index.
+
+    Also where there is no wheel for this machine, if `what` has ONLY_WHEELS; any other failure is one.
+    """
     import pytest
 
     folder = Path(request.config.cache.mkdir(name))
     if not (folder / "complete").exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--upgrade", "--target", str(folder)]
-        done = subprocess.run([*command, *what], capture_output=True, text=True, check=False)
+        command = [sys.executable, "-m", "pip", "install", "--no-deps", "--upgrade", "--target", str(folder)]
+        done = subprocess.run([*command, *what], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
         if done.returncode:
-            pytest.skip(f"pip can't install {what[0]} here: {done.stderr.strip().splitlines()[-1]}")
+            said = done.stderr.strip().splitlines()
+            if os.environ.get("PIP_NO_INDEX") or any("Retrying (" in line for line in said):  # pip's word for no answer
+                pytest.skip(f"no package index answers, so {what[0]} can't be installed: {said[-1]}")
+            if ONLY_WHEELS in what:
+                pytest.skip(f"{what[0]} has no wheel for this machine: {said[-1]}")
+            pytest.fail(f"pip can't install {what[0]}: {said[-1]}")
         (folder / "complete").touch()
     return folder
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from readers import ids_of, installed
+from readers import ONLY_WHEELS, ids_of, installed
 from safetensors.torch import load_file
 from tiny import VOCABULARY, publish, rope, shape, stock_config
 
@@ -185,7 +185,7 @@ def test_tables_and_logits_come_back(made, gguf, name, tmp_path):
 @torch.no_grad()
 def test_llama_cpp_computes_the_same(made, gguf, request, tmp_path):
     """Log-probabilities of the next token within the original context and up to four times as long."""
-    binding = installed(request, "llama-cpp", "xllamacpp==2026.10.11549", "--only-binary=:all:")
+    binding = installed(request, "llama-cpp", "xllamacpp==2026.10.11549", ONLY_WHEELS)
     ids, lengths = ids_of(LENGTH)[0], [32, 64, 100, LENGTH]
     extended = [name for name in METHODS if name != "none"]  # whose server takes no longer prompt
     for name in extended:

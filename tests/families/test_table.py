@@ -13,7 +13,7 @@ PAGE = Path(__file__).resolve().parents[2] / "docs" / "models.md"
 BEGIN, END = "<!-- families:begin -->\n", "<!-- families:end -->\n"
 LISTED = (
     "apertus", "arcee", "cohere", "cohere2", "deepseek_v2", "deepseek_v3", "ernie4_5", "ernie4_5_moe", "exaone4",
-    "falcon", "falcon_h1", "gemma", "gemma2", "gemma3_text", "glm", "glm4", "glm4_moe", "gpt2", "gpt_neox", "gpt_oss",
+    "falcon", "falcon_h1", "gemma", "gemma2", "gemma3_text", "gemma4_text", "glm", "glm4", "glm4_moe", "gpt2", "gpt_neox", "gpt_oss",
     "gptj", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "hy_v3", "hyperclovax", "iquestcoder", "jamba",
     "lfm2", "llama", "llama4_text", "ministral", "ministral3", "mistral", "mixtral", "nanochat", "nemotron", "olmo",
     "olmo2", "olmo3", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "qwen3_next",
