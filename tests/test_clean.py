@@ -28,8 +28,22 @@ KEPT = (
     "models/.base.partial/model.safetensors",  # being written
     ".finished/train.base/manifest.json",
     "figures/.vega-1.9.0.js",
+    "training/base.jsonl",
+    "evaluations/perplexity/base.parquet",
+    "evaluations/temperature/base.documents.parquet",
+    "nll/held-out/base.npz",
+    "tracking/records/train.base.json",
+    "tracking/records/corpus.train.json",
+    ".finished/perplexity.base/manifest.json",
 )
 GONE = {
+    "training/dropped.jsonl": "training/dropped.jsonl",
+    "evaluations/perplexity/dropped.parquet": "evaluations/perplexity/dropped.parquet",
+    "evaluations/perplexity/dropped.manifest.json": "evaluations/perplexity/dropped.manifest.json",
+    "evaluations/sliding_window/base.parquet": "evaluations/sliding_window/base.parquet",  # which is not evaluated so
+    "nll/held-out/dropped.npz": "nll/held-out/dropped.npz",
+    "tracking/records/train.dropped.json": "tracking/records/train.dropped.json",
+    ".finished/train.dropped/manifest.json": ".finished/train.dropped",
     "models/dropped/model.safetensors": "models/dropped",
     "assets/dropped/model.safetensors": "assets/dropped",
     "data/dropped/tokens.npy": "data/dropped",

@@ -17,6 +17,7 @@ from yarnlab.study.evaluations import KINDS
 from yarnlab.study.schema import Study
 
 DRAFT = re.compile(r"\..+\.[a-z0-9_]{8}(\.\w+)?|\..+\.partial")  # as provenance.replacing and weights.py name them
+NOT_NAMED = "the study does not name it"
 DRAFT_S = 86400  # a younger one may still be written
 
 
@@ -65,7 +66,8 @@ def _found(layout: Layout, study: Study) -> Iterator[tuple[Path, str]]:
     root, models = layout.root, study.instances()
     named = {"assets": {*study.assets}, "data": {*study.corpora, "tokenizer"}, "models": {*models}}
     for place, names in named.items():
-        yield from ((path, "the study does not name it") for path in _folders(root / place) if path.name not in names)
+        yield from ((path, NOT_NAMED) for path in _folders(root / place) if path.name not in names)
+    yield from ((path, NOT_NAMED) for path in _files_of_dropped(root, study))
     for model in _folders(root / "state"):
         why = _needless(model.name in models, layout.model(model.name) / "manifest.json")
         yield from ((state, why) for state in _folders(model) if why)
@@ -82,6 +84,25 @@ def _found(layout: Layout, study: Study) -> Iterator[tuple[Path, str]]:
         with suppress(FileNotFoundError):
             if time.time() - path.stat().st_mtime > DRAFT_S:
                 yield path, "a process that was killed was writing it"
+
+
+def _files_of_dropped(root: Path, study: Study) -> Iterator[Path]:
+    """Step logs, evaluations and what is noted of stages, of models, corpora and kinds that the study has not."""
+    models, kinds = study.instances(), dict(study.evaluations)
+    evaluated = {
+        kind: {model for model, (arm, _) in models.items() if settings is not None and arm in settings.models}
+        for kind, settings in kinds.items()
+    }
+    executions = {f"{kind}.{model}" for kind, names in evaluated.items() for model in names}
+    executions |= {f"train.{model}" for model in models} | {f"asset.{asset}" for asset in study.assets}
+    executions |= {f"corpus.{corpus}" for corpus in study.corpora} | {"tokenizer.tokenizer"}
+    yield from (file for file in (root / "training").glob("*.jsonl") if file.stem not in models)
+    yield from (file for file in (root / "nll").glob("*/*.npz") if file.stem not in models)
+    yield from (file for file in (root / "tracking" / "records").glob("*.json") if file.stem not in executions)
+    yield from (kept for kept in (root / ".finished").glob("*.*") if kept.name not in executions)
+    for file in (root / "evaluations").glob("*/[!.]*"):
+        if not any(file.name.startswith(f"{model}.") for model in evaluated.get(file.parent.name, ())):
+            yield file
 
 
 def _needless(named: bool, manifest: Path) -> str:
