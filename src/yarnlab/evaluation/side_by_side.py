@@ -14,13 +14,16 @@ from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from typing import Any, TypeVar
 
-from yarnlab.errors import SHOWN
-from yarnlab.evaluation.documents import EvaluationError
+from yarnlab.errors import SHOWN, UserError
 from yarnlab.processes import end_with
 from yarnlab.progress import Progress
 
 T = TypeVar("T")
 Work = Callable[[int, Progress], T]  # the part's number, and what counts its steps
+
+
+class ProcessLost(UserError):
+    """A process that computed parts of an evaluation ended early; if by a bug, its traceback is in the log above."""
 
 
 def side_by_side(work: Work[T], parts: int, progress: Progress, *, processes: int = 1, threads: int = 1) -> list[T]:
@@ -29,7 +32,7 @@ def side_by_side(work: Work[T], parts: int, progress: Progress, *, processes: in
     With several processes, and not in one of them, each takes the next part that nobody has taken, and computes it on
     `threads` threads. Must be called before torch has computed anything on several, which do not survive a fork.
 
-    Raises what a part raises, if its message alone says what is wrong; EvaluationError if a process ended early.
+    Raises what a part raises, if its message alone says what is wrong; ProcessLost if a process ended early.
     """
     if min(parts, processes) <= 1 or parent_process():
         return [work(number, progress) for number in range(parts)]
@@ -73,7 +76,7 @@ def _received(end: Connection, processes: int) -> Any:
     try:
         return end.recv()
     except EOFError:
-        raise EvaluationError(
+        raise ProcessLost(
             f"one of the {processes} processes of this evaluation ended early: its message is above, or it was killed "
             "since memory ran out; then set `processes: 1`"
         ) from None
