@@ -45,12 +45,12 @@ def _computed(work: Work[T], parts: int, progress: Progress, processes: int, thr
     context, parent = get_context("fork"), os.getpid()
     ends, copies, left = [], [], iter(range(parts))
     for _ in range(processes):
-        end, other = context.Pipe()
+        own, other = context.Pipe()
         copy = context.Process(target=_compute, args=(other, work, threads, parent), daemon=True)
         copy.start()
         other.close()
-        end.send(next(left))
-        ends.append(end)
+        own.send(next(left))
+        ends.append(own)
         copies.append(copy)
     try:
         while ends:
@@ -68,7 +68,8 @@ def _computed(work: Work[T], parts: int, progress: Progress, processes: int, thr
                     getattr(progress, what)(*values)
     finally:
         for copy in copies:
-            copy.kill() if ends else None
+            if ends:  # something failed: what the others still compute is of no use
+                copy.kill()
             copy.join()
 
 
