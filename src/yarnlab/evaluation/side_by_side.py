@@ -7,6 +7,7 @@ model's weights. What a part gives does not depend on who computed it, or when.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -88,6 +89,7 @@ def _compute(end: Connection, work: Work[T], threads: int, parent: int) -> None:
     import torch
 
     end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its copies
     torch.set_num_threads(threads)
     progress = _Relay(end)
     while (number := end.recv()) is not None:

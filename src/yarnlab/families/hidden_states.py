@@ -91,7 +91,7 @@ def _projected(layer: Any, hidden: Tensor, rotation: tuple[Tensor, Tensor]) -> l
     return [torch.cat(part, 2) if len(part) > 1 else part[0] for part in zip(*parts, strict=True)]
 
 
-def _attend(attention: Any, projected: list[Tensor], mask: Tensor | None) -> Tensor:
+def _attend(attention: Any, projected: list[Tensor], mask: Any) -> Tensor:
     """The model's attention over the whole sequence, (batch, seq_len, hidden_size) before its output projection."""
     from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
     from transformers.models.llama.modeling_llama import eager_attention_forward
