@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from yarnlab.errors import UserError
-from yarnlab.evaluation.side_by_side import side_by_side
+from yarnlab.evaluation.side_by_side import ProcessLost, side_by_side
 
 
 class Counted:
@@ -62,7 +62,7 @@ def test_a_mistake_is_raised_here():
 
     with pytest.raises(UserError, match=r"^the text is empty$"):
         side_by_side(work, 4, Counted(), processes=2)
-    assert not multiprocessing.active_children()
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("end", ["killed", "bug"])
@@ -74,10 +74,10 @@ def test_a_process_that_ends_early_ends_the_evaluation(end, capfd):
             os.kill(os.getpid(), signal.SIGKILL)
         return number // (number - 1 if number == 1 else 1)
 
-    with pytest.raises(UserError, match="one of the 2 processes of this evaluation ended early"):
+    with pytest.raises(ProcessLost, match="one of the 2 processes of this evaluation ended early"):
         side_by_side(work, 6, Counted(), processes=2)
     assert ("ZeroDivisionError" in capfd.readouterr().err) == (end == "bug")
-    assert not multiprocessing.active_children()
+    assert multiprocessing.active_children() == []
 
 
 @pytest.mark.parametrize("kind", ["zero_shot", "perplexity", "temperature"])

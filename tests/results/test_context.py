@@ -149,7 +149,9 @@ def test_what_was_not_measured_is_named(results: Results) -> None:
     assert verdict.status == "not run" and "no NLL of base" in verdict.text
 
 
-def test_what_context_did_not_read_whole_is_taken_from_perplexity(results: Results) -> None:
+def test_what_context_did_not_read_whole_is_taken_from_perplexity(
+    results: Results, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of an arm that was given windows only: the NLL between two lengths of its own passes, in claims and in the table;
     without such passes it is named as missing."""
     f = results.frame("context")
@@ -161,8 +163,10 @@ def test_what_context_did_not_read_whole_is_taken_from_perplexity(results: Resul
     )
     expected = (own[16 * L] * (16 * L - 1) - own[8 * L] * (8 * L - 1)) / (8 * L)
     assert np.allclose(found, expected[found.columns])
-    shown = table.tidy(with_frames(results, context=windows)).query("arm == 'yarn-s16' and segment_end == 16 * @L")
-    assert shown["whole"].any()
+    with monkeypatch.context() as patch:
+        patch.setitem(results.evaluations["context"], "windows_only", True)
+        shown = table.tidy(with_frames(results, context=windows)).query("segment_end == 16 * @L and whole")
+    assert {"yarn-s16", "base"} < set(shown["arm"]) == set(perplexity["arm"])
     with pytest.raises(NotMeasured, match="no NLL of yarn-s16"):
         gone = with_frames(results, context=windows, perplexity=perplexity.query("arm != 'yarn-s16'"))
         context_nll(gone, "yarn-s16", 16 * L, 8 * L, 16 * L)

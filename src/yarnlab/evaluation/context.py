@@ -116,7 +116,7 @@ class Context(Evaluation):
         given = self._given(arm)
         windows = {context: STRIDES * (self._end(context) - context) // context for context in given}
         at_once = [min(count, _together(context)) * context for context, count in windows.items()]
-        runs = [(documents * count, context) for context, count in windows.items()]
+        runs: list[tuple[float, int]] = [(documents * count, context) for context, count in windows.items()]
         if self.windows_only:
             return Passes([*runs], max(at_once))
         return Passes([(documents, self.max_length), *runs], max(self.max_length, *at_once))

@@ -7,6 +7,7 @@ model's weights. What a part gives does not depend on who computed it, or when.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -23,13 +24,17 @@ T = TypeVar("T")
 Work = Callable[[int, Progress], T]  # the part's number, and what counts its steps
 
 
+class ProcessLost(UserError):
+    """A process that computed parts of an evaluation ended early; if by a bug, its traceback is in the log above."""
+
+
 def side_by_side(work: Work[T], parts: int, progress: Progress, *, processes: int = 1, threads: int = 1) -> list[T]:
     """[work(0, progress), work(1, progress), …].
 
     With several processes, and not in one of them, each takes the next part that nobody has taken, and computes it on
     `threads` threads. Must be called before torch has computed anything on several, which do not survive a fork.
 
-    Raises what a part raises, if its message alone says what is wrong; UserError if a process ended early.
+    Raises what a part raises, if its message alone says what is wrong; ProcessLost if a process ended early.
     """
     if min(parts, processes) <= 1 or parent_process():
         return [work(number, progress) for number in range(parts)]
@@ -42,12 +47,12 @@ def _computed(work: Work[T], parts: int, progress: Progress, processes: int, thr
     context, parent = get_context("fork"), os.getpid()
     ends, copies, left = [], [], iter(range(parts))
     for _ in range(processes):
-        end, other = context.Pipe()
+        own, other = context.Pipe()
         copy = context.Process(target=_compute, args=(other, work, threads, parent), daemon=True)
         copy.start()
         other.close()
-        end.send(next(left))
-        ends.append(end)
+        own.send(next(left))
+        ends.append(own)
         copies.append(copy)
     try:
         while ends:
@@ -64,7 +69,8 @@ def _computed(work: Work[T], parts: int, progress: Progress, processes: int, thr
                     getattr(progress, what)(*values)
     finally:
         for copy in copies:
-            copy.kill() if ends else None
+            if ends:  # something failed: what the others still compute is of no use
+                copy.kill()
             copy.join()
 
 
@@ -72,7 +78,7 @@ def _received(end: Connection, processes: int) -> Any:
     try:
         return end.recv()
     except EOFError:
-        raise UserError(
+        raise ProcessLost(
             f"one of the {processes} processes of this evaluation ended early: its message is above, or it was killed "
             "since memory ran out; then set `processes: 1`"
         ) from None
@@ -81,6 +87,7 @@ def _received(end: Connection, processes: int) -> Any:
 def _compute(end: Connection, work: Work[T], threads: int, parent: int) -> None:
     """What a copy does: the parts that it is told, until there is none."""
     end_with(parent)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent is interrupted too, and ends its copies
     torch.set_num_threads(threads)
     progress = _Relay(end)
     while (number := end.recv()) is not None:

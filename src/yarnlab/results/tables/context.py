@@ -35,15 +35,15 @@ from yarnlab.results.rows import head, named_arms, numbers
 def tidy(results: Results) -> pd.DataFrame:
     """One row per model, stretch of tokens and context; `whole`: the context is all that precedes the tokens."""
     frame, base, window = results.frame("context"), results.base(), results.original_context
+    stretches = set(frame[["segment_start", "segment_end"]].itertuples(index=False, name=None))
     rows: list[dict[str, Any]] = []
     for model, name in named_arms(results):
         own = frame.loc[frame["arm"] == model.arm, ["segment_start", "segment_end", "context"]].drop_duplicates()
         given = list(own.itertuples(index=False, name=None))
-        for start, end in {(start, end) for start, end, _ in given}:
-            if not any(context >= last == end for _, last, context in given):
-                with suppress(NotMeasured):  # an arm that was given windows only
-                    context_nll(results, model.arm, end, start, end)
-                    given.append((start, end, end))
+        for start, end in stretches if results.evaluations["context"].get("windows_only") else ():
+            with suppress(NotMeasured):
+                context_nll(results, model.arm, end, start, end)
+                given.append((start, end, end))
         for start, end, context in sorted(given):
             row = head(model, name) | {"segment_start": start, "segment_end": end, "context": context}
             row |= {"whole": context >= end} | numbers(
