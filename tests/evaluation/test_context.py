@@ -11,7 +11,6 @@ import torch
 from pydantic import ValidationError
 
 from yarnlab.corpus.tokens import TokenisedCorpus
-from yarnlab.evaluation import context
 from yarnlab.evaluation.context import Context
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH
@@ -153,10 +152,10 @@ def test_batches_are_bounded_and_change_nothing(task_of, monkeypatch):
     hook = task.model.model.register_forward_pre_hook(
         lambda module, args, kwargs: shapes.append(kwargs["input_ids"].shape), with_kwargs=True
     )
-    monkeypatch.setattr(context, "TOKENS_PER_BATCH", 600)
+    monkeypatch.setattr("yarnlab.evaluation.nll.TOKENS_PER_BATCH", 600)
     together = evaluate(task).table
     assert max(rows * (length + 1) for rows, length in shapes if length + 1 < 1024) <= 600
-    monkeypatch.setattr(context, "TOKENS_PER_BATCH", 1)
+    monkeypatch.setattr("yarnlab.evaluation.nll.TOKENS_PER_BATCH", 1)
     shapes.clear()
     alone = evaluate(task).table
     hook.remove()
