@@ -22,6 +22,7 @@ from yarnlab.processes import ALLOCATOR
 from yarnlab.provenance import project_root, read_json
 from yarnlab.results.registry import Artefact, Figure, Made, Table, criteria_file, figures, made_of, tables
 from yarnlab.stages.finished import FORCED
+from yarnlab.stages.layout import Layout
 from yarnlab.study.check_held_out import held_out_files
 from yarnlab.study.data import HubText, HubTokens
 from yarnlab.study.evaluations import KINDS
@@ -114,7 +115,7 @@ class Workflow:
         found = section(self.study, stage, name)
         pinned = self._pinned.get((stage, name), {})
         if "commit" in pinned:
-            made = read_json(Path(self._asset(name)))
+            made = read_json(Path(self._manifest("asset", name)))
             fits = made.get("facts", {}).get("commit") == pinned["commit"] and "commit" not in made.get("spec", {})
             return found if fits else {**found, **pinned}
         return {**found, **pinned}
@@ -160,7 +161,7 @@ class Workflow:
         arm, seed = self.study.instances()[wildcards.model]
         model = self.study.models[arm]
         if model.parent is not None:
-            return self._model(self.study.name(model.parent, seed))
+            return self._manifest("train", self.study.name(model.parent, seed))
         # A published model: its own files, wherever its text's tokenizer comes from.
         return self._tokenizer(model.hub.asset if model.hub is not None else None)
 
@@ -175,7 +176,7 @@ class Workflow:
     def corpus_dataset(self, wildcards: Any) -> list[str]:
         """The manifest of the dataset that a corpus is made from; none for packages and local text."""
         corpus = self.study.corpora[wildcards.corpus]
-        return [self._asset(corpus.asset)] if isinstance(corpus, HubText | HubTokens) else []
+        return [self._manifest("asset", corpus.asset)] if isinstance(corpus, HubText | HubTokens) else []
 
     def evaluation_corpus(self, kind: str) -> Callable[[Any], str]:
         return lambda wildcards: self.corpus(section(self.study, kind, wildcards.model)["evaluation"]["corpus"])
@@ -183,25 +184,20 @@ class Workflow:
     def evaluation_datasets(self, kind: str) -> list[str]:
         """The datasets that an evaluation reads itself."""
         evaluation = getattr(self.study.evaluations, kind)
-        return [] if evaluation is None else [self._asset(name) for name in sorted(evaluation.datasets.values())]
+        names = sorted(evaluation.datasets.values()) if evaluation is not None else []
+        return [self._manifest("asset", name) for name in names]
 
-    def _asset(self, name: str) -> str:
-        return f"{self.root}/assets/{name}/manifest.json"
-
-    def _model(self, name: str) -> str:
-        return f"{self.root}/models/{name}/manifest.json"
-
-    def _evaluation(self, kind: str, name: str) -> str:
-        return f"{self.root}/evaluations/{kind}/{name}.manifest.json"
+    def _manifest(self, stage: str, name: str) -> str:
+        return str(Layout(Path(self.root)).manifest(stage, name))
 
     def _tokenizer(self, asset: str | None) -> str:
-        return self.corpus("tokenizer") if asset is None else self._asset(asset)
+        return self.corpus("tokenizer") if asset is None else self._manifest("asset", asset)
 
     def corpus(self, name: str) -> str:
-        return f"{self.root}/data/{name}/manifest.json"
+        return self._manifest("corpus", name)
 
     def model_manifests(self) -> list[str]:
-        return [self._model(name) for name in self.models]
+        return [self._manifest("train", name) for name in self.models]
 
     def overlaps(self) -> list[str]:
         """Where the text that two corpora of one tokenizer share is counted, for every such pair."""
@@ -210,10 +206,10 @@ class Workflow:
         return [f"{self.root}/overlap/{a}--{b}.json" for a, b in pairs if tokenizers[a] == tokenizers[b]]
 
     def asset_manifests(self) -> list[str]:
-        return [self._asset(name) for name in self.assets()]
+        return [self._manifest("asset", name) for name in self.assets()]
 
     def evaluation_manifests(self, *kinds: str) -> list[str]:
-        return [self._evaluation(kind, name) for kind in kinds for name in self.evaluated(kind)]
+        return [self._manifest(kind, name) for kind in kinds for name in self.evaluated(kind)]
 
     def tables(self) -> dict[str, Table]:
         """The tables that the study has, by name."""
@@ -252,12 +248,9 @@ class Workflow:
 
     def executions(self) -> dict[tuple[str, str], str]:
         """(stage, name) of all that the study runs → the manifest that it writes."""
-        planned = {("asset", name): self._asset(name) for name in self.assets()}
-        if self.study.tokenizer is not None:
-            planned["tokenizer", "tokenizer"] = self._tokenizer(None)
-        planned |= {("corpus", name): self.corpus(name) for name in self.corpora()}
-        planned |= {("train", name): self._model(name) for name in self.models}
-        return planned | {(kind, name): self._evaluation(kind, name) for kind in KINDS for name in self.evaluated(kind)}
+        names = {"asset": self.assets(), "tokenizer": ["tokenizer"] if self.study.tokenizer is not None else []}
+        names |= {"corpus": self.corpora(), "train": self.models} | {kind: self.evaluated(kind) for kind in KINDS}
+        return {(stage, name): self._manifest(stage, name) for stage, own in names.items() for name in own}
 
     def analysis(self) -> str:
         """What names every table, figure and claim of the study."""

@@ -11,7 +11,6 @@ import torch
 from pydantic import ValidationError
 
 from yarnlab.corpus.tokens import TokenisedCorpus
-from yarnlab.evaluation import context
 from yarnlab.evaluation.context import Context
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH
@@ -152,10 +151,10 @@ def test_batches_are_bounded_and_change_nothing(task_of, monkeypatch):
     """No input of more tokens than a batch may have, and the numbers are those of one window at a time."""
     task, shapes = task_of({"contexts": [32, 128, 256], "max_length": 1024}), []
     hook = task.model.model.embed_tokens.register_forward_pre_hook(lambda _, args: shapes.append(args[0].shape))
-    monkeypatch.setattr(context, "TOKENS_PER_BATCH", 600)
+    monkeypatch.setattr("yarnlab.evaluation.nll.TOKENS_PER_BATCH", 600)
     together = evaluate(task).table
     assert max(rows * (length + 1) for rows, length in shapes if length + 1 < 1024) <= 600
-    monkeypatch.setattr(context, "TOKENS_PER_BATCH", 1)
+    monkeypatch.setattr("yarnlab.evaluation.nll.TOKENS_PER_BATCH", 1)
     shapes.clear()
     alone = evaluate(task).table
     hook.remove()

@@ -7,7 +7,6 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from yarnlab.evaluation import short_texts
 from yarnlab.evaluation.documents import EvaluationError, texts_of
 from yarnlab.evaluation.short_texts import ShortTexts
 from yarnlab.modeling import set_rope, use_fast_attention
@@ -40,7 +39,7 @@ def test_rows_equal_a_loop_over_single_texts(tiny_task, tiny_model, architecture
     use_fast_attention(tiny_model)
     task = tiny_task(SETTINGS, rope=rope, model=tiny_model)
     for batch in (8192, 128):
-        monkeypatch.setattr(short_texts, "TOKENS_PER_BATCH", batch)
+        monkeypatch.setattr("yarnlab.evaluation.nll.TOKENS_PER_BATCH", batch)
         table = evaluate(task).table.set_index(["document", "length"])
         assert len(table) == 4 and set(table["texts"]) == {399 // 63} and set(table["protocol"]) == {"short-texts@1"}
         for i, name in enumerate(task.corpus.names[:2]):

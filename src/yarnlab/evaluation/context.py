@@ -26,7 +26,7 @@ from pydantic import Field, model_validator
 
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import prefixes
-from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
+from yarnlab.evaluation.nll import batched_nll, rows_together, token_nll
 from yarnlab.evaluation.perplexity import doublings
 from yarnlab.evaluation.zero_shot import grid_lengths
 from yarnlab.lazy import np
@@ -115,7 +115,7 @@ class Context(Evaluation):
         documents = self.documents_read(study, arm)
         given = self._given(arm)
         windows = {context: STRIDES * (self._end(context) - context) // context for context in given}
-        at_once = [min(count, _together(context)) * context for context, count in windows.items()]
+        at_once = [min(count, rows_together(context)) * context for context, count in windows.items()]
         runs: list[tuple[float, int]] = [(documents * count, context) for context, count in windows.items()]
         if self.windows_only:
             return Passes([*runs], max(at_once))
@@ -194,11 +194,4 @@ def window_nll(model: PreTrainedModel, ids: np.ndarray, window: int) -> np.ndarr
     stride = window // STRIDES
     ends = range(window + stride, len(ids) + 1, stride)
     rows = np.stack([np.concatenate([ids[:1], ids[end - window + 1 : end]]) for end in ends])
-    size = _together(window)
-    parts = [token_nll(model, rows[first : first + size], stride) for first in range(0, len(rows), size)]
-    return np.concatenate(parts).ravel()
-
-
-def _together(window: int) -> int:
-    """Windows that are run at once."""
-    return max(1, TOKENS_PER_BATCH // window)
+    return batched_nll(model, rows, stride).ravel()

@@ -36,6 +36,17 @@ def token_nll(model: PreTrainedModel, ids: np.ndarray, last: int | None = None) 
     return nll.cpu().numpy()
 
 
+def rows_together(length: int) -> int:
+    """Rows of so many tokens that are run together."""
+    return max(1, TOKENS_PER_BATCH // length)
+
+
+def batched_nll(model: PreTrainedModel, rows: np.ndarray, last: int | None = None) -> np.ndarray:
+    """`token_nll` of many short rows, as many at once as run together."""
+    size = rows_together(rows.shape[1])
+    return np.concatenate([token_nll(model, rows[first : first + size], last) for first in range(0, len(rows), size)])
+
+
 def target_nll(model: PreTrainedModel, hidden: Tensor, targets: Tensor) -> Tensor:
     """NLL of `targets` (rows, tokens) given the hidden states that predict them: fp32, the same shape.
 

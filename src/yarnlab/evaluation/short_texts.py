@@ -17,7 +17,7 @@ from pydantic import Field, model_validator
 
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import EvaluationError, prefixes, texts_of
-from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
+from yarnlab.evaluation.nll import batched_nll, rows_together
 from yarnlab.lazy import np
 from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem
 
@@ -63,7 +63,7 @@ class ShortTexts(Evaluation):
 
     def cost(self, study: Study, arm: str) -> Passes:
         length = max(self.lengths)
-        together = min(self.texts, _together(length)) * length
+        together = min(self.texts, rows_together(length)) * length
         return Passes([(self.documents_read(study, arm) * self.texts, length)], together)
 
     def evaluate(self, task: Task) -> Outcome:
@@ -86,9 +86,9 @@ class ShortTexts(Evaluation):
         from yarnlab.modeling import autocast
 
         longest = max(self.lengths)
-        texts, size = texts_of(ids, longest), _together(longest)
+        texts = texts_of(ids, longest)
         with autocast(self.precision):
-            nll = np.concatenate([token_nll(task.model, texts[i : i + size]) for i in range(0, len(texts), size)])
+            nll = batched_nll(task.model, texts)
         progress.advance(note=name)
         columns = {**task.columns, "corpus": self.corpus, "document": name, "texts": len(texts)}
         return [
@@ -96,8 +96,3 @@ class ShortTexts(Evaluation):
             | {"length": length, "nll": float(nll[:, : length - 1].mean(dtype="float64")), "protocol": self.PROTOCOL}
             for length in sorted(self.lengths)
         ]
-
-
-def _together(length: int) -> int:
-    """Texts that are run at once."""
-    return max(1, TOKENS_PER_BATCH // length)

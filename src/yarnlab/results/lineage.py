@@ -7,20 +7,15 @@ from pathlib import Path
 from typing import Any
 
 from yarnlab.provenance import read_json
-from yarnlab.results.results import Model, evaluated
+from yarnlab.results.results import Model, manifests_of_plan
 
 Manifest = dict[str, Any]
 
 
 def planned(study: dict[str, Any]) -> list[str]:
-    """Paths, below the study's folder, of the manifests of the models and evaluations that study.json plans."""
+    """Of a study.json that nothing else is read of: as `manifests_of_plan`."""
     models = {name: Model.of(name, entry) for name, entry in study["models"].items()}
-    evaluations = {kind: settings for kind, settings in study["evaluations"].items() if settings is not None}
-    return [f"models/{name}/manifest.json" for name in models] + [
-        f"evaluations/{kind}/{name}.manifest.json"
-        for kind, settings in evaluations.items()
-        for name in evaluated(models, settings)
-    ]
+    return manifests_of_plan(models, study["evaluations"])
 
 
 def lineage(study_dir: Path, names: Iterable[str]) -> dict[str, Manifest]:

@@ -8,7 +8,6 @@ reaches a table.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -347,18 +346,16 @@ def evaluated(models: dict[str, Model], evaluation: dict[str, Any]) -> list[str]
 
 def read_manifests(directory: Path, models: dict[str, Model], planned: dict[str, Any]) -> list[dict[str, Any]]:
     """The manifests of the study's data, models and evaluations, each with its `path` below `directory`."""
-    paths = sorted(directory.glob("data/*/manifest.json"))
-    paths += [directory / "models" / name / "manifest.json" for name in models]
-    for kind, settings in planned.items():
-        if settings is not None:
-            folder = directory / "evaluations" / kind
-            paths += [folder / f"{name}.manifest.json" for name in evaluated(models, settings)]
-    found = []
-    for path in paths:
-        if path.is_file():
-            manifest = json.loads(path.read_text())
-            found.append({**manifest, "path": os.path.relpath(path, directory).replace(os.sep, "/")})
-    return found
+    data = sorted(path.relative_to(directory).as_posix() for path in directory.glob("data/*/manifest.json"))
+    paths = [*data, *manifests_of_plan(models, planned)]
+    return [json.loads((directory / p).read_text()) | {"path": p} for p in paths if (directory / p).is_file()]
+
+
+def manifests_of_plan(models: dict[str, Model], planned: dict[str, Any]) -> list[str]:
+    """Paths, below the study's folder, of the manifests of the models and evaluations that study.json plans."""
+    made = [(kind, name) for kind, settings in planned.items() if settings for name in evaluated(models, settings)]
+    own = [f"models/{name}/manifest.json" for name in models]
+    return own + [f"evaluations/{kind}/{name}.manifest.json" for kind, name in made]
 
 
 def _evaluation(folder: Path, models: list[str], columns: str, suffix: str) -> pd.DataFrame | None:

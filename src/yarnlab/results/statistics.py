@@ -19,7 +19,7 @@ from functools import cache
 from itertools import product
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from yarnlab.lazy import np
+from yarnlab.lazy import np, stats
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -80,11 +80,9 @@ class Estimate:
 
 def proportion(hits: int, trials: int) -> Estimate:
     """Share of hits with Wilson's score interval (Wilson 1927)."""
-    from scipy.stats import binomtest
-
     if trials < 1:
         raise ValueError("a proportion needs at least one trial")
-    share, tested = hits / trials, binomtest(hits, trials)
+    share, tested = hits / trials, stats.binomtest(hits, trials)
 
     def bounds(confidence: float) -> tuple[float, float]:
         low, high = tested.proportion_ci(confidence, method="wilson")
@@ -359,9 +357,7 @@ def draws(axis: str, n: int) -> Array:
 @cache
 def student_quantile(n: float, confidence: float = CONFIDENCE) -> float:
     """Student's two-sided quantile (97.5 % for a confidence of 95 %) for the mean of n observations."""
-    from scipy.stats import t
-
-    return float(t.ppf((1 + confidence) / 2, n - 1))
+    return float(stats.t.ppf((1 + confidence) / 2, n - 1))
 
 
 def _growth(n: float, confidence: float) -> float:
@@ -382,9 +378,7 @@ def widening(seeds: int) -> str:
 @cache
 def expanded_tail(n: float) -> float:
     """The tail to cut off on each side so that a percentile interval of n observations is as wide as Student's."""
-    from scipy.stats import norm
-
-    return float(norm.cdf(-student_quantile(n) * math.sqrt(n / (n - 1))))
+    return float(stats.norm.cdf(-student_quantile(n) * math.sqrt(n / (n - 1))))
 
 
 def _exp(x: float) -> float:
@@ -411,8 +405,6 @@ def mcnemar(a: Array, b: Array, *, groups: Sequence[object] | None = None) -> Si
     exact test that flips the sign of each trial's (or group's) difference in hits over seeds, of which McNemar's is the
     case of one seed and trials that share nothing. Raises ValueError when the shapes differ.
     """
-    from scipy.stats import binomtest
-
     if np.shape(a) != np.shape(b):
         raise ValueError(f"paired trials need equal shapes, got {np.shape(a)} and {np.shape(b)}")
     difference = np.atleast_2d(np.asarray(a, dtype=int) - np.asarray(b, dtype=int))
@@ -425,7 +417,7 @@ def mcnemar(a: Array, b: Array, *, groups: Sequence[object] | None = None) -> Si
         return Significance(_by_flipped_signs(sums), len(sums), method)
     only_a, only_b = int((difference > 0).sum()), int((difference < 0).sum())
     discordant = only_a + only_b
-    p = float(binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
+    p = float(stats.binomtest(only_a, discordant, 0.5).pvalue) if discordant else 1.0
     return Significance(p, difference.size, "McNemar's exact test")
 
 
@@ -473,13 +465,11 @@ def _sums(values: NDArray[Any], groups: Sequence[object]) -> NDArray[Any]:
 
 def _by_flipped_signs(sums: NDArray[np.int_]) -> float:
     """Chance that random signs bring the total of these whole numbers as far from 0 as it is."""
-    from scipy.stats import binom
-
     sizes = np.abs(sums[sums != 0])
     chances = np.ones(1)  # of what the negative ones add up to
     for size, times in zip(*np.unique(sizes, return_counts=True), strict=True):
         step = np.zeros(size * times + 1)
-        step[::size] = binom.pmf(np.arange(times + 1), times, 0.5)
+        step[::size] = stats.binom.pmf(np.arange(times + 1), times, 0.5)
         chances = np.convolve(chances, step)
     totals = sizes.sum() - 2 * np.arange(len(chances))
     return min(1.0, float(chances[np.abs(totals) >= abs(sums.sum())].sum()))

@@ -14,7 +14,7 @@ from itertools import islice, pairwise
 from typing import TypeAlias
 
 from yarnlab.evaluation.perplexity import doublings
-from yarnlab.lazy import np, pd
+from yarnlab.lazy import np, pd, stats
 from yarnlab.results import temperature as sweep
 from yarnlab.results.bases import compared_with
 from yarnlab.results.claims.models import Scope
@@ -476,12 +476,10 @@ def _measured(results: Results, model: Model, length: int) -> bool:
 
 
 def _rank_correlation(results: Results, models: list[Model], lengths: list[int], means: dict[str, float]) -> str:
-    from scipy.stats import spearmanr
-
     rates = [float(hits(results, model.arm, lengths).to_numpy().mean()) for model in models]
     if len(set(rates)) < 2:
         return "–"
-    return f"{spearmanr([means[model.arm] for model in models], rates).statistic:.2f}".replace("-", "−")
+    return f"{stats.spearmanr([means[model.arm] for model in models], rates).statistic:.2f}".replace("-", "−")
 
 
 def _later_and_earlier(a: pd.DataFrame, b: pd.DataFrame, last: int) -> Estimate:
