@@ -157,7 +157,7 @@ def special_ids(folder: Path, separator: str | None = None) -> Special:
     if separator is None and "eos" not in named and tokenizer.id_to_token(eos) in TURN_ENDS:
         eos = next((special[end] for end in TEXT_ENDS if end in special), eos)
     if bos is not None and "bos" not in named and (begin := tokenizer.id_to_token(bos)) in TURN_BEGINS:
-        raise BeginsTurn(folder, begin, tokenizer.id_to_token(eos))
+        raise BeginsTurn(folder, begin, str(tokenizer.id_to_token(eos)))
     return Special(eos if bos is None else bos, eos)
 
 
