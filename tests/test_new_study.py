@@ -34,8 +34,8 @@ FAMILIES = {"llama": {}, "qwen3": {"tie_word_embeddings": True, "rope_theta": 1e
 
 @pytest.fixture
 def project(tmp_path: Path, tiny_data: Path) -> Path:
-    """A copy of the project with ./books in it, the tests' environment and nobody's HOME."""
-    root = copy_project(tmp_path / "project")
+    """A copy of the project with ./books in it, the tests' environment and nobody's HOME; its path has to be quoted."""
+    root = copy_project(tmp_path / "it's a project")
     shutil.copytree(ROOT / "envs", root / "envs")
     (tmp_path / "home").mkdir()
     (root / "books").mkdir()
