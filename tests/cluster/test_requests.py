@@ -225,6 +225,20 @@ Error in rule perplexity:
 """
 
 
+def test_a_job_that_the_kernel_killed_is_explained(tmp_path):
+    """Snakemake says it in the midst of a long command; a job that failed by itself has said so."""
+    log = tmp_path / "log"
+    failed = (
+        "CalledProcessError in file data.smk, line 51:\nCommand 'python -m yarnlab corpus' {}.\nError in rule {}:\n"
+    )
+    ends = [("died with <Signals.SIGKILL: 9>", "corpus"), ("returned non-zero exit status 1", "train")]
+    ends += [("returned non-zero exit status 137", "tokenizer")]
+    log.write_text("".join(failed.format(*end) for end in ends))
+    said = explain([log])
+    assert [line.split(":")[0] for line in said] == ["rule corpus", "rule tokenizer"]
+    assert all("was killed (SIGKILL), by hand or since memory ran out: run the same" in line for line in said)
+
+
 def test_jobs_that_slurm_ended_are_explained(tmp_path):
     """Each with rule and fix; a job that failed by itself has said why in its own log."""
     (tmp_path / "log").write_text((LOG + LOG).replace("SLURM_LOGS", str(tmp_path)))

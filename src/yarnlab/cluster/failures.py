@@ -1,4 +1,4 @@
-"""Why SLURM ended jobs, and what to do about it: the Snakefile asks after a failure.
+"""Why SLURM or the kernel ended jobs, and what to do about it: the Snakefile asks after a failure.
 
 Each is one line with rule, number and fix. What failed by itself has said so in its own log.
 """
@@ -26,14 +26,25 @@ _LOGS = re.compile(r"^\s+log: (.+?)(?: \(check log file.*)?$")
 # Without cgroups, SLURM ends a job that outgrows its memory itself, and calls it FAILED.
 _MEMORY = re.compile(r"exceeded (?:job )?memory limit|oom.?kill", re.IGNORECASE)
 
+# Of a job of this machine: before the rule is named, and without a word of the job itself.
+_KILLED = re.compile(r"died with <Signals\.SIGKILL|returned non-zero exit status 137\b")
+
 
 def explain(logs: Iterable[str | Path]) -> list[str]:
-    """One line for each job that SLURM ended, with rule and fix; `logs` are Snakemake's, as onerror gets them."""
-    rule, job, state, lines = "?", "", "", []
+    """One line for each job that was killed or that SLURM ended, with rule and fix; `logs` are Snakemake's."""
+    rule, job, state, lines, killed = "?", "", "", [], False
     for log in logs:
         for line in Path(log).read_text(encoding="utf-8", errors="replace").splitlines():
             if found := _RULE.search(line):
                 rule, job, state = found[1], "", ""
+                if killed:
+                    lines.append(
+                        f"rule {rule}: a job was killed (SIGKILL), by hand or since memory ran out: run the same "
+                        "command again, with fewer --cores if it was memory"
+                    )
+                killed = False
+            elif _KILLED.search(line):
+                killed = True
             elif found := _ENDED.search(line):
                 job, state = found[1], found[2]
                 if state in _ADVICE:
