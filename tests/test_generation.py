@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from decoding import generate, logits_of_every_step
 
-from yarnlab.generation import generate, key_cache, logits_of_every_step
+from yarnlab.generation import key_cache
 from yarnlab.modeling import create_model, set_rope, use_fast_attention
 from yarnlab.rope import make_rope
 

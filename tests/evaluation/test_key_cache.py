@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from decoding import logits_of_every_step
 
 from yarnlab.evaluation import key_cache
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.key_cache import KeyCache, recomputed_nll
 from yarnlab.evaluation.nll import token_nll
-from yarnlab.generation import CACHES, logits_of_every_step
+from yarnlab.generation import CACHES
 from yarnlab.modeling import create_model, set_rope, use_fast_attention
 from yarnlab.rope import make_rope
 
