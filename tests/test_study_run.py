@@ -504,7 +504,8 @@ def random_cells(folder: Folder, count: int, seed: int) -> dict[str, Cell]:
 
 @pytest.mark.slow
 def test_the_last_command_of_a_chain_gives_the_same_number_in_a_clean_folder(finished, tmp_path):
-    """The chains of 20 random cells lead to the data; each one's last command is run, in a folder of its own."""
+    """The chains of 20 random cells lead to the data; each one's last command is run, in a folder of its own (three of
+    them where CI is set)."""
     folder = Folder(finished / "results" / "smoke")
     cells = random_cells(folder, 20, seed=21)
     assert len(cells) == 20
@@ -516,6 +517,8 @@ def test_the_last_command_of_a_chain_gives_the_same_number_in_a_clean_folder(fin
         assert command == "envs/run snakemake --cores all --config study=smoke"
         tried.setdefault(target, []).append(address)
     assert len(tried) > 10
+    if os.environ.get("CI"):  # each is most of a study again
+        tried = dict([*tried.items()][:3])
     for target, addresses_of_it in tried.items():
         clean = tmp_path / re.sub(r"\W+", "-", target)
         clean.mkdir()
