@@ -56,11 +56,14 @@ def test_a_server_killed_ten_times_has_everything_in_the_end(study, folder, use_
     chance, turns = random.Random(seed), threading.Semaphore(0)
     use_uri(f"http://127.0.0.1:{closed_port}")
     monkeypatch.setattr(mirror, "_LONGEST_WAIT_S", 0.5)
-    begun, results, publish = threading.Event(), [], mirror.publish
+    begun, results, took, publish = threading.Event(), [], [0.2], mirror.publish
 
     def watched(*arguments, **options):
+        began = time.monotonic()
         begun.set()
         results.append(publish(*arguments, **options))
+        if not results[-1].pending:
+            took.append(time.monotonic() - began)
         return results[-1]
 
     monkeypatch.setattr(mirror, "publish", watched)
@@ -79,9 +82,10 @@ def test_a_server_killed_ten_times_has_everything_in_the_end(study, folder, use_
                 for _ in range(KILLS):
                     with served():
                         turns.release()
+                        time.sleep(0.5)  # there is something to send
                         begun.clear()
                         assert begun.wait(60)
-                        time.sleep(chance.uniform(0.0, 2.0))
+                        time.sleep(chance.uniform(0.0, min(took)))  # before its end, on a fast machine too
             finally:
                 turns.release(KILLS)
                 worker.join(60)
