@@ -21,6 +21,7 @@ from yarnlab.families.keys import dropout, unread_keys
 from yarnlab.families.parts import UnsupportedModel, experts, head_dim
 from yarnlab.families.tensors import check_files, check_loaded, check_tied
 from yarnlab.rope import Rope
+from yarnlab.study.fields import in_one_line
 from yarnlab.study.schema import Architecture
 from yarnlab.weights import checkpoint_files, companions, replacing_checkpoint
 
@@ -199,9 +200,8 @@ def architecture_of(config: Any, original_context: int) -> Architecture:
             "against"
         ) from error
     except ValidationError as error:
-        reason = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
         raise UnsupportedModel(
-            f"family {config.model_type}: its config is not that of one decoder: {reason}"
+            f"family {config.model_type}: its config is not that of one decoder: {in_one_line(error)}"
         ) from error
 
 

@@ -21,6 +21,7 @@ from yarnlab.new.machine import Machine
 from yarnlab.new.parent import TOKENIZER, NewError, Parent
 from yarnlab.new.text import Text, shortest_passkey
 from yarnlab.plan.stages import Plan
+from yarnlab.study.fields import in_one_line
 from yarnlab.study.schema import RopeChoice, Study
 
 MFU = 0.4  # the share of the device's peak that is reckoned with, as in `yarnlab plan`
@@ -234,8 +235,7 @@ def _plan(content: dict[str, Any], parent: Parent, machine: Machine) -> Plan:
     try:
         study = Study.model_validate_json(json.dumps(filled), strict=True)
     except ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
-        raise unsound(parent, problems) from None
+        raise unsound(parent, in_one_line(error)) from None
     return plan_study(study, machine.device, MFU)
 
 

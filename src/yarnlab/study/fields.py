@@ -11,7 +11,7 @@ from collections.abc import Hashable, Iterable
 from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 if TYPE_CHECKING:
     from pydantic import GetJsonSchemaHandler
@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 T = TypeVar("T", bound=Hashable)
 KeyPath = tuple[str | int, ...]  # of a key in a study file
 Problem = tuple[KeyPath, str]  # what is wrong there, and what was expected
+
+
+def in_one_line(error: ValidationError) -> str:
+    """Each key and what is wrong there, of values that stand in no study file, whose line could be named."""
+    return "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors())
 
 
 def each_once(values: tuple[T, ...]) -> tuple[T, ...]:
