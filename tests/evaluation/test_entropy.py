@@ -135,7 +135,7 @@ def test_the_evaluation(tiny_task, tiny_model):
     task = tiny_task({**SETTINGS, "methods": ["none", "ntk-by-parts", "yarn"]})
     outcome = evaluate(task)
     table = outcome.table
-    assert len(table) == (1 + 2 * 2) * 3 * 2 * 2 and set(table["protocol"]) == {"attention-entropy@1"}
+    assert len(table) == (1 + 2 * 2) * 3 * 2 * 2 and set(table["protocol"]) == {"attention-entropy@2"}
     assert list(table)[:4] == ["model", "arm", "seed", "corpus"]
     assert (table["method"][0], table["scale"][0]) == ("none", 1.0) and (table["method"] == "none").sum() == 12
     set_rope(tiny_model, make_rope("yarn", scale=8, original_context=64, head_dim=16))

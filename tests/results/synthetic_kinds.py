@@ -158,7 +158,7 @@ def entropy(m: dict, effect: np.ndarray, rng: np.random.Generator) -> pd.DataFra
                     value += 0.2 * head - 0.1 + rng.normal(0, 0.002)
                     row = {"method": method, "scale": scale, "document": name, "layer": layer, "head": head}
                     rows.append(row | {"length": L, "entropy": value, "normalised_entropy": value / 5})
-    return pd.DataFrame(rows).assign(corpus="math", protocol="attention-entropy@1")
+    return pd.DataFrame(rows).assign(corpus="math", protocol="attention-entropy@2")
 
 
 def passkey_official(

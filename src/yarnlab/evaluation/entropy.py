@@ -1,4 +1,4 @@
-"""attention-entropy@1: how spread out the attention is, by layer and head, under each method and scale.
+"""attention-entropy@2: how spread out the attention is, by layer and head, under each method and scale.
 
 The paper explains its temperature by the entropy of the attention, which interpolation is said to raise (§3.4), and
 does not measure it. Here each query's weights are seen inside the attention itself, block by block, so that no
@@ -36,7 +36,7 @@ class Entropy(Evaluation):
 
     kind = "entropy"
     order = 9
-    PROTOCOL = "attention-entropy@1"
+    PROTOCOL = "attention-entropy@2"
     SWEEPS = "methods"
     COLUMNS = "corpus method scale document layer head length entropy normalised_entropy"
 
