@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from yarnlab import cli, tracking
+from yarnlab import cli
 from yarnlab.errors import EXIT_INTERRUPTED
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.provenance import replacing, sha256_of
 from yarnlab.stages.finished import kept_run, restore
 from yarnlab.stages.run import StageRun, stage_run
+from yarnlab.tracking import records
 from yarnlab.tracking.records import load_records
 
 
@@ -45,7 +46,7 @@ def test_a_kill_right_after_the_manifest_costs_nothing(tmp_path, monkeypatch):
 
     table = tmp_path / "evaluations/passkey/base.parquet"
     run = StageRun(tmp_path, "passkey", "base", {}, "code", table.with_suffix(".manifest.json"), state="key")
-    monkeypatch.setattr(tracking, "record_end", killed)
+    monkeypatch.setattr(records, "record_end", killed)
     with pytest.raises(KeyboardInterrupt), kept_run(run):
         with replacing(table) as temporary:
             temporary.write_text("good")
@@ -107,7 +108,7 @@ def full(*_: object, **__: object) -> None:
 
 @pytest.mark.parametrize("error", [EvaluationError("not finite"), KeyboardInterrupt()])
 def test_a_failure_that_can_not_be_recorded_is_still_that_failure(tmp_path, monkeypatch, error):
-    monkeypatch.setattr(tracking, "record_end", full)
+    monkeypatch.setattr(records, "record_end", full)
     with pytest.raises(type(error)) as raised:
         run_stage(tmp_path, "half", error)
     assert raised.value is error
@@ -115,7 +116,7 @@ def test_a_failure_that_can_not_be_recorded_is_still_that_failure(tmp_path, monk
 
 def test_a_finished_stage_whose_end_can_not_be_recorded_has_finished(tmp_path, monkeypatch, capsys):
     """Its manifest is there, and one line says what MLflow will lack."""
-    monkeypatch.setattr(tracking, "record_end", full)
+    monkeypatch.setattr(records, "record_end", full)
     run_stage(tmp_path, "good")
     assert (tmp_path / "evaluations/passkey/base.manifest.json").exists()
     assert "warning: passkey base is made; MLflow won't see its end: [Errno 28]" in capsys.readouterr().err

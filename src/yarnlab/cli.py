@@ -458,18 +458,18 @@ def gallery(
 @app.command("init-tracking")
 def init_tracking(results: Results = Path("results")) -> None:
     """Create or upgrade the MLflow database, before anything uses it."""
-    from yarnlab import tracking
+    from yarnlab.tracking.store import initialise
 
-    tracking.initialise(results)
+    initialise(results)
 
 
 @app.command()
 def publish(study_dir: StudyDir) -> None:
     """Copy to MLflow whatever it does not have yet; a dead server costs a warning."""
-    from yarnlab import tracking
+    from yarnlab.tracking import publication
 
-    result = tracking.publish(study_dir)
-    tracking.write_runs(study_dir, result)
+    result = publication.publish(study_dir)
+    publication.write_runs(study_dir, result)
     if result.warning:
         print(f"warning: {result.warning}", file=sys.stderr)
     print(f"MLflow: {result.published} runs published, {result.pending} pending")
@@ -478,14 +478,14 @@ def publish(study_dir: StudyDir) -> None:
 @app.command()
 def mirror(study_dir: StudyDir, parent: Annotated[int, typer.Option(help="Stop when this process has ended.")]) -> None:
     """Keep MLflow up to date with a running study (started by the workflow)."""
-    from yarnlab import tracking
+    from yarnlab.tracking.mirror import follow
 
-    tracking.follow(study_dir, parent_pid=parent)
+    follow(study_dir, parent_pid=parent)
 
 
 @app.command()
 def dashboard(results: Results = Path("results"), port: int = 5000) -> None:
     """Serve the MLflow dashboard on 127.0.0.1 and print links to the runs of every study."""
-    from yarnlab import tracking
+    from yarnlab.tracking.dashboard import serve
 
-    tracking.serve(results, port=port)
+    serve(results, port=port)

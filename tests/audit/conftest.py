@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 from results.synthetic import write_study
 
-from yarnlab import tracking
 from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.progress import Progress
 from yarnlab.provenance import read_json, write_record
@@ -19,6 +18,7 @@ from yarnlab.results.report.render import write_report
 from yarnlab.stages.finished import kept_run
 from yarnlab.stages.layout import Layout
 from yarnlab.stages.run import StageRun
+from yarnlab.tracking import records
 from yarnlab.training import checkpoint
 from yarnlab.training.checkpoint_files import UNFINISHED
 from yarnlab.training.parallel import Group
@@ -79,7 +79,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
         table = layout.evaluation(KIND, name)
         make(folder, KIND, name, [table], (made, layout.corpus("math") / "manifest.json"))
         planned += [("train", name), (KIND, name)]
-    tracking.write_plan(folder, planned)
+    records.write_plan(folder, planned)
     (folder / "logs").mkdir()
     (folder / "logs" / "analyse.log").write_text("said\n")
     finish(folder)

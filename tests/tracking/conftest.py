@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 from mlflow.entities import ViewType
 
-from yarnlab import tracking
 from yarnlab.provenance import write_record
+from yarnlab.tracking import publication, records
 from yarnlab.tracking.executions import start_execution
+from yarnlab.tracking.store import initialise, tracking_uri
 
 
 @dataclass
@@ -35,7 +36,7 @@ class StudyOnDisk:
             "manifest": f"models/{name}/manifest.json",
             "metrics_file": f"training/{name}.jsonl",
         }
-        return tracking.record_start(self.directory, **(record | changes))
+        return records.record_start(self.directory, **(record | changes))
 
     def step(self, step: int, name: str = "base", **values: Any) -> None:
         line = {
@@ -58,7 +59,7 @@ class StudyOnDisk:
             self.write_manifest(f"models/{name}/manifest.json", **manifest)
             config = {"architectures": ["LlamaForCausalLM"]}
             (self.directory / "models" / name / "config.json").write_text(json.dumps(config))
-        tracking.record_end(self.directory, "train", name, error=error)
+        records.record_end(self.directory, "train", name, error=error)
 
     def evaluate(self, kind: str, metrics: dict[str, float], name: str = "base", **manifest: Any) -> str:
         """One evaluation from start to end; its settings decide whether it is another execution."""
@@ -67,7 +68,7 @@ class StudyOnDisk:
         tags = {"model": name, "arm": name, "method": "yarn", "scale": "4.0"}
         run = self.start(name, stage=kind, spec=spec, manifest=path, metrics_file=None, tags=tags)
         self.write_manifest(path, metrics=metrics, **manifest)
-        tracking.record_end(self.directory, kind, name)
+        records.record_end(self.directory, kind, name)
         return run
 
     def execute(self, started: str | None = None) -> None:
@@ -135,7 +136,7 @@ class Store:
         return sorted(point.step for point in self.client.get_metric_history(self.run().info.run_id, metric))
 
 
-def done(result: tracking.PublishResult) -> tuple[int, int, str | None]:
+def done(result: publication.PublishResult) -> tuple[int, int, str | None]:
     """Runs that a publication brought up to date, runs that it did not, and why."""
     return result.published, result.pending, result.warning
 
@@ -146,7 +147,7 @@ def migrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         results = tmp_path_factory.mktemp("results")
-        tracking.initialise(results)
+        initialise(results)
     return results / "mlflow.db"
 
 
@@ -162,7 +163,7 @@ def study(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StudyOnDisk:
 @pytest.fixture
 def store(study: StudyOnDisk, migrated: Path) -> Store:
     shutil.copy(migrated, study.directory.parent / "mlflow.db")
-    return Store(tracking.tracking_uri(study.directory.parent))
+    return Store(tracking_uri(study.directory.parent))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ CLOSE_ASSISTANT = (
 @contextmanager
 def dashboard(results: Path, port: int = 0) -> Iterator[dict[str, str]]:
     """`yarnlab dashboard` in a process of its own, stopped by SIGINT; yields what it prints: {study: link}, '' is its own."""
-    code = f"from pathlib import Path; from yarnlab import tracking; tracking.serve(Path({str(results)!r}), port={port or 5400})"
+    code = f"from pathlib import Path; from yarnlab.tracking.dashboard import serve; serve(Path({str(results)!r}), port={port or 5400})"
     server = subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE, text=True)
     assert server.stdout is not None
     links = {}

@@ -15,7 +15,8 @@ import pytest
 from tracking.conftest import Store, done
 from tracking.test_models import DATA
 
-from yarnlab import tracking
+from yarnlab.tracking import publication
+from yarnlab.tracking.system import sampled
 
 
 def files(folder, address):
@@ -136,10 +137,10 @@ def publish_all(study):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "60")
         for count in range(1, 60):
-            if not tracking.publish(study.directory, deadline_s=30).pending:
-                assert done(tracking.publish(study.directory, deadline_s=30)) == (0, 0, None)
+            if not publication.publish(study.directory, deadline_s=30).pending:
+                assert done(publication.publish(study.directory, deadline_s=30)) == (0, 0, None)
                 return count
-    raise AssertionError(tracking.publish(study.directory).warning)
+    raise AssertionError(publication.publish(study.directory).warning)
 
 
 def train(study, number, steps, wait=lambda: None):
@@ -147,7 +148,7 @@ def train(study, number, steps, wait=lambda: None):
     name, parent = f"model{number}", f"model{number - 1}" if number else ""
     tags = {"model": name, "arm": name, "method": "yarn", "scale": "4", "parent": parent}
     study.start(name, tags=tags, artifacts=[f"tables/{name}.csv"])
-    with tracking.sampled(study.directory, f"train.{name}"):
+    with sampled(study.directory, f"train.{name}"):
         for step in range(1, steps):
             study.step(step, name, tokens=10 * step)
             if wait():

@@ -13,7 +13,7 @@ import pytest
 from tracking.conftest import Store, done
 from tracking.stores import assert_same, everything, publish_all, served, train
 
-from yarnlab import tracking
+from yarnlab.tracking import publication
 
 
 @contextmanager
@@ -109,7 +109,7 @@ def test_a_server_with_a_login(study, folder, use_uri, closed_port, monkeypatch)
             if user:
                 monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", user)
                 monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", password)
-            refused = tracking.publish(study.directory)
+            refused = publication.publish(study.directory)
             assert (refused.published, refused.pending) == (0, 1)
             assert re.search("401|authenticat", refused.warning, re.I) and str(password) not in refused.warning
         monkeypatch.setenv("MLFLOW_TRACKING_PASSWORD", "password-of-admin")
@@ -119,4 +119,4 @@ def test_a_server_with_a_login(study, folder, use_uri, closed_port, monkeypatch)
         monkeypatch.delenv("MLFLOW_TRACKING_USERNAME")
         monkeypatch.delenv("MLFLOW_TRACKING_PASSWORD")
         use_uri(uri.replace("//", "//admin:password-of-admin@"))
-        assert done(tracking.publish(study.directory)) == (0, 0, None)
+        assert done(publication.publish(study.directory)) == (0, 0, None)

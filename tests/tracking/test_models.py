@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from yarnlab import tracking
+from yarnlab.tracking import publication
 
 DATA = [{"name": "math", "digest": "e" * 64, "context": "training", "source": "sympy"}]
 
@@ -19,7 +19,7 @@ def test_a_model_has_its_lineage_data_and_metrics(study, store):
     """base → s16 → s32: each run has its parent's model as input and its own as output; the page says so with links."""
     for name, parent, nll in (("base", "", 4.0), ("s16", "base", 3.0), ("s32", "s16", 3.5)):
         child(study, name, parent, nll)
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     models = store.models()
     for name, parent in (("s16", "base"), ("s32", "s16")):
         run = store.client.get_run(store.run(name).info.run_id)
@@ -34,10 +34,10 @@ def test_a_model_has_its_lineage_data_and_metrics(study, store):
     }
     best = store.client.get_model_version_by_alias("yarnlab-micro", "best")
     assert best.source == f"models:/{models['s16'].model_id}"
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     assert store.client.get_model_version_by_alias("yarnlab-micro", "best").version == best.version
     child(study, "s64", "s32", 2.0)
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     now_best = store.client.get_model_version_by_alias("yarnlab-micro", "best")
     assert now_best.source == f"models:/{store.models()['s64'].model_id}"
 
@@ -57,7 +57,7 @@ def test_mlflow_loads_a_model_from_where_its_weights_are(study, store, use_uri):
     model.save_pretrained(study.directory / "models" / "base")
     words = Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="a"))
     PreTrainedTokenizerFast(tokenizer_object=words).save_pretrained(study.directory / "models" / "base")
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     (place,) = (study.directory.parent / "mlartifacts").rglob("MLmodel")
     assert not list(place.parent.rglob("*.safetensors"))
     loaded = mlflow.transformers.load_model(str(place.parent), return_type="components")

@@ -13,7 +13,7 @@ import pytest
 from tracking.conftest import done
 from tracking.stores import assert_same, everything, publish_all, served, train
 
-from yarnlab import tracking
+from yarnlab.tracking import publication
 
 INSTALLED = [*map(str, Path("/usr/lib/postgresql").glob("*/bin")), os.environ["PATH"]]
 PG_CTL = shutil.which("pg_ctl", path=os.pathsep.join(INSTALLED))
@@ -69,13 +69,13 @@ def test_a_postgres_database_has_what_sqlite_has(study, folder, use_uri, closed_
             assert publish_all(study) == 1  # and a second time, which finds nothing to do
             found = everything(server, place)
         use_uri(uri)
-        assert done(tracking.publish(study.directory)) == (0, 0, None)
+        assert done(publication.publish(study.directory)) == (0, 0, None)
         study.evaluate("passkey", {"passkey/64": 1.0}, "model0")
-        assert done(tracking.publish(study.directory)) == (1, 0, None)
-        assert tracking.publication_state(study.directory) == f"{uri.replace('yarnlab:secret', '***')} 0"
+        assert done(publication.publish(study.directory)) == (1, 0, None)
+        assert publication.publication_state(study.directory) == f"{uri.replace('yarnlab:secret', '***')} 0"
         stop()
         began = time.monotonic()
-        dead = tracking.publish(study.directory)
+        dead = publication.publish(study.directory)
         assert (dead.pending, "***@127.0.0.1" in dead.warning, "secret" in dead.warning) == (1, True, False)
         assert time.monotonic() - began < 3.5
     (study.directory / "tracking" / "records" / "passkey.model0.json").unlink()

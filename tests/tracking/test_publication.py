@@ -10,18 +10,19 @@ from pathlib import Path
 import pytest
 from tracking.conftest import done
 
-from yarnlab import tracking
 from yarnlab.provenance import SELF_SHA256, read_record, write_record
+from yarnlab.tracking import publication, records
+from yarnlab.tracking.system import sampled
 
 
 def test_recording_a_stage_imports_no_mlflow(tmp_path):
     """A stage's records cost a JSON file, not the seconds that importing MLflow takes."""
     code = f"""if True:
-        import sys; from pathlib import Path; from yarnlab import tracking
+        import sys; from pathlib import Path; from yarnlab.tracking import dashboard, mirror, records, system
         study = Path({str(tmp_path)!r})
-        tracking.record_start(study, stage="train", name="base", study="micro", study_sha256="", spec={{}},
+        records.record_start(study, stage="train", name="base", study="micro", study_sha256="", spec={{}},
                               tags={{}}, manifest="manifest.json")
-        tracking.record_end(study, "train", "base")
+        records.record_end(study, "train", "base")
         heavy = {{"mlflow", "torch", "pandas", "pydantic"}}
         print(sorted(heavy & set(sys.modules)))"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -63,7 +64,7 @@ def test_a_finished_stage_is_in_mlflow_with_everything(study, store):
         seconds=12.0,
         datasets=[{"name": "math", "digest": "d" * 64, "context": "training", "source": "sympy"}],
     )
-    result = tracking.publish(study.directory)
+    result = publication.publish(study.directory)
     assert done(result) == (1, 0, None)
 
     run = store.run()
@@ -89,7 +90,7 @@ def test_a_finished_stage_is_in_mlflow_with_everything(study, store):
     url_path = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
     where = {"run_id": run.info.run_id, "url_path": url_path}
     assert result.runs == {"train.base": where}
-    tracking.write_runs(study.directory, result)
+    publication.write_runs(study.directory, result)
     written = read_record(study.directory / "tracking" / "runs.json")
     assert {**result.runs, SELF_SHA256: written[SELF_SHA256]} == written
 
@@ -102,7 +103,7 @@ def test_evaluations_are_curves_on_their_models_run(study, store):
     study.evaluate("perplexity", {"nll/64": 3.0, "nll/256": 2.0, "nll/512": 4.0, "perplexity/64": 20.0}, datasets=data)
     study.evaluate("temperature", {"best_factor/2": 1.1, "best_factor/4": 1.2})
     study.evaluate("context", {"gain/far": 0.5, "context/64": 0.1})
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     assert store.curve("perplexity/nll") == {64: 3.0, 256: 2.0, 512: 4.0}
     assert store.curve("perplexity") == {64: 20.0}
     assert store.curve("temperature/best_factor") == {2: 1.1, 4: 1.2}
@@ -132,19 +133,19 @@ def test_executions_are_the_parents_of_what_started_in_them(study, store, monkey
     (study.directory / "analysis.json").write_text(json.dumps({"ended": "2090-01-01T00:00:00.000Z"}))
     (study.directory / "claims.json").write_text(json.dumps({"counts": {"paper": {"holds": 3, "holds in part": 1}}}))
     (study.directory / "report.html").write_text("<p>held</p>")
-    assert done(tracking.publish(study.directory)) == (3, 0, None)
+    assert done(publication.publish(study.directory)) == (3, 0, None)
     killed, running = (store.run(f"micro 2020-01-0{day} 00:00:00") for day in (1, 2))
     assert (killed.info.status, running.info.status, running.data.metrics) == ("KILLED", "RUNNING", {})
     assert store.run().data.tags["mlflow.parentRunId"] == running.info.run_id
     assert {"host", "command", "mlflow.user", "mlflow.source.git.commit"} <= running.data.tags.keys()
     at("2090-01-02T00:00:00.000Z")
     executions.end_execution(study.directory)
-    assert done(tracking.publish(study.directory)) == (1, 0, None)
+    assert done(publication.publish(study.directory)) == (1, 0, None)
     ended = store.run("micro 2020-01-02 00:00:00")
     counts = {"verdicts/paper/holds": 3, "verdicts/paper/holds in part": 1}
     assert (ended.info.status, ended.data.metrics) == ("FINISHED", counts)
     assert (store.artifacts(ended) / "report.html").read_text() == "<p>held</p>"
-    assert done(tracking.publish(study.directory)) == (0, 0, None)
+    assert done(publication.publish(study.directory)) == (0, 0, None)
 
 
 def test_the_stages_of_no_model_are_one_run(study, store):
@@ -153,8 +154,8 @@ def test_the_stages_of_no_model_are_one_run(study, store):
             name, stage="corpus", tags={}, spec={"documents": 3}, metrics_file=None, manifest=f"data/{name}.json"
         )
         study.write_manifest(f"data/{name}.json", metrics={"tokens": 7})
-        tracking.record_end(study.directory, "corpus", name)
-    tracking.publish(study.directory)
+        records.record_end(study.directory, "corpus", name)
+    publication.publish(study.directory)
     run = store.run("data")
     assert run.data.params == {"corpus.math.documents": "3", "corpus.train.documents": "3"}
     assert run.data.metrics == {"corpus.math/tokens": 7, "corpus.train/tokens": 7}
@@ -163,10 +164,10 @@ def test_the_stages_of_no_model_are_one_run(study, store):
 def test_samples_of_the_machine_are_system_metrics(study, store):
     """Taken while the stage runs, on disk first; MLflow shows what begins with system/ on a page of its own."""
     study.start()
-    with tracking.sampled(study.directory, "train.base"):
+    with sampled(study.directory, "train.base"):
         time.sleep(0.1)
     study.end()
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     points = store.client.get_metric_history(store.run().info.run_id, "system/cpu_utilization_percentage")
     assert [point.step for point in points] == [0]
     assert 0 < store.run().data.metrics["system/system_memory_usage_percentage"] <= 100
@@ -178,12 +179,12 @@ def test_publishing_again_changes_nothing(study, store):
     for step in range(1, 800):
         study.step(step)
     study.end(metrics={"perplexity": 2.0})
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     before = store.run().info.run_id, store.steps(), store.steps("perplexity"), store.run().data.params
     assert (len(before[1]), len(before[3])) == (799, 230)
-    assert done(tracking.publish(study.directory)) == (0, 0, None)
+    assert done(publication.publish(study.directory)) == (0, 0, None)
     store.client.delete_tag(store.run().info.run_id, "yarnlab.published")
-    assert tracking.publish(study.directory).published == 1
+    assert publication.publish(study.directory).published == 1
     assert (
         store.run().info.run_id,
         store.steps(),
@@ -195,15 +196,15 @@ def test_publishing_again_changes_nothing(study, store):
 def test_a_running_stage_is_followed_line_by_line(study, store):
     """Each complete line is sent once; a half-written one waits, and an unreadable one is passed over."""
     study.start()
-    assert tracking.publish(study.directory).published == 1
+    assert publication.publish(study.directory).published == 1
     study.step(1)
     study.write_metrics('{"step": 2, "lo')
-    assert tracking.publish(study.directory).published == 1
+    assert publication.publish(study.directory).published == 1
     assert store.steps() == [1]
-    assert tracking.publish(study.directory).published == 0
+    assert publication.publish(study.directory).published == 0
     study.write_metrics('ss": 0.5}\nnot json\n[3]\n')
     study.step(4)
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     assert (store.steps(), store.run().info.status) == ([1, 2, 4], "RUNNING")
 
 
@@ -212,15 +213,15 @@ def test_a_failed_run_goes_on_where_it_stopped(study, store):
     study.start()
     study.step(1)
     study.end(error="RuntimeError: loss is nan")
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     failed = store.run()
     assert (failed.info.status, failed.data.tags["error"]) == ("FAILED", "train: RuntimeError: loss is nan")
     study.start()
     study.step(2)
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     assert (store.run().info.status, "error" in store.run().data.tags) == ("RUNNING", False)
     study.end()
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     assert (store.run().info.run_id, store.run().info.status) == (failed.info.run_id, "FINISHED")
     assert store.steps() == [1, 2]
 
@@ -230,21 +231,21 @@ def test_a_failure_between_two_publications_is_not_overlooked(study, store):
     for error in ("first", "second"):
         study.start()
         study.end(error=error)
-        tracking.publish(study.directory)
+        publication.publish(study.directory)
         assert (store.run().info.status, store.run().data.tags["error"]) == ("FAILED", f"train: {error}")
 
 
 def test_a_rerun_is_another_run(study, store):
     """Running a stage anew adds a run; that of an execution that died, or was made again, is out of sight."""
     study.start()
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     study.start(spec={"changed": True})
     study.end()
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     assert (store.run().info.status, store.trash()) == ("FINISHED", ["base"])
     study.start(spec={"changed": True})
     study.end()
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     assert (store.run().info.status, store.trash()) == ("FINISHED", ["base", "base"])
 
 
@@ -253,17 +254,17 @@ def test_what_mlflow_lost_is_published_again(study, store, migrated):
     """A replaced or deleted database is filled again from disk; an experiment that was deleted is back with its runs."""
     study.start()
     study.end()
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     database = study.directory.parent / "mlflow.db"
     database.write_bytes(migrated.read_bytes())
     assert store.experiment is None
-    assert tracking.publish(study.directory).published == 1
+    assert publication.publish(study.directory).published == 1
     published = store.run().info
     store.client.delete_experiment(published.experiment_id)
-    assert tracking.publish(study.directory).pending == 0  # it is restored, and its runs with it
+    assert publication.publish(study.directory).pending == 0  # it is restored, and its runs with it
     assert store.run().info.run_id == published.run_id and store.run().info.status == "FINISHED"
     database.unlink()
-    assert tracking.publish(study.directory).published == 1
+    assert publication.publish(study.directory).published == 1
     assert store.run().info.status == "FINISHED"
 
 
@@ -271,11 +272,11 @@ def test_a_run_that_was_deleted_while_it_ran_is_made_again(study, store):
     """The stage goes on in a new run with the whole curve; the old one is left alone."""
     study.start()
     study.step(1)
-    tracking.publish(study.directory)
+    publication.publish(study.directory)
     deleted = store.run().info.run_id
     store.client.delete_run(deleted)
     study.step(2)
-    assert done(tracking.publish(study.directory)) == (1, 0, None)
+    assert done(publication.publish(study.directory)) == (1, 0, None)
     assert (store.run().info.run_id != deleted, store.steps()) == (True, [1, 2])
 
 
@@ -288,12 +289,12 @@ def test_one_bad_record_does_not_hold_up_the_others(study, store):
     study.end("good")
     (record.parent / "empty.json").write_text("")
     (record.parent / "old.json").write_text("{}")
-    result = tracking.publish(study.directory)
+    result = publication.publish(study.directory)
     assert (result.published, result.pending) == (1, 1)
     assert "bad: " in result.warning
 
 
 def test_a_study_without_records_needs_no_mlflow(study):
     """Nothing to publish: no database is made, no file is written."""
-    assert done(tracking.publish(study.directory)) == (0, 0, None)
+    assert done(publication.publish(study.directory)) == (0, 0, None)
     assert list(Path(study.directory.parent).rglob("*")) == [study.directory]

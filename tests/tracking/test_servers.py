@@ -18,8 +18,9 @@ from urllib.request import urlopen
 import pytest
 from tracking.conftest import done
 
-from yarnlab import tracking
 from yarnlab.tracking import mirror, publication
+from yarnlab.tracking.dashboard import serve
+from yarnlab.tracking.store import initialise
 
 
 @pytest.mark.parametrize("kind", ["closed", "silent"])
@@ -30,13 +31,13 @@ def test_a_dead_server_costs_a_warning_and_its_deadline(study, store, use_uri, r
     study.end()
     use_uri(f"http://me:secret@127.0.0.1:{request.getfixturevalue(f'{kind}_port')}")
     begin = time.monotonic()
-    result = tracking.publish(study.directory, deadline_s=2)
+    result = publication.publish(study.directory, deadline_s=2)
     assert time.monotonic() - begin < 2
     assert (result.published, result.pending, result.runs) == (0, 1, {})
     assert "***@127.0.0.1" in result.warning and "secret" not in result.warning
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert done(tracking.publish(study.directory)) == (1, 0, None)
+    assert done(publication.publish(study.directory)) == (1, 0, None)
     assert (store.run().info.status, store.steps()) == ("FINISHED", [1])
 
 
@@ -66,7 +67,7 @@ def test_a_server_that_fails_after_its_health_check(study, use_uri, capfd, monke
         threading.Thread(target=server.serve_forever, daemon=True).start()
         use_uri(f"http://me:secret@127.0.0.1:{server.server_address[1]}")
         begin = time.monotonic()
-        result = tracking.publish(study.directory)
+        result = publication.publish(study.directory)
         took = time.monotonic() - begin
         release.set()
         server.shutdown()
@@ -80,9 +81,9 @@ def test_a_server_that_fails_after_its_health_check(study, use_uri, capfd, monke
 def test_initialise_never_fails_a_study(study, use_uri, closed_port, capsys):
     """A dead server and an impossible database are a warning on stderr, without the password."""
     use_uri(f"http://me:secret@127.0.0.1:{closed_port}")
-    tracking.initialise(study.directory.parent)
+    initialise(study.directory.parent)
     use_uri("sqlite:////dev/null/mlflow.db")
-    tracking.initialise(study.directory.parent)
+    initialise(study.directory.parent)
     first, second = capsys.readouterr().err.splitlines()
     assert "***@127.0.0.1" in first and "secret" not in first
     assert "/dev/null/mlflow.db" in second
@@ -104,7 +105,7 @@ def test_initialise_upgrades_an_old_database(study, migrated):
             return connection.execute(query).fetchall()
 
     ask(database, "INSERT INTO experiments VALUES (7, 'old', '/tmp/old', 'active')")
-    tracking.initialise(study.directory.parent)
+    initialise(study.directory.parent)
     assert ask(database, "SELECT name FROM experiments WHERE experiment_id = 7") == [("old",)]
     version = "SELECT version_num FROM alembic_version"
     assert ask(database, version) == ask(migrated, version)
@@ -116,7 +117,7 @@ def test_a_database_that_is_up_to_date_is_not_replaced(study, store):
     """A dashboard that has it open would go on to show the old file."""
     database = study.directory.parent / "mlflow.db"
     before = database.stat()
-    tracking.initialise(study.directory.parent)
+    initialise(study.directory.parent)
     after = database.stat()
     assert (after.st_ino, after.st_mtime_ns) == (before.st_ino, before.st_mtime_ns)
 
@@ -128,7 +129,7 @@ def followed(study, monkeypatch, **options):
     output = io.StringIO()
     parent = subprocess.Popen(["sleep", "1000"])
     options = {"parent_pid": parent.pid, "interval_s": 0.1} | options
-    follower = threading.Thread(target=tracking.follow, args=(study.directory,), kwargs=options)
+    follower = threading.Thread(target=mirror.follow, args=(study.directory,), kwargs=options)
     with redirect_stdout(output):
         follower.start()
         try:
@@ -176,7 +177,7 @@ def test_the_mirror_outlives_a_dead_server(study, store, monkeypatch, use_uri, c
     assert gaps[2] > 1.5 * gaps[0]
     assert output.getvalue().count("\n") == 2
     assert store.run().info.status == "FINISHED"
-    assert tracking.publication_state(study.directory) == "mlflow.db 0"
+    assert publication.publication_state(study.directory) == "mlflow.db 0"
 
 
 def test_one_follower_per_study(study, monkeypatch):
@@ -210,7 +211,7 @@ def test_who_waits_for_the_database_is_next(study, store, monkeypatch):
     monkeypatch.setattr(publication, "_send", starved)
     with followed(study, monkeypatch):
         wait_for(lambda: store.runs())
-        result = tracking.publish(study.directory)
+        result = publication.publish(study.directory)
         monkeypatch.setattr(publication, "_send", send)
         assert (result.pending, result.warning) == (0, None)
         assert result.published > 10
@@ -227,7 +228,7 @@ def test_starting_the_mirror_is_quick_and_detached(study, monkeypatch):
 
     monkeypatch.setattr(subprocess, "Popen", replacement)
     begin = time.monotonic()
-    tracking.start_mirror(study.directory, [("train", "base")])
+    mirror.start_mirror(study.directory, [("train", "base")])
     assert time.monotonic() - begin < 0.5
     ((command, _),) = started
     assert command[1:4] == ["-m", "yarnlab", "mirror"]
@@ -240,10 +241,10 @@ def test_starting_the_mirror_is_quick_and_detached(study, monkeypatch):
 def test_the_dashboard_says_what_is_missing(study, use_uri, closed_port, capsys):
     """Without a database it names the command that makes one; for a server it prints the link."""
     with pytest.raises(SystemExit, match="snakemake"):
-        tracking.serve(study.directory.parent)
+        serve(study.directory.parent)
     study.start()
     use_uri(f"http://me:secret@127.0.0.1:{closed_port}")
-    tracking.serve(study.directory.parent)
+    serve(study.directory.parent)
     out, err = capsys.readouterr()
     assert out.splitlines() == [f"MLflow: http://127.0.0.1:{closed_port}"]
     assert "micro: not all is in MLflow" in err and "secret" not in err
@@ -253,8 +254,8 @@ def test_the_dashboard_says_what_is_missing(study, use_uri, closed_port, capsys)
 def dashboard(results, port):
     """`serve` in a process of its own, stopped by SIGINT; yields its link."""
     code = f"""if True:
-        from pathlib import Path; from yarnlab import tracking
-        tracking.serve(Path({str(results)!r}), port={port})"""
+        from pathlib import Path; from yarnlab.tracking.dashboard import serve
+        serve(Path({str(results)!r}), port={port})"""
     server = subprocess.Popen([sys.executable, "-uc", code], stdout=subprocess.PIPE, text=True)
     try:
         yield next(line for line in server.stdout if line.startswith("MLflow: ")).split()[1]
@@ -276,13 +277,13 @@ def test_a_real_server_shows_what_was_published_while_it_was_down(study, store, 
             use_uri(link)
             study.start()
             study.step(1)
-            assert tracking.publish(study.directory).published == 1
+            assert publication.publish(study.directory).published == 1
             study.step(2)
             study.end(metrics={"perplexity": 2.0})
-            assert done(tracking.publish(study.directory)) == (1, 0, None)
+            assert done(publication.publish(study.directory)) == (1, 0, None)
             store.uri = link
             store.client.delete_tag(store.run().info.run_id, "yarnlab.published")
-            assert tracking.publish(study.directory).published == 1
+            assert publication.publish(study.directory).published == 1
             assert (store.run().info.status, store.steps()) == ("FINISHED", [1, 2])
             manifest = store.client.download_artifacts(store.run().info.run_id, "models/base/manifest.json")
             with open(manifest) as file:
@@ -301,7 +302,7 @@ def test_the_dashboard_of_a_moved_folder_opens_its_artifacts(study, store, close
     (study.directory / "tables").mkdir()
     (study.directory / "tables" / "t.csv").write_text("a,b\n")
     study.end(metrics={"perplexity": 2.0})
-    run = tracking.publish(study.directory).runs["train.base"]["run_id"]
+    run = publication.publish(study.directory).runs["train.base"]["run_id"]
     moved = study.directory.parent.with_name("moved")
     study.directory.parent.rename(moved)
     with dashboard(moved, closed_port) as store.uri:

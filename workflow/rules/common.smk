@@ -6,7 +6,7 @@ from pathlib import Path
 SOURCE = Path(workflow.basedir) / "src"
 sys.path.insert(0, str(SOURCE))
 
-from yarnlab import fork_server, outdated, tracking
+from yarnlab import fork_server, outdated
 from yarnlab.cluster import slurm
 from yarnlab.cluster.coordinator import check_results, check_writable, raise_open_files, take_over
 from yarnlab.cluster.failures import explain
@@ -17,6 +17,8 @@ from yarnlab.machine.record import this_machine
 from yarnlab.processes import hold_environment
 from yarnlab.results.registry import paper_targets
 from yarnlab.study.evaluations import KINDS
+from yarnlab.tracking.mirror import start_mirror
+from yarnlab.tracking.publication import publication_state
 from yarnlab.workflow import Workflow
 
 hold_environment()
@@ -60,7 +62,7 @@ onstart:
                 file=sys.stderr,
             )
         this_machine()  # before anything else computes: it may have to be measured
-    tracking.start_mirror(Path(flow.root), flow.executions())
+    start_mirror(Path(flow.root), flow.executions())
     fork_server.start(local=workflow.local_exec)
 
 

@@ -40,6 +40,6 @@ rule publish:
         "../../envs/conda.yaml"
     params:
         results=flow.folder,
-        state=lambda wildcards: tracking.publication_state(Path(flow.root)),
+        state=lambda wildcards: publication_state(Path(flow.root)),
     shell:
         "python -m yarnlab publish --study-dir {params.results:q} 2>&1 | tee {log:q}"

@@ -19,9 +19,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from yarnlab import tracking
 from yarnlab.provenance import read_json, record_is_intact, remove_drafts, replacing, sha256_of, write_record
 from yarnlab.stages.run import StageRun, stage_run
+from yarnlab.tracking import records
 
 FORCED = "YARNLAB_FORCED"  # rules and files that a call of Snakemake asks to be made again, one a line; * for all
 MANIFEST, STEPS, RECORD = "manifest.json", "steps.jsonl", "record.json"
@@ -38,18 +38,18 @@ def kept_run(run: StageRun) -> Iterator[StageRun]:
     with stage_run(run, keep=lambda manifest: _keep(run, manifest)):
         yield run
     with suppress(OSError):  # what was kept has another time of the end, and else the same
-        write_record(_kept(run) / RECORD, tracking.read_record(run.study_dir, run.stage, run.name))
+        write_record(_kept(run) / RECORD, records.read_record(run.study_dir, run.stage, run.name))
 
 
 def _keep(run: StageRun, manifest: dict[str, Any]) -> None:
     """Keep what the execution `run` says of itself when it has finished; without room for that, nothing is kept."""
     kept = _kept(run)
-    record = tracking.read_record(run.study_dir, run.stage, run.name)
+    record = records.read_record(run.study_dir, run.stage, run.name)
     try:
         (kept / MANIFEST).unlink(missing_ok=True)
         if record:
             artifacts = [run.relative(path) for path in run.artifacts]
-            write_record(kept / RECORD, tracking.ended(record, error=None, artifacts=artifacts))
+            write_record(kept / RECORD, records.ended(record, error=None, artifacts=artifacts))
         if run.metrics_file is not None:
             _copy(run.metrics_file, kept / STEPS)
         write_record(kept / MANIFEST, manifest)  # last: what is kept counts if this is there
@@ -79,7 +79,7 @@ def restore(run: StageRun) -> bool:
     if run.metrics_file is not None:
         _copy(kept / STEPS, run.metrics_file)  # it may show an attempt that came after
     _copy(kept / MANIFEST, run.manifest)
-    tracking.restore_record(run.study_dir, record)  # last: if this is stopped before, the next start does it all again
+    records.restore_record(run.study_dir, record)  # last: if this is stopped before, the next start does it all again
     return True
 
 

@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from yarnlab import tracking
 from yarnlab.provenance import (
     git_state,
     hardware,
@@ -31,6 +30,8 @@ from yarnlab.provenance import (
     write_record,
 )
 from yarnlab.study.sections import digest
+from yarnlab.tracking import records
+from yarnlab.tracking.system import sampled
 
 
 @dataclass
@@ -85,7 +86,7 @@ def stage_run(run: StageRun, keep: Callable[[dict[str, Any]], None] | None = Non
     takes neither the place of the stage's own error nor a finished stage's manifest.
     """
     started, clock = now(), time.monotonic()
-    run.run = tracking.record_start(
+    run.run = records.record_start(
         run.study_dir,
         stage=run.stage,
         name=run.name,
@@ -100,7 +101,7 @@ def stage_run(run: StageRun, keep: Callable[[dict[str, Any]], None] | None = Non
     try:
         inputs = {project_path(path): sha256_of(path) for path in run.inputs}
         held = {project_path(path): digest(read_json(path).get("outputs")) for path in run.inputs}
-        with tracking.sampled(run.study_dir, f"{run.stage}.{run.name}"):
+        with sampled(run.study_dir, f"{run.stage}.{run.name}"):
             yield run
         manifest = _manifest(run, inputs, held, started, time.monotonic() - clock)
         if keep is not None:
@@ -108,11 +109,11 @@ def stage_run(run: StageRun, keep: Callable[[dict[str, Any]], None] | None = Non
         write_record(run.manifest, manifest)
     except BaseException as error:
         with suppress(OSError):
-            tracking.record_end(run.study_dir, run.stage, run.name, error=f"{type(error).__name__}: {error}")
+            records.record_end(run.study_dir, run.stage, run.name, error=f"{type(error).__name__}: {error}")
         raise
     artifacts = [run.relative(path) for path in run.artifacts]
     try:
-        tracking.record_end(run.study_dir, run.stage, run.name, artifacts=artifacts)
+        records.record_end(run.study_dir, run.stage, run.name, artifacts=artifacts)
     except OSError as error:
         print(f"warning: {run.stage} {run.name} is made; MLflow won't see its end: {error}", file=sys.stderr)
 

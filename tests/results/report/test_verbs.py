@@ -13,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from results.synthetic import write_study
-from yarnlab import cli, tracking
+from yarnlab import cli
 from yarnlab.provenance import read_json, write_json
 from yarnlab.results.claims.judge import write_claims
 from yarnlab.results.report import gallery as gallery_module
 from yarnlab.results.report.gallery import markers
 from yarnlab.results.results import load
+from yarnlab.tracking.dashboard import serve
 
 
 @pytest.fixture
@@ -79,7 +80,7 @@ def test_a_dashboard_on_another_port_says_what_to_tell_a_report(tmp_path: Path, 
         taken.listen()
         port = taken.getsockname()[1]
         with pytest.raises(SystemExit):
-            tracking.serve(tmp_path, port=port)
+            serve(tmp_path, port=port)
     out = capsys.readouterr().out
     assert f"Port {port} is in use" in out
     link = re.search(r"http://127\.0\.0\.1:(\d+) at the end of the page", out)
