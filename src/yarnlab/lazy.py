@@ -1,4 +1,4 @@
-"""numpy, pandas, torch, altair and scipy.stats, imported when something of them is first used.
+"""numpy, pandas, torch, altair, mlflow, its entities and scipy.stats, imported when something of them is first used.
 
 The Snakefile reads the kinds of evaluations and the registry of tables and figures at every start, on a cluster also in
 each job: without this it would import torch and pandas each time, seconds of it.
@@ -9,13 +9,15 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["alt", "np", "pd", "stats", "torch"]
+__all__ = ["alt", "entities", "mlflow", "np", "pd", "stats", "torch"]
 
 if TYPE_CHECKING:
     import altair as alt
+    import mlflow
     import numpy as np
     import pandas as pd
     import torch
+    from mlflow import entities
     from scipy import stats
 else:
 
@@ -26,5 +28,5 @@ else:
         def __getattr__(self, attribute: str) -> Any:
             return getattr(importlib.import_module(self._name), attribute)
 
-    alt, np, pd, torch = map(_Module, ("altair", "numpy", "pandas", "torch"))
-    stats = _Module("scipy.stats")
+    alt, mlflow, np, pd, torch = map(_Module, ("altair", "mlflow", "numpy", "pandas", "torch"))
+    entities, stats = _Module("mlflow.entities"), _Module("scipy.stats")

@@ -6,6 +6,8 @@ at step N of the curve `<kind>/name`: MLflow draws and compares perplexity by le
 original context L, at s·L and at its longest length are metrics of their own besides, for the columns of a table.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import re
@@ -13,14 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard
+from typing import Any, TypeGuard
 
+from yarnlab.lazy import entities
 from yarnlab.provenance import read_json
 from yarnlab.tracking.executions import Execution, load_executions, of_moment
 from yarnlab.tracking.records import Record, json_lines, load_records, record_name, system_file
-
-if TYPE_CHECKING:
-    from mlflow.entities import DatasetInput, Metric
 
 DATA = "data"
 """The run of the stages that are about no model: assets, tokenizer, corpora."""
@@ -52,9 +52,9 @@ class StudyRun:
     sent: Sent = field(default_factory=dict)
     tags: dict[str, str] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
-    metrics: list["Metric"] = field(default_factory=list)
-    measured: list["Metric"] = field(default_factory=list)
-    datasets: list["DatasetInput"] = field(default_factory=list)
+    metrics: list[entities.Metric] = field(default_factory=list)
+    measured: list[entities.Metric] = field(default_factory=list)
+    datasets: list[entities.DatasetInput] = field(default_factory=list)
     files: list[str] = field(default_factory=list)
     model: dict[str, Any] = field(default_factory=dict)
 
@@ -199,7 +199,7 @@ def _text(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _line_metrics(lines: Iterable[Mapping[str, Any]], stage_ms: int, run_ms: int) -> list["Metric"]:
+def _line_metrics(lines: Iterable[Mapping[str, Any]], stage_ms: int, run_ms: int) -> list[entities.Metric]:
     """Every finite number of JSONL lines, at the time of its measurement: the same for the same lines.
 
     stage_ms, run_ms: when stage and run started. A sample of the machine has a time; its step is the second of the run.
@@ -248,20 +248,17 @@ def _landmarks(name: str, curve: Mapping[int, float], spec: Mapping[str, Any]) -
     return {f"{name} at {place}": curve[length] for place, length in places.items() if length in curve}
 
 
-def _metrics(values: Mapping[str, object], at_ms: int, step: int, **measured_on: str) -> list["Metric"]:
-    from mlflow.entities import Metric
-
+def _metrics(values: Mapping[str, object], at_ms: int, step: int, **measured_on: str) -> list[entities.Metric]:
     finite = {key: value for key, value in values.items() if _is_finite(value)}
-    return [Metric(_name(key), float(value), at_ms, step, **measured_on) for key, value in finite.items()]
+    return [entities.Metric(_name(key), float(value), at_ms, step, **measured_on) for key, value in finite.items()]
 
 
-def _dataset(data: Mapping[str, Any]) -> "DatasetInput":
+def _dataset(data: Mapping[str, Any]) -> entities.DatasetInput:
     """A data set of the manifest, with the beginning of its digest and what it was used for."""
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
     source = json.dumps({"uri": str(data.get("source", ""))})
-    dataset = Dataset(str(data["name"]), str(data["digest"])[:_MAX_DIGEST], source_type="local", source=source)
-    return DatasetInput(dataset, [InputTag("mlflow.data.context", str(data["context"]))] if data.get("context") else [])
+    dataset = entities.Dataset(str(data["name"]), str(data["digest"])[:_MAX_DIGEST], source_type="local", source=source)
+    context = [entities.InputTag("mlflow.data.context", data["context"])] if data.get("context") else []
+    return entities.DatasetInput(dataset, context)
 
 
 def _name(key: str) -> str:

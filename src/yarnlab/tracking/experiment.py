@@ -5,19 +5,18 @@ applications; `mlflow.note.content` is the description; `mlflow.sharedViewState.
 opened by `viewStateShareKey=<key>` in the address.
 """
 
+from __future__ import annotations
+
 import base64
 import json
 import re
 import zlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from yarnlab.lazy import entities, mlflow
 from yarnlab.provenance import read_json
 from yarnlab.tracking.store import SCHEME, is_server
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import Experiment
 
 _VIEW = "yarnlab"
 _COLUMNS = {
@@ -43,7 +42,7 @@ _CHARTS = (
 )
 
 
-def study_experiment(client: "MlflowClient", study_dir: Path, uri: str) -> "Experiment":
+def study_experiment(client: mlflow.MlflowClient, study_dir: Path, uri: str) -> entities.Experiment:
     """The study's experiment, made or brought back from MLflow's trash when needed, with its description and view.
 
     A new one has its artifacts below an address that does not name the folder's place, so the folder may move; a

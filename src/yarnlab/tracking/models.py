@@ -5,33 +5,33 @@ A model's artifacts are its tokenizer and a description that names the checkpoin
 argument `base_model_path` says so.
 """
 
+from __future__ import annotations
+
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from yarnlab.lazy import entities, mlflow
 from yarnlab.provenance import read_json
 from yarnlab.tracking.entities import StudyRun
 from yarnlab.tracking.store import artifact_repository
 
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
-
+Models = dict[str, "entities.LoggedModel"]
+"""{id of a run: its checkpoint}."""
 BEST = "best"
 """The alias of a study's model with the lowest NLL at the longest length."""
 _NLL = "perplexity/nll at longest"
 _NOTE = "mlflow.note.content"
 
 
-def models_of(client: "MlflowClient", experiment_id: str, runs: Collection[str]) -> dict[str, "LoggedModel"]:
+def models_of(client: mlflow.MlflowClient, experiment_id: str, runs: Collection[str]) -> Models:
     """{run: its checkpoint} of the runs with these ids, the one with the lowest NLL first.
 
     Of two checkpoints of a run, made because an answer came too late, one goes into MLflow's trash.
     """
-    models: dict[str, LoggedModel] = {}
+    models: Models = {}
     order = [{"field_name": f"metrics.{_NLL}"}]
     found = client.search_logged_models([experiment_id], max_results=1000, order_by=order)
     for model in sorted(found, key=lambda each: str(each.status) != "READY"):
@@ -42,18 +42,16 @@ def models_of(client: "MlflowClient", experiment_id: str, runs: Collection[str])
 
 
 def log_model(
-    client: "MlflowClient", study_dir: Path, uri: str, run: "Run", new: StudyRun, models: dict[str, "LoggedModel"]
+    client: mlflow.MlflowClient, study_dir: Path, uri: str, run: entities.Run, new: StudyRun, models: Models
 ) -> str | None:
     """Have the run's checkpoint in MLflow, once there is one, with its parent and the run's data; returns its id.
 
     models: those of the study by the ids of their runs, to which this one is added.
     """
-    from mlflow.entities import LoggedModelInput, LoggedModelOutput
-
     run_id, experiment = run.info.run_id, run.info.experiment_id
     parent = next((m for m in models.values() if new.model and m.name == new.tags.get("parent_model")), None)
     if new.datasets or parent:  # MLflow keeps once what is sent twice
-        inputs = [LoggedModelInput(parent.model_id)] if parent else []
+        inputs = [entities.LoggedModelInput(parent.model_id)] if parent else []
         client.log_inputs(run_id, datasets=new.datasets, models=inputs)
     if not new.model:
         return None
@@ -68,11 +66,11 @@ def log_model(
             artifact_repository(study_dir.parent, uri, model.artifact_location).log_artifacts(folder)
         models[run_id] = client.finalize_logged_model(model.model_id, "READY")
     if not (run.outputs and run.outputs.model_outputs):
-        client.log_outputs(run_id, [LoggedModelOutput(model.model_id, 0)])
+        client.log_outputs(run_id, [entities.LoggedModelOutput(model.model_id, 0)])
     return str(model.model_id)
 
 
-def _lineage(experiment_id: str, parent: "LoggedModel | None", new: StudyRun) -> str:
+def _lineage(experiment_id: str, parent: entities.LoggedModel | None, new: StudyRun) -> str:
     """A model's description: what it was made from, with links."""
     data = ", ".join(f"{data['name']} ({data['source']})" for data in new.model.get("datasets", [])) or "nothing"
     if parent is None:
@@ -82,18 +80,16 @@ def _lineage(experiment_id: str, parent: "LoggedModel | None", new: StudyRun) ->
     return f"Made from {link}{' ← ' + earlier if earlier else ''}; trained on {data}."
 
 
-def register_best(client: "MlflowClient", study_dir: Path, models: Iterable["LoggedModel"]) -> None:
+def register_best(client: mlflow.MlflowClient, study_dir: Path, models: Iterable[entities.LoggedModel]) -> None:
     """Have the alias `best` of the study's registered model name the first of `models` that has an NLL."""
-    from mlflow.exceptions import MlflowException
-
     best = next((m for m in models if any(metric.key == _NLL for metric in m.metrics or [])), None)
     if best is None:
         return
     source, name = f"models:/{best.model_id}", f"yarnlab-{study_dir.resolve().name}"
-    with suppress(MlflowException):  # there is none yet
+    with suppress(mlflow.exceptions.MlflowException):  # there is none yet
         if client.get_model_version_by_alias(name, BEST).source == source:
             return
-    with suppress(MlflowException):  # it is there
+    with suppress(mlflow.exceptions.MlflowException):  # it is there
         client.create_registered_model(name, description=f"The study's models with the lowest {_NLL} tokens.")
     # A version that was made, while its answer was lost, is there.
     there = (version for version in client.search_model_versions(f"name = '{name}'") if version.source == source)
@@ -103,13 +99,11 @@ def register_best(client: "MlflowClient", study_dir: Path, models: Iterable["Log
 
 def _describe(folder: Path, checkpoint: Path, model_id: str) -> None:
     """Write what MLflow's transformers flavor loads: MLmodel, and the tokenizer as its component."""
-    from mlflow.models import Model
-
     tokenizer = folder / "components" / "tokenizer"
     tokenizer.mkdir(parents=True)
     for file in checkpoint.glob("*token*.*"):
         shutil.copy(file, tokenizer)
-    model = Model(model_id=model_id)
+    model = mlflow.models.Model(model_id=model_id)
     model.add_flavor(
         "transformers",
         framework="pt",

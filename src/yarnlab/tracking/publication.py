@@ -10,6 +10,8 @@ Batches go through MLflow's asynchronous queue and are waited for: one that has 
 drops one that a server did not take.
 """
 
+from __future__ import annotations
+
 import json
 import math
 import os
@@ -17,18 +19,14 @@ import time
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from yarnlab.lazy import entities, mlflow
 from yarnlab.provenance import read_json, write_json, write_record
 from yarnlab.tracking import store
 from yarnlab.tracking.entities import Sent, StudyRun, study_runs, tell
 from yarnlab.tracking.experiment import study_experiment, view_path
-from yarnlab.tracking.models import log_model, models_of, register_best
+from yarnlab.tracking.models import Models, log_model, models_of, register_best
 from yarnlab.tracking.records import record_name
-
-if TYPE_CHECKING:
-    from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
 
 _PUBLISHED, _FOLDER, _NAME = "yarnlab.published", "yarnlab.folder", "yarnlab.name"
 _FOLDER_ID = Path("tracking", "folder.json")
@@ -112,8 +110,6 @@ def _is_lost(study_dir: Path) -> bool:
 
 def _publish_runs(study_dir: Path, uri: str, give_way: float) -> PublishResult:
     """Send everything that is missing, run by run until `give_way` (time.monotonic); the caller holds the lock."""
-    from mlflow.exceptions import MlflowException
-
     client = store.connect(uri)
     experiment_id = study_experiment(client, study_dir, uri).experiment_id
     result, wanted = PublishResult(view=view_path(experiment_id)), study_runs(study_dir)
@@ -136,7 +132,7 @@ def _publish_runs(study_dir: Path, uri: str, give_way: float) -> PublishResult:
         except Exception as error:
             result.pending += 1
             result.warning = result.warning or f"{each.name}: {_sentence(uri, error)}"
-            if store.is_server(uri) and type(error) is MlflowException:
+            if store.is_server(uri) and type(error) is mlflow.exceptions.MlflowException:
                 break  # no answer at all, where a RestException is one: the other runs would each wait for it in vain
             continue
         path = {"run_id": run.info.run_id, "url_path": f"#/experiments/{experiment_id}/runs/{run.info.run_id}"}
@@ -151,12 +147,12 @@ def _publish_runs(study_dir: Path, uri: str, give_way: float) -> PublishResult:
 
 
 def _tidied(
-    client: "MlflowClient", experiment_id: str, folder: str, wanted: dict[str, StudyRun]
-) -> tuple[dict[str, "Run"], dict[str, "LoggedModel"]]:
+    client: mlflow.MlflowClient, experiment_id: str, folder: str, wanted: dict[str, StudyRun]
+) -> tuple[dict[str, entities.Run], Models]:
     """The folder's runs by their names, and their checkpoints; whatever does not hold goes into MLflow's trash."""
     found = client.search_runs([experiment_id], f"tags.`{_FOLDER}` = '{folder}'", max_results=10_000)
     models = models_of(client, experiment_id, {run.info.run_id for run in found})
-    there: dict[str, Run] = {}
+    there: dict[str, entities.Run] = {}
     for run in sorted(found, key=lambda each: _PUBLISHED not in each.data.tags):
         name, run_id = run.data.tags[_NAME], run.info.run_id
         if name in there or name not in wanted or _is_superseded(_sent(run), wanted[name]):
@@ -175,20 +171,19 @@ def _is_superseded(sent: Sent, wanted: StudyRun) -> bool:
 
 
 def _send(
-    client: "MlflowClient", study_dir: Path, uri: str, run: "Run", new: StudyRun, models: dict[str, "LoggedModel"]
+    client: mlflow.MlflowClient, study_dir: Path, uri: str, run: entities.Run, new: StudyRun, models: Models
 ) -> bool:
     """Send what the run lacks, and note in it that it has it; says whether there was anything."""
-    from mlflow.entities import Metric, Param, RunTag
-
     run_id, there = run.info.run_id, run.data
-    tags = [RunTag(key, value) for key, value in new.tags.items() if there.tags.get(key) != value]
+    tags = [entities.RunTag(key, value) for key, value in new.tags.items() if there.tags.get(key) != value]
     if _sent(run) == new.sent and run.info.status == new.status and not tags:
         return False
     if "error" in there.tags and "error" not in new.tags:
         client.delete_tag(run_id, "error")
     model_id = log_model(client, study_dir, uri, run, new, models)
-    measured = (Metric.from_dictionary(metric.to_dictionary() | {"model_id": model_id}) for metric in new.measured)
-    params = [Param(key, value) for key, value in new.params.items() if key not in there.params]
+    of_model = {"model_id": model_id}
+    measured = (entities.Metric.from_dictionary(metric.to_dictionary() | of_model) for metric in new.measured)
+    params = [entities.Param(key, value) for key, value in new.params.items() if key not in there.params]
     if operations := client.log_batch(run_id, [*new.metrics, *measured], params, tags, synchronous=False):
         operations.wait()
     if new.files:
@@ -203,7 +198,7 @@ def _send(
     return True
 
 
-def _sent(run: "Run") -> Sent:
+def _sent(run: entities.Run) -> Sent:
     return dict(json.loads(run.data.tags.get(_PUBLISHED, "{}")))
 
 
