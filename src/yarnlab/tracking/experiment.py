@@ -42,7 +42,7 @@ _CHARTS = (
 )
 
 
-def study_experiment(client: mlflow.MlflowClient, study_dir: Path, uri: str) -> entities.Experiment:
+def study_experiment(client: mlflow.MlflowClient, study_dir: Path) -> entities.Experiment:
     """The study's experiment, made or brought back from MLflow's trash when needed, with its description and view.
 
     A new one has its artifacts below an address that does not name the folder's place, so the folder may move; a
@@ -54,7 +54,9 @@ def study_experiment(client: mlflow.MlflowClient, study_dir: Path, uri: str) -> 
         client.restore_experiment(experiment.experiment_id)
     if experiment is None:
         place = re.sub(r"[^\w.-]", "_", study_dir.resolve().name, flags=re.ASCII)
-        made = client.create_experiment(name, artifact_location=None if is_server(uri) else SCHEME + place)
+        made = client.create_experiment(
+            name, artifact_location=None if is_server(client.tracking_uri) else SCHEME + place
+        )
         experiment = client.get_experiment(made)
     for key, value in _tags(study_dir, experiment.creation_time).items():
         if experiment.tags.get(key) != value:

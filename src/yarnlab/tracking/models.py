@@ -42,7 +42,7 @@ def models_of(client: mlflow.MlflowClient, experiment_id: str, runs: Collection[
 
 
 def log_model(
-    client: mlflow.MlflowClient, study_dir: Path, uri: str, run: entities.Run, new: StudyRun, models: Models
+    client: mlflow.MlflowClient, study_dir: Path, run: entities.Run, new: StudyRun, models: Models
 ) -> str | None:
     """Have the run's checkpoint in MLflow, once there is one, with its parent and the run's data; returns its id.
 
@@ -63,7 +63,7 @@ def log_model(
     if str(model.status) != "READY":
         with tempfile.TemporaryDirectory() as folder:
             _describe(Path(folder), study_dir / "models" / name, model.model_id)
-            artifact_repository(study_dir.parent, uri, model.artifact_location).log_artifacts(folder)
+            artifact_repository(client, study_dir.parent, model.artifact_location).log_artifacts(folder)
         models[run_id] = client.finalize_logged_model(model.model_id, "READY")
     if not (run.outputs and run.outputs.model_outputs):
         client.log_outputs(run_id, [entities.LoggedModelOutput(model.model_id, 0)])

@@ -56,20 +56,15 @@ def publish(study_dir: Path, *, deadline_s: float = 3.5, patience_s: float = mat
     run is begun after `patience_s` seconds, when one is done: the lock of the database is held for that long, and
     whoever waits for it is next. What stays unpublished is not lost, the next call sends it.
     """
-    study_dir, problem = Path(study_dir), None
-    uri = store.tracking_uri(study_dir.parent)
     try:
-        if not study_runs(study_dir):
-            return PublishResult()
-        problem = store.unreachable(uri, deadline_s)
-        if not problem:
-            with store.database_lock(study_dir.parent).acquire(timeout=_LOCK_WAIT_S), store.mlflow_settings(uri):
+        if study_runs(study_dir):
+            with store.opened(study_dir.parent, deadline_s, _LOCK_WAIT_S) as uri:
                 if _is_lost(study_dir):
                     _count_failure(study_dir)  # `publication_state` has, and it stays so
-                return _publish_runs(study_dir, uri, time.monotonic() + patience_s)
+                return _publish_runs(store.connect(uri), study_dir, time.monotonic() + patience_s)
     except Exception as error:
-        problem = _sentence(uri, error)
-    return PublishResult(pending=1, warning=problem)
+        return PublishResult(pending=1, warning=store.sentence(study_dir.parent, error))
+    return PublishResult()
 
 
 def write_runs(study_dir: Path, result: PublishResult) -> None:
@@ -108,10 +103,9 @@ def _is_lost(study_dir: Path) -> bool:
     return database is not None and not database.exists() and (study_dir / _FOLDER_ID).exists()
 
 
-def _publish_runs(study_dir: Path, uri: str, give_way: float) -> PublishResult:
+def _publish_runs(client: mlflow.MlflowClient, study_dir: Path, give_way: float) -> PublishResult:
     """Send everything that is missing, run by run until `give_way` (time.monotonic); the caller holds the lock."""
-    client = store.connect(uri)
-    experiment_id = study_experiment(client, study_dir, uri).experiment_id
+    experiment_id = study_experiment(client, study_dir).experiment_id
     result, wanted = PublishResult(view=view_path(experiment_id)), study_runs(study_dir)
     folder = _folder_id(study_dir)
     there, models = _tidied(client, experiment_id, folder, {run.name: run for run in wanted})
@@ -128,11 +122,11 @@ def _publish_runs(study_dir: Path, uri: str, give_way: float) -> PublishResult:
                 tags = {_FOLDER: folder, _NAME: each.name}
                 run = client.create_run(experiment_id, start_time=each.started_ms, run_name=each.title, tags=tags)
                 there[each.name] = run
-            result.published += _send(client, study_dir, uri, run, each, models)
+            result.published += _send(client, study_dir, run, each, models)
         except Exception as error:
             result.pending += 1
-            result.warning = result.warning or f"{each.name}: {_sentence(uri, error)}"
-            if store.is_server(uri) and type(error) is mlflow.exceptions.MlflowException:
+            result.warning = result.warning or f"{each.name}: {store.sentence(study_dir.parent, error)}"
+            if store.is_server(client.tracking_uri) and type(error) is mlflow.exceptions.MlflowException:
                 break  # no answer at all, where a RestException is one: the other runs would each wait for it in vain
             continue
         path = {"run_id": run.info.run_id, "url_path": f"#/experiments/{experiment_id}/runs/{run.info.run_id}"}
@@ -170,9 +164,7 @@ def _is_superseded(sent: Sent, wanted: StudyRun) -> bool:
     return any(executions.get(record, shown) != shown for record, (shown, *_) in sent.items())
 
 
-def _send(
-    client: mlflow.MlflowClient, study_dir: Path, uri: str, run: entities.Run, new: StudyRun, models: Models
-) -> bool:
+def _send(client: mlflow.MlflowClient, study_dir: Path, run: entities.Run, new: StudyRun, models: Models) -> bool:
     """Send what the run lacks, and note in it that it has it; says whether there was anything."""
     run_id, there = run.info.run_id, run.data
     tags = [entities.RunTag(key, value) for key, value in new.tags.items() if there.tags.get(key) != value]
@@ -180,14 +172,14 @@ def _send(
         return False
     if "error" in there.tags and "error" not in new.tags:
         client.delete_tag(run_id, "error")
-    model_id = log_model(client, study_dir, uri, run, new, models)
+    model_id = log_model(client, study_dir, run, new, models)
     of_model = {"model_id": model_id}
     measured = (entities.Metric.from_dictionary(metric.to_dictionary() | of_model) for metric in new.measured)
     params = [entities.Param(key, value) for key, value in new.params.items() if key not in there.params]
     if operations := client.log_batch(run_id, [*new.metrics, *measured], params, tags, synchronous=False):
         operations.wait()
     if new.files:
-        repository = store.artifact_repository(study_dir.parent, uri, run.info.artifact_uri)
+        repository = store.artifact_repository(client, study_dir.parent, run.info.artifact_uri)
         for name in new.files:
             repository.log_artifact(str(study_dir / name), os.path.dirname(name) or None)
     if new.status == "RUNNING":
@@ -208,9 +200,3 @@ def _folder_id(study_dir: Path) -> str:
     if "id" not in read_json(file):
         write_record(file, {"id": uuid.uuid4().hex})
     return str(read_json(file)["id"])
-
-
-def _sentence(uri: str, error: Exception) -> str:
-    """One line about the error, with no password in it."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return f"{store.redacted(uri)}: {store.redacted(lines[0])}"

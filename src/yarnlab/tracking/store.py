@@ -4,6 +4,8 @@
 only where a client can't open the database.
 """
 
+from __future__ import annotations
+
 import os
 import re
 import shutil
@@ -18,15 +20,10 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
+from yarnlab.lazy import mlflow
 from yarnlab.provenance import replacing
-
-if TYPE_CHECKING:
-    from filelock import FileLock
-    from mlflow import MlflowClient
-    from mlflow.store.artifact.artifact_repo import ArtifactRepository
 
 SETTINGS = {"MLFLOW_DISABLE_TELEMETRY": "true", "DO_NOT_TRACK": "true"}
 _CLIENT_SETTINGS = SETTINGS | {
@@ -48,17 +45,12 @@ SCHEME = "mlflow-artifacts:/"
 
 def tracking_uri(results: Path) -> str:
     """MLFLOW_TRACKING_URI, else the sqlite database that all studies of `results` share."""
-    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_own_database(results)}"
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{Path(results).resolve()}/mlflow.db"
 
 
 def store_name(results: Path) -> str:
     """What files on disk call this MLflow: never with a login, and the folder's own database without its place."""
-    uri, own = tracking_uri(results), _own_database(results)
-    return own.name if database_file(uri) == own else redacted(uri)
-
-
-def _own_database(results: Path) -> Path:
-    return Path(results).resolve() / "mlflow.db"
+    return redacted(tracking_uri(results)).removeprefix(f"sqlite:///{Path(results).resolve()}/")
 
 
 def redacted(text: str) -> str:
@@ -68,8 +60,7 @@ def redacted(text: str) -> str:
 
 def without_login(uri: str) -> str:
     """The URI without its user:password@ part, for a link that a browser can open."""
-    parts = urlsplit(uri)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return redacted(uri).replace("***@", "", 1)
 
 
 def is_server(uri: str) -> bool:
@@ -82,34 +73,35 @@ def database_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
-def artifact_repository(results: Path, uri: str, address: str) -> "ArtifactRepository":
+def artifact_repository(
+    client: mlflow.MlflowClient, results: Path, address: str
+) -> mlflow.store.artifact.artifact_repo.ArtifactRepository:
     """What keeps the artifacts of a run or model whose artifact address this is.
 
     MLflow notes an address for good. One with the scheme `mlflow-artifacts:` leaves the place to the server, so that a
     moved folder keeps its artifacts; where there is no server, it is where `serve` lets MLflow look for them.
     """
-    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
-
-    if not is_server(uri) and address.startswith(SCHEME):
+    if not is_server(client.tracking_uri) and address.startswith(SCHEME):
         place = Path(results).resolve() / ARTIFACTS / address.removeprefix(SCHEME).lstrip("/")
         address = place.as_uri()
-    return get_artifact_repository(address, tracking_uri=uri)
+    registry = mlflow.store.artifact.artifact_repository_registry
+    return registry.get_artifact_repository(address, tracking_uri=client.tracking_uri)
 
 
-def unreachable(uri: str, deadline_s: float) -> str | None:
-    """Why nothing answers at `uri`, found out within `deadline_s` seconds; None when something does.
+def unreachable(uri: str, deadline_s: float) -> str:
+    """Why nothing answers at `uri`, found out within `deadline_s` seconds; '' when something does.
 
     Any HTTP answer but a gateway's 502-504 counts: whether it is the right one, MLflow itself will say.
     """
     if urlsplit(uri).hostname is None:
-        return None
+        return ""
     # A thread: neither a name lookup nor a server that sends a byte now and then minds a socket timeout.
     patience_s = 0.9 * deadline_s
     reasons = [f"no answer within {patience_s:.1f} s"]
     probe = threading.Thread(target=lambda: reasons.append(_probe(uri, patience_s)), daemon=True)
     probe.start()
     probe.join(patience_s)
-    return reasons[-1] and f"The MLflow server {redacted(uri)} cannot be reached ({reasons[-1]})."
+    return reasons[-1]
 
 
 def _probe(uri: str, timeout_s: float) -> str:
@@ -129,57 +121,55 @@ def _probe(uri: str, timeout_s: float) -> str:
 
 
 @contextmanager
-def mlflow_settings(uri: str) -> Iterator[None]:
-    """Settings of MLflow's client in this process, for the time of a `with`; the user's own ones win.
+def opened(results: Path, deadline_s: float, lock_s: float) -> Iterator[str]:
+    """The URI of MLflow, for a `with` that has its client's settings, the user's own first, and no other writer.
 
-    Registering a model looks at the environment's tracking URI, not at the client's.
+    There is one at a time for all studies of `results`; where a file system has no locks, a file is one. Processes
+    that meet an empty database at once would break each other's migrations. Raises ConnectionError where nothing
+    answers within `deadline_s` seconds, filelock's Timeout (an OSError) after `lock_s` seconds.
     """
+    from filelock import FileLock  # 0.1 s, which no start of the workflow needs
+
+    uri = tracking_uri(results)
+    if reason := unreachable(uri, deadline_s):
+        raise ConnectionError(f"it cannot be reached ({reason})")
+    # Registering a model looks at the environment's tracking URI, not at the client's.
     settings = _CLIENT_SETTINGS | {"MLFLOW_TRACKING_URI": uri}
     added = {name: value for name, value in settings.items() if name not in os.environ}
-    os.environ.update(added)
-    try:
-        yield
-    finally:
-        for name in added:
-            os.environ.pop(name, None)
+    with FileLock(Path(results).resolve() / "mlflow.lock").acquire(timeout=lock_s):
+        os.environ.update(added)
+        try:
+            yield uri
+        finally:
+            for name in added:
+                os.environ.pop(name, None)
 
 
-def database_lock(results: Path) -> "FileLock":
-    """One writer at a time for what all studies of `results` share; where a file system has no locks, a file is one."""
-    from filelock import FileLock  # 0.1 s, which no stage needs
-
-    return FileLock(Path(results).resolve() / "mlflow.lock")
+def sentence(results: Path, error: Exception) -> str:
+    """One line about what went wrong with MLflow, with no password in it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return redacted(f"MLflow at {tracking_uri(results)}: {lines[0].removesuffix('.')}.")
 
 
 def initialise(results: Path) -> None:
-    """Make the database ready, or see whether the server answers.
+    """Make the database ready, or see whether the server answers, before anything publishes.
 
-    Runs before anything publishes, because processes that meet an empty database at once break each other's
-    migrations. Never fails a study: what goes wrong is said on stderr; a dead server costs at most 1.5 s.
+    Never fails a study: what goes wrong is said on stderr; a dead server costs at most 1.5 s.
     """
-    uri = tracking_uri(results)
-    problem = unreachable(uri, 1.5)
     try:
-        if not problem:
-            with database_lock(results).acquire(timeout=120), mlflow_settings(uri):
-                connect(uri)
+        with opened(results, 1.5, 120) as uri:
+            connect(uri)
     except Exception as error:
-        problem = (
-            f"The MLflow database {redacted(uri)} could not be made ready: {redacted(str(error))}. "
-            "If it is damaged, move it away: all that it holds is made again from the records on disk."
-        )
-    if problem:
+        problem = sentence(results, error)
+        if database_file(tracking_uri(results)):
+            problem += (
+                " If its file is damaged, move it away: all that it holds is made again from the records on disk."
+            )
         print(f"Warning: {problem} The study goes on; its next start publishes what is missing.", file=sys.stderr)
 
 
-def connect(uri: str) -> "MlflowClient":
-    """A client of the server or database; an sqlite file is made or upgraded first where that is needed.
-
-    The caller holds `database_lock`, within `mlflow_settings`.
-    """
-    from mlflow import MlflowClient
-    from mlflow.exceptions import MlflowException
-
+def connect(uri: str) -> mlflow.MlflowClient:
+    """A client of the server or database, within `opened`; an sqlite file is made or upgraded first if need be."""
     database = database_file(uri)
     if database is not None and not database.exists():
         _upgrade(database)
@@ -187,10 +177,10 @@ def connect(uri: str) -> "MlflowClient":
         with closing(sqlite3.connect(database)) as file:
             file.execute("PRAGMA schema_version")  # MLflow's client takes 50 s to give up what is no database
         try:
-            MlflowClient(uri).search_experiments(max_results=1)
-        except MlflowException:  # the schema of another MLflow
+            mlflow.MlflowClient(uri).search_experiments(max_results=1)
+        except mlflow.exceptions.MlflowException:  # the schema of another MLflow
             _upgrade(database)
-    return MlflowClient(tracking_uri=uri, registry_uri=uri)
+    return mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
 
 
 def _upgrade(database: Path) -> None:
