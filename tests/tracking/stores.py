@@ -77,6 +77,9 @@ def everything(uri, folder):
     ]
     entities["model metric"] = [(m.name, points(m.metrics or [])) for m in models.values()]
     entities["model file"] = [(m.name, files(folder, m.artifact_location)) for m in models.values()]
+    for model in client.search_registered_models():
+        sources = [version.source for version in client.search_model_versions(f"name = '{model.name}'")]
+        assert len(set(sources)) == len(sources)
     entities["registered"] = [
         (
             model.name,

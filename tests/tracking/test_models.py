@@ -42,6 +42,21 @@ def test_a_model_has_its_lineage_data_and_metrics(study, store):
     assert now_best.source == f"models:/{store.models()['s64'].model_id}"
 
 
+def test_a_model_is_registered_once(study, store):
+    """A version that a server made long after its client had asked again goes, whichever of the two has the alias."""
+    child(study, "base", "", 4.0)
+    publication.publish(study.directory)
+    for late_has_alias in (False, True):
+        source = store.client.get_model_version_by_alias("yarnlab-micro", "best").source
+        late = store.client.create_model_version("yarnlab-micro", source).version
+        if late_has_alias:
+            store.client.set_registered_model_alias("yarnlab-micro", "best", late)
+        publication.publish(study.directory)
+        (version,) = store.client.search_model_versions("name = 'yarnlab-micro'")
+        best = store.client.get_model_version_by_alias("yarnlab-micro", "best")
+        assert (best.version, best.source) == (version.version, source)
+
+
 @pytest.mark.slow
 def test_mlflow_loads_a_model_from_where_its_weights_are(study, store, use_uri):
     """Tokenizer and description are artifacts; weights are not, and what is loaded is what lies in the study's folder."""

@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable
-from contextlib import suppress
 from pathlib import Path
 
 from yarnlab.lazy import entities, mlflow
@@ -81,20 +80,20 @@ def _lineage(experiment_id: str, parent: entities.LoggedModel | None, new: Study
 
 
 def register_best(client: mlflow.MlflowClient, study_dir: Path, models: Iterable[entities.LoggedModel]) -> None:
-    """Have the alias `best` of the study's registered model name the first of `models` that has an NLL."""
+    """Have the alias `best` of the study's registered model name the first of `models` that has an NLL, once."""
     best = next((m for m in models if any(metric.key == _NLL for metric in m.metrics or [])), None)
     if best is None:
         return
     source, name = f"models:/{best.model_id}", f"yarnlab-{study_dir.resolve().name}"
-    with suppress(mlflow.exceptions.MlflowException):  # there is none yet
-        if client.get_model_version_by_alias(name, BEST).source == source:
-            return
-    with suppress(mlflow.exceptions.MlflowException):  # it is there
-        client.create_registered_model(name, description=f"The study's models with the lowest {_NLL} tokens.")
-    # A version that was made, while its answer was lost, is there.
-    there = (version for version in client.search_model_versions(f"name = '{name}'") if version.source == source)
-    version = next(there, None) or client.create_model_version(name, source, model_id=best.model_id)
-    client.set_registered_model_alias(name, BEST, version.version)
+    about = f"The study's models with the lowest {_NLL} tokens."
+    found = client.search_registered_models(f"name = '{name}'")
+    registered = found[0] if found else client.create_registered_model(name, description=about)
+    versions = [version for version in client.search_model_versions(f"name = '{name}'") if version.source == source]
+    kept, *late = versions or [client.create_model_version(name, source, model_id=best.model_id)]
+    for version in late:  # made because an answer came too late
+        client.delete_model_version(name, version.version)
+    if str(registered.aliases.get(BEST)) != str(kept.version):
+        client.set_registered_model_alias(name, BEST, kept.version)
 
 
 def _describe(folder: Path, checkpoint: Path, model_id: str) -> None:
