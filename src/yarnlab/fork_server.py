@@ -15,7 +15,6 @@ import os
 import select
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
@@ -24,7 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from yarnlab.processes import hold_environment, watch
+from yarnlab.processes import hold_environment, start_apart, watch
 
 SOCKET = "YARNLAB_FORK_SERVER"
 VERBS = ("train", "evaluate", "analyse", "table", "figure", "report")
@@ -46,10 +45,7 @@ def start(*, local: bool = True) -> None:
         place = tempfile.gettempdir()
         folder = tempfile.mkdtemp(prefix="yarnlab-", dir=place if len(os.fsencode(place)) <= LONGEST_PLACE else "/tmp")
         command = [sys.executable, "-m", "yarnlab.fork_server", folder, str(os.getpid())]
-        subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )  # fmt: skip
+        start_apart(command)
     except OSError:
         return  # no room in /tmp, or no process: every job then imports for itself
     os.environ[SOCKET] = str(Path(folder) / "socket")

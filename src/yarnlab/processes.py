@@ -6,10 +6,12 @@ import ctypes
 import fcntl
 import os
 import signal
+import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import IO
 
 ON_GPU = "YARNLAB_ON_GPU"  # set for a process that was started to compute on a GPU; on a CPU it would take weeks
 # glibc's malloc: large blocks, which training frees and allocates again at every step, stay with the process. With its
@@ -37,6 +39,17 @@ def watch(pid: int) -> Callable[[], bool]:
         return False
 
     return lives
+
+
+def start_apart(
+    command: list[str], log: IO[bytes] | int = subprocess.DEVNULL, settings: Mapping[str, str] | None = None
+) -> subprocess.Popen[bytes]:
+    """Start a process in a session of its own, which Ctrl-C in this terminal does not reach; it writes to `log`.
+
+    settings: variables of its environment, beside those of this process. Raises OSError where no process is to be had.
+    """
+    env = os.environ | (settings or {})
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env)
 
 
 def end_with(parent: int) -> None:

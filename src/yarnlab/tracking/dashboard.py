@@ -9,6 +9,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from yarnlab.processes import start_apart
 from yarnlab.tracking import store
 from yarnlab.tracking.publication import publish
 
@@ -49,14 +50,7 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
     if allowed := os.environ.get(_ALLOWED_HOSTS):  # MLflow would answer these alone, and no longer its own link
         settings[_ALLOWED_HOSTS] = f"{allowed},{host}:*,localhost:*"
     with open(results / "mlflow-server.log", "wb") as log:
-        server = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,  # Ctrl-C comes from here alone
-            env=os.environ | settings,
-        )
+        server = start_apart(command, log, settings)  # Ctrl-C comes from here alone
     for number in (signal.SIGTERM, signal.SIGHUP):  # a workflow's and a closed terminal's stop it as Ctrl-C does
         signal.signal(number, signal.default_int_handler)
     try:

@@ -6,14 +6,13 @@ part of the runs at once.
 """
 
 import os
-import subprocess
 import sys
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from yarnlab.processes import watch
+from yarnlab.processes import start_apart, watch
 from yarnlab.provenance import now
 from yarnlab.tracking.executions import end_execution, start_execution
 from yarnlab.tracking.publication import PublishResult, publish
@@ -33,13 +32,11 @@ def start_mirror(study_dir: Path, planned: Iterable[tuple[str, str]]) -> None:
     """
     study_dir = Path(study_dir).resolve()
     command = [sys.executable, "-m", "yarnlab", "mirror", "--study-dir", str(study_dir), "--parent", str(os.getpid())]
-    # One thread: it must not compete with a training for cores.
-    env = os.environ | {"OMP_NUM_THREADS": "1"}
     try:
         write_plan(study_dir, planned)
         with open(study_dir / "tracking" / "mirror.log", "ab") as log:
-            # A session of its own: Ctrl-C in the terminal must not cost the last publication.
-            subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True, env=env)
+            # Ctrl-C must not cost the last publication. One thread: it must not compete with a training for cores.
+            start_apart(command, log, {"OMP_NUM_THREADS": "1"})
     except OSError as error:
         print(f"Warning: no live MLflow curves ({error}); they are published at the end.", file=sys.stderr)
 
