@@ -23,7 +23,6 @@ def serve(results: Path, host: str = "127.0.0.1", port: int = 5000) -> None:
     Publishes first what MLflow lacks. Takes the next free port when `port` is in use. Where MLFLOW_TRACKING_URI names a
     server, only prints the links. SystemExit, with what to do, when there is nothing to show or MLflow does not start.
     """
-    results = Path(results)
     uri = store.tracking_uri(results)
     studies = sorted(folder.parent.parent for folder in results.glob("*/tracking/records"))
     database = store.database_file(uri)

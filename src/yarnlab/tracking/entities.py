@@ -123,7 +123,7 @@ def _tell_record(study_dir: Path, run: StudyRun, record: Record, sent: Sent) -> 
 
 
 def _tell_execution(study_dir: Path, run: StudyRun, execution: Execution, sent: Sent) -> None:
-    """Who ran what, where and when; once the newest one has ended also what came out."""
+    """Who ran what, where and when; once it has ended also what came out, of the one that analysed last."""
     run.tags = {"stage": "study", "command": execution["command"], "mlflow.user": execution["user"]}
     run.tags |= {"mlflow.source.name": execution["command"], "mlflow.source.type": "LOCAL"} | _origin_tags(execution)
     _, reported = sent.get(run.name, ["", None])
@@ -133,9 +133,8 @@ def _tell_execution(study_dir: Path, run: StudyRun, execution: Execution, sent: 
         if "killed" in execution or run.status == "RUNNING":  # a stage that nobody ended
             run.status = "KILLED"
         run.ended_ms = milliseconds(execution["ended"])
-        analysed = read_json(study_dir / "analysis.json").get("ended")
-        is_newest = run.name == load_executions(study_dir)[-1]["id"]
-        if is_newest and analysed and execution["started"] <= analysed != reported:
+        analysed = read_json(study_dir / "analysis.json").get("ended", "")
+        if analysed != reported and of_moment(load_executions(study_dir), analysed) == run.name:
             for group, counts in read_json(study_dir / "claims.json").get("counts", {}).items():
                 verdicts = {f"verdicts/{group}/{verdict}": n for verdict, n in counts.items()}
                 run.metrics += _metrics(verdicts, milliseconds(analysed), 0)

@@ -69,9 +69,9 @@ def publish(study_dir: Path, *, deadline_s: float = 3.5, patience_s: float = mat
 
 def write_runs(study_dir: Path, result: PublishResult) -> None:
     """Write where every record is to tracking/runs.json, where the report looks for it; a failure is counted."""
-    write_record(Path(study_dir) / "tracking" / "runs.json", result.runs)
+    write_record(study_dir / "tracking" / "runs.json", result.runs)
     if result.pending:
-        _count_failure(Path(study_dir))
+        _count_failure(study_dir)
 
 
 def publication_state(study_dir: Path) -> str:
@@ -80,7 +80,6 @@ def publication_state(study_dir: Path) -> str:
     A lost database counts from the moment that it is, and stays counted when it is filled again; so the rule runs once
     more after a loss or a failure, and never after a success.
     """
-    study_dir = Path(study_dir)
     return f"{store.store_name(study_dir.parent)} {_failures(study_dir) + _is_lost(study_dir)}"
 
 
@@ -123,15 +122,14 @@ def _publish_runs(client: mlflow.MlflowClient, study_dir: Path, give_way: float)
                 run = client.create_run(experiment_id, start_time=each.started_ms, run_name=each.title, tags=tags)
                 there[each.name] = run
             result.published += _send(client, study_dir, run, each, models)
+            path = {"run_id": run.info.run_id, "url_path": f"#/experiments/{experiment_id}/runs/{run.info.run_id}"}
+            if each.execution is None:
+                result.runs |= {record_name(record["stage"], record["name"]): path for record in each.records}
         except Exception as error:
             result.pending += 1
             result.warning = result.warning or f"{each.name}: {store.sentence(study_dir.parent, error)}"
             if store.is_server(client.tracking_uri) and type(error) is mlflow.exceptions.MlflowException:
                 break  # no answer at all, where a RestException is one: the other runs would each wait for it in vain
-            continue
-        path = {"run_id": run.info.run_id, "url_path": f"#/experiments/{experiment_id}/runs/{run.info.run_id}"}
-        if each.execution is None:
-            result.runs |= {record_name(record["stage"], record["name"]): path for record in each.records}
     if not result.pending:
         if result.published:
             models = models_of(client, experiment_id, {run.info.run_id for run in there.values()})
