@@ -15,7 +15,7 @@ from pathlib import Path
 from yarnlab.lazy import entities, mlflow
 from yarnlab.provenance import read_json
 from yarnlab.tracking.entities import StudyRun
-from yarnlab.tracking.store import artifact_repository
+from yarnlab.tracking.store import send_files
 
 Models = dict[str, "entities.LoggedModel"]
 """{id of a run: its checkpoint}."""
@@ -60,9 +60,10 @@ def log_model(
         models[run_id] = client.create_logged_model(experiment, name, run_id, tags, new.model["params"], "checkpoint")
     model = models[run_id]
     if str(model.status) != "READY":
-        with tempfile.TemporaryDirectory() as folder:
-            _describe(Path(folder), study_dir / "models" / name, model.model_id)
-            artifact_repository(client, study_dir.parent, model.artifact_location).log_artifacts(folder)
+        with tempfile.TemporaryDirectory() as temporary:
+            _describe(folder := Path(temporary), study_dir / "models" / name, model.model_id)
+            files = [file.relative_to(folder).as_posix() for file in folder.rglob("*") if file.is_file()]
+            send_files(client, study_dir.parent, model.artifact_location, folder, files)
         models[run_id] = client.finalize_logged_model(model.model_id, "READY")
     if not (run.outputs and run.outputs.model_outputs):
         client.log_outputs(run_id, [entities.LoggedModelOutput(model.model_id, 0)])

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 import uuid
 from dataclasses import dataclass, field
@@ -177,9 +176,7 @@ def _send(client: mlflow.MlflowClient, study_dir: Path, run: entities.Run, new: 
     if operations := client.log_batch(run_id, [*new.metrics, *measured], params, tags, synchronous=False):
         operations.wait()
     if new.files:
-        repository = store.artifact_repository(client, study_dir.parent, run.info.artifact_uri)
-        for name in new.files:
-            repository.log_artifact(str(study_dir / name), os.path.dirname(name) or None)
+        store.send_files(client, study_dir.parent, run.info.artifact_uri, study_dir, new.files)
     if new.status == "RUNNING":
         client.update_run(run_id, status=new.status)  # also of a stage that failed, and was started again
     else:

@@ -17,7 +17,7 @@ import tempfile
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -73,19 +73,20 @@ def database_file(uri: str) -> Path | None:
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
-def artifact_repository(
-    client: mlflow.MlflowClient, results: Path, address: str
-) -> mlflow.store.artifact.artifact_repo.ArtifactRepository:
-    """What keeps the artifacts of a run or model whose artifact address this is.
+def send_files(client: mlflow.MlflowClient, results: Path, address: str, folder: Path, names: Iterable[str]) -> None:
+    """Send files of `folder`, under their names in it, to the artifacts of the run or model with this artifact address.
 
     MLflow notes an address for good. One with the scheme `mlflow-artifacts:` leaves the place to the server, so that a
     moved folder keeps its artifacts; where there is no server, it is where `serve` lets MLflow look for them.
     """
+    from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
+
     if not is_server(client.tracking_uri) and address.startswith(SCHEME):
         place = Path(results).resolve() / ARTIFACTS / address.removeprefix(SCHEME).lstrip("/")
         address = place.as_uri()
-    registry = mlflow.store.artifact.artifact_repository_registry
-    return registry.get_artifact_repository(address, tracking_uri=client.tracking_uri)
+    repository = get_artifact_repository(address, tracking_uri=client.tracking_uri)
+    for name in names:
+        repository.log_artifact(str(folder / name), os.path.dirname(name) or None)
 
 
 def unreachable(uri: str, deadline_s: float) -> str:
