@@ -7,6 +7,7 @@ argument `base_model_path` says so.
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from collections.abc import Collection, Iterable
@@ -90,8 +91,11 @@ def register_best(client: mlflow.MlflowClient, study_dir: Path, models: Iterable
     found = client.search_registered_models(f"name = '{name}'")
     registered = found[0] if found else client.create_registered_model(name, description=about)
     versions = [version for version in client.search_model_versions(f"name = '{name}'") if version.source == source]
-    kept, *late = versions or [client.create_model_version(name, source, model_id=best.model_id)]
-    for version in late:  # made because an answer came too late
+    versions = versions or [client.create_model_version(name, source, model_id=best.model_id)]
+    kept, *late = sorted(versions, key=lambda version: int(version.version))
+    for version in late:  # made because an answer came too late; the tag is what links a model's page to its versions
+        links = [{"name": name, "version": int(kept.version)}]
+        client.set_logged_model_tags(best.model_id, {"mlflow.modelVersions": json.dumps(links)})
         client.delete_model_version(name, version.version)
     if str(registered.aliases.get(BEST)) != str(kept.version):
         client.set_registered_model_alias(name, BEST, kept.version)
