@@ -41,6 +41,42 @@ def test_a_few_heads_at_a_time_compute_what_all_at_once_do(monkeypatch, heads):
         assert torch.allclose(expected, attention.torch_causal(q, k, v, None), atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize(("heads", "queries"), [((4, 4), 700), ((6, 2), 700), ((9, 3), 300), ((8, 1), 1)])
+def test_chunks_of_keys_compute_what_all_keys_at_once_do(monkeypatch, heads, queries, half):
+    """Long passes without gradients, of whole rows and of last positions; chunks that blocks of queries do not tile."""
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if half else torch.float32
+    q = torch.randn(2, heads[0], queries, 16, dtype=dtype)
+    k, v = (torch.randn(2, heads[1], 700, width, dtype=dtype) for width in (16, 24))
+    with torch.no_grad():
+        expected = attention.causal_tail(q.float(), k.float(), v.float(), 1.0)
+        monkeypatch.setattr(attention, "LONG", 699)
+        for chunk in (64, 201, 1000):
+            monkeypatch.setattr(attention, "CHUNK", chunk)
+            out = attention.causal_tail(q, k, v, 1.0)
+            assert (out - expected).norm() <= (2e-2 if half else 1e-6) * expected.norm()
+
+
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("excess", [0.0, 60.0, 89.0, 300.0, -300.0])
+@pytest.mark.parametrize("around", [-200.0, 0.0, 200.0])
+def test_large_scores_neither_overflow_nor_vanish(monkeypatch, around, excess, half):
+    """Scores around any value, and a key that all later queries look at, or none: no further from fp32 than before."""
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if half else torch.float32
+    q, k, v = (torch.randn(1, 2, 600, 16, dtype=dtype) for _ in range(3))
+    q[..., :2], k[..., 0], k[..., 1] = 1.0, 0.0, around
+    k[:, :, 250, 0] = excess
+    with torch.no_grad():
+        exact = attention.torch_causal(q.float(), k.float(), v.float(), 1.0)
+        at_once = attention.causal_tail(q, k, v, 1.0)
+        monkeypatch.setattr(attention, "LONG", 599)
+        out = attention.causal_tail(q, k, v, 1.0)
+    assert out.isfinite().all()
+    assert (out - exact).norm() <= 1.3 * (at_once - exact).norm() + 1e-5 * exact.norm()
+
+
 WORKS = [attention_work(length, gradients) for length in (256, 4096) for gradients in (False, True)]
 
 

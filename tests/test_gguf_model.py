@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+import yaml
 from hub.test_gguf import CONTEXT, DIM, HEADS, KV, LAYERS, MLP, WIDTH, WORDS, write_gguf
 
 from yarnlab.stages.data import fetch_asset, make_corpus
@@ -112,3 +113,48 @@ def stock_nll(folder: Path, rope, ids: torch.Tensor) -> np.ndarray:
     with torch.inference_mode():
         logits = model.eval()(ids).logits[0, :-1].double()
     return torch.nn.functional.cross_entropy(logits, ids[0, 1:], reduction="none").numpy()
+
+
+def test_a_control_from_the_file_to_the_verdict(tmp_path: Path) -> None:
+    """The same file quantised once more: its own weights, manifest and losses, one table, one claim, the head's words."""
+    from yarnlab.provenance import write_json
+    from yarnlab.results.claims.judge import write_claims
+    from yarnlab.results.origin import origin
+    from yarnlab.results.registry import tables
+    from yarnlab.results.results import load
+    from yarnlab.study.summary import summarise
+
+    file = write_gguf(tmp_path / "chat.gguf")
+    study = yaml.safe_load(STUDY.format(path=file, length=128, context=CONTEXT, methods="yarn, ntk-by-parts", **SHAPE))
+    study["assets"]["again"] = study["assets"]["chat"] | {"requantise": "Q4_0"}
+    hub = study["models"]["base"]["hub"] | {"asset": "again", "tokenizer": "chat"}
+    study["models"]["again"] = {"control_of": "base", "hub": hub}
+    study["corpora"]["held"]["documents"] = 4
+    study["claims"] = {"form": "scale-free", "ablation": "base"}
+    study["evaluations"]["zero_shot"] |= {"models": ["base", "again"], "scales": [2], "lengths": [100]}
+    (tmp_path / "chat.yaml").write_text(json.dumps(study))
+    flow = Workflow.load(str(tmp_path / "chat.yaml"), str(tmp_path / "results"))
+    layout = Layout(tmp_path / "results" / "chat")
+    for name in ("chat", "again"):
+        fetch_asset(layout, name, flow.section("asset", name), "0", None)
+    make_corpus(layout, "held", flow.section("corpus", "held"), "0", None)
+    for name in ("base", "again"):
+        make_model(layout, name, flow.section("train", name), "0", None, execution=[])
+        evaluate("zero_shot", layout, name, flow.section("zero_shot", name), "0", None, threads=1)
+    write_json(layout.root / "study.json", summarise(flow.study))
+
+    results = load(layout.root)
+    assert "requantised" in flow.tables()
+    frame, (shown,) = tables()["requantised"].build(results)
+    assert list(frame[["arm", "control", "method"]].itertuples(index=False, name=None)) == [
+        ("base", "again", "ntk-by-parts")
+    ]
+    assert frame["gap"].item() != frame["again"].item() and len(shown.frame) == 1
+    claims = json.loads(write_claims(results, "")[0].read_text())
+    (claim,) = [each for each in claims["claims"] if each["id"] == "untrained-requantised"]
+    assert claim["status"] in ("holds", "fails", "undecided") and claim["interval"][1] >= abs(frame["move"].item())
+    assert claim["sources"] == ["evaluations/zero_shot/base.manifest.json", "evaluations/zero_shot/again.manifest.json"]
+    head = origin(results)
+    assert head is not None and head.quantised == "again from Q4_1, quantised once more to Q4_0; base from Q4_1"
+    card = (layout.model("again") / "README.md").read_text()
+    assert f"the weights of {file}, dequantised from Q4_1, quantised once more to Q4_0" in card

@@ -47,6 +47,16 @@ def test_it_says_what_the_model_is(study):
     assert NO_RESULTS in write_card(study, "extended").read_text()
 
 
+def test_it_says_how_the_weights_were_given(study):
+    (study / "assets" / "llama" / "asset.json").write_text(json.dumps({"wheel": "llm-llama==1.0"}))
+    place = study / "models" / "base" / "manifest.json"
+    facts = {"dequantised_from": "Q4_1, quantised once more to Q4_0"}
+    place.write_text(json.dumps({**json.loads(place.read_text()), "facts": facts}))
+    for name in ("base", "extended"):
+        text = write_card(study, name).read_text()
+        assert "the weights of llm-llama==1.0, dequantised from Q4_1, quantised once more to Q4_0, RoPE `none`" in text
+
+
 def test_a_model_that_is_not_there_has_none(study):
     assert write_card(study, "absent") is None
     (study / "models" / "base" / "manifest.json").unlink()

@@ -32,6 +32,9 @@ VARIABLE = "YARNLAB_ATTENTION"  # an implementation's name, to be used whatever 
 Kernel = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]  # of query, key, value and scaling
 BLOCK = 512  # queries per block; 256 to 1,024 are within 5 % of each other
 CACHED = 4 << 20  # bytes of the scores of several heads at once; those of one head may be more
+LONG = 8192  # keys, beyond which a block's scores are computed for CHUNK of them at a time
+CHUNK = 2048  # whose scores a cache holds; 1,024 to 4,096 are within 5 % of each other
+SAFE = 40.0  # size of a score whose exponential leaves room for 2**60 like it in fp32
 # How the kernels' operations begin in torch's dispatcher; what they return is all that their backward pass needs.
 OPERATIONS = (
     "aten::_scaled_dot_product_",
@@ -56,6 +59,8 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, lis
     The heads that share keys are rows of one product. Without `keep` a few heads at a time share the memory of their
     scores, which become probabilities in place, as many as a cache holds: softmax waits for memory otherwise.
     """
+    if not keep and k.shape[1] > LONG:
+        return _in_chunks(q, k, v), []
     heads, length, groups, _ = q.shape
     block, before = min(_queries(groups), length), k.shape[1] - length
     out = q.new_empty(heads, length, groups, v.shape[2])
@@ -81,6 +86,49 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, lis
             if keep:
                 kept.append(p)
     return out, kept
+
+
+def _in_chunks(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """`_blockwise` over chunks of keys, whose scores stay in a cache: 12 to 15 % faster over 16,384 keys in bf16.
+
+    softmax(s)·v = Σ exp(s − c)·v / Σ exp(s − c) for any c, so what a chunk adds to both sums is final, unlike in an
+    online softmax, which looks for the largest score first. c is 0, since bf16 rounds small scores least, unless the
+    larger of a row's scores with its own and the first key is beyond ±SAFE: then it brings that one there, subtracted
+    by the product itself as one more dimension of queries and keys. So no sum vanishes; the chunks are added in fp32.
+    Where another score is so much larger that a sum overflows, its block is computed again by `torch.softmax`.
+    """
+    heads, length, groups, _ = q.shape
+    count, before = min(_queries(groups), length), k.shape[1] - length
+    hidden = torch.full((count, count), -torch.inf, dtype=q.dtype).triu(1)[:, None]
+    space = q.new_empty(count * groups * CHUNK)
+    out = q.new_empty(heads, length, groups, v.shape[2])
+    for head in range(heads):
+        queries, keys, values = q[head], k[head], v[head]
+        own = torch.einsum("qgd,qd->qg", queries, keys[before:])
+        known = torch.maximum(own, queries @ keys[0])[..., None]
+        queries = torch.cat([queries, known.clamp(-SAFE, SAFE) - known], -1)
+        keys = torch.cat([keys, keys.new_ones(len(keys), 1)], -1)
+        for first in range(0, length, count):
+            last = min(length, first + count)
+            rows = queries[first:last].flatten(0, 1)
+            summed, total = torch.zeros(len(rows), values.shape[1]), torch.zeros(len(rows))
+            for start in range(0, before + last, CHUNK):
+                end = min(before + last, start + CHUNK)
+                scores = space[: len(rows) * (end - start)].view(len(rows), end - start)
+                torch.mm(rows, keys[start:end].T, out=scores)
+                if (diagonal := max(before + first, start)) < end:
+                    seen = slice(diagonal - before - first, end - before - first)
+                    scores.unflatten(0, (-1, groups))[..., diagonal - start :].add_(hidden[: last - first, :, seen])
+                scores.exp_()
+                total += scores.sum(-1)
+                summed += scores @ values[start:end]
+            attended = summed / total[:, None]
+            if not bool(attended.isfinite().all()):
+                scores = (rows @ keys[: before + last].T).unflatten(0, (-1, groups))
+                scores[..., before + first :].add_(hidden[: last - first, :, : last - first])
+                attended = torch.softmax(scores, -1).flatten(0, 1) @ values[: before + last]
+            out[head, first:last] = attended.unflatten(0, (-1, groups))
+    return out
 
 
 @cache

@@ -90,7 +90,8 @@ class _Unrotated(nn.Module):
     """cos 1 and sin 0: transformers hands queries and keys on, and caches keys, as they were projected."""
 
     def forward(self, x: Tensor, position_ids: Tensor) -> tuple[Tensor, Tensor]:
-        return x.new_ones(1, 1, 1), x.new_zeros(1, 1, 1)
+        shape = (1, position_ids.shape[1], 1)  # a position each: families/hidden_states.py takes pieces of them
+        return x.new_ones(shape), x.new_zeros(shape)
 
 
 class _RowWise(RotaryEmbedding):

@@ -177,8 +177,10 @@ def _start(manifest: Mapping[str, Any]) -> str:
     spec, origin = manifest["spec"], manifest.get("origin") or {}
     if spec["parent"] is not None:
         return f"from `{spec['parent']}`"
-    if place := origin.get("repo") or origin.get("path"):
-        return f"the weights of {place}" + (f" at {origin['commit'][:12]}" if "commit" in origin else "")
+    if place := origin.get("repo") or origin.get("path") or origin.get("wheel"):
+        at = f" at {origin['commit'][:12]}" if "commit" in origin else ""
+        quantised = (manifest.get("facts") or {}).get("dequantised_from")
+        return f"the weights of {place}{at}" + (f", dequantised from {quantised}" if quantised else "")
     return "given weights" if spec.get("asset") else "initialised at random"
 
 

@@ -222,7 +222,8 @@ class Workflow:
     def _made_of(self, registered: Mapping[str, Made]) -> dict[str, Made]:
         kinds = [kind for kind in KINDS if getattr(self.study.evaluations, kind) is not None]
         judged = self.study.claims
-        return made_of(registered, kinds, form=judged.form, of_paper=judged.published)
+        controlled = any(model.control_of is not None for model in self.study.models.values())
+        return made_of(registered, kinds, form=judged.form, of_paper=judged.published, of_control=controlled)
 
     def needs(self, artefact: Artefact) -> list[str]:
         """Input files of a table or figure from what it declares to need."""

@@ -13,7 +13,7 @@ import torch
 from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.evaluation.benchmarks import Benchmarks, run_paper
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.held_out_code import QUESTION_TYPES, build_questions
+from yarnlab.evaluation.held_out_code import CODE_TASKS, build_questions
 from yarnlab.evaluation.snapshots import PAPER, load_paper_tasks, mmlu_subjects
 from yarnlab.rope import make_rope
 
@@ -75,7 +75,7 @@ def test_scores_are_the_models_own(tiny_task, tiny_data, architecture, add_bos):
         assert row.value == pytest.approx(means.loc[row.task, row.metric])
         p = row.value
         assert (row.n, row.stderr) == (12, pytest.approx((p * (1 - p) / 11) ** 0.5))
-    assert outcome.metrics == {f"{task}/acc": pytest.approx(means.loc[task, "acc"]) for task in QUESTION_TYPES}
+    assert outcome.metrics == {f"{task}/acc": pytest.approx(means.loc[task, "acc"]) for task in CODE_TASKS}
 
 
 def test_the_table_names_protocol_version_and_shots(tiny_task, architecture):
@@ -84,11 +84,27 @@ def test_the_table_names_protocol_version_and_shots(tiny_task, architecture):
     wide = architecture.model_copy(update={"original_context": 256})
     table = evaluate(dataclasses.replace(task, architecture=wide)).table
     assert list(zip(table["task"], table["metric"], strict=True)) == [
-        (t, m) for t in QUESTION_TYPES for m in ("acc", "acc_norm")
+        (t, m) for t in CODE_TASKS for m in ("acc", "acc_norm")
     ]
     assert table.columns[:5].tolist() == ["model", "arm", "method", "scale", "seed"]
     assert set(table["protocol"]) == {"held-out-code@1"} and set(table["lm_eval"]) == {"0.4.13"}
     assert set(table["shots"]) == {1} and set(table["n"]) == {10} and set(table["truncated"]) == {0}
+
+
+def test_prompts_are_as_long_as_declared_whatever_the_window(tiny_task, tiny_data, architecture):
+    """With `prompt_tokens` the questions are those of a model of such a window; `tasks` says which are asked."""
+    task = tiny_task({**BATTERY, "items": 10, "tasks": ["brackets", "identifier"], "prompt_tokens": 48})
+    assert architecture.original_context > 48
+    outcome = evaluate(task)
+    narrow = architecture.model_copy(update={"original_context": 48})
+    same = evaluate(
+        dataclasses.replace(tiny_task({**BATTERY, "items": 10, "tasks": ["identifier"]}), architecture=narrow)
+    )
+    found = outcome.extra["samples"]
+    assert set(outcome.metrics) == {"identifier/acc", "brackets/acc"}
+    pd.testing.assert_frame_equal(
+        found[found["task"] == "identifier"].reset_index(drop=True), same.extra["samples"], check_like=True
+    )
 
 
 def test_the_declared_precision_is_used(tiny_task):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.held_out_code import QUESTION_TYPES, build_questions
+from yarnlab.evaluation.held_out_code import CODE_TASKS, QUESTION_TYPES, build_questions
 
 ITEMS, ROOM = 16, 127
 
@@ -28,7 +29,7 @@ def corpus(tiny_data):
 
 @pytest.fixture(scope="module")
 def by_task(tokenizer, corpus):
-    return build_questions(tokenizer, corpus, items=ITEMS, shots=0, max_tokens=ROOM, seed=3)
+    return build_questions(tokenizer, corpus, items=ITEMS, shots=0, max_tokens=ROOM, seed=3, tasks=[*QUESTION_TYPES])
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,8 @@ def test_positions_are_balanced_and_no_question_comes_twice(by_task):
         assert Counter(q.gold for q in questions) == dict.fromkeys(range(4), ITEMS // 4), task
         assert len({q.context + q.choices[q.gold] for q in questions}) == ITEMS
         assert all(len(set(q.choices)) == 4 for q in questions)
-        assert len({q.document for q in questions}) > 1
+        if task in CODE_TASKS:  # only one of these documents has sentences
+            assert len({q.document for q in questions}) > 1
 
 
 def test_every_prompt_has_room_and_splits_where_a_token_ends(by_task, tokenizer):
@@ -70,10 +72,27 @@ def test_every_prompt_has_room_and_splits_where_a_token_ends(by_task, tokenizer)
 
 def test_questions_depend_on_the_seed_and_not_on_their_number(by_task, tokenizer, corpus):
     """A longer list begins with the shorter one; another seed asks other questions."""
-    longer = build_questions(tokenizer, corpus, items=ITEMS + 4, shots=0, max_tokens=ROOM, seed=3)
+    made = partial(build_questions, tokenizer, corpus, shots=0, max_tokens=ROOM, tasks=[*QUESTION_TYPES])
+    longer = made(items=ITEMS + 4, seed=3)
     assert {task: questions[:ITEMS] for task, questions in longer.items()} == by_task
-    other = build_questions(tokenizer, corpus, items=ITEMS, shots=0, max_tokens=ROOM, seed=4)
+    other = made(items=ITEMS, seed=4)
     assert all(other[task] != by_task[task] for task in QUESTION_TYPES)
+
+
+def test_questions_of_a_task_do_not_depend_on_which_others_are_asked(by_task, tokenizer, corpus):
+    alone = build_questions(tokenizer, corpus, items=ITEMS, shots=0, max_tokens=ROOM, seed=3, tasks=["last-word"])
+    assert alone == {"last-word": by_task["last-word"]}
+    unnamed = build_questions(tokenizer, corpus, items=ITEMS, shots=0, max_tokens=ROOM, seed=3)
+    assert unnamed == {task: by_task[task] for task in CODE_TASKS}
+
+
+def test_a_last_word_ends_its_sentence_and_stood_before(by_task, texts):
+    """No other choice can be told from the right one by where it stands: all are words of the context."""
+    for question in by_task["last-word"]:
+        right = question.choices[question.gold]
+        after = texts[question.document].partition(question.context + right)[2]
+        assert after[0] in ".?!" and after[1].isspace()
+        assert all(re.search(re.escape(choice) + r"\b", question.context) for choice in question.choices)
 
 
 def test_the_wrong_choices_fit_their_task(by_task):

@@ -12,6 +12,7 @@ from yarnlab.evaluation import key_cache
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.key_cache import KeyCache, recomputed_nll
 from yarnlab.evaluation.nll import token_nll
+from yarnlab.families import hidden_states
 from yarnlab.generation import CACHES
 from yarnlab.modeling import create_model, set_rope, use_fast_attention
 from yarnlab.rope import make_rope
@@ -36,7 +37,8 @@ def rope_for(method: str):
 
 
 def test_the_table_is_what_decoding_gives(tiny_task, tiny_model, monkeypatch):
-    """Each cache's mean NLL in each bucket of L tokens, from two documents in one batch or one by one, to 1e-5."""
+    """Each cache's mean NLL in each bucket of L tokens, from two documents in one batch or one by one, from layers
+    that take the sequence whole or piece by piece, to 1e-5."""
     task = tiny_task(SETTINGS)
     use_fast_attention(tiny_model)
     ids = np.asarray(task.corpus.document(1)[:150])
@@ -45,8 +47,9 @@ def test_the_table_is_what_decoding_gives(tiny_task, tiny_model, monkeypatch):
         for method in SETTINGS["methods"]
         for cache in CACHES
     }
-    for batch in (100, 8192):
+    for batch, piece in ((100, hidden_states.PIECE), (8192, hidden_states.PIECE), (8192, 64)):
         monkeypatch.setattr(key_cache, "TOKENS_PER_BATCH", batch)
+        monkeypatch.setattr(hidden_states, "PIECE", piece)
         table = evaluate(task).table
         assert len(table) == 2 * 3 * 2 * 3 and set(table["protocol"]) == {"key-cache@1"}
         buckets = sorted(set(zip(table["bucket_start"], table["bucket_end"], strict=True)))

@@ -7,26 +7,29 @@ import json
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import gguf
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
+from safetensors.torch import load_file
 
 from yarnlab.hub.adopt import adopt
 from yarnlab.hub.errors import HubError
-from yarnlab.hub.gguf import Declared
+from yarnlab.hub.gguf import Declared, named
 from yarnlab.hub.local import LocalAsset, content
 from yarnlab.hub.wheel import WheelAsset, fetch_wheel
 from yarnlab.provenance import sha256_of
+from yarnlab.study.data import Asset, Requantisation
 
 WORDS = ["<|endoftext|>", "<|im_start|>", "<|im_end|>", *map(chr, range(33, 127)), "Ġ", "ab"]
 HEADS, KV, DIM, WIDTH, MLP, LAYERS, CONTEXT = 4, 2, 16, 64, 128, 2, 64
 
 
-def write_gguf(path: Path, quantisation: str = "Q4_1", seed: int = 0) -> Path:
-    """A random Llama in llama.cpp's layout, as a chat model's converter writes it."""
+def write_gguf(path: Path, quantisation: str = "Q4_1", seed: int = 0, embedding: str | None = None) -> Path:
+    """A random Llama in llama.cpp's layout, as a chat model's converter writes it; `embedding`: its type, if another."""
     rng = np.random.default_rng(seed)
     writer = gguf.GGUFWriter(path, "llama")
     writer.add_name("tiny")
@@ -48,15 +51,15 @@ def write_gguf(path: Path, quantisation: str = "Q4_1", seed: int = 0) -> Path:
     writer.add_bos_token_id(1)
     writer.add_eos_token_id(2)
 
-    def put(name: str, *shape: int, scale: float = 0.2) -> None:
+    def put(name: str, *shape: int, scale: float = 0.2, as_type: str = quantisation) -> None:
         values = (rng.standard_normal(shape) * scale).astype(np.float32)
         if len(shape) == 1:
             writer.add_tensor(name, np.abs(values) + 1)
             return
-        kind = gguf.GGMLQuantizationType[quantisation]
+        kind = gguf.GGMLQuantizationType[as_type]
         writer.add_tensor(name, gguf.quantize(values, kind), raw_dtype=kind)
 
-    put("token_embd.weight", len(WORDS), WIDTH, scale=1.0)
+    put("token_embd.weight", len(WORDS), WIDTH, scale=1.0, as_type=embedding or quantisation)
     put("output_norm.weight", WIDTH)
     for i in range(LAYERS):
         put(f"blk.{i}.attn_norm.weight", WIDTH)
@@ -138,6 +141,76 @@ def test_it_is_converted_once(file: Path, folder: Path, monkeypatch: pytest.Monk
     first = sha256_of(folder / "model.safetensors")
     adopt(asset, folder, declared=declared)
     assert sha256_of(folder / "model.safetensors") != first
+
+
+def moved(weights: torch.Tensor, kind: str) -> torch.Tensor:
+    """The weights after the package's own way through a type."""
+    wanted = gguf.GGMLQuantizationType[kind]
+    return torch.from_numpy(gguf.dequantize(gguf.quantize(weights.numpy(), wanted), wanted))
+
+
+@pytest.mark.parametrize("kind", get_args(Requantisation))
+def test_weights_are_quantised_once_more(tmp_path: Path, folder: Path, kind: str) -> None:
+    """Row by row what the package `gguf` makes of the dequantised weights; norms and finer matrices are not touched."""
+    (tmp_path / "source").mkdir()
+    first, other = ("Q5_1", "Q4_1") if kind != "Q5_1" else ("Q4_1", "Q5_0")
+    file = write_gguf(tmp_path / "source" / "tiny.gguf", first, embedding=other)
+    asset = LocalAsset("model", str(file))
+    adopt(asset, tmp_path / "plain")
+    adopt(asset, folder, declared=Declared(requantise=kind))
+    before, after = (load_file(place / "model.safetensors") for place in (tmp_path / "plain", folder))
+    assert before.keys() == after.keys() and len(before) == 2 + 9 * LAYERS
+    for name, weights in before.items():
+        stays = weights.dim() == 1 or "embed" in name
+        assert torch.equal(after[name], weights if stays else moved(weights, kind)), name
+        assert stays or not torch.equal(after[name], weights)
+    conversion = json.loads((folder / "asset.json").read_text())["conversions"][0]
+    assert (conversion["quantisation"], conversion["requantised"]) == (first, kind)
+    assert named(conversion) == f"{first}, quantised once more to {kind}"
+    assert {p.name for p in folder.iterdir()} == {p.name for p in (tmp_path / "plain").iterdir()}
+    for words in ("config.json", "tokenizer.json", "tokenizer_config.json"):
+        assert (folder / words).read_bytes() == (tmp_path / "plain" / words).read_bytes()
+
+
+def test_weights_are_made_anew_with_and_without_requantising(file: Path, folder: Path) -> None:
+    """What lies there of the other declaration is not taken for it."""
+    asset, hashes = LocalAsset("model", str(file)), []
+    for kind in (None, "Q4_0", "Q5_0", None):
+        adopt(asset, folder, declared=Declared(requantise=kind))
+        hashes.append(sha256_of(folder / "model.safetensors"))
+        record = json.loads((folder / "asset.json").read_text())
+        assert record.get("requantise") == record["conversions"][0].get("requantised") == kind
+    assert len(set(hashes)) == 3 and hashes[0] == hashes[3]
+
+
+@pytest.mark.parametrize(
+    ("quantisation", "message"),
+    [
+        ("Q4_0", r"its weights are Q4_0 already, which `requantise: Q4_0` would not move: name another"),
+        ("F16", r"its weights are F16, so that nothing of it can be quantised once more: leave `requantise` out"),
+    ],
+)
+def test_what_cannot_be_quantised_once_more_is_refused(
+    tmp_path: Path, folder: Path, quantisation: str, message: str
+) -> None:
+    file = write_gguf(tmp_path / "tiny.gguf", quantisation)
+    with pytest.raises(HubError, match=message):
+        adopt(LocalAsset("model", str(file)), folder, declared=Declared(requantise="Q4_0"))
+    assert not list(folder.glob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"requantise": "Q4_K"}, r"requantise\s+Input should be 'Q4_0', 'Q4_1', 'Q5_0', 'Q5_1' or 'Q8_0'"),
+        ({"path": "folder", "requantise": "Q4_0"}, r"`requantise` is for an asset that is a GGUF file"),
+        ({"quantisation": "q4_0", "requantise": "Q4_0"}, r"weights that are Q4_0 already are not moved by it"),
+    ],
+)
+def test_a_study_is_told_so_before_anything_runs(changes: dict[str, str], message: str) -> None:
+    assert Asset.model_validate({"type": "model", "path": "a.gguf", "requantise": "Q8_0"}).requantise == "Q8_0"
+    with pytest.raises(ValidationError, match=message):
+        Asset.model_validate({"type": "model", "path": "a.gguf"} | changes)
 
 
 @pytest.mark.parametrize(

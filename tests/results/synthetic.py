@@ -40,6 +40,17 @@ def with_frames(results: Results, **frames: pd.DataFrame) -> Results:
     return replace(results, frames=results.frames | frames)
 
 
+def with_control(results: Results, moved: dict[str, float], spread: float = 0.0) -> Results:
+    """The study with a control of its base, whose NLL under a method is higher by `moved`, more or less by document."""
+    frame, rng = results.frame("zero_shot"), np.random.default_rng(1)
+    model = replace(results.models["base"], name="requantised", arm="requantised", kind="hub", control_of="base")
+    by_document = {name: spread * rng.standard_normal() for name in sorted(frame["document"].unique())}
+    moves = frame["method"].map(moved).fillna(0.0) + (frame["method"] != "yarn") * frame["document"].map(by_document)
+    again = frame.assign(model=model.name, arm=model.arm, nll=frame["nll"] + moves)
+    study = replace(results, models=results.models | {model.name: model})
+    return with_frames(study, zero_shot=pd.concat([frame, again]))
+
+
 def models(seeds: tuple[int, ...] = (42,), ablation: bool = True) -> dict:
     """The micro study's models; several seeds give each arm one model per seed."""
     arms = [("base", "none", 1, None, L, "pretrain")]

@@ -10,11 +10,12 @@ import pandas as pd
 import pytest
 
 from results.light import light
-from results.synthetic import L, with_frames
+from results.synthetic import L, with_control, with_frames
 from results.test_claims_full_scale import CHANGED
 from yarnlab import rope
 from yarnlab.results.claims.criteria import load_criteria
 from yarnlab.results.claims.judge import judge
+from yarnlab.results.estimates import moved_gaps
 from yarnlab.results.results import Results
 
 CLAIMS = load_criteria().claims
@@ -197,7 +198,7 @@ OTHER_WAY: dict[str, tuple[Mutation, set[str]]] = {
     "35": (shift("ramp", lambda f: np.where((f["variant"] == "beta-low") & (f["length"] > L), -0.06, 0.0)), HELD),
 }
 EXACT = {"1", "2", "3", "4", "5"}
-OTHER_ARMS = {"22", "26-control", "34"}
+OTHER_ARMS = {"22", "26-control", "34", "untrained-requantised"}
 # Full-scale forms on the same study: to hold, to fall.
 FULL: dict[str, tuple[Mutation, Mutation]] = {
     "7": (same, tilt("base", -3.0)),
@@ -319,6 +320,38 @@ def test_the_control_of_claim_26(results: Results, shifted: float, expected: str
     moved = rows.assign(arm="pi-s32", model="pi-s32", nll=rows["nll"] + shifted)
     study = replace(results, models=results.models | {"pi-s32": pi})
     assert verdict("26-control", with_frames(study, perplexity=pd.concat([frame, moved]))) == expected
+
+
+@pytest.mark.parametrize(
+    ("moved", "spread", "expected"),
+    [
+        ({}, 0.001, "holds"),
+        ({"yarn": 0.2}, 0.001, "fails"),  # every gap to it
+        ({"yarn": -0.2}, 0.001, "fails"),
+        ({"pi": 0.2}, 0.001, "holds in part"),
+        ({}, 0.2, "undecided"),  # nothing holds by its observed value alone
+    ],
+)
+def test_the_control_of_the_quantisation(
+    results: Results, moved: dict[str, float], spread: float, expected: str
+) -> None:
+    """A gap that stays within half of its own interval, one that leaves it either way, and one of which nobody knows."""
+    study = with_control(results, moved, spread)
+    found = judge(next(c for c in CLAIMS if c.id == "untrained-requantised"), study)
+    assert found.status == expected
+    assert len(found.parts) == 5 * 5  # methods beside YaRN, scales
+    part = next(p for p in found.parts if p.name.startswith("s=2, tokens 256–512, NLL of PI minus YaRN (base: "))
+    (own,) = [m for m in moved_gaps(study, "yarn") if (m.method, m.scale) == ("pi", 2.0)]
+    assert part.threshold == pytest.approx((own.own.high - own.own.low) / 2) and part.models == ("base", "requantised")
+    assert own.move.value == pytest.approx(moved.get("pi", 0.0) - moved.get("yarn", 0.0), abs=3 * spread)
+
+
+def test_the_control_is_listed_where_there_is_one_alone(results: Results) -> None:
+    """Elsewhere the list of claims and their counts are what they were without it."""
+    claim = next(c for c in CLAIMS if c.id == "untrained-requantised")
+    assert not claim.concerns(results) and claim.concerns(with_control(results, {}))
+    assert judge(claim, results).status == "not run"
+    assert results.base() == with_control(results, {}).base()
 
 
 def test_the_claim_on_short_rows(results: Results) -> None:

@@ -3,17 +3,18 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from results.light import light
-from results.synthetic import with_frames, write_study
+from results.synthetic import with_control, with_frames, write_study
 from yarnlab.results.analyse import built, table_named, write_table
 from yarnlab.results.display import duration, signed, value, with_interval
 from yarnlab.results.estimates import zero_shot as zero_shot_nll
-from yarnlab.results.registry import tables
+from yarnlab.results.registry import made_of, tables
 from yarnlab.results.results import Results, ResultsError, load
 from yarnlab.results.statistics import holm, sign_flip
 from yarnlab.results.tables import ablation as ablation_table
@@ -35,13 +36,31 @@ def written(results: Results, name: str) -> list[Path]:
 def test_every_table_is_written_in_three_forms(results: Results) -> None:
     """csv, md and tex exist, hold the same models, and hold no NaN as text; the JSON is what the report shows."""
     own = replace(results)
-    for name in TABLES:
+    for name in (name for name, table in TABLES.items() if not table.of_control):  # that one has its own test
         with light():
             csv, md, tex, shown = (path.read_text() for path in written(own, name))
         assert [row["cells"][0] in md for row in json.loads(shown)["displayed"][0]["rows"]]
         assert len(csv.splitlines()) > 3
         assert "| --- |" in md and r"\toprule" in tex
         assert "nan" not in md.lower().replace("resonan", "") and "nan" not in tex.lower()
+
+
+def test_a_control_stands_beside_its_model(results: Results) -> None:
+    """Gaps to YaRN on both and the move between them; a study without a control has no such table."""
+    study, table = with_control(results, {"pi": 0.3, "yarn": 0.1}, 0.001), TABLES["requantised"]
+    frame, (shown,) = table.build(study)
+    assert len(frame) == len(shown.frame) == 5 * 5
+    assert frame["move"].to_numpy() == pytest.approx(frame["again"] - frame["gap"])
+    by_method = frame[frame["scale"] == 2].set_index("method")
+    assert by_method["move"]["pi"] == pytest.approx(0.2, abs=0.01)
+    assert by_method["move"]["none"] == pytest.approx(-0.1, abs=0.01)
+    row = by_method.loc["pi"]
+    assert (row["start"], row["length"], row["half_width"]) == (256, 512, (row["high"] - row["low"]) / 2)
+    assert shown.sources[0] == [f"evaluations/zero_shot/{arm}.manifest.json" for arm in ("base", "requantised")]
+    assert table.build(results)[0].empty
+    planned: dict[str, Any] = {"form": "scale-free", "of_paper": False}
+    with_it, without = (made_of(TABLES, ["zero_shot"], **planned, of_control=some) for some in (True, False))
+    assert with_it.keys() - without.keys() == {"requantised"}
 
 
 def test_perplexity_is_that_of_the_documents(results: Results) -> None:

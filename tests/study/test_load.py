@@ -238,6 +238,18 @@ BATTERY = "suite: held-out-code, items: 20, shots: 0, batch_size: 8, add_bos: tr
             "suite held-out-code has no use for `snapshots`",
         ),
         ("benchmarks: {%s, " + BATTERY.replace("held-out-code", "paper") + "}", "suite paper has no use for `items`"),
+        (
+            "benchmarks: {%s, suite: paper, batch_size: 8, add_bos: true, snapshots: {mmlu: here}, prompt_tokens: 64}",
+            "suite paper has no use for `prompt_tokens`",
+        ),
+        (
+            "benchmarks: {%s, " + BATTERY + ", prompt_tokens: 4096}",
+            "benchmarks.prompt_tokens: 4096 is more than the original context of base, ",
+        ),
+        (
+            "benchmarks: {%s, " + BATTERY + ", tasks: [last-words]}",
+            "benchmarks.tasks.0: input should be 'next-line', 'brackets', 'identifier' or 'last-word', found 'last-words'",
+        ),
         ("passkey_official: {%s, lengths: [512], trials: 2, new_tokens: 10, decoding: best}", "'greedy' or 'released'"),
         (
             "ramp: {%s, method: yarn, variants: {odd: {scale: 2}}, scales: [2], documents: 1, max_length: 128}",

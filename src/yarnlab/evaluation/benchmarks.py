@@ -25,10 +25,10 @@ from pydantic import Field, model_validator
 
 from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Task
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.held_out_code import CHOICES, QUESTION_TYPES, Question, build_questions, question_tokens
+from yarnlab.evaluation.held_out_code import CHOICES, CODE_TASKS, Question, build_questions, question_tokens
 from yarnlab.evaluation.snapshots import METRICS, load_paper_tasks, mmlu_subjects
 from yarnlab.lazy import np, pd, torch
-from yarnlab.study.fields import Name, Positive, Problem
+from yarnlab.study.fields import Distinct, Name, Positive, Problem
 
 if TYPE_CHECKING:
     from yarnlab.study.schema import Study
@@ -61,6 +61,10 @@ class Benchmarks(Evaluation):
     """Of held-out-code: questions of each task."""
     shots: int | None = Field(default=None, ge=0)
     """Of held-out-code: examples before each question."""
+    tasks: Distinct[Literal["next-line", "brackets", "identifier", "last-word"]] | None = None
+    """Of held-out-code: which of its tasks; without it those of code, all but `last-word`, which needs sentences."""
+    prompt_tokens: Positive | None = None
+    """Of held-out-code: tokens of a prompt at most; without it the original context."""
     snapshots: dict[Literal["arc_challenge", "hellaswag", "mmlu", "truthfulqa"], Name] | None = None
     """Of the paper's suite: each benchmark's dataset, an asset."""
     batch_size: Positive
@@ -74,7 +78,14 @@ class Benchmarks(Evaluation):
         for key, value in (("items", self.items), ("shots", self.shots), ("snapshots", self.snapshots)):
             if (value is None) == (key in needed):
                 raise ValueError(f"suite {self.suite} {'needs' if key in needed else 'has no use for'} `{key}`")
+        for key in ("tasks", "prompt_tokens") if self.suite == "paper" else ():
+            if getattr(self, key) is not None:
+                raise ValueError(f"suite paper has no use for `{key}`")
         return self
+
+    def window(self, original_context: int) -> int:
+        """Tokens of a question of held-out-code with all that stands before it, the same for all models."""
+        return self.prompt_tokens or original_context
 
     @property
     def reads_corpus(self) -> bool:
@@ -85,12 +96,14 @@ class Benchmarks(Evaluation):
         return dict((self.snapshots or {}).items())
 
     def check(self, study: Study, arm: str) -> Iterator[Problem]:
-        window = study.architecture(arm).original_context
+        context = study.architecture(arm).original_context
         if self.shots is not None:
             try:
-                question_tokens(window - self.add_bos, self.shots)
+                question_tokens(self.window(context) - self.add_bos, self.shots)
             except ValueError as error:
-                yield ("shots",), f"{error} (the original context of {arm} is {window})"
+                yield ("shots",), f"{error} (the original context of {arm} is {context})"
+        if self.window(context) > context:
+            yield ("prompt_tokens",), f"{self.prompt_tokens} is more than the original context of {arm}, {context}"
 
     def cost(self, study: Study, arm: str) -> Passes:
         if self.items is None:
@@ -100,9 +113,9 @@ class Benchmarks(Evaluation):
                 "TruthfulQA 2)"
             )
             return Passes([(asked / PROMPT, PROMPT)], rows, rows, note=note)
-        window = study.architecture(arm).original_context
+        window = self.window(study.architecture(arm).original_context)
         rows = self.batch_size * window
-        return Passes([(self.items * len(QUESTION_TYPES) * CHOICES, window)], rows, rows)
+        return Passes([(self.items * len(self.tasks or CODE_TASKS) * CHOICES, window)], rows, rows)
 
     def evaluate(self, task: Task) -> Outcome:
         """One row per benchmark and metric (acc, acc_norm); `extra["samples"]` has one row per question.
@@ -114,10 +127,10 @@ class Benchmarks(Evaluation):
 
 
 def run_held_out_code(settings: Benchmarks, task: Task) -> Outcome:
-    """The questions at the original context, whatever the model's own, so that all models are asked the same."""
+    """The questions at the declared length or the original context, so that all models are asked the same."""
     from yarnlab.corpus.tokenizer import load_tokenizer
 
-    window, items, shots = task.architecture.original_context, settings.items, settings.shots
+    window, items, shots = settings.window(task.architecture.original_context), settings.items, settings.shots
     assert items is not None and shots is not None
     by_task = build_questions(
         load_tokenizer(task.tokenizer),
@@ -126,6 +139,7 @@ def run_held_out_code(settings: Benchmarks, task: Task) -> Outcome:
         shots=shots,
         max_tokens=window - settings.add_bos,
         seed=task.seed,
+        tasks=settings.tasks or CODE_TASKS,
     )
 
     def load() -> Any:

@@ -4,7 +4,9 @@ For models too small for the paper's benchmarks. Each question is a stretch of a
 
 - next-line: the line that follows, or one of three lines of similar length from elsewhere in the file, indented alike;
 - brackets: the two brackets that close here, or one of the three other pairs of ) and ];
-- identifier: the name that stands here and stood before, or one of three other names from the same stretch.
+- identifier: the name that stands here and stood before, or one of three other names from the same stretch;
+- last-word: the word that ends this sentence and stood before, or one of three other words from the same stretch: as in
+  LAMBADA (arXiv 1606.06031), for texts with sentences, so that it is asked where a study names it.
 
 The right choice takes each of the four positions in turn, so that no habit of a model's is rewarded.
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 
 import keyword
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice
 from typing import TYPE_CHECKING
@@ -32,6 +34,9 @@ CHOICES = 4
 CANDIDATES = 64  # places looked at in a document before it is the next one's turn
 LEAST_CONTEXT = 0.5  # share of the room for tokens: nearer to a file's start there is too little to go by
 PAIRS = ("))", "])", ")]", "]]")
+NAME = re.compile(r"(?<![\w'\"\\])[A-Za-z_]\w{3,}")
+WORD = re.compile(r" [a-z]{4,}\b")  # with the blank before it, which is a part of its first token
+CODE_TASKS = ("next-line", "brackets", "identifier")
 
 
 @dataclass(frozen=True)
@@ -97,9 +102,16 @@ def question_tokens(max_tokens: int, shots: int) -> int:
 
 
 def build_questions(
-    tokenizer: tokenizers.Tokenizer, corpus: TokenisedCorpus, *, items: int, shots: int, max_tokens: int, seed: int
+    tokenizer: tokenizers.Tokenizer,
+    corpus: TokenisedCorpus,
+    *,
+    items: int,
+    shots: int,
+    max_tokens: int,
+    seed: int,
+    tasks: Sequence[str] = CODE_TASKS,
 ) -> dict[str, list[Question]]:
-    """`items` + `shots` questions of each task; the last `shots` are the examples put before the others.
+    """`items` + `shots` questions of each of `tasks`; the last `shots` are the examples put before the others.
 
     Question i depends on the corpus, (seed, task, i) and the questions before it, not on how many follow.
     A prompt with its examples and its longest choice has at most `max_tokens` tokens, BOS not counted.
@@ -113,6 +125,8 @@ def build_questions(
     documents = [Document.read(tokenizer, corpus, i) for i in range(len(corpus.names))]
     by_task = {}
     for number, (task, question_type) in enumerate(QUESTION_TYPES.items()):
+        if task not in tasks:
+            continue
         made: dict[tuple[str, int], Question] = {}
         for i in range(items + shots):
             if not _ask(tokenizer, documents, question_type, i, room, np.random.default_rng([seed, number, i]), made):
@@ -187,11 +201,18 @@ def _other_lines(right: str, text: str, context: str) -> list[str]:
 
 
 def _other_names(right: str, text: str, context: str) -> list[str]:
-    """The context's names, none of which begins as the right one does; nothing if that one is not among them."""
-    names = {name for name in QUESTION_TYPES["identifier"].place.findall(context) if not keyword.iskeyword(name)}
-    if right not in names:
+    return _others(right, {name for name in NAME.findall(context) if not keyword.iskeyword(name)})
+
+
+def _other_words(right: str, text: str, context: str) -> list[str]:
+    return _others(right, set(WORD.findall(context)))
+
+
+def _others(right: str, there: set[str]) -> list[str]:
+    """Those of the context that do not begin as the right one does; nothing if that one is not among them."""
+    if right not in there:
         return []
-    return sorted(n for n in names if not n.startswith(right) and not right.startswith(n))
+    return sorted(n for n in there if not n.startswith(right) and not right.startswith(n))
 
 
 QUESTION_TYPES = {
@@ -206,8 +227,13 @@ QUESTION_TYPES = {
         lambda right, text, context: [pair for pair in PAIRS if pair != right],
     ),
     "identifier": QuestionType(
-        re.compile(r"(?<![\w'\"\\])[A-Za-z_]\w{3,}"),
+        NAME,
         lambda right, count: not keyword.iskeyword(right),
         _other_names,
+    ),
+    "last-word": QuestionType(
+        re.compile(r"(?<=[a-z,]) [a-z]{4,}(?=[.?!]\s)"),
+        lambda right, count: True,
+        _other_words,
     ),
 }

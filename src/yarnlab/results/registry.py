@@ -41,6 +41,7 @@ class Artefact:
     fold: the words of the folded part that it stands in; '' for what is open.
     caption: what the report says below a figure or above a table.
     of_paper: it shows the paper's printed numbers: made where the study stands for the paper (`claims.published`).
+    of_control: it sets models beside their controls: made where the study has some (`control_of` of a model).
     forms: the forms of studies (study/fields.py: Form) that have it; by default all.
     paper_names: its targets by the paper's numbering, such as `table_2`.
     timed: columns, or a point's fields, whose numbers are times or sizes of memory: other ones in every run.
@@ -54,6 +55,7 @@ class Artefact:
     fold: str = ""
     caption: str = ""
     of_paper: bool = False
+    of_control: bool = False
     forms: tuple[str, ...] = get_args(Form)
     paper_names: tuple[str, ...] = ()
     timed: tuple[str, ...] = ()
@@ -152,16 +154,20 @@ def figures() -> dict[str, Figure]:
     return dict(sorted(_FIGURES.items()))
 
 
-def made_of(registered: Mapping[str, Made], kinds: Iterable[str], *, form: str, of_paper: bool) -> dict[str, Made]:
+def made_of(
+    registered: Mapping[str, Made], kinds: Iterable[str], *, form: str, of_paper: bool, of_control: bool
+) -> dict[str, Made]:
     """Those of the registered tables or figures that a study of this form with these evaluations has.
 
-    of_paper: it stands for the paper, and has the paper's own ones whatever it measures.
+    of_paper: it stands for the paper, and has the paper's own ones whatever it measures. of_control: it has controls.
     """
     present = {*kinds, "training", "manifests"}
     return {
         name: each
         for name, each in registered.items()
-        if form in each.forms and (of_paper if each.of_paper else each.needs[0].partition(".")[0] in present)
+        if form in each.forms
+        and (of_control or not each.of_control)
+        and (of_paper if each.of_paper else each.needs[0].partition(".")[0] in present)
     }
 
 

@@ -30,6 +30,7 @@ class Model:
     max_position_embeddings: the context, where scale and L do not say it. head_dim, rope_theta: D and b of an attention
     head; family_alpha, family_beta: the borders that suit it. tokens: that it was trained on, in `steps`; batches: as
     JSON, what decides with the seed which ones a batch holds: corpus, kinds of rows, their length, rows a batch.
+    control_of: the arm whose weights these are, quantised once more.
     """
 
     name: str
@@ -55,11 +56,12 @@ class Model:
     steps: int = 0
     tokens: int = 0
     batches: str = ""
+    control_of: str | None = None
 
     @classmethod
     def of(cls, name: str, entry: dict[str, Any]) -> Model:
         """The model that an entry of `study.json` describes. Raises KeyError or TypeError for a bad one."""
-        given = {"max_position_embeddings": None, **entry}  # which few have
+        given = {"max_position_embeddings": None, "control_of": None, **entry}  # which few have
         own = {field.name: given[field.name] for field in fields(cls) if field.name != "name"}
         own |= {"published": tuple(own["published"]), "batches": json.dumps(own["batches"], sort_keys=True)}
         # A method without a ramp, and its options, has none to describe: null.
@@ -164,7 +166,7 @@ class Results:
 
     def base(self) -> Model | None:
         """The model that the others start from; of several roots the one with the most methods fine-tuned from it."""
-        roots = [m for m in self.arms().values() if m.kind in ("pretrain", "hub")]
+        roots = [m for m in self.arms().values() if m.kind in ("pretrain", "hub") and m.control_of is None]
         return max(roots, key=self._methods_from, default=None)
 
     def _methods_from(self, root: Model) -> int:
@@ -237,6 +239,11 @@ class Results:
         before = self.control(parent)
         arms = (m for m in self.arms().values() if m.method == "none" and m.budget == model.budget)
         return next((m for m in arms if before is not None and self.parent_arm(m) == before.arm), None)
+
+    def requantised(self) -> list[tuple[Model, Model]]:
+        """Every arm that has a control of its weights quantised once more, with that control."""
+        arms = self.arms()
+        return [(arms[m.control_of], m) for m in arms.values() if m.control_of is not None]
 
     def parent_arm(self, model: Model) -> str | None:
         """The arm of a model's parent."""

@@ -197,6 +197,7 @@ def _link(run: StageRun, layout: Layout, rope: Rope) -> None:
     """A model without training: the source's weights under a config with this model's rope."""
     from yarnlab.checkpoints import adopt_published, link_weights
     from yarnlab.corpus.tokenizer import check_vocabulary, difference_to_auto_tokenizer
+    from yarnlab.hub.gguf import named
     from yarnlab.study.schema import Architecture
 
     spec, source, folder = run.spec, _source(layout, dict(run.spec)), layout.model(run.name)
@@ -216,7 +217,7 @@ def _link(run: StageRun, layout: Layout, rope: Rope) -> None:
         ignored_config=spec.get("ignored_config", ()),
     )
     made = read_json(source / "asset.json").get("conversions", [])
-    if quantisations := sorted({each["quantisation"] for each in made if "quantisation" in each}):
+    if quantisations := sorted({named(each) for each in made if "quantisation" in each}):
         run.facts["dequantised_from"] = " and ".join(quantisations)
     if difference := difference_to_auto_tokenizer(folder):
         run.facts["tokenizer"] = difference

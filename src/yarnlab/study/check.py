@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 
 from yarnlab.study.check_evaluations import evaluation_problems, foreign
 from yarnlab.study.check_held_out import held_out_problems
-from yarnlab.study.data import HubText, HubTokens, PythonPackages
+from yarnlab.study.data import Asset, HubText, HubTokens, PythonPackages
 from yarnlab.study.fields import KeyPath, Problem, near
 from yarnlab.study.options import rope_problem
 from yarnlab.study.schema import Architecture, Study
@@ -22,6 +22,7 @@ def find_problems(study: Study) -> list[Problem]:
     return [
         *_names(study),
         *_bases(study),
+        *_controls(study),
         *_sources(study),
         *_shapes(study),
         *_training(study),
@@ -83,6 +84,30 @@ def _bases(study: Study) -> Iterator[Problem]:
             yield ("claims", base), f"{arm!r} has a parent; expected a model that others start from"
         elif arm is not None:
             yield from _unknown(("claims", base), "model", arm, study.models)
+
+
+def _controls(study: Study) -> Iterator[Problem]:
+    """A control differs from its model by `requantise` alone."""
+    for arm, model in study.models.items():
+        other, at = model.control_of, ("models", arm, "control_of")
+        if other is None:
+            continue
+        if other not in study.models:
+            yield from _unknown(at, "model", other, study.models)
+            continue
+        own, its = (_asset(study, name) for name in (arm, other))
+        if own is None or own.requantise is None:
+            yield at, f"{arm!r} is no model whose asset has `requantise`"
+        elif its is None or its != own.model_copy(update={"requantise": None}):
+            yield at, f"{other!r} is no model of the same file as {arm!r} without `requantise`"
+        elif study.architecture(arm) != study.architecture(other):
+            yield at, f"{arm!r} and {other!r} must have the same `architecture`"
+
+
+def _asset(study: Study, arm: str) -> Asset | None:
+    """The asset of a root that is given."""
+    published = study.models[arm].hub
+    return study.assets.get(published.asset) if published is not None else None
 
 
 def _names(study: Study) -> Iterator[Problem]:

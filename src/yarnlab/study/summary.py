@@ -37,6 +37,8 @@ def summarise(study: Study) -> dict[str, Any]:
             "family_beta": study.architecture(arm).beta,
             "published": list(model.published),
         }
+        if model.control_of is not None:
+            models[name]["control_of"] = model.control_of
         if (longest := getattr(rope, "max_position_embeddings", None)) is not None:
             models[name]["max_position_embeddings"] = longest
     return {

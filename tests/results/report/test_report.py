@@ -23,9 +23,9 @@ from yarnlab.results.report.sections import SECTIONS, ordered
 from yarnlab.results.results import load
 
 FIGURES = figures()
-TABLES = {name: table for name, table in tables().items() if "scale-free" in table.forms}
+TABLES = {name: table for name, table in tables().items() if "scale-free" in table.forms and not table.of_control}
 
-CLAIMS = load_criteria().claims
+CLAIMS = [claim for claim in load_criteria().claims if claim.only_with is None]
 Write = Callable[[Path], Path]
 
 

@@ -176,6 +176,7 @@ class Claim(Form):
 
     base: which of the study's bases it is about (bases.py). paper_data: what the paper's own data say of it;
     paper_note: the same in more words. full_scale: the form for the paper's own models, where it differs.
+    only_with: a field of models; the claim is listed in studies alone of which some model has it.
     """
 
     id: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -185,6 +186,11 @@ class Claim(Form):
     paper_note: str = ""
     base: Literal["ablation", "extension", "portability", "every"] = "ablation"
     full_scale: Form | None = None
+    only_with: Literal["control_of"] | None = None
+
+    def concerns(self, results: Results) -> bool:
+        """Is the claim listed in this study at all?"""
+        return self.only_with is None or any(getattr(m, self.only_with) for m in results.models.values())
 
     def in_form(self, form: str) -> Claim:
         """The claim as it is judged on a study of this form: scale-free or full-scale."""

@@ -33,8 +33,9 @@ def judge(claim: Claim, results: Results) -> Verdict:
 
 
 def evaluate(results: Results, criteria: Criteria | None = None) -> list[tuple[Claim, Verdict]]:
-    """Every claim, in the study's form, with its verdict, in the order of the criteria."""
-    claims = [claim.in_form(results.form) for claim in (criteria or criteria_of(results)).claims]
+    """Every claim that concerns the study, in its form, with its verdict, in the order of the criteria."""
+    listed = [claim for claim in (criteria or criteria_of(results)).claims if claim.concerns(results)]
+    claims = [claim.in_form(results.form) for claim in listed]
     return [(claim, judge(claim, results)) for claim in claims]
 
 

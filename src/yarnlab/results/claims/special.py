@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from itertools import islice, pairwise
 from typing import TypeAlias
 
@@ -18,7 +19,7 @@ from yarnlab.lazy import np, pd, stats
 from yarnlab.results import temperature as sweep
 from yarnlab.results.bases import compared_with
 from yarnlab.results.claims.models import Scope
-from yarnlab.results.claims.parts import Part, interval
+from yarnlab.results.claims.parts import Part, interval, number
 from yarnlab.results.claims.quantities import RATIO, context_change, perplexity_change
 from yarnlab.results.estimates import (
     REFERENCE_VARIANT,
@@ -33,6 +34,7 @@ from yarnlab.results.estimates import (
     hits_by_length,
     losses,
     losses_by_seed,
+    moved_gaps,
     nll,
     over_documents,
     packages,
@@ -421,6 +423,18 @@ def other_ramps(scope: Scope, *, negligible: float) -> Iterator[Part]:
 
 
 @special
+def requantised(scope: Scope, *, against: str, widths: float) -> Iterator[Part]:
+    """How far each method's gap beyond L moves on a control, against the width of the gap's own interval."""
+    for found in moved_gaps(scope.results, against):
+        value, low, high = (number(x) for x in (found.own.value, found.own.low, found.own.high))
+        span = f"{found.model.original_context:,}–{found.length:,}"
+        name = f"s={found.scale:g}, tokens {span}, NLL of {method_label(found.method)} minus {method_label(against)} "
+        name += f"({found.model.arm}: {value} [{low}, {high}]), size of its move on {found.control.arm}"
+        move = replace(_size(found.move), bounds=partial(_size_at, found.move))  # Student's, for Holm's correction
+        yield interval(name, move, "<", widths * (found.own.high - found.own.low), [found.model.arm, found.control.arm])
+
+
+@special
 def official_passkeys(scope: Scope, *, models: dict[str, str], share: float) -> Iterator[Part]:
     """The share of passkeys that published models find by the official protocol; models: name of a part → model."""
     present(scope.results, "passkey_official")
@@ -529,5 +543,14 @@ def _trained_ramps(results: Results) -> list[tuple[Model, Model]]:
 
 def _size(e: Estimate) -> Estimate:
     """Absolute value of an estimate: its interval holds the absolute values of the original one."""
-    low = 0.0 if e.low <= 0 <= e.high else min(abs(e.low), abs(e.high))
-    return Estimate(abs(e.value), low, max(abs(e.low), abs(e.high)), e.n, e.over, f"size of the {e.unit}", e.method)
+    return Estimate(abs(e.value), *_absolute(e.low, e.high), e.n, e.over, f"size of the {e.unit}", e.method)
+
+
+def _size_at(e: Estimate, confidence: float) -> tuple[float, float]:
+    """The interval of an estimate's absolute value at another confidence."""
+    return _absolute(*e.at(confidence))
+
+
+def _absolute(low: float, high: float) -> tuple[float, float]:
+    """The interval of absolute values in an interval."""
+    return 0.0 if low <= 0 <= high else min(abs(low), abs(high)), max(abs(low), abs(high))
