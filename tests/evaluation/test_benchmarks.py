@@ -13,7 +13,7 @@ import torch
 from yarnlab.corpus.tokenizer import load_tokenizer
 from yarnlab.evaluation.benchmarks import Benchmarks, run_paper
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.held_out_code import CODE_TASKS, build_questions
+from yarnlab.evaluation.held_out_code import CODE_TASKS, QUESTION_TYPES, build_questions
 from yarnlab.evaluation.snapshots import PAPER, load_paper_tasks, mmlu_subjects
 from yarnlab.rope import make_rope
 
@@ -89,6 +89,12 @@ def test_the_table_names_protocol_version_and_shots(tiny_task, architecture):
     assert table.columns[:5].tolist() == ["model", "arm", "method", "scale", "seed"]
     assert set(table["protocol"]) == {"held-out-code@1"} and set(table["lm_eval"]) == {"0.4.13"}
     assert set(table["shots"]) == {1} and set(table["n"]) == {10} and set(table["truncated"]) == {0}
+
+
+def test_a_study_may_name_every_task_that_there_is():
+    """The schema's names are those of the questions, so none is out of a study's reach."""
+    named = Benchmarks.model_json_schema()["properties"]["tasks"]["anyOf"][0]["items"]["enum"]
+    assert named == list(QUESTION_TYPES) and set(CODE_TASKS) < set(named)
 
 
 def test_prompts_are_as_long_as_declared_whatever_the_window(tiny_task, tiny_data, architecture):

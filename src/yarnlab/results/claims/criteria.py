@@ -176,7 +176,7 @@ class Claim(Form):
 
     base: which of the study's bases it is about (bases.py). paper_data: what the paper's own data say of it;
     paper_note: the same in more words. full_scale: the form for the paper's own models, where it differs.
-    only_with: a field of models; the claim is listed in studies alone of which some model has it.
+    only_with: `control_of`: the claim is listed in studies alone that have a model with this key.
     """
 
     id: str = Field(pattern=r"^[a-z0-9-]+$")
@@ -190,7 +190,7 @@ class Claim(Form):
 
     def concerns(self, results: Results) -> bool:
         """Is the claim listed in this study at all?"""
-        return self.only_with is None or any(getattr(m, self.only_with) for m in results.models.values())
+        return self.only_with is None or bool(results.requantised())
 
     def in_form(self, form: str) -> Claim:
         """The claim as it is judged on a study of this form: scale-free or full-scale."""
