@@ -238,7 +238,7 @@ def test_inputs_that_are_made_again_to_the_same_bytes_train_and_compute_nothing(
     said = done.stdout + done.stderr
     assert done.returncode == 0, said[-3000:]
     trained = len([path for path in root.glob("training/*.jsonl")])
-    assert said.count("put back") == trained + 2 and "steps/s" not in said
+    assert said.count("put back") == trained + 2 and not re.search("steps/s|s/step", said)
     assert {path: path.stat().st_mtime_ns for path in models} == models
     assert COSTLY.isdisjoint(rule for rule, _ in planned(finished, *targets))
     done = snakemake(finished, targets[-2], "-R", "perplexity")

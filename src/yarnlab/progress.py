@@ -56,9 +56,8 @@ class Progress:
         made, left = self._done - self._first, self.total - self._done
         rate = made / elapsed if elapsed > 0 else 0.0
         eta = tqdm.format_interval(left / rate) if rate else "?"
-        plain = (
-            f"{self._done}/{self.total} {self.unit}s, {rate:.2f} {self.unit}s/s, {eta} left{', ' if note else ''}{note}"
-        )
+        speed = f"{1 / rate:.1f} s/{self.unit}" if 0 < rate < 1 else f"{rate:.2f} {self.unit}s/s"
+        plain = f"{self._done}/{self.total} {self.unit}s, {speed}, {eta} left{', ' if note else ''}{note}"
         bar = tqdm.format_meter(
             self._done,
             self.total,
