@@ -45,3 +45,15 @@ def test_lines_come_at_most_every_five_seconds_and_the_last_one_always(clock, tm
         clock[0] += 1
         progress.advance()
     assert [line.split(": ")[1].split("/")[0] for line in lines(tmp_path / "log")] == ["5", "10", "15", "20"]
+
+
+def test_of_steps_side_by_side_those_under_way_count_as_half_made(clock, tmp_path):
+    progress = Progress("zero_shot base", 9, log=tmp_path / "log", unit="document")
+    progress.side_by_side = 2
+    for done in range(1, 10):  # one of two processes ends a step of 100 s every 50 s
+        clock[0] += 100 if done == 1 else 50
+        progress.advance()
+    said = lines(tmp_path / "log")
+    assert said[0] == "zero_shot base: 1/9 documents, 66.7 s/document, 08:53 left"
+    assert said[4] == "zero_shot base: 5/9 documents, 54.5 s/document, 03:38 left"
+    assert said[-1] == "zero_shot base: 9/9 documents, 55.6 s/document, 00:00 left"

@@ -11,10 +11,15 @@ from pathlib import Path
 
 
 class Progress:
-    """Counts steps of `total` and reports them at most every `every` seconds, and the last one always."""
+    """Counts steps of `total` and reports them at most every `every` seconds, and the last one always.
+
+    side_by_side: how many steps are under way at a time. Those beside the one that was just made count as half made:
+    with none counted, the time left would begin twice too long for two.
+    """
 
     def __init__(self, label: str, total: int, *, log: Path | None, unit: str = "step", every: float = 5.0) -> None:
         self.label, self.total, self.unit, self.every = label, total, unit, every
+        self.side_by_side = 1
         self._log = log
         self._done = self._first = 0
         self._skipped = False
@@ -54,7 +59,8 @@ class Progress:
         from tqdm import tqdm
 
         made, left = self._done - self._first, self.total - self._done
-        rate = made / elapsed if elapsed > 0 else 0.0
+        under_way = (self.side_by_side - 1) / 2 if left else 0.0
+        rate = (made + under_way) / elapsed if elapsed > 0 else 0.0
         eta = tqdm.format_interval(left / rate) if rate else "?"
         speed = f"{1 / rate:.1f} s/{self.unit}" if 0 < rate < 1 else f"{rate:.2f} {self.unit}s/s"
         plain = f"{self._done}/{self.total} {self.unit}s, {speed}, {eta} left{', ' if note else ''}{note}"

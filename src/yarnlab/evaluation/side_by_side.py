@@ -46,6 +46,7 @@ def _computed(work: Work[T], parts: int, progress: Progress, processes: int, thr
     """(number, what it gives) of each part, as they come."""
     context, parent = get_context("fork"), os.getpid()
     ends, copies, left = [], [], iter(range(parts))
+    progress.side_by_side = processes
     for _ in range(processes):
         own, other = context.Pipe()
         copy = context.Process(target=_compute, args=(other, work, threads, parent), daemon=True)
