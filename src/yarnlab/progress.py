@@ -59,8 +59,8 @@ class Progress:
         from tqdm import tqdm
 
         made, left = self._done - self._first, self.total - self._done
-        under_way = (self.side_by_side - 1) / 2 if left else 0.0
-        rate = (made + under_way) / elapsed if elapsed > 0 else 0.0
+        under_way = min(self.side_by_side - 1, left)
+        rate = (made + under_way / 2) / elapsed if elapsed > 0 else 0.0
         eta = tqdm.format_interval(left / rate) if rate else "?"
         speed = f"{1 / rate:.1f} s/{self.unit}" if 0 < rate < 1 else f"{rate:.2f} {self.unit}s/s"
         plain = f"{self._done}/{self.total} {self.unit}s, {speed}, {eta} left{', ' if note else ''}{note}"

@@ -43,6 +43,7 @@ def test_every_part_once_in_order_by_several_processes():
     found = side_by_side(work, 9, progress, processes=3)
     assert [number for number, _ in found] == list(range(9))
     assert os.getpid() not in {process for _, process in found} and len({process for _, process in found}) > 1
+    assert progress.side_by_side == 3  # by which it estimates the time left
     assert progress.steps == 18 and sorted(progress.notes) == sorted(map(str, range(9))) and len(progress.said) == 9
 
 
