@@ -77,6 +77,48 @@ def test_large_scores_neither_overflow_nor_vanish(monkeypatch, around, excess, h
     assert (out - exact).norm() <= 1.3 * (at_once - exact).norm() + 1e-5 * exact.norm()
 
 
+@pytest.mark.parametrize("half", [True, False])
+@pytest.mark.parametrize("excess", [0.0, 60.0, 300.0])
+@pytest.mark.parametrize(("heads", "queries"), [((4, 4), 700), ((6, 2), 700), ((9, 3), 300)])
+def test_gradients_of_chunks_are_those_of_the_formula(monkeypatch, heads, queries, excess, half):
+    """From the sums that were kept, for whole rows and last positions; also where a sum overflowed.
+
+    No further off than those of all keys at once, but for what rounds in the difference of grad · v and grad · out.
+    """
+    torch.manual_seed(0)
+    dtype = torch.bfloat16 if half else torch.float32
+    q = torch.randn(1, heads[0], queries, 16).to(dtype)
+    k, v = (torch.randn(1, heads[1], 700, width).to(dtype) for width in (16, 24))
+    q[..., 0], k[..., 0], k[:, :, 450, 0] = 1.0, 0.0, excess
+    grad = torch.randn(1, heads[0], queries, 24).to(dtype)
+
+    def gradients():
+        inputs = [t.clone().requires_grad_() for t in (q, k, v)]
+        out = attention.causal_tail(*inputs, 1.0)
+        return [out.detach(), *torch.autograd.grad(out, inputs, grad)]
+
+    exact = [t.double().requires_grad_() for t in (q, k, v)]
+    wide_k, wide_v = (t.repeat_interleave(heads[0] // heads[1], 1) for t in exact[1:])
+    hidden = torch.ones(queries, 700, dtype=torch.bool).triu(701 - queries)
+    p = (exact[0] @ wide_k.mT).masked_fill(hidden, -torch.inf).softmax(-1)
+    out = p @ wide_v
+    exact = [out, *torch.autograd.grad(out, exact, grad.double())]
+    rounds = torch.finfo(dtype).eps * p * (grad * out).norm(dim=-1, keepdim=True)
+    off = [
+        0.0,
+        (rounds.square() @ wide_k.square()).sum().sqrt(),
+        (rounds.square().mT @ q.double().square()).sum().sqrt(),
+        0.0,
+    ]
+    at_once = gradients()
+    monkeypatch.setattr(attention, "LONG", 699)
+    for chunk in (201, 1000):
+        monkeypatch.setattr(attention, "CHUNK", chunk)
+        for found, before, expected, more in zip(gradients(), at_once, exact, off, strict=True):
+            assert found.isfinite().all()
+            assert (found - expected).norm() <= 1.3 * (before - expected).norm() + more + 1e-7 * expected.norm()
+
+
 WORKS = [attention_work(length, gradients) for length in (256, 4096) for gradients in (False, True)]
 
 

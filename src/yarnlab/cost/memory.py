@@ -2,8 +2,8 @@
 
 What is counted follows the code: chunked cross-entropy (training/loss.py, evaluation/nll.py), FSDP2 with one group per
 layer and fp32 reduction, autocast where models are whole, per-layer activation checkpointing, flash kernels on a GPU,
-and on a CPU attention by blocks, whose probabilities are kept (attention.py). Components add up to the peak: they are
-what lives at the worst moment, the backward pass through one layer.
+and on a CPU attention by blocks, which keeps the probabilities of rows of up to LONG tokens (attention.py). Components
+add up to the peak: they are what lives at the worst moment, the backward pass through one layer.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 
 from yarnlab.cost import matmul_parameters, parameters
+from yarnlab.machine.choice import LONG
 from yarnlab.study.schema import Architecture
 from yarnlab.study.training import Train
 
@@ -82,7 +83,7 @@ def _activations(
     checkpointing, layers = phase.parallel.activation_checkpointing, shape.num_hidden_layers
     boundary = tokens * shape.hidden_size * _residual(compute, autocast)
     inside = layer_activations(shape, tokens, compute, autocast=autocast)
-    # What attention's kernel returns: its output and the logarithms of its sums, or on a CPU its probabilities.
+    # What attention's kernel returns: its output and its sums, and on a CPU a short row's probabilities.
     returned = tokens * shape.num_attention_heads * (shape.head_dim * compute + 4.0)
     if not gpu:
         probabilities = kept_probabilities(shape, phase, compute)
@@ -127,7 +128,10 @@ def layer_activations(shape: Architecture, tokens: float, compute: int, *, autoc
 
 
 def kept_probabilities(shape: Architecture, phase: Train, compute: int) -> float:
-    """Attention probabilities of one layer that the CPU kernel keeps: the lower triangle, in blocks of 512 queries."""
+    """Attention probabilities of one layer that the CPU kernel keeps: the lower triangle, in blocks of 512 queries, or
+    nothing of rows beyond LONG."""
+    if phase.seq_len > LONG:
+        return 0.0
     pairs = phase.seq_len * (phase.seq_len + min(512, phase.seq_len)) / 2
     return phase.micro_batch * shape.num_attention_heads * pairs * compute
 

@@ -11,6 +11,7 @@ KERNELS = ("blockwise", "sdpa")  # attention.py's own, and torch's
 DEFAULTS = {"bf16": "blockwise", "fp32": "sdpa"}  # what was faster in most works of all machines so far
 DTYPES = tuple(DEFAULTS)
 LENGTHS = (256, 4096)  # tokens of a row; between them, the nearer one by ratio decides
+LONG = 8192  # tokens of a row, beyond which `blockwise` takes keys by chunks and keeps no probabilities
 PRODUCTS = "products"
 
 # What was computed → (how → seconds); a name of `attention_work`, or PRODUCTS. How: a dtype, for attention a dtype and
