@@ -11,13 +11,14 @@ from __future__ import annotations
 import importlib.util
 import math
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from yarnlab.attention_chunks import chunked, chunked_backward, queries_at_once
 from yarnlab.errors import UserError
 from yarnlab.machine.choice import LONG, kernel_for
 from yarnlab.machine.record import this_machine
@@ -30,11 +31,7 @@ NAME = "yarnlab_blockwise"
 FUSED = "yarnlab_fused"
 VARIABLE = "YARNLAB_ATTENTION"  # an implementation's name, to be used whatever else is installed
 Kernel = Callable[[Tensor, Tensor, Tensor, float | None], Tensor]  # of query, key, value and scaling
-BLOCK = 512  # queries per block; 256 to 1,024 are within 5 % of each other
 CACHED = 4 << 20  # bytes of the scores of several heads at once; those of one head may be more
-CHUNK = 2048  # keys at a time beyond LONG of them, whose scores a cache holds; 1,024 to 4,096 are within 5 %
-SAFE = 40.0  # size of a score whose exponential leaves room for 2**60 like it in fp32
-LARGEST = 2.0**90  # sum of a row's exponentials whose products with gradients have room in fp32
 # How the kernels' operations begin in torch's dispatcher; what they return is all that their backward pass needs.
 OPERATIONS = (
     "aten::_scaled_dot_product_",
@@ -48,11 +45,6 @@ class AttentionError(UserError):
     """Attention that a kernel can't compute, or a kernel that is not there; the message says which to use instead."""
 
 
-def _queries(groups: int) -> int:
-    """Queries of a block where `groups` heads share keys and values: 512 to 1,023 rows of scores, at least 64 each."""
-    return max(64, BLOCK >> (groups.bit_length() - 1))
-
-
 def _blockwise(q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, list[Tensor]]:
     """(attention, with `keep` each block's probabilities); shapes as in _BlockwiseAttention.
 
@@ -60,9 +52,9 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, lis
     scores, which become probabilities in place, as many as a cache holds: softmax waits for memory otherwise.
     """
     if k.shape[1] > LONG:
-        return _in_chunks(q, k, v, keep)
+        return chunked(q, k, v, keep)
     heads, length, groups, _ = q.shape
-    block, before = min(_queries(groups), length), k.shape[1] - length
+    block, before = min(queries_at_once(groups), length), k.shape[1] - length
     out = q.new_empty(heads, length, groups, v.shape[2])
     at_once = heads if keep else max(1, min(heads, CACHED // (block * groups * k.shape[1] * q.element_size())))
     space = q.new_empty(0 if keep else at_once * block * groups * k.shape[1])
@@ -86,130 +78,6 @@ def _blockwise(q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, lis
             if keep:
                 kept.append(p)
     return out, kept
-
-
-def _in_chunks(q: Tensor, k: Tensor, v: Tensor, keep: bool) -> tuple[Tensor, list[Tensor]]:
-    """`_blockwise` over chunks of keys, whose scores stay in a cache: 12 to 15 % faster over 16,384 keys in bf16.
-
-    softmax(s)·v = Σ exp(s − c)·v / Σ exp(s − c) for any c, so what a chunk adds to both sums is final, unlike in an
-    online softmax, which looks for the largest score first; c is `_shifted`'s. So no sum vanishes; the chunks are added
-    in fp32. Where another score is so much larger that a sum overflows, its block is computed again by `torch.softmax`.
-    `keep` keeps the second sum, (heads, queries, heads that share keys), 0 where one of the block is beyond LARGEST.
-    """
-    heads, length, groups, _ = q.shape
-    block, before = min(_queries(groups), length), k.shape[1] - length
-    chunks = _Chunks(q, block, before)
-    out = q.new_empty(heads, length, groups, v.shape[2])
-    totals = torch.zeros(heads, length, groups) if keep else None
-    for head in range(heads):
-        queries, keys = _shifted(q[head], k[head])
-        for first in range(0, length, block):
-            rows = queries[first : first + block].flatten(0, 1)
-            summed, total = torch.zeros(len(rows), v.shape[2]), torch.zeros(len(rows))
-            for seen, p in chunks.exponentials(rows, keys, first):
-                total += p.sum(-1, dtype=torch.float32 if keep else None)
-                summed += p @ v[head, seen]
-            attended = summed / total[:, None]
-            if not bool(attended.isfinite().all()):
-                attended = chunks.probabilities(rows, keys, first) @ v[head, : before + first + block]
-            elif totals is not None and bool((total < LARGEST).all()):
-                totals[head, first : first + block] = total.unflatten(0, (-1, groups))
-            out[head, first : first + block] = attended.unflatten(0, (-1, groups))
-    return out, [] if totals is None else [totals]
-
-
-def _chunks_backward(
-    q: Tensor, k: Tensor, v: Tensor, out: Tensor, totals: Tensor, grad: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `_in_chunks`, from exponentials that are computed once more: memory grows with the length alone.
-
-    With p = exp(s − c) / total: ds = p ∘ (grad·vᵀ − Σ grad ∘ out). The product subtracts, as two more dimensions, since
-    one number of bf16 would be 2⁻⁹ off for a whole row; what ds is multiplied with is divided by the total.
-    """
-    heads, length, groups, _ = q.shape
-    block, before = min(_queries(groups), length), k.shape[1] - length
-    chunks, space = _Chunks(q, block, before), q.new_empty(block * groups * CHUNK)
-    grad_q = torch.empty_like(q)
-    # fp32 sums: each key gathers gradients from every later block.
-    grad_k, grad_v = torch.zeros_like(k, dtype=torch.float32), torch.zeros_like(v, dtype=torch.float32)
-    for head in range(heads):
-        queries, keys = _shifted(q[head], k[head])
-        values = torch.cat([v[head], v.new_ones(len(keys), 2)], -1)
-        for first in range(0, length, block):
-            own = slice(first, first + block)
-            rows, total = queries[own].flatten(0, 1), totals[head, own].flatten()[:, None]
-            if bool(total.all()):
-                parts = chunks.exponentials(rows, keys, first)
-            else:
-                whole, total = chunks.probabilities(rows, keys, first), torch.ones_like(total)
-                parts = ((seen, whole[:, seen]) for seen in chunks.slices(first, len(rows)))
-            g = grad[head, own].flatten(0, 1)
-            common = -(g.float() * out[head, own].flatten(0, 1)).sum(-1, keepdim=True)
-            high = common.to(g.dtype)
-            g_shifted = torch.cat([g, high, (common - high).to(g.dtype)], -1)
-            g, q_divided = ((t / total).to(g.dtype) for t in (g, rows[:, :-1]))
-            summed = torch.zeros(len(rows), k.shape[2])
-            for seen, p in parts:
-                grad_v[head, seen] += p.T @ g
-                ds = space[: p.numel()].view(p.shape)
-                torch.mm(g_shifted, values[seen].T, out=ds)
-                ds *= p
-                summed += ds @ k[head, seen]
-                grad_k[head, seen] += ds.T @ q_divided
-            grad_q[head, own] = (summed / total).unflatten(0, (-1, groups)).to(q.dtype)
-    return grad_q, grad_k, grad_v
-
-
-def _shifted(q: Tensor, k: Tensor) -> tuple[Tensor, Tensor]:
-    """One head's queries and keys with one more dimension, which subtracts c from the scores of a row.
-
-    c is 0, since bf16 rounds small scores least, unless the larger of a row's scores with its own and the first key is
-    beyond ±SAFE: then it brings that one there.
-    """
-    own = torch.einsum("qgd,qd->qg", q, k[len(k) - len(q) :])
-    known = torch.maximum(own, q @ k[0])[..., None]
-    return torch.cat([q, known.clamp(-SAFE, SAFE) - known], -1), torch.cat([k, k.new_ones(len(k), 1)], -1)
-
-
-class _Chunks:
-    """Scores of a block of queries with chunks of the keys that they may see."""
-
-    def __init__(self, q: Tensor, block: int, before: int) -> None:
-        self._length, self._groups = q.shape[1:3]
-        self._before = before
-        self._hidden = torch.full((block, block), -torch.inf, dtype=q.dtype).triu(1)[:, None]
-        self._space = q.new_empty(block * self._groups * CHUNK)
-
-    def slices(self, first: int, rows: int) -> Iterator[slice]:
-        """The keys of each chunk."""
-        end = self._before + first + rows // self._groups
-        return (slice(start, min(end, start + CHUNK)) for start in range(0, end, CHUNK))
-
-    def exponentials(self, rows: Tensor, keys: Tensor, first: int) -> Iterator[tuple[slice, Tensor]]:
-        """(keys, exp of the scores with them) of each chunk, in memory that the next one takes.
-
-        Args:
-            rows: (queries · heads that share keys, head_dim + 1), from query `first` on.
-        """
-        for seen in self.slices(first, len(rows)):
-            scores = self._space[: len(rows) * (seen.stop - seen.start)].view(len(rows), -1)
-            torch.mm(rows, keys[seen].T, out=scores)
-            self._hide(scores, seen.start, first)
-            yield seen, scores.exp_()
-
-    def probabilities(self, rows: Tensor, keys: Tensor, first: int) -> Tensor:
-        """softmax over all keys at once."""
-        scores = rows @ keys[: self._before + first + len(rows) // self._groups].T
-        self._hide(scores, 0, first)
-        return torch.softmax(scores, -1)
-
-    def _hide(self, scores: Tensor, start: int, first: int) -> None:
-        """Later keys than a query's own; `start` and `first` number the first key and query of the scores."""
-        queries, keys = len(scores) // self._groups, scores.shape[1]
-        if (diagonal := max(self._before + first, start)) < start + keys:
-            behind = diagonal - self._before - first
-            seen = self._hidden[:queries, :, behind : behind + start + keys - diagonal]
-            scores.unflatten(0, (-1, self._groups))[..., diagonal - start :].add_(seen)
 
 
 @cache
@@ -236,7 +104,7 @@ class _BlockwiseAttention(torch.autograd.Function):
         out, kept = _operation()[0](q, k, v, any(ctx.needs_input_grad))
         ctx.chunked = k.shape[1] > LONG
         ctx.save_for_backward(q, k, v, *([out] if ctx.chunked else []), *kept)
-        ctx.block = min(_queries(q.shape[2]), q.shape[1])
+        ctx.block = min(queries_at_once(q.shape[2]), q.shape[1])
         return out
 
     @staticmethod
@@ -245,7 +113,7 @@ class _BlockwiseAttention(torch.autograd.Function):
         grad = grad.contiguous()
         if ctx.chunked:
             out, totals = kept
-            grad_q, grad_k, grad_v = _chunks_backward(q, k, v, out, totals, grad)
+            grad_q, grad_k, grad_v = chunked_backward(q, k, v, out, totals, grad)
             return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype)
         grad_q = torch.empty_like(q)
         # fp32 sums: each key gathers gradients from every later block.
