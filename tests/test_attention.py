@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from yarnlab import attention, attention_chunks
+from yarnlab import attention
+from yarnlab.attention import chunks
 from yarnlab.machine.choice import attention_work
 
 
@@ -53,7 +54,7 @@ def test_chunks_of_keys_compute_what_all_keys_at_once_do(monkeypatch, heads, que
         expected = attention.causal_tail(q.float(), k.float(), v.float(), 1.0)
         monkeypatch.setattr(attention, "LONG", 699)
         for chunk in (64, 201, 1000):
-            monkeypatch.setattr(attention_chunks, "CHUNK", chunk)
+            monkeypatch.setattr(chunks, "CHUNK", chunk)
             out = attention.causal_tail(q, k, v, 1.0)
             assert (out - expected).norm() <= (2e-2 if half else 1e-6) * expected.norm()
 
@@ -83,7 +84,7 @@ def test_the_exponential_of_every_number_of_bf16(monkeypatch, threads):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
     x = torch.arange(2**16, dtype=torch.int32).to(torch.uint16).view(torch.bfloat16).view(512, 128)
     found = x.clone()
-    sums = attention_chunks.exponentiate(found)
+    sums = chunks.exponentiate(found)
     exact, x = x.double().exp(), x.float()
     inside = (x > -86.5) & (x < 88.5)
     assert (found.double() / exact - 1)[inside].abs().max() <= 2**-8
@@ -130,7 +131,7 @@ def test_gradients_of_chunks_are_those_of_the_formula(monkeypatch, heads, querie
     at_once = gradients()
     monkeypatch.setattr(attention, "LONG", 699)
     for chunk in (201, 1000):
-        monkeypatch.setattr(attention_chunks, "CHUNK", chunk)
+        monkeypatch.setattr(chunks, "CHUNK", chunk)
         for found, before, expected, more in zip(gradients(), at_once, exact, off, strict=True):
             assert found.isfinite().all()
             assert (found - expected).norm() <= 1.3 * (before - expected).norm() + more + 1e-7 * expected.norm()

@@ -2,7 +2,7 @@
 
 What is counted follows the code: chunked cross-entropy (training/loss.py, evaluation/nll.py), FSDP2 with one group per
 layer and fp32 reduction, autocast where models are whole, per-layer activation checkpointing, flash kernels on a GPU,
-and on a CPU attention by blocks, which keeps the probabilities of rows of up to LONG tokens (attention.py). Components
+and on a CPU attention by blocks, which keeps the probabilities of rows of up to LONG tokens (attention/). Components
 add up to the peak: they are what lives at the worst moment, the backward pass through one layer.
 """
 

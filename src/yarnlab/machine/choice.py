@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 MARGIN = 1.15  # how many times as fast as the default another candidate must be: noise makes up less
-KERNELS = ("blockwise", "sdpa")  # attention.py's own, and torch's
+KERNELS = ("blockwise", "sdpa")  # attention/'s own, and torch's
 DEFAULTS = {"bf16": "blockwise", "fp32": "sdpa"}  # what was faster in most works of all machines so far
 DTYPES = tuple(DEFAULTS)
 LENGTHS = (256, 4096)  # tokens of a row; between them, the nearer one by ratio decides

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from yarnlab.attention_chunks import chunked, chunked_backward, queries_at_once
+from yarnlab.attention.chunks import chunked, chunked_backward, queries_at_once
 from yarnlab.errors import UserError
 from yarnlab.machine.choice import LONG, kernel_for
 from yarnlab.machine.record import this_machine
