@@ -31,7 +31,7 @@ ENTRIES = {
 # read and checked is not, since a section holds the values that came of it; nor is what only refuses a model.
 NEUTRAL = {"errors", "fingerprint", "model_card", "processes", "progress", "provenance", "rope", "tracking", "study"}
 NEUTRAL |= {f"families.{name}" for name in ("keys", "parity", "shrink", "survey")}  # they refuse, no more
-NEUTRAL |= {"cost.devices", "hub.errors", "stages.finished", "stages.layout", "stages.run", "training.lock"}
+NEUTRAL |= {"cost", "cost.devices", "hub.errors", "stages.finished", "stages.layout", "stages.run", "training.lock"}
 NEUTRAL |= {
     f"study.{name}"
     for name in ("check", "check_held_out", "data", "evaluations", "fields", "load", "options", "read", "sections")
@@ -61,8 +61,9 @@ def modules(stage: str, source: Path = fingerprint.SOURCE) -> dict[str, str]:
     todo = [*ENTRIES[stage]]
     while todo:
         module = todo.pop()
-        file = source.joinpath(*module.split(".")).with_suffix(".py")
-        if module not in found and not ignored(module) and file.is_file():
+        place = source.joinpath(*module.split("."))
+        file = place / "__init__.py" if place.is_dir() else place.with_suffix(".py")
+        if module and module not in found and not ignored(module) and file.is_file():
             found[module], used = read(file.read_text(encoding="utf-8"))
             todo += () if module == SHARED else used
     return dict(sorted(found.items()))

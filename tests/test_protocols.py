@@ -56,6 +56,8 @@ def test_every_module_of_training_and_evaluation_is_looked_at(copy):
         ("corpus/build.py", {"corpus"}),
         ("hub/convert.py", {"asset"}),
         ("modeling.py", {"train", *KINDS}),
+        ("attention/__init__.py", {"train", *KINDS}),
+        ("attention/chunks.py", {"train", *KINDS}),
         ("families/parity.py", set()),
         ("rope.py", set()),
         ("tracking/records.py", set()),
@@ -66,7 +68,7 @@ def test_an_edit_asks_for_a_decision_about_what_it_decides(copy, file, stages):
     append(copy / file)
     found = problems(copy)
     assert found.keys() == stages
-    module = file.removesuffix(".py").replace("/", ".")
+    module = file.removesuffix(".py").replace("/", ".").removesuffix(".__init__")
     assert all(f"but {module} changed" in said and "python tests/bless_protocols.py" in said for said in found.values())
     bless(copy, copy.with_name("lock"))
     assert not problems(copy)

@@ -156,7 +156,7 @@ class _Chunks:
 def exponentiate(scores: Tensor) -> Tensor:
     """Replaces scores, (rows, keys) without gaps, by their exponentials; returns each row's sum, in fp32.
 
-    The compiled loop takes half as long as torch's operations, and one thread.
+    The compiled loop takes half as long as torch's operations on one thread, and has no others.
     """
     if scores.dtype != torch.bfloat16 or torch.get_num_threads() > 1:
         return scores.exp_().sum(-1, dtype=torch.float32)
