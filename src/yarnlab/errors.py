@@ -12,3 +12,11 @@ class Interruption(Exception):
 
 
 SHOWN = (UserError, OSError)  # a full disk or a missing file says what it is by itself
+
+
+def killed(what: str) -> str:
+    """The message about a job or process that SIGKILL ended, which can't say so itself."""
+    return (
+        f"{what} was killed (SIGKILL), by hand or since memory ran out: run the same command again, with fewer --cores "
+        "if it was memory"
+    )

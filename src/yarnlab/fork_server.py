@@ -23,6 +23,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from yarnlab.errors import killed
 from yarnlab.processes import hold_environment, start_apart, watch
 
 SOCKET = "YARNLAB_FORK_SERVER"
@@ -80,11 +81,7 @@ def delegate(arguments: list[str]) -> int | None:
             end = ""
         # Without an end the supervisor was killed, and the job with it.
         if not end or int(end) == 128 + signal.SIGKILL:
-            print(
-                f"error: {' '.join(arguments[:2])} was killed (SIGKILL), by hand or since memory ran out: run the same "
-                "command again, with fewer --cores if it was memory",
-                file=sys.stderr,
-            )
+            print(f"error: {killed(' '.join(arguments[:2]))}", file=sys.stderr)
         return int(end) if end else 1
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,11 @@ import pytest
 import torch
 from tiny_runs import log_of, parallel, phase, train_tiny, weights_of
 
+from yarnlab.errors import killed
 from yarnlab.modeling import NoGPU, compute_device
 from yarnlab.processes import ON_GPU
 from yarnlab.study.training import Parallel
-from yarnlab.training.parallel import GroupError, forked, processes
+from yarnlab.training.parallel import GroupError, WorkerFailed, forked, processes
 from yarnlab.training.schedule import learning_rate
 
 WAYS = {
@@ -89,6 +91,25 @@ def test_a_worker_that_fails_ends_the_run(forked_job):
     code, said = forked_job(_one_fails, timeout=30)
     assert code != 0 and "finished" not in said
     assert "worker broke" in said and "WorkerFailed" in said
+
+
+def _one_is_killed(late: bool) -> None:
+    try:
+        with forked(Parallel.model_validate(parallel(2))) as group:
+            group.all_true(True)
+            if not group.is_leader:
+                os.kill(os.getpid(), signal.SIGKILL)
+            if not late:  # the leader notices in a collective, which knows of a broken connection alone
+                group.all_reduce([torch.ones(3)])
+    except WorkerFailed as error:
+        print("said:", error)
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_process_that_was_killed_is_named(forked_job, late):
+    """As when memory runs out: whoever loses it says why, not what its connection looked like."""
+    _, said = forked_job(_one_is_killed, late, timeout=30)
+    assert said == f"said: {killed('one of 2 training processes')}\n"
 
 
 def _leader_fails() -> None:

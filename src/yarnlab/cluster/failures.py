@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from yarnlab.cluster.slurm import PROFILE
+from yarnlab.errors import killed
 
 # What ended a job, by the state that SLURM gives it, and what to do.
 _ADVICE = {
@@ -32,19 +33,16 @@ _KILLED = re.compile(r"died with <Signals\.SIGKILL|returned non-zero exit status
 
 def explain(logs: Iterable[str | Path]) -> list[str]:
     """One line for each job that was killed or that SLURM ended, with rule and fix; `logs` are Snakemake's."""
-    rule, job, state, lines, killed = "?", "", "", [], False
+    rule, job, state, lines, unnamed = "?", "", "", [], False
     for log in logs:
         for line in Path(log).read_text(encoding="utf-8", errors="replace").splitlines():
             if found := _RULE.search(line):
                 rule, job, state = found[1], "", ""
-                if killed:
-                    lines.append(
-                        f"rule {rule}: a job was killed (SIGKILL), by hand or since memory ran out: run the same "
-                        "command again, with fewer --cores if it was memory"
-                    )
-                killed = False
+                if unnamed:
+                    lines.append(killed(f"rule {rule}: a job"))
+                unnamed = False
             elif _KILLED.search(line):
-                killed = True
+                unnamed = True
             elif found := _ENDED.search(line):
                 job, state = found[1], found[2]
                 if state in _ADVICE:

@@ -22,7 +22,7 @@ from datetime import timedelta
 import torch
 from torch import Tensor, distributed
 
-from yarnlab.errors import SHOWN, Interruption, UserError
+from yarnlab.errors import SHOWN, Interruption, UserError, killed
 from yarnlab.modeling import compute_device
 from yarnlab.processes import end_with
 from yarnlab.study.training import Parallel
@@ -133,7 +133,7 @@ def forked(parallel: Parallel) -> Iterator[Group]:
     """Run the block in copies of this process, forked so that none imports torch again.
 
     Only the first copy leaves the block; the others end with it. Must be entered before torch has computed anything:
-    its threads, and CUDA, do not survive a fork. Raises WorkerFailed if another copy ended with an error.
+    its threads, and CUDA, do not survive a fork. Raises WorkerFailed if another copy ended with an error or was killed.
     """
     count, gpus = parallel.processes, _use_gpus(parallel)
     with tempfile.TemporaryDirectory(prefix="yarnlab-") as folder:
@@ -159,10 +159,14 @@ def forked(parallel: Parallel) -> Iterator[Group]:
         try:
             with _joined(parallel, 0, 0, gpus, distributed.FileStore(f"{folder}/meeting", count)) as group:
                 yield group
-        except BaseException:
-            _reap(children, time.monotonic() + GRACE_S)
+        except BaseException as error:
+            statuses = _reap(children, time.monotonic() + GRACE_S)
+            # Whatever collective it was waiting in says no more than that a connection broke.
+            if isinstance(error, (RuntimeError, WorkerFailed)):
+                _check_killed(statuses)
             raise
         statuses = _reap(children, float("inf"))
+    _check_killed(statuses)
     if any(statuses):
         raise WorkerFailed(f"{sum(map(bool, statuses))} of {count} training processes ended with an error")
 
@@ -256,12 +260,20 @@ def _renew_threads() -> None:
 
 
 def _reap(children: list[int], deadline: float) -> list[int]:
-    """Exit codes of the children, all of which have ended by then: those that live after the deadline are killed."""
+    """Exit codes of the children, -n for signal n; those that live after the deadline are ended here, with code 1."""
     codes = []
     for child in children:
+        late = False
         while not (ended := os.waitpid(child, os.WNOHANG))[0]:
             if time.monotonic() > deadline:
+                late = True
                 os.kill(child, signal.SIGKILL)
             time.sleep(0.01)
-        codes.append(os.waitstatus_to_exitcode(ended[1]))
+        codes.append(1 if late else os.waitstatus_to_exitcode(ended[1]))
     return codes
+
+
+def _check_killed(statuses: list[int]) -> None:
+    """Raise WorkerFailed if one of these exit codes is that of a process that the kernel, or somebody, killed."""
+    if -signal.SIGKILL in statuses:
+        raise WorkerFailed(killed(f"one of {len(statuses) + 1} training processes")) from None
