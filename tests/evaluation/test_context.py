@@ -14,7 +14,6 @@ from yarnlab.corpus.tokens import TokenisedCorpus
 from yarnlab.evaluation.context import Context
 from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH
-from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.evaluation.perplexity import Perplexity, document_nll
 from yarnlab.modeling import set_rope, use_fast_attention
 from yarnlab.progress import Progress
@@ -102,7 +101,7 @@ def test_all_is_the_nll_that_perplexity_has_of_the_same_tokens(task_of):
     """To 1e-5 in fp32, per token and as means; targets in (a, b] are those between perplexity at a and at b."""
     task = task_of()
     table = evaluate(task).table
-    nll = document_nll(task, WHOLE, "fp32", Progress("test", 3, log=None), None, PartialResults())
+    nll = document_nll(task, WHOLE, "fp32", Progress("test", 3, log=None), None)
     settings = {"corpus": "held", "models": ["tiny"], "precision": "fp32", "threads": 1}
     perplexity = Perplexity(**settings, lengths={"start": 32, "stop": WHOLE, "step": 32}).evaluate(task).table
     cumulative = perplexity.set_index(["document", "length"])["nll"]

@@ -39,8 +39,8 @@ def corpus(tiny_data):
 
 def nll_of(model, corpus, longest: int, documents: int | None = None) -> np.ndarray:
     progress = Progress("test", 3, log=None)
-    task = SimpleNamespace(model=model, corpus=corpus, side_by_side=side_by_side)
-    return document_nll(task, longest, "fp32", progress, documents, PartialResults())
+    task = SimpleNamespace(model=model, corpus=corpus, side_by_side=side_by_side, partial_results=PartialResults())
+    return document_nll(task, longest, "fp32", progress, documents)
 
 
 @pytest.mark.parametrize("method", ["none", "pi", "ntk-aware", "ntk-by-parts", "temperature", "yarn"])

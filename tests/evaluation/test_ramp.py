@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from yarnlab.evaluation.documents import EvaluationError
 from yarnlab.evaluation.ramp import Ramp, lengths_within
 from yarnlab.evaluation.zero_shot import ZeroShot
 
@@ -66,3 +67,8 @@ def test_every_variant_is_another_model(tiny_task):
     at = table[(table["scale"] == 8) & (table["length"] == 512)].groupby("variant", sort=False)["nll"].mean()
     assert len(at) == 4 and at.sort_values().diff().min() > 1e-5
     assert outcome.metrics["nll/paper/8"] == pytest.approx(at["paper"], rel=1e-6)
+
+
+def test_documents_that_are_not_there_are_an_error(tiny_task):
+    with pytest.raises(EvaluationError, match="the corpus has 3 documents, 4 are asked for"):
+        evaluate(tiny_task({**SETTINGS, "documents": 4}))

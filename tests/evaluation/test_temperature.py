@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from yarnlab.evaluation.documents import EvaluationError
-from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.evaluation.perplexity import document_nll
 from yarnlab.evaluation.temperature import Temperature, factors_at, segment_means, tempered
 from yarnlab.families.rotary import RotaryEmbedding
@@ -113,7 +112,7 @@ def test_the_sweep(tiny_task, tiny_model):
         for kind, method in (("formula", "yarn"), ("grid", "ntk-by-parts")):
             rope = rope_of(method, scale)
             set_rope(tiny_model, rope)
-            nll = document_nll(task, length, "fp32", Progress("test", 2, log=None), 2, PartialResults())
+            nll = document_nll(task, length, "fp32", Progress("test", 2, log=None), 2)
             factor = rope.attention_factor
             found = [sums[scale, kind, factor, name] for name in task.corpus.names[:2]]
             assert found == pytest.approx(nll.mean(1, dtype=np.float64), rel=1e-6)

@@ -228,9 +228,12 @@ class Task:
         processes = self.processes if self.model.device.type == "cpu" else 1
         return side_by_side(work, parts, progress, processes=processes, threads=self.threads)
 
-    def table(self, cells: list[Cell], unit: str) -> "pd.DataFrame":
-        """`rows` as a table."""
-        return pd.DataFrame(self.rows(cells, unit))
+    def table(self, cells: list[Cell], unit: str, by: tuple[str, ...] = ()) -> "pd.DataFrame":
+        """`rows` as a table, sorted by these columns; their values keep the order in which they first appear."""
+        table = pd.DataFrame(self.rows(cells, unit))
+        if by:
+            table = table.sort_values(list(by), key=lambda column: pd.factorize(column)[0], ignore_index=True)
+        return table
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Annotated
 
 from pydantic import model_validator
@@ -75,14 +76,16 @@ class Dynamic(Evaluation):
         the same tail under plain RoPE and the last L tokens, whatever the method.
         """
         documents = prefixes(task.corpus, max(self.lengths), self.documents, task.model.config.vocab_size)
-        steps = len(documents) * len(self.methods)
-        cells = [Cell(f"{n}", n * steps, partial(self._rows, task, documents, n)) for n in self.lengths]
-        table = task.table(cells, "token")
+        cells = []
+        for length, (i, ids) in product(self.lengths, enumerate(documents)):
+            rows = partial(self._rows, task, task.corpus.names[i], ids[:length])
+            cells.append(Cell(f"{length}-{i}", length * len(self.methods), rows))
+        table = task.table(cells, "token", by=("length", "method"))
         at_the_end = table[table["length"] == max(self.lengths)].groupby("method")["tail_nll"].mean()
         return Outcome(table, {f"tail_nll/{method}": float(nll) for method, nll in at_the_end.items()})
 
-    def _rows(self, task: Task, documents: np.ndarray, length: int, progress: Progress) -> Rows:
-        """One row per method and document."""
+    def _rows(self, task: Task, document: str, ids: np.ndarray, progress: Progress) -> Rows:
+        """One row per method, of all of `ids`."""
         from yarnlab.modeling import autocast, set_rope
 
         def nll_under(rope: Rope, ids: np.ndarray) -> np.ndarray:
@@ -90,24 +93,22 @@ class Dynamic(Evaluation):
             with autocast(self.precision):
                 return token_nll(task.model, ids[None])[0].astype(np.float64)
 
-        plain, context = task.make_rope("none"), task.architecture.original_context
-        cuts = [np.concatenate([ids[:1], ids[1:length][1 - context :]]) for ids in documents]
-        truncated = [nll_under(plain, cut)[-self.tail :].mean() for cut in cuts]
-        rows, names = [], task.corpus.names[: len(documents)]
+        plain, context, rows = task.make_rope("none"), task.architecture.original_context, []
+        cut = np.concatenate([ids[:1], ids[1:][1 - context :]])
+        truncated = nll_under(plain, cut)[-self.tail :].mean()
         for method in self.methods:
-            rope = task.make_rope(method).at(length)
-            for name, ids, at_the_end in zip(names, documents, truncated, strict=True):
-                nll = nll_under(rope, ids[:length])
-                rows.append(
-                    {
-                        **task.labels(corpus=self.corpus, method=method, document=name, length=length),
-                        "scale_in_force": float(rope.scale),
-                        "nll": nll.mean(),
-                        "tail_nll": nll[-self.tail :].mean(),
-                        "truncated_nll": at_the_end,
-                        "tokens": len(nll),
-                        "protocol": self.PROTOCOL,
-                    }
-                )
-                progress.advance(length, note=f"{method} at {length}")
+            rope = task.make_rope(method).at(len(ids))
+            nll = nll_under(rope, ids)
+            rows.append(
+                {
+                    **task.labels(corpus=self.corpus, method=method, document=document, length=len(ids)),
+                    "scale_in_force": float(rope.scale),
+                    "nll": nll.mean(),
+                    "tail_nll": nll[-self.tail :].mean(),
+                    "truncated_nll": truncated,
+                    "tokens": len(nll),
+                    "protocol": self.PROTOCOL,
+                }
+            )
+            progress.advance(len(ids), note=f"{method} at {len(ids)}")
         return rows

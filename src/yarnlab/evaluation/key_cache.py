@@ -12,19 +12,22 @@ Meant for lengths of a few L: rotating all keys for each row costs `pre-rope` O(
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import model_validator
 
-from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Rows, Task, methods_that
+from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, methods_that
 from yarnlab.evaluation.documents import EvaluationError, prefixes
 from yarnlab.evaluation.nll import TOKENS_PER_BATCH, token_nll
-from yarnlab.lazy import np, pd
+from yarnlab.lazy import np
 from yarnlab.study.fields import Distinct, KeyPath, Positive, Problem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from yarnlab.progress import Progress
     from yarnlab.rope import Rope
     from yarnlab.study.schema import Study
 
@@ -88,9 +91,6 @@ class KeyCache(Evaluation):
         Raises EvaluationError if `length` is beyond the model's sliding window, which the `pre-rope` attention does not
         have.
         """
-        from yarnlab.generation import CACHES, key_cache
-        from yarnlab.modeling import autocast
-
         length, window = self.length, task.architecture.original_context
         sliding = getattr(task.model.config, "sliding_window", None)
         if sliding is not None and sliding < length - 1:  # the last token is only a target
@@ -100,33 +100,36 @@ class KeyCache(Evaluation):
                 f"{sliding + 1} at most"
             )
         documents = prefixes(task.corpus, length, self.documents, task.model.config.vocab_size)
-        names = task.corpus.names[: len(documents)]
-        size = max(1, TOKENS_PER_BATCH // length)
-        batches = [documents[first : first + size] for first in range(0, len(documents), size)]
-        progress = task.progress(len(self.methods) * len(documents), "document")
-        rows: Rows = []
-        for method in self.methods:
-            rope = task.make_rope(method)
-            parts: dict[str, list[np.ndarray]] = {cache: [] for cache in (*CACHES, "recomputed")}
-            done = 0
-            for ids in batches:
-                with autocast(self.precision):
-                    for cache in CACHES:
-                        with key_cache(task.model, rope, cache, row_wise=True):
-                            parts[cache].append(token_nll(task.model, ids))
-                    if again := len(ids) if self.recomputed is None else max(0, self.recomputed - done):
-                        nll = recomputed_nll(task.model, rope, ids[:again], max(1, window // STEP))
-                        parts["recomputed"].append(nll)
-                done += len(ids)
-                progress.advance(len(ids), note=method)
-            for cache, found in parts.items():
-                labels = task.labels(corpus=self.corpus, method=method, cache=cache)
-                rows += _buckets(np.concatenate(found), names, window, labels)
-        table = pd.DataFrame(rows)
+        size, cells = max(1, TOKENS_PER_BATCH // length), []
+        for method, first in product(self.methods, range(0, len(documents), size)):
+            ids = documents[first : first + size]
+            cells.append(Cell(f"{method}-{first}", len(ids), partial(self._rows, task, method, first, ids)))
+        table = task.table(cells, "document", by=("method", "cache"))
         # Of the wrong cache above the right one, beyond L.
         beyond = table[table["bucket_start"] >= window].groupby(["method", "cache"])["nll"].mean().unstack("cache")
         costs = beyond["post-rope"] - beyond["pre-rope"]
         return Outcome(table, {f"wrong_cache/{method}": float(cost) for method, cost in costs.items()})
+
+    def _rows(self, task: Task, method: str, first: int, ids: np.ndarray, progress: Progress) -> Rows:
+        """One row per cache, document and bucket of the documents `ids`, which follow each other from `first` on."""
+        from yarnlab.generation import CACHES, key_cache
+        from yarnlab.modeling import autocast
+
+        rope, window, found = task.make_rope(method), task.architecture.original_context, {}
+        again = len(ids) if self.recomputed is None else max(0, self.recomputed - first)
+        with autocast(self.precision):
+            for cache in CACHES:
+                with key_cache(task.model, rope, cache, row_wise=True):
+                    found[cache] = token_nll(task.model, ids)
+            if again:
+                found["recomputed"] = recomputed_nll(task.model, rope, ids[:again], max(1, window // STEP))
+        progress.advance(len(ids), note=method)
+        names = task.corpus.names[first : first + len(ids)]
+        return [
+            row
+            for cache, nll in found.items()
+            for row in _buckets(nll, names, window, task.labels(corpus=self.corpus, method=method, cache=cache))
+        ]
 
 
 def recomputed_lengths(original_context: int, length: int, step: int) -> tuple[int, ...]:

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from yarnlab.evaluation.base import Evaluation, Outcome, Passes, Rows, Task
 from yarnlab.evaluation.documents import prefix, prefixes
 from yarnlab.evaluation.nll import cumulative_and_bucket_means, token_nll
-from yarnlab.evaluation.partial_results import PartialResults
 from yarnlab.lazy import np, pd
 from yarnlab.study.fields import KeyPath, LengthGrid, Positive
 
@@ -51,7 +50,7 @@ class Perplexity(Evaluation):
         lengths = self.lengths.values()
         names = task.corpus.names[: self.documents]
         progress = task.progress(len(names), "document")
-        nll = document_nll(task, lengths[-1], self.precision, progress, self.documents, task.partial_results)
+        nll = document_nll(task, lengths[-1], self.precision, progress, self.documents)
         columns = {**task.columns, "corpus": self.corpus}
         table = pd.DataFrame(perplexity_rows(nll, names, lengths, columns))
         at = table.groupby("length")["nll"].mean()
@@ -60,12 +59,10 @@ class Perplexity(Evaluation):
         return Outcome(table, curves, nll)
 
 
-def document_nll(
-    task: Task, longest: int, precision: str, progress: Progress, documents: int | None, parts: PartialResults
-) -> np.ndarray:
+def document_nll(task: Task, longest: int, precision: str, progress: Progress, documents: int | None) -> np.ndarray:
     """NLL of the first `longest` − 1 tokens after BOS of each of the first `documents` documents (None: all).
 
-    `parts` keeps each document's. The rope in force must be static: values at N are then a prefix of those at 2N.
+    The rope in force must be static: values at N are then a prefix of those at 2N.
 
     Returns float32, (documents, longest − 1). Raises EvaluationError as `prefixes`.
     """
@@ -80,7 +77,7 @@ def document_nll(
         return nll.tolist()
 
     def of_one(i: int, progress: Progress) -> list[float]:
-        return parts.part(f"document-{i}", progress, 1, partial(computed, i, progress))
+        return task.partial_results.part(f"document-{i}", progress, 1, partial(computed, i, progress))
 
     return np.array(task.side_by_side(of_one, len(texts), progress), np.float32)
 
@@ -106,14 +103,25 @@ def document_rows(
     progress: Progress,
 ) -> Rows:
     """`perplexity_rows` of one document of the task's corpus, counted from 0, with `rope` in place of the model's."""
+    nll, name = nll_of_document(rope, task, precision, lengths[-1], number, progress)
+    return perplexity_rows(nll[None], (name,), lengths, columns)
+
+
+def nll_of_document(
+    rope: Rope, task: Task, precision: str, length: int, number: int, progress: Progress
+) -> tuple[np.ndarray, str]:
+    """NLL of the first `length` − 1 tokens after BOS of one document, float32, and the document's name.
+
+    `rope`, which must be static, takes the place of the model's own. Raises EvaluationError as `prefix`.
+    """
     from yarnlab.modeling import autocast, set_rope
 
     set_rope(task.model, rope)
-    ids, name = prefix(task.corpus, number, lengths[-1], task.model.config.vocab_size), task.corpus.names[number]
+    ids, name = prefix(task.corpus, number, length, task.model.config.vocab_size), task.corpus.names[number]
     with autocast(precision):
-        nll = token_nll(task.model, ids[None])
+        nll = token_nll(task.model, ids[None])[0]
     progress.advance(note=name)
-    return perplexity_rows(nll, (name,), lengths, columns)
+    return nll, name
 
 
 def doublings(first: int, last: float) -> list[int]:

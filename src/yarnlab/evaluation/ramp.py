@@ -7,20 +7,20 @@ ramp ends. The variants differ in the frequencies alone: same weights, same temp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields
 from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, methods_that
+from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Task, methods_that
+from yarnlab.evaluation.documents import documents_of
 from yarnlab.evaluation.perplexity import document_rows, doublings
 from yarnlab.study.fields import KeyPath, Name, Positive, Problem, Scales
 from yarnlab.study.options import rope_problem
 
 if TYPE_CHECKING:
-    from yarnlab.progress import Progress
     from yarnlab.rope import Rope
     from yarnlab.study.schema import Study
 
@@ -68,22 +68,18 @@ class Ramp(Evaluation):
     def evaluate(self, task: Task) -> Outcome:
         """One row per scale, variant, document and length."""
         window = task.architecture.original_context
-        cells = []
+        documents, cells = documents_of(task.corpus, self.documents), []
         for scale in self.scales:
             lengths = lengths_within(window, scale, self.max_length)
             for variant, options in self.variants.items():
                 labels = task.labels(corpus=self.corpus, variant=variant, method=self.method, scale=scale)
                 rope = task.make_rope(self.method, scale, **options)
                 of_one = partial(document_rows, rope, task, self.precision, lengths, labels)
-                cells.append(Cell(f"{scale}-{variant}", self.documents, partial(self._rows, of_one)))
+                cells += [Cell(f"{scale}-{variant}-{i}", 1, partial(of_one, i)) for i in range(documents)]
         table = task.table(cells, "document")
         longest = table[table["length"] == table.groupby("scale")["length"].transform("max")]
         means = longest.groupby(["scale", "variant"], sort=False, as_index=False)["nll"].mean()
         return Outcome(table, {f"nll/{row.variant}/{row.scale:g}": float(row.nll) for row in means.itertuples()})
-
-    def _rows(self, of_one: Callable[[int, Progress], Rows], progress: Progress) -> Rows:
-        """One row per document and length."""
-        return [row for i in range(self.documents) for row in of_one(i, progress)]
 
 
 def lengths_within(original_context: int, scale: float, max_length: int) -> tuple[int, ...]:

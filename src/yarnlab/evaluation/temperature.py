@@ -14,8 +14,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 from yarnlab.evaluation.base import Cell, Evaluation, Outcome, Passes, Rows, Task, methods_that
-from yarnlab.evaluation.partial_results import PartialResults
-from yarnlab.evaluation.perplexity import document_nll
+from yarnlab.evaluation.documents import documents_of
+from yarnlab.evaluation.perplexity import nll_of_document
 from yarnlab.rope import Rope
 from yarnlab.study.fields import FactorGrid, KeyPath, Positive, Problem, Scales
 
@@ -79,14 +79,13 @@ class Temperature(Evaluation):
 
     def evaluate(self, task: Task) -> Outcome:
         """One row per scale, factor, document and segment; weights and frequencies are the same for all factors."""
-        documents = task.corpus.names[: self.documents]
-        cells = []
+        documents, cells = documents_of(task.corpus, self.documents), []
         for scale, length in zip(self.scales, self._lengths(task.architecture.original_context), strict=True):
             untempered = task.make_rope(self.method, scale)
             for kind, factor in factors_at(scale, self.factors.values()):
                 labels = task.labels(corpus=self.corpus, method=self.method, scale=scale, factor=factor, kind=kind)
-                rows = partial(self._rows, task, tempered(untempered, factor), length, labels)
-                cells.append(Cell(f"{scale}-{kind}-{factor}", len(documents), rows))
+                of_one = partial(self._rows, task, tempered(untempered, factor), length, labels)
+                cells += [Cell(f"{scale}-{kind}-{factor}-{i}", 1, partial(of_one, i)) for i in range(documents)]
         table = task.table(cells, "document")
         curves = table[table["kind"] == "grid"].groupby(["scale", "factor"])["nll"].mean()
         best = {f"best_factor/{scale:g}": float(curves[scale].idxmin()) for scale in table["scale"].unique()}
@@ -96,17 +95,13 @@ class Temperature(Evaluation):
         """Tokens read of each document at each scale: s·L, or `max_length` where that is less."""
         return [min(round(scale * original_context), self.max_length) for scale in self.scales]
 
-    def _rows(self, task: Task, rope: Rope, length: int, labels: dict[str, Any], progress: Progress) -> Rows:
-        """One row per document and segment."""
-        from yarnlab.modeling import set_rope
-
-        set_rope(task.model, rope)
-        nll = document_nll(task, length, self.precision, progress, self.documents, PartialResults())
-        return [
-            {**labels, "document": name, **part, "protocol": self.PROTOCOL}
-            for name, values in zip(task.corpus.names[: self.documents], nll, strict=True)
-            for part in segment_means(values, self.segments)
-        ]
+    def _rows(
+        self, task: Task, rope: Rope, length: int, labels: dict[str, Any], number: int, progress: Progress
+    ) -> Rows:
+        """One row per segment of a document."""
+        nll, name = nll_of_document(rope, task, self.precision, length, number, progress)
+        labels = labels | {"document": name}
+        return [{**labels, **part, "protocol": self.PROTOCOL} for part in segment_means(nll, self.segments)]
 
 
 @dataclass(frozen=True, kw_only=True)
