@@ -53,6 +53,19 @@ def test_a_flipped_bit_of_any_file_is_found(sound, data):
         file.write_bytes(content)
 
 
+def test_a_key_that_a_flipped_bit_renames_is_found(sound):
+    """In the copy of a manifest that names a step log's hash."""
+    file = sound / ".finished/train.yarn-s16/manifest.json"
+    content = file.read_bytes()
+    start = content.index(b'"step_log"')
+    at = content.index(b'"sha256"', start) + 1
+    try:
+        file.write_bytes(content[:at] + b"r" + content[at + 1 :])
+        assert set(wrong(sound)) == {".finished/train.yarn-s16/manifest.json"}
+    finally:
+        file.write_bytes(content)
+
+
 def test_a_flipped_bit_of_any_file_of_a_stopped_study_is_found(stopped):
     """Partial results and checkpoints too. What is not named is no result, or is made again by a stage that has not
     finished; the documentation lists it with the reason."""

@@ -132,7 +132,10 @@ def _executions(folder: Folder, named: set[str]) -> Iterator[Finding]:
         elif place == ".finished" and rest[-1] in (MANIFEST, RECORD) and not record_is_intact(folder.path / name):
             yield Finding(name, f"{CHANGED}; it is a copy", folder.remove(str(Path(name).parent)))
         elif place == ".finished" and rest[-1] == STEPS:
-            logged = read_json((folder.path / name).with_name(MANIFEST)).get("step_log", {})
+            manifest = (folder.path / name).with_name(MANIFEST)
+            if not record_is_intact(manifest):
+                continue  # found by itself; what it names decides nothing
+            logged = read_json(manifest).get("step_log", {})
             if folder.hashes[name] not in [log["sha256"] for log in logged.values()]:
                 yield Finding(name, f"{CHANGED}; it is a copy", folder.remove(str(Path(name).parent)))
 
