@@ -216,7 +216,7 @@ class Claim(Form):
 
 class _File(ConfigModel):
     version: int
-    headline: tuple[str, ...]
+    headline: tuple[str | tuple[str, ...], ...]
     claims: tuple[Claim, ...]
 
     @model_validator(mode="after")
@@ -225,22 +225,28 @@ class _File(ConfigModel):
         twice = next((name for i, name in enumerate(ids) if name in ids[:i]), None)
         if twice is not None:
             raise ValueError(f"two claims are called {twice!r}")
-        unknown = next((name for name in self.headline if name not in ids), None)
+        unknown = next((name for place in self.places for name in place if name not in ids), None)
         if unknown is not None:
             raise ValueError(f"headline: there is no claim {unknown!r}{near(unknown, ids)}")
         return self
+
+    @property
+    def places(self) -> tuple[tuple[str, ...], ...]:
+        """The headline, each place with its ids: a claim, and those that take its place where it is not judged."""
+        return tuple((place,) if isinstance(place, str) else place for place in self.headline)
 
 
 @dataclass(frozen=True)
 class Criteria:
     """All claims, their version, and the hash of everything that the file says, comments excepted.
 
-    headline: ids of those that a reader sees first, in order; a study shows the first few that it can judge.
+    headline: the places of what a reader sees first, in order; a study fills the first few that it can. Each has one
+    id, or several, of which the first that the study can judge is shown.
     """
 
     version: str
     sha256: str
-    headline: tuple[str, ...]
+    headline: tuple[tuple[str, ...], ...]
     claims: tuple[Claim, ...]
 
     def claim(self, name: str) -> Claim:
@@ -258,7 +264,7 @@ def load_criteria(file: Path | None = None) -> Criteria:
     except ValidationError as error:
         raise StudyError("\n".join(_mistake(item, content, lines, file) for item in error.errors())) from None
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    return Criteria(str(found.version), hashlib.sha256(canonical.encode()).hexdigest(), found.headline, found.claims)
+    return Criteria(str(found.version), hashlib.sha256(canonical.encode()).hexdigest(), found.places, found.claims)
 
 
 def _mistake(item: Any, content: Any, lines: dict[tuple[str | int, ...], str], file: Path) -> str:

@@ -57,7 +57,8 @@ def counted(verdicts: list[tuple[Claim, Verdict]]) -> dict[str, dict[str, int]]:
 def headline(criteria: Criteria, verdicts: list[tuple[Claim, Verdict]]) -> list[str]:
     """The ids that a reader sees first: of `criteria.headline` the first that the study can judge."""
     judged = {claim.id for claim, verdict in verdicts if verdict.status != NOT_RUN}
-    return ([name for name in criteria.headline if name in judged] or list(criteria.headline))[:HEADLINE]
+    shown = [next((name for name in place if name in judged), None) for place in criteria.headline]
+    return ([name for name in shown if name] or [place[0] for place in criteria.headline])[:HEADLINE]
 
 
 def write_claims(results: Results, command: str, criteria: Criteria | None = None) -> list[Path]:
