@@ -118,7 +118,7 @@ def stock_nll(folder: Path, rope, ids: torch.Tensor) -> np.ndarray:
 def test_a_control_from_the_file_to_the_verdict(tmp_path: Path) -> None:
     """The same file quantised once more: its own weights, manifest and losses, one table, one claim, the head's words."""
     from yarnlab.provenance import write_json
-    from yarnlab.results.claims.judge import write_claims
+    from yarnlab.results.analyse import analyse
     from yarnlab.results.origin import origin
     from yarnlab.results.registry import tables
     from yarnlab.results.results import load
@@ -150,7 +150,9 @@ def test_a_control_from_the_file_to_the_verdict(tmp_path: Path) -> None:
         ("base", "again", "ntk-by-parts")
     ]
     assert frame["gap"].item() != frame["again"].item() and len(shown.frame) == 1
-    claims = json.loads(write_claims(results, "")[0].read_text())
+    analyse(layout.root, command="")  # figures that show each root by itself too
+    assert (layout.root / "figures" / "zero_shot.svg").is_file()
+    claims = json.loads((layout.root / "claims.json").read_text())
     (claim,) = [each for each in claims["claims"] if each["id"] == "untrained-requantised"]
     assert claim["status"] in ("holds", "fails", "undecided") and claim["interval"][1] >= abs(frame["move"].item())
     assert claim["sources"] == ["evaluations/zero_shot/base.manifest.json", "evaluations/zero_shot/again.manifest.json"]

@@ -165,9 +165,12 @@ class Results:
         return [m.name for m in self.models.values() if m.arm == arm]
 
     def base(self) -> Model | None:
-        """The model that the others start from; of several roots the one with the most methods fine-tuned from it."""
-        roots = [m for m in self.arms().values() if m.kind in ("pretrain", "hub") and m.control_of is None]
-        return max(roots, key=self._methods_from, default=None)
+        """The model that the others start from; of several roots the one with the most methods fine-tuned from it.
+
+        A control is one only where it stands alone.
+        """
+        roots = [m for m in self.arms().values() if m.kind in ("pretrain", "hub")]
+        return max(roots, key=lambda m: (m.control_of is None, self._methods_from(m)), default=None)
 
     def _methods_from(self, root: Model) -> int:
         arms = self.arms().values()
