@@ -148,7 +148,7 @@ def _digits(part: Part) -> int:
 
 
 def _threshold(x: float, unit: str) -> str:
-    text = f"{100 * x:g} %" if unit == SHARE else f"{100 * x:g}" if unit == POINTS else f"{x:g}"
+    text = f"{100 * x:g} %" if unit == SHARE else f"{100 * x:g}" if unit == POINTS else f"{x:.4g}"
     return text.replace("-", "−")
 
 
