@@ -108,6 +108,10 @@ def test_thresholds_are_hashed_and_comments_are_not(edited: Edited) -> None:
         ("at {at:,} tokens (half", "at {where} tokens (half", "name: there is no {where} in zero_shot_ratio"),
         ('"L, 2L, … sL/2"', '"L, 3L, … sL/2"', "claim 19: parts.1.at.0: 'L, 3L, … sL/2' is no series of doublings"),
         ('id: "35"', 'id: "34"', "two claims are called '34'"),
+        ('"6", "35"]', '"6", "53"]', "headline: there is no claim '53'; did you mean '5'?"),
+        ('"6", "35"]', '"6", ["35", "7"]]', "headline: '7' stands in it twice"),
+        ('"6", "35"]', '"6", 35]', "headline: must be ids of claims, in quotes"),
+        ('"6", "35"]', '"6", []]', "and in place of one a list of at least one"),
     ],
 )
 def test_a_mistake_names_file_line_and_claim(edited: Edited, old: str, new: str, message: str) -> None:

@@ -469,9 +469,12 @@ class Moved:
 
 def moved_gaps(results: Results, against: str) -> list[Moved]:
     """For every model with a control, every scale and every method: the gap to `against`, of what both were measured
-    under up to sL."""
+    under up to sL. NotMeasured where one of the two has no results at all."""
     frame, found = present(results, "zero_shot"), []
     for model, control in results.requantised():
+        absent = [arm.arm for arm in (model, control) if not (frame["arm"] == arm.arm).any()]
+        if absent:
+            raise NotMeasured(f"no zero-shot results of {' and '.join(absent)}")
         cells = frame.loc[(frame["arm"] == model.arm) & (frame["scale"] > 1), ["method", "scale"]].drop_duplicates()
         for method, scale in cells[cells["method"] != against].itertuples(index=False):
             span = (model.original_context, int(scale * model.original_context))

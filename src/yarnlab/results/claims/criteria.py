@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from string import Formatter
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from yarnlab.results.claims import extension, identities  # noqa: F401 (register their functions)
 from yarnlab.results.claims.models import WORDS, Scope, find_models, words
@@ -214,9 +214,13 @@ class Claim(Form):
         return PAPER_DATA[self.paper_data][1] if self.paper_data else ""
 
 
+def _several(place: Any) -> Any:
+    return [place] if isinstance(place, str) else place
+
+
 class _File(ConfigModel):
     version: int
-    headline: tuple[str | tuple[str, ...], ...]
+    headline: tuple[Annotated[tuple[str, ...], BeforeValidator(_several), Field(min_length=1)], ...]
     claims: tuple[Claim, ...]
 
     @model_validator(mode="after")
@@ -225,15 +229,14 @@ class _File(ConfigModel):
         twice = next((name for i, name in enumerate(ids) if name in ids[:i]), None)
         if twice is not None:
             raise ValueError(f"two claims are called {twice!r}")
-        unknown = next((name for place in self.places for name in place if name not in ids), None)
+        shown = [name for place in self.headline for name in place]
+        unknown = next((name for name in shown if name not in ids), None)
         if unknown is not None:
             raise ValueError(f"headline: there is no claim {unknown!r}{near(unknown, ids)}")
+        twice = next((name for i, name in enumerate(shown) if name in shown[:i]), None)
+        if twice is not None:
+            raise ValueError(f"headline: {twice!r} stands in it twice")
         return self
-
-    @property
-    def places(self) -> tuple[tuple[str, ...], ...]:
-        """The headline, each place with its ids: a claim, and those that take its place where it is not judged."""
-        return tuple((place,) if isinstance(place, str) else place for place in self.headline)
 
 
 @dataclass(frozen=True)
@@ -264,7 +267,7 @@ def load_criteria(file: Path | None = None) -> Criteria:
     except ValidationError as error:
         raise StudyError("\n".join(_mistake(item, content, lines, file) for item in error.errors())) from None
     canonical = json.dumps(content, sort_keys=True, ensure_ascii=False)
-    return Criteria(str(found.version), hashlib.sha256(canonical.encode()).hexdigest(), found.places, found.claims)
+    return Criteria(str(found.version), hashlib.sha256(canonical.encode()).hexdigest(), found.headline, found.claims)
 
 
 def _mistake(item: Any, content: Any, lines: dict[tuple[str | int, ...], str], file: Path) -> str:
@@ -280,6 +283,8 @@ def _mistake(item: Any, content: Any, lines: dict[tuple[str | int, ...], str], f
         if len(path) == 2 and isinstance(found, dict):
             claim = f"claim {found.get('id', key)}: "
     where = next((lines[path[:n]] for n in range(len(path), 0, -1) if path[:n] in lines), str(file))
+    if item["loc"][:1] == ("headline",):
+        return f"{where}: headline: must be ids of claims, in quotes, and in place of one a list of at least one"
     key = ".".join(str(key) for key in item["loc"][2:])
     messages = {"extra_forbidden": "unknown key", "missing": "is missing"}
     message = messages.get(item["type"], item["msg"].removeprefix("Value error, "))

@@ -148,7 +148,8 @@ def _digits(part: Part) -> int:
 
 
 def _threshold(x: float, unit: str) -> str:
-    text = f"{100 * x:g} %" if unit == SHARE else f"{100 * x:g}" if unit == POINTS else f"{x:.4g}"
+    digits = ".4g" if abs(x) < 1 else "g"  # a computed one has more than say anything
+    text = f"{100 * x:g} %" if unit == SHARE else f"{100 * x:g}" if unit == POINTS else f"{x:{digits}}"
     return text.replace("-", "−")
 
 
