@@ -152,6 +152,8 @@ def test_a_control_from_the_file_to_the_verdict(tmp_path: Path) -> None:
     assert frame["gap"].item() != frame["again"].item() and len(shown.frame) == 1
     analyse(layout.root, command="")  # figures that show each root by itself too
     assert (layout.root / "figures" / "zero_shot.svg").is_file()
+    assert "training" not in flow.tables() and not (layout.root / "tables" / "training.csv").exists()  # none is planned
+    assert results.missing(("training",)) == "this study trains no model"
     claims = json.loads((layout.root / "claims.json").read_text())
     (claim,) = [each for each in claims["claims"] if each["id"] == "untrained-requantised"]
     assert claim["status"] in ("holds", "fails", "undecided") and claim["interval"][1] >= abs(frame["move"].item())

@@ -221,6 +221,7 @@ class Workflow:
 
     def _made_of(self, registered: Mapping[str, Made]) -> dict[str, Made]:
         kinds = [kind for kind in KINDS if getattr(self.study.evaluations, kind) is not None]
+        kinds += ["training"] if any(model.phases for model in self.study.models.values()) else []
         judged = self.study.claims
         controlled = any(model.control_of is not None for model in self.study.models.values())
         return made_of(registered, kinds, form=judged.form, of_paper=judged.published, of_control=controlled)

@@ -12,7 +12,7 @@ import pytest
 from results.light import light
 from results.synthetic import with_control, with_frames, write_study
 from yarnlab.results.analyse import built, table_named, write_table
-from yarnlab.results.display import duration, signed, value, with_interval
+from yarnlab.results.display import duration, mark_note, signed, value, with_interval
 from yarnlab.results.estimates import zero_shot as zero_shot_nll
 from yarnlab.results.registry import made_of, tables
 from yarnlab.results.results import Results, ResultsError, load
@@ -296,3 +296,16 @@ def test_durations_and_intervals_read_well() -> None:
     assert signed(0.1, 0.05, 0.15) == "+0.100 [+0.050, +0.150]"
     assert signed(-0.0002, -0.0003, 0.0001) == "−0.00020 [−0.00030, +0.00010]"
     assert with_interval(14.72, 13.1, 16.44) == "14.7 [13.1, 16.4]"
+
+
+def test_a_mark_says_where_the_test_could_not_say_otherwise() -> None:
+    """Of five documents even five of one sign are no p below 0.0625; of six they are, and no other test is bound so."""
+    for n, test, said in (
+        (5, "the sign-flip test", True),
+        (6, "the sign-flip test", False),
+        (5, "Fisher's test", False),
+    ):
+        frame = pd.DataFrame({"p": [sign_flip(np.ones((1, n))).p], "n": [n]})
+        note = mark_note(frame, test)
+        assert note.startswith("n.s.: p ≥ 0.05") and ("no p below 0.0625" in note) == said
+        assert (frame["p"].item() >= 0.05) == (n == 5)

@@ -41,6 +41,7 @@ def analyse(study_dir: Path, *, command: str) -> Path:
     """
     results = load(study_dir)
     kinds = [kind for kind, planned in results.evaluations.items() if planned is not None]
+    kinds += ["training"] if results.trains else []
     judged: dict[str, Any] = {"form": results.form, "of_paper": results.published_tables}
     judged["of_control"] = bool(results.requantised())
     own_tables = made_of(tables(), kinds, **judged).values()

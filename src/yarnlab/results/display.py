@@ -292,5 +292,8 @@ def extended_of(results: Results, arms: Iterable[str]) -> list[str]:
 
 
 def mark_note(frame: pd.DataFrame, test: str) -> str:
-    """What the mark means, for the caption."""
-    return f"{UNPROVEN}: p ≥ {LEVEL:g} by {test}, Holm-corrected over {int(frame['p'].notna().sum())} comparisons."
+    """What the mark means, for the caption; also where a sign-flip test has too few documents for anything else."""
+    note = f"{UNPROVEN}: p ≥ {LEVEL:g} by {test}, Holm-corrected over {int(frame['p'].notna().sum())} comparisons."
+    if "sign-flip" in test and (least := 2.0 ** (1 - frame["n"].max())) >= LEVEL:
+        note += f" Of {int(frame['n'].max())} documents it gives no p below {least:g}."
+    return note

@@ -17,7 +17,7 @@ def command_for(results: Results, needs: Iterable[str], command: str) -> str:
     """
     for need in needs:
         kind = need.partition(".")[0]
-        if kind in RULES and not results.has(kind):
+        if kind in RULES and not results.has(kind) and (kind != "training" or results.trains):
             return f"{command} --until {RULES[kind]}"
         if results.evaluations.get(kind) is not None and unfinished(results, kind):
             return f"{command} --until {kind}"

@@ -157,11 +157,11 @@ def figures() -> dict[str, Figure]:
 def made_of(
     registered: Mapping[str, Made], kinds: Iterable[str], *, form: str, of_paper: bool, of_control: bool
 ) -> dict[str, Made]:
-    """Those of the registered tables or figures that a study of this form with these evaluations has.
+    """Those of the registered tables or figures that a study of this form has; kinds: its evaluations, and 'training'.
 
     of_paper: it stands for the paper, and has the paper's own ones whatever it measures. of_control: it has controls.
     """
-    present = {*kinds, "training", "manifests"}
+    present = {*kinds, "manifests"}
     return {
         name: each
         for name, each in registered.items()

@@ -146,8 +146,15 @@ class Results:
             kind = need.partition(".")[0]
             if kind in self.evaluations and self.evaluations[kind] is None:
                 return f"this study does not include the {_words(kind)} evaluation"
+            if kind == "training" and not self.trains:
+                return "this study trains no model"
             return f"no {_words(need)} results on disk yet"
         return None
+
+    @property
+    def trains(self) -> bool:
+        """Is any model of the study trained in it?"""
+        return any(model.kind in ("pretrain", "finetune") for model in self.models.values())
 
     def manifest(self, path: str) -> dict[str, Any]:
         """The manifest at this path below the study's folder; empty where there is none."""
