@@ -228,7 +228,10 @@ def test_a_number_of_the_readme_that_no_file_backs_is_named(study, readme):
     readme.write_text(text.replace(" hold", " 77 hold", 1))
     (finding,) = verify(study, readme).findings
     assert "no file backs 77" in finding.wrong and finding.command.startswith("envs/run yarnlab gallery")
-    readme.write_text(readme.read_text().replace("results of micro", "results of another"))
+    changed = readme.read_text()
+    readme.write_text(changed.replace("results of micro", "results of another"))
+    assert verify(study, readme).findings == ()
+    readme.write_text(changed.replace(origin(load(study)).commits, "commit fd8316cb9de4"))  # the run that it shows
     assert verify(study, readme).findings == ()
 
 

@@ -35,16 +35,21 @@ def unbacked_in_report(study_dir: Path) -> Iterator[str]:
 
 
 def unbacked_in_readme(study_dir: Path, readme: Path) -> Iterator[str]:
-    """The same of the study's block of results in the README; nothing where there is none."""
+    """The same of the study's block of results in the README; nothing where there is none, or it is of other commits.
+
+    Such a block says which run it shows: who runs the study anew has not made it wrong.
+    """
     text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
     study = json.loads((study_dir / "study.json").read_bytes())
     begin, end = markers(study["study"])
     if begin not in text or end not in text:
         return
     claims = json.loads((study_dir / "claims.json").read_bytes())
-    made = results_block(claims, study["title"], origin(load(study_dir)))
-    block = text.split(begin)[1].split(end)[0]
-    yield from _differences(block.strip().splitlines(), made.strip().splitlines())
+    ours = origin(load(study_dir))
+    made = results_block(claims, study["title"], ours)
+    block = text.split(begin)[1].split(end)[0].strip()
+    if ours is None or f"; {ours.commits}, " in block.partition("\n")[0]:
+        yield from _differences(block.splitlines(), made.strip().splitlines())
 
 
 def count_numbers(page: Path) -> int:
