@@ -346,6 +346,16 @@ def test_the_control_of_the_quantisation(
     assert own.move.value == pytest.approx(moved.get("pi", 0.0) - moved.get("yarn", 0.0), abs=3 * spread)
 
 
+@pytest.mark.parametrize("absent", ["base", "requantised"])
+def test_a_control_waits_for_both_of_its_models(results: Results, absent: str) -> None:
+    """Which one is not measured is said; nothing is judged before."""
+    study = with_control(results, {"pi": 0.2})
+    measured = study.frame("zero_shot")
+    half = with_frames(study, zero_shot=measured[measured["arm"] != absent])
+    found = judge(next(c for c in CLAIMS if c.id == "untrained-requantised"), half)
+    assert (found.status, found.text) == ("not run", f"no zero-shot results of {absent}")
+
+
 def test_the_control_is_listed_where_there_is_one_alone(results: Results) -> None:
     """Elsewhere the list of claims and their counts are what they were without it."""
     claim = next(c for c in CLAIMS if c.id == "untrained-requantised")
